@@ -1,0 +1,17 @@
+//! Links JSON-GLib, of which no crate for this version of glib exists.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "gobject")]
+    link_json_glib();
+}
+
+#[cfg(feature = "gobject")]
+fn link_json_glib() {
+    if let Err(error) = pkg_config::Config::new()
+        .atleast_version("1.2")
+        .probe("json-glib-1.0")
+    {
+        panic!("JSON-GLib is missing (Debian: libjson-glib-dev): {error}");
+    }
+}

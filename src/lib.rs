@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod qmp;
+
+#[cfg(feature = "gobject")]
+mod port;
+#[cfg(feature = "gobject")]
+pub mod transport;
+
+pub use qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+
+#[cfg(feature = "gobject")]
+pub use port::{
+    CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, Event, EventStream, PortState, QmpErrorCode,
+    QmpPort, Status, VmAction,
+};
+#[cfg(feature = "gobject")]
+pub use transport::spice::{PortChannel, Session};

@@ -1,0 +1,166 @@
+//! A command as a future.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use glib::subclass::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::{CallOptions, QmpPort};
+use crate::qmp::{Band, CallId, Error, PeerError, UsageError};
+
+/// A command that is sent when it is first polled and yields its reply.
+///
+/// Dropping it cancels the call and nothing else: a command that was not sent
+/// yet will not be sent, and the reply to one that was is dropped.
+#[must_use = "a command is sent when it is awaited"]
+pub struct Call<R> {
+    port: QmpPort,
+    command: Box<str>,
+    arguments: Result<Option<String>, Error>,
+    options: CallOptions,
+    decode: Decode<R>,
+    stage: Stage,
+}
+
+/// Makes a value of a reply to the named command.
+type Decode<R> = fn(&str, &RawValue) -> Result<R, Error>;
+
+enum Stage {
+    New,
+    Running(CallId, Rc<RefCell<Slot>>),
+    Done,
+}
+
+/// Where the callback leaves the reply.
+#[derive(Default)]
+struct Slot {
+    reply: Option<Result<Box<RawValue>, Error>>,
+    waker: Option<Waker>,
+}
+
+impl<R> Call<R> {
+    pub(super) fn new(
+        port: &QmpPort,
+        command: &str,
+        arguments: &impl Serialize,
+        band: Band,
+        decode: Decode<R>,
+    ) -> Self {
+        Self {
+            port: port.clone(),
+            command: command.into(),
+            arguments: encode(arguments),
+            options: CallOptions {
+                band,
+                timeout: None,
+            },
+            decode,
+            stage: Stage::New,
+        }
+    }
+
+    /// Ends the call with [`Error::TimedOut`] if no reply came within `timeout`
+    /// of its start, instead of the port's `command-timeout`.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
+        let arguments = std::mem::replace(&mut self.arguments, Ok(None))?;
+        let slot = Rc::new(RefCell::new(Slot::default()));
+        let callback = Box::new({
+            let slot = slot.clone();
+            move |reply| {
+                let waker = {
+                    let mut slot = slot.borrow_mut();
+                    slot.reply = Some(reply);
+                    slot.waker.take()
+                };
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+        });
+        let id =
+            self.port
+                .imp()
+                .execute(&self.command, arguments.as_deref(), self.options, callback);
+        self.stage = Stage::Running(id, slot);
+        Ok(())
+    }
+}
+
+// Nothing in it is pinned.
+impl<R> Unpin for Call<R> {}
+
+impl<R> Future for Call<R> {
+    type Output = Result<R, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Stage::New = self.stage
+            && let Err(error) = self.start()
+        {
+            self.stage = Stage::Done;
+            return Poll::Ready(Err(error));
+        }
+        let Stage::Running(_, slot) = &self.stage else {
+            return Poll::Pending;
+        };
+        let reply = {
+            let mut slot = slot.borrow_mut();
+            if slot.reply.is_none() {
+                slot.waker = Some(cx.waker().clone());
+            }
+            slot.reply.take()
+        };
+        let Some(reply) = reply else {
+            return Poll::Pending;
+        };
+        self.stage = Stage::Done;
+        Poll::Ready(reply.and_then(|reply| (self.decode)(&self.command, &reply)))
+    }
+}
+
+impl<R> Drop for Call<R> {
+    fn drop(&mut self) {
+        if let Stage::Running(id, _) = self.stage {
+            self.port.imp().forget(id);
+        }
+    }
+}
+
+impl<R> fmt::Debug for Call<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Arguments may hold secrets.
+        f.debug_struct("Call")
+            .field("command", &self.command)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The JSON text of a command's arguments; nothing for `()`.
+fn encode(arguments: &impl Serialize) -> Result<Option<String>, Error> {
+    let text = serde_json::to_string(arguments)
+        .map_err(|error| UsageError::InvalidArgument(format!("arguments: {error}").into()))?;
+    Ok((text != "null").then_some(text))
+}
+
+/// Decodes a reply as any type.
+pub(super) fn decode<R: DeserializeOwned>(command: &str, reply: &RawValue) -> Result<R, Error> {
+    serde_json::from_str(reply.get()).map_err(|error| {
+        PeerError::UnexpectedReply {
+            command: command.into(),
+            reason: error.to_string().into(),
+        }
+        .into()
+    })
+}

@@ -1,0 +1,94 @@
+//! Errors as GLib knows them: a domain, a code, a message.
+
+use std::io;
+
+use crate::qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+
+/// The codes of the error domain `SPICE_QMP_ERROR`. New ones are appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, glib::ErrorDomain)]
+#[error_domain(name = "spice-qmp-error-quark")]
+#[repr(i32)]
+pub enum QmpErrorCode {
+    /// QEMU's `GenericError`, or a class that is not known here.
+    Generic = 0,
+    /// QEMU's `CommandNotFound`.
+    CommandNotFound = 1,
+    /// QEMU's `DeviceNotActive`.
+    DeviceNotActive = 2,
+    /// QEMU's `DeviceNotFound`.
+    DeviceNotFound = 3,
+    /// QEMU's `KVMMissingCap`.
+    KvmMissingCap = 4,
+    /// The port is not ready.
+    NotReady = 5,
+    /// The peer broke the protocol.
+    Protocol = 6,
+    /// A message was over `max-message-size`.
+    TooLarge = 7,
+    /// The peer does not speak QMP.
+    NotQmp = 8,
+    /// An argument is of the wrong form.
+    InvalidArgument = 9,
+    /// The server does not offer what was asked for.
+    NotSupported = 10,
+}
+
+/// Where an error belongs.
+enum Code {
+    Qmp(QmpErrorCode),
+    Io(gio::IOErrorEnum),
+}
+
+impl From<Error> for glib::Error {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match code(&error) {
+            Code::Qmp(code) => Self::new(code, &message),
+            Code::Io(code) => Self::new(code, &message),
+        }
+    }
+}
+
+fn code(error: &Error) -> Code {
+    use QmpErrorCode as Qmp;
+    use gio::IOErrorEnum as Io;
+
+    match error {
+        Error::Command { class, .. } => Code::Qmp(match class {
+            ErrorClass::Generic | ErrorClass::Other(_) => Qmp::Generic,
+            ErrorClass::CommandNotFound => Qmp::CommandNotFound,
+            ErrorClass::DeviceNotActive => Qmp::DeviceNotActive,
+            ErrorClass::DeviceNotFound => Qmp::DeviceNotFound,
+            ErrorClass::KvmMissingCap => Qmp::KvmMissingCap,
+        }),
+        Error::Peer(error) => Code::Qmp(match error {
+            PeerError::Malformed(_)
+            | PeerError::NegotiationRefused(_)
+            | PeerError::UnexpectedReply { .. } => Qmp::Protocol,
+            PeerError::TooLarge { .. } => Qmp::TooLarge,
+            PeerError::NotQmp { .. } => Qmp::NotQmp,
+        }),
+        Error::Usage(error) => Code::Qmp(match error {
+            UsageError::NotReady { .. } => Qmp::NotReady,
+            UsageError::InvalidArgument(_) => Qmp::InvalidArgument,
+            UsageError::NotSupported(_) => Qmp::NotSupported,
+        }),
+        Error::Connect(error) => match error {
+            ConnectError::NoPort => Code::Io(Io::NotFound),
+            ConnectError::OnlyHumanMonitor(_) => Code::Qmp(Qmp::NotQmp),
+            ConnectError::Authentication(_) => Code::Io(Io::PermissionDenied),
+            ConnectError::Unreachable { kind, .. } => Code::Io(match kind {
+                io::ErrorKind::NotFound => Io::NotFound,
+                io::ErrorKind::PermissionDenied => Io::PermissionDenied,
+                io::ErrorKind::ConnectionRefused => Io::ConnectionRefused,
+                io::ErrorKind::HostUnreachable => Io::HostUnreachable,
+                io::ErrorKind::NetworkUnreachable => Io::NetworkUnreachable,
+                io::ErrorKind::TimedOut => Io::TimedOut,
+                _ => Io::Failed,
+            }),
+        },
+        Error::Closed(_) => Code::Io(Io::Closed),
+        Error::Cancelled(_) => Code::Io(Io::Cancelled),
+        Error::TimedOut { .. } => Code::Io(Io::TimedOut),
+    }
+}

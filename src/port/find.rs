@@ -1,0 +1,253 @@
+//! Finds the QMP port among the channels of a SPICE session.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use glib::prelude::*;
+use glib::signal::SignalHandlerId;
+
+use super::QmpPort;
+use super::connect::with_timeout;
+use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
+use crate::transport::spice::{Channel, ChannelEvent, PortChannel, Session};
+
+/// The ready QMP port of `session`.
+pub(super) async fn find(session: Session, timeout: Duration) -> Result<QmpPort, Error> {
+    let started = Instant::now();
+    let search = Search::start(session);
+    let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));
+    let channel = within(timeout, found).await?;
+    let port = QmpPort::get(&channel);
+    port.wait_ready_within(timeout.saturating_sub(started.elapsed()))
+        .await
+        .map_err(|error| with_timeout(error, timeout))?;
+    Ok(port)
+}
+
+/// The names of all ports of `session`, sorted.
+pub(super) async fn port_names(session: Session, timeout: Duration) -> Result<Vec<String>, Error> {
+    let search = Search::start(session);
+    let named = poll_fn(|cx| search.poll(cx.waker(), Search::names));
+    within(timeout, named).await
+}
+
+async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    glib::future_with_timeout(timeout, work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::TimedOut {
+                what: "the SPICE server".into(),
+                after: timeout,
+                hint: "",
+            })
+        })
+}
+
+/// A look at a session that is repeated whenever something changes in it.
+struct Search {
+    session: Session,
+    shared: Rc<Shared>,
+    channel_new: Cell<Option<SignalHandlerId>>,
+}
+
+/// What the signal handlers share.
+#[derive(Default)]
+struct Shared {
+    waker: RefCell<Option<Waker>>,
+    watched: RefCell<Vec<Watched>>,
+    /// Whether the server's list of channels has come.
+    listed: Cell<bool>,
+    /// Why there is no session.
+    error: RefCell<Option<ConnectError>>,
+}
+
+struct Watched {
+    channel: Channel,
+    handlers: Vec<SignalHandlerId>,
+    /// Whether the connection of the channel ended.
+    ended: Cell<bool>,
+}
+
+impl Search {
+    fn start(session: Session) -> Self {
+        let shared = Rc::<Shared>::default();
+        for channel in session.channels() {
+            watch(&shared, &channel);
+        }
+        let channel_new = session.connect_channel_new({
+            let shared = shared.clone();
+            move |channel| {
+                watch(&shared, channel);
+                shared.wake();
+            }
+        });
+        if shared.watched.borrow().is_empty() && session.has_address() && !session.connect() {
+            shared.fail(
+                std::io::ErrorKind::Other,
+                "the SPICE session cannot be connected in its state",
+            );
+        }
+        Self {
+            session,
+            shared,
+            channel_new: Cell::new(Some(channel_new)),
+        }
+    }
+
+    fn poll<T>(
+        &self,
+        waker: &Waker,
+        look: impl Fn(&Self) -> Option<Result<T, Error>>,
+    ) -> Poll<Result<T, Error>> {
+        self.shared.waker.replace(Some(waker.clone()));
+        if let Some(error) = self.shared.error.borrow().clone() {
+            return Poll::Ready(Err(error.into()));
+        }
+        look(self).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The QMP port, once one is known, or why there is none, once all are known.
+    fn qmp_port(&self) -> Option<Result<PortChannel, Error>> {
+        let ports = self.shared.ports();
+        for (port, _) in &ports {
+            if port.port_name().is_some_and(|name| is_qmp_port_name(&name)) {
+                return Some(Ok(port.clone()));
+            }
+        }
+        let names = self.names()?.ok()?;
+        let human = names.into_iter().find(|name| is_human_monitor_name(name));
+        Some(Err(match human {
+            Some(name) => ConnectError::OnlyHumanMonitor(name.into()),
+            None => ConnectError::NoPort,
+        }
+        .into()))
+    }
+
+    /// The names of the ports, once all are known.
+    #[allow(clippy::unnecessary_wraps)]
+    fn names(&self) -> Option<Result<Vec<String>, Error>> {
+        let ports = self.shared.ports();
+        let known = |(port, ended): &(PortChannel, bool)| *ended || port.port_name().is_some();
+        if !self.shared.listed.get() || !ports.iter().all(known) {
+            return None;
+        }
+        let mut names: Vec<_> = ports.iter().filter_map(|(p, _)| p.port_name()).collect();
+        names.sort();
+        Some(Ok(names))
+    }
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        if let Some(handler) = self.channel_new.take() {
+            ObjectExt::disconnect(&self.session, handler);
+        }
+        for watched in self.shared.watched.take() {
+            for handler in watched.handlers {
+                ObjectExt::disconnect(&watched.channel, handler);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn fail(&self, kind: std::io::ErrorKind, message: &str) {
+        self.error.replace(Some(ConnectError::Unreachable {
+            kind,
+            message: message.into(),
+        }));
+        self.wake();
+    }
+
+    /// The port channels, and whether their connection ended.
+    fn ports(&self) -> Vec<(PortChannel, bool)> {
+        let watched = self.watched.borrow();
+        let port = |watched: &Watched| Some((watched.channel.port()?, watched.ended.get()));
+        watched.iter().filter_map(port).collect()
+    }
+}
+
+fn watch(shared: &Rc<Shared>, channel: &Channel) {
+    let is_main = channel.is_main();
+    let mut handlers = vec![channel.connect_channel_event({
+        let shared = shared.clone();
+        move |channel, event| {
+            if is_main {
+                main_channel_event(&shared, event);
+            } else if event != ChannelEvent::Opened {
+                let watched = shared.watched.borrow();
+                if let Some(watched) = watched.iter().find(|w| w.channel == *channel) {
+                    watched.ended.set(true);
+                }
+            }
+            shared.wake();
+        }
+    })];
+    if let Some(port) = channel.port() {
+        handlers.push(port.connect_notify_local(Some("port-name"), {
+            let shared = shared.clone();
+            move |_, _| shared.wake()
+        }));
+    }
+    shared.watched.borrow_mut().push(Watched {
+        channel: channel.clone(),
+        handlers,
+        ended: Cell::new(false),
+    });
+    if !is_main {
+        await_list(shared);
+    }
+    if let Some(port) = channel.port() {
+        // A channel that is connected already is left as it is.
+        port.upcast_ref::<Channel>().connect();
+    }
+}
+
+/// spice-gtk announces the channels one after the other, each from an idle
+/// source of its own, and says nothing when it is done: so the list is there
+/// when the main loop has nothing better to do.
+fn await_list(shared: &Rc<Shared>) {
+    if shared.listed.get() {
+        return;
+    }
+    let shared = Rc::downgrade(shared);
+    glib::idle_add_local_full(glib::Priority::LOW, move || {
+        if let Some(shared) = shared.upgrade() {
+            shared.listed.set(true);
+            shared.wake();
+        }
+        glib::ControlFlow::Break
+    });
+}
+
+fn main_channel_event(shared: &Shared, event: ChannelEvent) {
+    match event {
+        ChannelEvent::Opened | ChannelEvent::Switching => {}
+        ChannelEvent::AuthenticationFailed(text) => {
+            shared
+                .error
+                .replace(Some(ConnectError::Authentication(text.into())));
+        }
+        ChannelEvent::ConnectFailed(kind, text) => shared.fail(kind, &text),
+        ChannelEvent::Broken(text) => shared.fail(std::io::ErrorKind::ConnectionReset, &text),
+        // The reason, if any, came before.
+        ChannelEvent::Closed if shared.error.borrow().is_some() => {}
+        ChannelEvent::Closed => shared.fail(
+            std::io::ErrorKind::ConnectionReset,
+            "the SPICE server closed the connection",
+        ),
+    }
+}

@@ -1,0 +1,144 @@
+//! Events as a [`Stream`].
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+
+use super::Event;
+
+/// How many events wait for a reader that does not read. Then the oldest go.
+pub const EVENT_QUEUE: usize = 1024;
+
+/// The events of a port since the stream was made, in order.
+///
+/// Nothing is lost between making the stream and awaiting it, so make it before
+/// the command whose events are wanted. Dropping it unsubscribes. It ends when
+/// the port does. A reader that falls more than [`EVENT_QUEUE`] events behind
+/// loses the oldest; [`take_dropped`](Self::take_dropped) tells how many.
+#[derive(Debug)]
+pub struct EventStream {
+    queue: Rc<Queue>,
+}
+
+/// The port's side of the streams.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    queues: RefCell<Vec<Weak<Queue>>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    /// The names that are wanted; all if empty.
+    names: Vec<String>,
+    state: RefCell<QueueState>,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    events: VecDeque<Event>,
+    dropped: u64,
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+impl EventStream {
+    /// The next event; nothing when the port has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// How many events were dropped since the last call.
+    pub fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut self.queue.state.borrow_mut().dropped)
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Event;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut state = self.queue.state.borrow_mut();
+        if let Some(event) = state.events.pop_front() {
+            return Poll::Ready(Some(event));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Listeners {
+    pub(super) fn add(&self, names: Vec<String>) -> EventStream {
+        let queue = Rc::new(Queue {
+            names,
+            state: RefCell::default(),
+        });
+        let mut queues = self.queues.borrow_mut();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Rc::downgrade(&queue));
+        EventStream { queue }
+    }
+
+    /// Whether somebody waits for events of this name.
+    pub(super) fn want(&self, name: &str) -> bool {
+        self.queues
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .any(|queue| queue.wants(name))
+    }
+
+    pub(super) fn push(&self, event: &Event) {
+        for queue in self.live() {
+            if queue.wants(event.name()) {
+                queue.push(event.clone());
+            }
+        }
+    }
+
+    pub(super) fn end(&self) {
+        for queue in self.live() {
+            queue.state.borrow_mut().ended = true;
+            queue.wake();
+        }
+    }
+
+    fn live(&self) -> Vec<Rc<Queue>> {
+        self.queues
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+}
+
+impl Queue {
+    fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|wanted| wanted == name)
+    }
+
+    fn push(&self, event: Event) {
+        let mut state = self.state.borrow_mut();
+        if state.events.len() == EVENT_QUEUE {
+            state.events.pop_front();
+            state.dropped += 1;
+        }
+        state.events.push_back(event);
+        drop(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let waker = self.state.borrow_mut().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The GObject that joins protocol and transport: `SpiceQmpPort`.
+
+mod action;
+mod call;
+mod connect;
+mod error;
+mod event;
+mod find;
+mod imp;
+mod json_glib;
+mod listen;
+mod live;
+mod log;
+mod state;
+mod status;
+mod timers;
+mod turn;
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use gio::prelude::*;
+use glib::subclass::prelude::*;
+use once_cell::sync::Lazy;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
+#[allow(unused_imports, reason = "named in the documentation")]
+use crate::qmp::{ConnectError, UsageError};
+use crate::transport::spice::PortChannel;
+use crate::transport::{SpiceTransport, StreamTransport, Transport};
+
+pub use action::VmAction;
+pub use call::Call;
+pub use error::QmpErrorCode;
+pub use event::Event;
+pub use listen::{EVENT_QUEUE, EventStream};
+pub use state::PortState;
+pub use status::Status;
+
+/// How long `open`, `find` and `wait_ready` wait for a peer that says nothing.
+///
+/// QEMU serves one client at a time on a QMP socket: a second one is connected
+/// but hears no greeting. And a SPICE server ignores a second client of a port.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long [`QmpPort::close`] waits for a peer that does not read.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+glib::wrapper! {
+    /// A QMP connection to QEMU, such as the monitor behind a SPICE port channel.
+    ///
+    /// All of it happens on the main context of the thread that made the port:
+    /// nothing blocks, and every call ends. A port that is closed by its peer
+    /// becomes ready again when it is opened again.
+    ///
+    /// # Properties
+    ///
+    /// | name | type | |
+    /// |---|---|---|
+    /// | `channel` | `SpicePortChannel`, construct only | the channel it is attached to, if any |
+    /// | `ready` | boolean | whether commands may be given |
+    /// | `state` | [`PortState`] | where the connection stands |
+    /// | `version` | string or NULL | QEMU's version, such as `10.0.2` |
+    /// | `package` | string or NULL | the distributor's package of it |
+    /// | `capabilities` | strings | what the server offered in its greeting |
+    /// | `status` | [`Status`] or NULL | the run state, kept current: bind the UI to it |
+    /// | `pending` | unsigned | how many of the program's calls have not ended |
+    /// | `last-error` | `GError` or NULL | why the port is not ready, or what went wrong last |
+    /// | `command-timeout` | unsigned, milliseconds | deadline of each call; 0, the default, is none |
+    /// | `max-message-size` | unsigned, bytes | longest message that is accepted; 64 MiB |
+    ///
+    /// # Signals
+    ///
+    /// - `event (name: string, data: JsonNode or NULL)`: as in spice-gtk, for C.
+    /// - `qmp-event (event: Event)`, detail = the event's name: for everyone.
+    pub struct QmpPort(ObjectSubclass<imp::QmpPort>);
+}
+
+/// How a call with a callback is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallOptions {
+    /// In order with the other commands, or out of band.
+    pub band: Band,
+    /// The deadline; the port's `command-timeout` if there is none here.
+    pub timeout: Option<Duration>,
+}
+
+/// Under which a channel keeps its port. Not spice-gtk's `spice-qmp-port`, where
+/// its own helper lives.
+static PORT_QUARK: Lazy<glib::Quark> = Lazy::new(|| glib::Quark::from_str("spice-qmp1-port"));
+
+impl QmpPort {
+    /// The one port of a SPICE port channel, which is made if there is none.
+    ///
+    /// The channel owns the port; the port does not keep the channel alive.
+    pub fn get(channel: impl Into<PortChannel>) -> Self {
+        let channel = channel.into();
+        if let Some(port) = channel.owned(*PORT_QUARK) {
+            return port;
+        }
+        let port: Self = glib::Object::builder()
+            .property("channel", &channel)
+            .build();
+        channel.own(*PORT_QUARK, &port);
+        port
+    }
+
+    /// A port on an open stream, such as a `GSocketConnection`, of which
+    /// nothing has been read: the server's greeting is still to come.
+    pub fn for_stream(stream: &impl IsA<gio::IOStream>) -> Self {
+        Self::for_transport(Box::new(StreamTransport::new(stream)))
+    }
+
+    /// A port on any transport.
+    pub fn for_transport(transport: Box<dyn Transport>) -> Self {
+        let port: Self = glib::Object::new();
+        port.imp().attach(transport);
+        port
+    }
+
+    /// Connects to `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`)
+    /// and waits until the port is ready, for at most [`CONNECT_TIMEOUT`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Unreachable`], [`Error::TimedOut`] where the server does
+    /// not greet, [`UsageError::InvalidArgument`] for another address, or
+    /// [`PeerError::NotQmp`](crate::PeerError::NotQmp).
+    pub async fn open(address: &str) -> Result<Self, Error> {
+        connect::open(address, CONNECT_TIMEOUT).await
+    }
+
+    /// [`open`](Self::open) with a deadline of one's own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub async fn open_within(address: &str, timeout: Duration) -> Result<Self, Error> {
+        connect::open(address, timeout).await
+    }
+
+    /// The ready QMP port of a SPICE session, which is connected if it is not yet,
+    /// within [`CONNECT_TIMEOUT`].
+    ///
+    /// Port channels of the session are connected to learn their names.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] where there is no such port, only a human monitor,
+    /// where the login is refused or the server cannot be reached, and
+    /// [`Error::TimedOut`] where it says nothing.
+    pub async fn find(session: impl Into<crate::Session>) -> Result<Self, Error> {
+        find::find(session.into(), CONNECT_TIMEOUT).await
+    }
+
+    /// [`find`](Self::find) with a deadline of one's own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub async fn find_within(
+        session: impl Into<crate::Session>,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        find::find(session.into(), timeout).await
+    }
+
+    /// The names of all ports of a SPICE session, whether they speak QMP or not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub async fn port_names(
+        session: impl Into<crate::Session>,
+        timeout: Duration,
+    ) -> Result<Vec<String>, Error> {
+        find::port_names(session.into(), timeout).await
+    }
+
+    /// Whether a SPICE port of this name speaks QMP; see [`is_qmp_port_name`].
+    pub fn is_qmp_name(name: &str) -> bool {
+        is_qmp_port_name(name)
+    }
+
+    /// Waits until commands may be given, for at most [`CONNECT_TIMEOUT`].
+    ///
+    /// # Errors
+    ///
+    /// Why the port cannot become ready: [`Error::Closed`] where it closes,
+    /// [`Error::Peer`] where the peer does not speak QMP, [`Error::TimedOut`].
+    pub async fn wait_ready(&self) -> Result<(), Error> {
+        self.wait_ready_within(CONNECT_TIMEOUT).await
+    }
+
+    /// [`wait_ready`](Self::wait_ready) with a deadline of one's own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wait_ready`](Self::wait_ready).
+    pub async fn wait_ready_within(&self, timeout: Duration) -> Result<(), Error> {
+        let closures = self.imp().closures();
+        let ready = poll_fn(|cx| match self.imp().readiness(closures) {
+            Some(result) => Poll::Ready(result),
+            None => self.imp().wait_for_change(cx),
+        });
+        match glib::future_with_timeout(timeout, ready).await {
+            Ok(result) => result,
+            Err(_) => Err(self.imp().not_ready_in(timeout)),
+        }
+    }
+
+    /// Any command. `arguments` is what serializes to a JSON object, or `()`.
+    /// The reply is decoded as `R`: a type of one's own,
+    /// [`serde_json::Value`], or `Box<`[`RawValue`]`>` for the JSON text.
+    ///
+    /// ```no_run
+    /// # async fn f(port: spice_qmp::QmpPort) -> Result<(), spice_qmp::Error> {
+    /// use serde_json::{Value, json};
+    /// let name: Value = port.execute("query-name", ()).await?;
+    /// port.execute::<Value>("device_del", json!({"id": "disk1"})).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn execute<R: DeserializeOwned>(
+        &self,
+        command: &str,
+        arguments: impl Serialize,
+    ) -> Call<R> {
+        Call::new(self, command, &arguments, Band::In, call::decode)
+    }
+
+    /// A command that QEMU executes at once, past those that wait. Only where
+    /// the server offers `oob` (sockets, not SPICE ports) and for commands that
+    /// QEMU's schema marks `allow-oob`.
+    pub fn execute_oob<R: DeserializeOwned>(
+        &self,
+        command: &str,
+        arguments: impl Serialize,
+    ) -> Call<R> {
+        Call::new(self, command, &arguments, Band::Out, call::decode)
+    }
+
+    /// A command of a typed schema, such as `qapi_qmp::query_block {}`.
+    #[cfg(feature = "qapi")]
+    pub fn run<C: qapi_spec::Command>(&self, command: &C) -> Call<C::Ok> {
+        Call::new(self, C::NAME, command, Band::In, call::decode)
+    }
+
+    /// Whether the virtual machine runs, and if not, why. See also the property `status`.
+    pub fn query_status(&self) -> Call<Status> {
+        Call::new(self, "query-status", &(), Band::In, status::decode)
+    }
+
+    /// Pauses, resumes, resets, powers down or ends the virtual machine.
+    ///
+    /// Success means that QEMU took the order: a guest may ignore a power-down.
+    /// [`VmAction::Quit`] also succeeds where QEMU closes before it answers.
+    pub fn vm_action(&self, action: VmAction) -> Call<()> {
+        Call::new(self, action.command(), &(), Band::In, |_, _| Ok(()))
+    }
+
+    /// Any command with a callback, for bindings to other languages.
+    ///
+    /// `arguments` is the text of a JSON object. The callback is called once,
+    /// from the main context, never from within this function.
+    pub fn execute_with(
+        &self,
+        command: &str,
+        arguments: Option<&str>,
+        options: CallOptions,
+        callback: impl FnOnce(Result<Box<RawValue>, Error>) + 'static,
+    ) -> CallId {
+        self.imp()
+            .execute(command, arguments, options, Box::new(callback))
+    }
+
+    /// Cancels a call: its callback gets [`Error::Cancelled`]. A command that
+    /// was not sent yet will not be sent; the answer to one that was is dropped.
+    /// False if the call has ended.
+    pub fn cancel(&self, call: CallId) -> bool {
+        self.imp().cancel(call)
+    }
+
+    /// All events from now on. See [`EventStream`].
+    pub fn events(&self) -> EventStream {
+        self.imp().listen(Vec::new())
+    }
+
+    /// The events of these names from now on. See [`EventStream`].
+    pub fn events_named<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> EventStream {
+        let names = names.into_iter().map(str::to_owned).collect();
+        self.imp().listen(names)
+    }
+
+    /// Calls `f` for each event, or for those of one name.
+    pub fn connect_qmp_event(
+        &self,
+        name: Option<&str>,
+        f: impl Fn(&Self, &Event) + 'static,
+    ) -> glib::SignalHandlerId {
+        let signal = match name {
+            Some(name) => format!("qmp-event::{name}"),
+            None => "qmp-event".to_owned(),
+        };
+        self.connect_local(&signal, false, move |values| {
+            if let (Ok(port), Ok(event)) = (values[0].get::<Self>(), values[1].get::<Event>()) {
+                f(&port, &event);
+            }
+            None
+        })
+    }
+
+    /// Ends the port: what was asked for is still sent, then all calls fail and
+    /// the connection is let go. A SPICE channel itself is left as it is.
+    pub async fn close(&self) {
+        let sent = poll_fn(|cx| {
+            if self.imp().has_unsent() {
+                self.imp().wait_for_change::<()>(cx)
+            } else {
+                Poll::Ready(())
+            }
+        });
+        // A peer that does not read cannot hold the close up.
+        let _ = glib::future_with_timeout(CLOSE_TIMEOUT, sent).await;
+        self.imp().shut("the program closed the port");
+    }
+
+    fn spice(channel: &PortChannel) -> Box<dyn Transport> {
+        Box::new(SpiceTransport::new(channel))
+    }
+}

@@ -1,0 +1,83 @@
+//! The run state of a virtual machine as a refcounted box.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use glib::translate::IntoGlib;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::qmp::{Error, PeerError};
+
+/// What `query-status` says (QAPI type `StatusInfo`).
+#[derive(Debug, Clone, PartialEq, Eq, glib::SharedBoxed)]
+#[shared_boxed_type(name = "SpiceQmp1Status", nullable)]
+pub struct Status(Arc<Inner>);
+
+/// The layout of C's `SpiceQmpStatus`: a [`Status`] is a pointer to it.
+#[derive(Debug, PartialEq, Eq)]
+#[doc(hidden)]
+#[repr(C)]
+pub struct Inner {
+    /// Private in C, and unused: the count stands before the structure.
+    ref_count: c_int,
+    version: c_int,
+    running: glib::ffi::gboolean,
+    singlestep: glib::ffi::gboolean,
+    status: glib::GStringPtr,
+}
+
+/// The version of the layout.
+const VERSION: c_int = 1;
+
+impl Status {
+    #[allow(
+        clippy::arc_with_non_send_sync,
+        reason = "the atomic count is for C, whose structure may go to any thread"
+    )]
+    fn new(running: bool, singlestep: bool, status: &str) -> Self {
+        // A list of one is the way to a string in GLib's memory without unsafe code.
+        let list = glib::StrV::from([status]);
+        Self(Arc::new(Inner {
+            ref_count: 1,
+            version: VERSION,
+            running: running.into_glib(),
+            singlestep: singlestep.into_glib(),
+            status: list[0].clone(),
+        }))
+    }
+
+    /// Whether the virtual CPUs run.
+    pub fn running(&self) -> bool {
+        self.0.running != glib::ffi::GFALSE
+    }
+
+    /// Whether the virtual CPUs run in single-step mode; QEMU 9.0 and newer do not say.
+    pub fn singlestep(&self) -> bool {
+        self.0.singlestep != glib::ffi::GFALSE
+    }
+
+    /// QEMU's name of the run state, such as `running`, `paused` or
+    /// `guest-panicked` (QAPI enum `RunState`; new ones come).
+    pub fn status(&self) -> &str {
+        self.0.status.as_str()
+    }
+}
+
+/// Decodes the reply to `query-status`.
+pub(super) fn decode(command: &str, reply: &RawValue) -> Result<Status, Error> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        running: bool,
+        #[serde(default)]
+        singlestep: bool,
+        #[serde(borrow)]
+        status: std::borrow::Cow<'a, str>,
+    }
+    let wire: Wire<'_> =
+        serde_json::from_str(reply.get()).map_err(|error| PeerError::UnexpectedReply {
+            command: command.into(),
+            reason: error.to_string().into(),
+        })?;
+    Ok(Status::new(wire.running, wire.singlestep, &wire.status))
+}

@@ -1,0 +1,181 @@
+//! Everything that can go wrong, sorted by whose fault it is.
+
+use std::{io, time::Duration};
+
+use super::State;
+
+/// Why a call, a connection or a port failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// QEMU refused the command and says why.
+    #[error("{command}: {desc}{}", class.note())]
+    Command {
+        /// The command that was refused.
+        command: Box<str>,
+        /// QEMU's error class.
+        class: ErrorClass,
+        /// QEMU's own words. They change between versions: show them, do not parse them.
+        desc: Box<str>,
+    },
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The program asked for something that cannot be.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// No connection came about.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection is gone; the text says how.
+    #[error("the QMP connection is closed: {0}")]
+    Closed(Box<str>),
+    /// The caller cancelled the call.
+    #[error("{0} was cancelled")]
+    Cancelled(Box<str>),
+    /// No answer came within the deadline.
+    #[error("{what}: no answer within {} ms{hint}", after.as_millis())]
+    TimedOut {
+        /// What was waited for: a command's name, or what a connection lacked.
+        what: Box<str>,
+        /// The deadline.
+        after: Duration,
+        /// What may be the cause, starting with punctuation, or nothing.
+        hint: &'static str,
+    },
+}
+
+/// QEMU's error classes (QAPI enum `QapiErrorClass`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// `GenericError`: the usual one.
+    Generic,
+    /// `CommandNotFound`: this QEMU has no such command, or not in this state.
+    CommandNotFound,
+    /// `DeviceNotActive`: a device is there but not in use.
+    DeviceNotActive,
+    /// `DeviceNotFound`: there is no such device.
+    DeviceNotFound,
+    /// `KVMMissingCap`: the host's KVM lacks a capability.
+    KvmMissingCap,
+    /// A class that this library does not know.
+    Other(Box<str>),
+}
+
+impl ErrorClass {
+    pub(super) fn from_name(name: &str) -> Self {
+        match name {
+            "GenericError" => Self::Generic,
+            "CommandNotFound" => Self::CommandNotFound,
+            "DeviceNotActive" => Self::DeviceNotActive,
+            "DeviceNotFound" => Self::DeviceNotFound,
+            "KVMMissingCap" => Self::KvmMissingCap,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// The class as QEMU writes it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Generic => "GenericError",
+            Self::CommandNotFound => "CommandNotFound",
+            Self::DeviceNotActive => "DeviceNotActive",
+            Self::DeviceNotFound => "DeviceNotFound",
+            Self::KvmMissingCap => "KVMMissingCap",
+            Self::Other(name) => name,
+        }
+    }
+
+    /// An unknown class is shown, so that it is not lost where errors have codes only.
+    fn note(&self) -> String {
+        match self {
+            Self::Other(name) => format!(" ({name})"),
+            _ => String::new(),
+        }
+    }
+}
+
+/// The peer's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// A line was not a QMP message.
+    #[error("the peer sent a line that is not QMP: {0}")]
+    Malformed(Box<str>),
+    /// A message was longer than the limit and was skipped.
+    #[error("the peer sent a message of more than {limit} bytes; it was skipped")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Nothing on this connection is QMP.
+    #[error(
+        "the peer does not speak QMP{}",
+        if *.human_monitor { ": this looks like a human monitor (start QEMU with mode=control)" } else { "" }
+    )]
+    NotQmp {
+        /// The peer greeted like QEMU's human monitor (HMP).
+        human_monitor: bool,
+    },
+    /// The peer refused `qmp_capabilities`.
+    #[error("the peer refused the capabilities negotiation: {0}")]
+    NegotiationRefused(Box<str>),
+    /// A reply has not the form that QEMU's schema gives it.
+    #[error("{command}: the reply has an unexpected form: {reason}")]
+    UnexpectedReply {
+        /// The command that was answered.
+        command: Box<str>,
+        /// What does not fit.
+        reason: Box<str>,
+    },
+}
+
+/// The caller's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// A command was given while the port was not ready.
+    #[error("{command}: the QMP port is not ready (it is {state})")]
+    NotReady {
+        /// The command.
+        command: Box<str>,
+        /// The state of the port.
+        state: State,
+    },
+    /// An argument is of the wrong form.
+    #[error("invalid argument: {0}")]
+    InvalidArgument(Box<str>),
+    /// The server did not offer what was asked for.
+    #[error("{0}")]
+    NotSupported(Box<str>),
+}
+
+/// No connection came about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The SPICE server offers no QMP port.
+    #[error(
+        "the SPICE server offers no QMP port; start QEMU with \
+         -chardev spiceport,id=qmp,name=org.qemu.monitor.qmp.0 -mon chardev=qmp,mode=control"
+    )]
+    NoPort,
+    /// The SPICE server offers a human monitor, but no QMP port.
+    #[error(
+        "the SPICE server offers only a human monitor ({0}), which does not speak QMP; start QEMU with \
+         -chardev spiceport,id=qmp,name=org.qemu.monitor.qmp.0 -mon chardev=qmp,mode=control"
+    )]
+    OnlyHumanMonitor(Box<str>),
+    /// The SPICE server refused the password.
+    #[error("the SPICE server refused the login: {0}")]
+    Authentication(Box<str>),
+    /// The server cannot be reached.
+    #[error("cannot connect: {message}")]
+    Unreachable {
+        /// The operating system's kind of failure.
+        kind: io::ErrorKind,
+        /// What failed.
+        message: Box<str>,
+    },
+}

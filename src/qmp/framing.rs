@@ -1,0 +1,260 @@
+//! Cuts a stream of bytes into messages.
+//!
+//! A message is one line (LF or CRLF). QEMU with `pretty=on` spreads an object
+//! over many lines instead: a line that is just `{`, lines that start with
+//! white space, and a line that starts with `}`. Every byte is searched once,
+//! however the stream is split; a message that lies whole within a chunk is
+//! not copied.
+
+use std::ops::Range;
+
+use memchr::memchr;
+
+use super::limits::KEPT_BUFFER;
+
+/// Receives chunks and hands out messages.
+#[derive(Debug)]
+pub(super) struct Framer {
+    /// Bytes that wait: the start of an unfinished message, or stashed input.
+    buffer: Vec<u8>,
+    /// Where in `buffer` the current message starts.
+    start: usize,
+    /// How far `buffer` has been searched.
+    searched: usize,
+    scan: Scan,
+    /// The current message is too large: its bytes are searched, but not kept.
+    skipping: bool,
+    limit: usize,
+}
+
+/// One cut of the stream.
+#[derive(Debug)]
+pub(super) enum Frame<'i> {
+    /// A message within the chunk that was given.
+    InPlace(&'i [u8]),
+    /// A message within the framer's buffer; see [`Framer::bytes`].
+    Buffered(Range<usize>),
+    /// An object over many lines broke off.
+    Broken,
+    /// A message went over the limit; the rest of it is skipped.
+    TooLarge,
+}
+
+/// Where in a message the search stands.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Scan {
+    /// In the first line: nothing but white space so far.
+    #[default]
+    Blank,
+    /// In the first line: a `{` and nothing else so far.
+    Brace,
+    /// In the first line, which is the only one.
+    Text,
+    /// At the start of a further line of an object.
+    LineStart,
+    /// In a further line of an object.
+    Inner,
+    /// In the line that ends an object.
+    Last,
+}
+
+/// The end of a message.
+struct End {
+    /// How many bytes of the searched piece belong to the message.
+    taken: usize,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Blank,
+    Whole,
+    Broken,
+}
+
+impl Framer {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            searched: 0,
+            scan: Scan::default(),
+            skipping: false,
+            limit,
+        }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Forgets all input: the next byte is the first of a new stream.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// Whether a message has begun and not ended.
+    pub(super) fn mid_message(&self) -> bool {
+        self.start < self.buffer.len() || self.skipping
+    }
+
+    /// Whether there are kept bytes that were not searched yet.
+    pub(super) fn has_more(&self) -> bool {
+        self.searched < self.buffer.len()
+    }
+
+    /// Keeps `input` for later calls of [`next`](Self::next).
+    pub(super) fn stash(&mut self, input: &[u8]) {
+        if !input.is_empty() {
+            self.compact();
+            self.buffer.extend_from_slice(input);
+        }
+    }
+
+    /// The bytes of a [`Frame::Buffered`]; valid until the next call.
+    pub(super) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        &self.buffer[range.clone()]
+    }
+
+    /// Cuts the next message off the kept bytes followed by `input`.
+    /// Takes all of `input` when no message ends in it.
+    pub(super) fn next<'i>(&mut self, input: &mut &'i [u8]) -> Option<Frame<'i>> {
+        loop {
+            let frame = if self.searched < self.buffer.len() {
+                self.search_stash()
+            } else if input.is_empty() {
+                self.compact();
+                return None;
+            } else {
+                self.search_input(input)
+            };
+            if frame.is_some() {
+                return frame;
+            }
+        }
+    }
+
+    fn search_stash<'i>(&mut self) -> Option<Frame<'i>> {
+        let Some(end) = self.scan.run(&self.buffer[self.searched..]) else {
+            self.searched = self.buffer.len();
+            return self.unfinished(self.searched - self.start);
+        };
+        let range = self.start..self.searched + end.taken;
+        self.start = range.end;
+        self.searched = range.end;
+        self.finished(end.kind, range.len(), Frame::Buffered(range))
+    }
+
+    /// Searches `input`; all that is in the buffer has been searched before.
+    fn search_input<'i>(&mut self, input: &mut &'i [u8]) -> Option<Frame<'i>> {
+        let end = self.scan.run(input);
+        let taken = end.as_ref().map_or(input.len(), |end| end.taken);
+        let (piece, rest) = input.split_at(taken);
+        *input = rest;
+
+        let kept = self.buffer.len() - self.start;
+        let len = kept + piece.len();
+        if kept == 0
+            && let Some(end) = end
+        {
+            return self.finished(end.kind, len, Frame::InPlace(piece));
+        }
+        if len <= self.limit && !self.skipping {
+            self.compact();
+            self.buffer.extend_from_slice(piece);
+        }
+        self.searched = self.buffer.len();
+        let Some(end) = end else {
+            return self.unfinished(len);
+        };
+        let range = self.start..self.searched;
+        self.start = range.end;
+        self.finished(end.kind, len, Frame::Buffered(range))
+    }
+
+    /// `len` bytes of the current message have come, and it goes on.
+    fn unfinished<'i>(&mut self, len: usize) -> Option<Frame<'i>> {
+        if len <= self.limit && !self.skipping {
+            return None;
+        }
+        self.start = self.buffer.len();
+        self.compact();
+        let told = std::mem::replace(&mut self.skipping, true);
+        (!told).then_some(Frame::TooLarge)
+    }
+
+    /// The current message has ended after `len` bytes.
+    fn finished<'i>(&mut self, kind: Kind, len: usize, frame: Frame<'i>) -> Option<Frame<'i>> {
+        self.scan = Scan::default();
+        if std::mem::take(&mut self.skipping) {
+            return None;
+        }
+        if len > self.limit {
+            return Some(Frame::TooLarge);
+        }
+        match kind {
+            Kind::Blank => None,
+            Kind::Whole => Some(frame),
+            Kind::Broken => Some(Frame::Broken),
+        }
+    }
+
+    /// Drops the consumed part of the buffer when that is worth the move.
+    fn compact(&mut self) {
+        let rest = self.buffer.len() - self.start;
+        if rest == 0 {
+            self.buffer.clear();
+            if self.buffer.capacity() > KEPT_BUFFER {
+                self.buffer = Vec::new();
+            }
+            self.start = 0;
+            self.searched = 0;
+        } else if self.start >= rest {
+            self.buffer.drain(..self.start);
+            self.searched -= self.start;
+            self.start = 0;
+        }
+    }
+}
+
+impl Scan {
+    /// Looks for the end of the message, on from where the last piece ended.
+    fn run(&mut self, bytes: &[u8]) -> Option<End> {
+        let end = |taken, kind| Some(End { taken, kind });
+        let mut at = 0;
+        while let Some(&first) = bytes.get(at) {
+            if *self == Self::LineStart {
+                *self = match first {
+                    b' ' | b'\t' | b'\r' | b'\n' => Self::Inner,
+                    b'}' => Self::Last,
+                    // The object broke off; this line belongs to the next message.
+                    _ => return end(at, Kind::Broken),
+                };
+            }
+            let newline = memchr(b'\n', &bytes[at..]).map(|len| at + len);
+            self.first_line(&bytes[at..newline.unwrap_or(bytes.len())]);
+            at = newline? + 1;
+            match self {
+                Self::Blank => return end(at, Kind::Blank),
+                Self::Text | Self::Last => return end(at, Kind::Whole),
+                Self::Brace | Self::LineStart | Self::Inner => *self = Self::LineStart,
+            }
+        }
+        None
+    }
+
+    /// Takes in a piece of a first line; nothing to do in others.
+    fn first_line(&mut self, piece: &[u8]) {
+        if matches!(self, Self::Blank | Self::Brace) {
+            *self = match (&*self, piece.trim_ascii()) {
+                (&state, b"") => state,
+                (Self::Blank, b"{") => Self::Brace,
+                _ => Self::Text,
+            };
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The QEMU Machine Protocol without I/O: bytes in, bytes out, messages out.
+//!
+//! [`Session`] is one end of a QMP connection. It never blocks, knows no clock
+//! and no socket, and runs no code of the caller's. The rules are those of
+//! QEMU's `docs/interop/qmp-spec` ("QEMU Machine Protocol Specification").
+//!
+//! ```
+//! use spice_qmp::qmp::{Band, Opening, Output, Session, State};
+//!
+//! let mut session = Session::new(1 << 24);
+//! session.open(Opening::GreetingComes);
+//!
+//! let mut input: &[u8] = br#"{"QMP":{"version":{"qemu":{"major":10,"minor":0,"micro":2},"package":""},"capabilities":[]}}
+//! {"return":{},"id":16777216}
+//! "#;
+//! while session.receive(&mut input).is_some() {}
+//! assert_eq!(session.state(), State::Ready);
+//! assert_eq!(session.poll_transmit().unwrap(), b"{\"execute\":\"qmp_capabilities\",\"id\":16777216}\n");
+//!
+//! session.execute("query-status", None, Band::In, "my token");
+//! assert_eq!(session.poll_transmit().unwrap(), b"{\"execute\":\"query-status\",\"id\":16777217}\n");
+//!
+//! let mut input: &[u8] = b"{\"return\":{\"running\":true,\"status\":\"running\"},\"id\":16777217}\n";
+//! let Some(Output::Ended { token, result }) = session.receive(&mut input) else { panic!() };
+//! assert_eq!(token, "my token");
+//! assert_eq!(result.unwrap().get(), r#"{"running":true,"status":"running"}"#);
+//! ```
+
+mod error;
+mod framing;
+pub mod limits;
+mod message;
+mod port_name;
+mod redact;
+mod request;
+mod session;
+mod state;
+
+pub use error::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+pub use message::{Event, Failure, Greeting, Message, Version, VersionTriple, parse};
+pub use port_name::{is_human_monitor_name, is_qmp_port_name};
+pub use redact::redacted;
+pub use request::Band;
+pub use session::{CallId, Ignored, Opening, Output, Session};
+pub use state::State;

@@ -1,0 +1,84 @@
+//! Moves bytes between a QMP server and whoever speaks QMP. Knows no QMP.
+//!
+//! [`SpiceTransport`] rides on a SPICE port channel, [`StreamTransport`] on any
+//! [`gio::IOStream`], and [`pair()`] connects two ends within the process.
+
+mod pair;
+mod port_channel;
+pub mod spice;
+mod stream;
+
+use std::io;
+use std::rc::Rc;
+
+pub use pair::{PairPeer, PairTransport, pair};
+pub use port_channel::SpiceTransport;
+pub use stream::StreamTransport;
+
+/// What a transport reports. All reports come from the main context, in order.
+#[derive(Debug)]
+pub enum Incoming<'a> {
+    /// The connection is being made.
+    Connecting,
+    /// The connection is open.
+    Opened {
+        /// It was open before the transport was started: the peer's first
+        /// bytes may have been missed.
+        late: bool,
+    },
+    /// Bytes came.
+    Data(&'a [u8]),
+    /// The bytes of the last [`Transport::write`] are on their way.
+    Written,
+    /// The bytes of the last [`Transport::write`] could not be sent.
+    WriteFailed(String),
+    /// The connection is gone, for this reason. It may be opened again.
+    Closed(String),
+}
+
+/// Where a transport reports to.
+pub type Sink = Rc<dyn Fn(Incoming<'_>)>;
+
+/// A two-way stream of bytes that reports what comes.
+///
+/// The rules, which one suite of tests checks for every transport:
+///
+/// - Nothing is reported before [`start`](Self::start) or after [`close`](Self::close).
+/// - [`Opened`](Incoming::Opened) comes before any data, and no data comes after
+///   [`Closed`](Incoming::Closed) until it is opened again.
+/// - Each [`write`](Self::write) on an open transport is answered by one
+///   [`Written`](Incoming::Written) or [`WriteFailed`](Incoming::WriteFailed), or
+///   the connection closes.
+/// - The sink may run a nested main loop; reports go on within it where the
+///   transport can (a SPICE channel cannot: it waits for its handlers).
+pub trait Transport {
+    /// Starts to report to `sink`. Called once.
+    fn start(&self, sink: Sink);
+
+    /// Sends bytes. One write at a time: wait for its answer.
+    fn write(&self, bytes: Vec<u8>);
+
+    /// Stops reporting and lets go of the connection.
+    fn close(&self);
+
+    /// Whether the peer stops in the middle of a long message until it is sent
+    /// something (QEMU does so on SPICE ports).
+    fn stalls(&self) -> bool {
+        false
+    }
+}
+
+/// The kind of a failure of GIO's.
+pub(crate) fn io_kind(error: &glib::Error) -> io::ErrorKind {
+    use gio::IOErrorEnum as Io;
+
+    match error.kind::<Io>() {
+        Some(Io::NotFound) => io::ErrorKind::NotFound,
+        Some(Io::PermissionDenied) => io::ErrorKind::PermissionDenied,
+        Some(Io::ConnectionRefused) => io::ErrorKind::ConnectionRefused,
+        Some(Io::HostUnreachable) => io::ErrorKind::HostUnreachable,
+        Some(Io::NetworkUnreachable) => io::ErrorKind::NetworkUnreachable,
+        Some(Io::TimedOut) => io::ErrorKind::TimedOut,
+        _ => io::ErrorKind::Other,
+    }
+}

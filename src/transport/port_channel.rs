@@ -1,0 +1,189 @@
+//! A SPICE port channel as a transport.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+use glib::object::WeakRefNotify;
+use glib::prelude::*;
+use glib::signal::SignalHandlerId;
+
+use super::spice::{Channel, ChannelEvent, PortChannel};
+use super::{Incoming, Sink, Transport};
+
+/// Reads and writes a [`PortChannel`]. It does not keep the channel alive.
+pub struct SpiceTransport {
+    channel: glib::WeakRef<PortChannel>,
+    link: Rc<Link>,
+    handlers: RefCell<Vec<SignalHandlerId>>,
+    gone: RefCell<Option<WeakRefNotify<PortChannel>>>,
+}
+
+impl std::fmt::Debug for SpiceTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpiceTransport")
+            .field("channel", &self.channel.upgrade())
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the handlers share.
+#[derive(Default)]
+struct Link {
+    sink: OnceCell<Sink>,
+    open: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SpiceTransport {
+    /// A transport on `channel`, which may be connected already or later.
+    #[must_use]
+    pub fn new(channel: &PortChannel) -> Self {
+        Self {
+            channel: channel.downgrade(),
+            link: Rc::default(),
+            handlers: RefCell::default(),
+            gone: RefCell::default(),
+        }
+    }
+}
+
+impl Transport for SpiceTransport {
+    fn start(&self, sink: Sink) {
+        let Some(channel) = self.channel.upgrade() else {
+            return;
+        };
+        if self.link.sink.set(sink).is_err() {
+            return;
+        }
+        let link = || self.link.clone();
+        let handlers = [
+            channel.connect_port_data({
+                let link = link();
+                move |bytes| link.data(bytes)
+            }),
+            channel.connect_port_event({
+                let link = link();
+                move |event| {
+                    if event == PORT_EVENT_CLOSED {
+                        link.closed("the virtual machine closed the port");
+                    }
+                }
+            }),
+            channel.connect_notify_local(Some("port-opened"), {
+                let link = link();
+                move |channel, _| {
+                    if channel.is_port_opened() {
+                        link.opened();
+                    } else {
+                        link.closed("the virtual machine closed the port");
+                    }
+                }
+            }),
+            channel.upcast_ref::<Channel>().connect_channel_event({
+                let link = link();
+                move |_, event| match event {
+                    ChannelEvent::Opened => {}
+                    ChannelEvent::Switching => {
+                        link.closed("the SPICE channel moves to another server");
+                    }
+                    ChannelEvent::Closed => link.closed("the SPICE channel was closed"),
+                    ChannelEvent::ConnectFailed(_, text)
+                    | ChannelEvent::AuthenticationFailed(text)
+                    | ChannelEvent::Broken(text) => link.closed(&text),
+                }
+            }),
+        ];
+        self.handlers.replace(handlers.into());
+        let link = link();
+        let gone = channel.add_weak_ref_notify_local({
+            let link = link.clone();
+            move || link.closed("the SPICE channel is gone")
+        });
+        self.gone.replace(Some(gone));
+        if channel.is_port_opened() {
+            link.open.set(true);
+            link.report(Incoming::Opened { late: true });
+        } else {
+            link.report(Incoming::Connecting);
+        }
+    }
+
+    fn write(&self, bytes: Vec<u8>) {
+        let link = self.link.clone();
+        match self.channel.upgrade() {
+            Some(channel) => channel.write(bytes, move |result| {
+                link.report(match result {
+                    Ok(()) => Incoming::Written,
+                    Err(error) => Incoming::WriteFailed(error.message().to_owned()),
+                });
+            }),
+            None => link.report(Incoming::WriteFailed("the SPICE channel is gone".into())),
+        }
+    }
+
+    fn close(&self) {
+        self.link.ended.set(true);
+        if let Some(gone) = self.gone.take() {
+            gone.disconnect();
+        }
+        let handlers = self.handlers.take();
+        if let Some(channel) = self.channel.upgrade() {
+            for handler in handlers {
+                channel.disconnect(handler);
+            }
+        }
+    }
+
+    fn stalls(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for SpiceTransport {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Link {
+    fn report(&self, incoming: Incoming<'_>) {
+        if !self.ended.get()
+            && let Some(sink) = self.sink.get()
+        {
+            sink(incoming);
+        }
+    }
+
+    /// spice-gtk says "opened" only on a change. If this side thought it open,
+    /// the channel was reset in between, of which there is no signal.
+    fn opened(&self) {
+        self.closed("the SPICE channel was reset");
+        self.open.set(true);
+        self.report(Incoming::Opened { late: false });
+    }
+
+    fn closed(&self, reason: &str) {
+        if self.open.replace(false) {
+            self.report(Incoming::Closed(reason.to_owned()));
+        }
+    }
+
+    fn data(&self, bytes: &[u8]) {
+        if !self.open.get() {
+            self.opened();
+        }
+        self.report(Incoming::Data(bytes));
+    }
+}
+
+/// `SPICE_PORT_EVENT_CLOSED` of the SPICE protocol.
+const PORT_EVENT_CLOSED: i32 = 1;

@@ -1,0 +1,416 @@
+//! The little of spice-client-glib that this library needs.
+//!
+//! The only place that calls `spice-client-glib-sys`, and so the only one here
+//! with `unsafe` code.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::io;
+
+use glib::prelude::*;
+use glib::signal::{SignalHandlerId, connect_raw};
+use glib::translate::{
+    FromGlibPtrContainer, IntoGlib, ToGlibPtr, from_glib_borrow, from_glib_full, from_glib_none,
+};
+use spice_client_glib_sys as ffi;
+
+use super::io_kind;
+
+glib::wrapper! {
+    /// A `SpiceSession`: the connection to a SPICE server with its channels.
+    pub struct Session(Object<ffi::SpiceSession, ffi::SpiceSessionClass>);
+
+    match fn {
+        type_ => || ffi::spice_session_get_type(),
+    }
+}
+
+glib::wrapper! {
+    /// A `SpiceChannel`: one of the connections of a session.
+    pub struct Channel(Object<ffi::SpiceChannel, ffi::SpiceChannelClass>);
+
+    match fn {
+        type_ => || ffi::spice_channel_get_type(),
+    }
+}
+
+glib::wrapper! {
+    /// A `SpicePortChannel`: a channel that leads to a character device of the
+    /// virtual machine, such as a monitor.
+    pub struct PortChannel(Object<ffi::SpicePortChannel, ffi::SpicePortChannelClass>) @extends Channel;
+
+    match fn {
+        type_ => || ffi::spice_port_channel_get_type(),
+    }
+}
+
+/// What a `SpiceChannel` reports of its connection (`SpiceChannelEvent`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelEvent {
+    /// The connection is up.
+    Opened,
+    /// The channel moves to another server.
+    Switching,
+    /// The connection ended.
+    Closed,
+    /// The server cannot be reached; the kind and the text say why.
+    ConnectFailed(io::ErrorKind, String),
+    /// The server refused the login; the text says why.
+    AuthenticationFailed(String),
+    /// The connection broke; the text says how.
+    Broken(String),
+}
+
+impl Session {
+    /// A session that knows no server yet.
+    #[must_use]
+    pub fn new() -> Self {
+        // SAFETY: the function takes nothing and returns a new reference.
+        unsafe { from_glib_full(ffi::spice_session_new()) }
+    }
+
+    /// Names the server: `spice://host:port` or `spice+unix:///path`.
+    pub fn set_uri(&self, uri: &str) {
+        self.set_property("uri", uri);
+    }
+
+    /// The password (SPICE ticket) for the server.
+    pub fn set_password(&self, password: &str) {
+        self.set_property("password", password);
+    }
+
+    /// Whether the session knows where its server is.
+    #[must_use]
+    pub fn has_address(&self) -> bool {
+        ["host", "unix-path"]
+            .iter()
+            .any(|name| self.property::<Option<String>>(name).is_some())
+    }
+
+    /// Starts to connect; false where the session cannot in its state.
+    pub fn connect(&self) -> bool {
+        // SAFETY: `self` is a live SpiceSession.
+        unsafe { ffi::spice_session_connect(self.as_ptr()) != 0 }
+    }
+
+    /// Ends all channels.
+    pub fn disconnect(&self) {
+        // SAFETY: `self` is a live SpiceSession.
+        unsafe { ffi::spice_session_disconnect(self.as_ptr()) }
+    }
+
+    /// The channels that there are now.
+    #[must_use]
+    pub fn channels(&self) -> Vec<Channel> {
+        // SAFETY: the list is ours, its elements are not; the container conversion
+        // frees the list and references each SpiceChannel.
+        unsafe {
+            FromGlibPtrContainer::from_glib_container(ffi::spice_session_get_channels(
+                self.as_ptr(),
+            ))
+        }
+    }
+
+    /// Calls `f` for each new channel.
+    pub fn connect_channel_new(&self, f: impl Fn(&Channel) + 'static) -> SignalHandlerId {
+        self.connect_local("channel-new", false, move |values| {
+            // The signal's signature is fixed: the session, the channel.
+            if let Ok(channel) = values[1].get::<Channel>() {
+                f(&channel);
+            }
+            None
+        })
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Channel {
+    /// Connects the channel to the session's server; true if that began or was done before.
+    pub fn connect(&self) -> bool {
+        // SAFETY: `self` is a live SpiceChannel.
+        unsafe { ffi::spice_channel_connect(self.as_ptr()) != 0 }
+    }
+
+    /// Whether this is the main channel, through which a session begins.
+    #[must_use]
+    pub fn is_main(&self) -> bool {
+        self.property::<i32>("channel-type") == MAIN_CHANNEL_TYPE
+    }
+
+    /// The channel as a port, if it is a plain one (WebDAV channels are not).
+    #[must_use]
+    pub fn port(&self) -> Option<PortChannel> {
+        let plain = self.property::<i32>("channel-type") == PORT_CHANNEL_TYPE;
+        self.downcast_ref().filter(|_| plain).cloned()
+    }
+
+    /// Calls `f` for each change of the connection.
+    pub fn connect_channel_event<F>(&self, f: F) -> SignalHandlerId
+    where
+        F: Fn(&Channel, ChannelEvent) + 'static,
+    {
+        unsafe extern "C" fn trampoline<F: Fn(&Channel, ChannelEvent) + 'static>(
+            channel: *mut ffi::SpiceChannel,
+            event: ffi::SpiceChannelEvent,
+            f: glib::ffi::gpointer,
+        ) {
+            // SAFETY: GObject calls the handler with the channel and with the
+            // pointer that it was connected with, a boxed `F`.
+            unsafe {
+                let channel = from_glib_borrow::<_, Channel>(channel);
+                if let Some(event) = channel.event(event) {
+                    (*f.cast::<F>())(&channel, event);
+                }
+            }
+        }
+        // SAFETY: `trampoline` has the signature of `channel-event` and takes the box.
+        unsafe {
+            connect_raw(
+                self.as_ptr().cast(),
+                c"channel-event".as_ptr(),
+                Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
+                    trampoline::<F> as *const (),
+                )),
+                Box::into_raw(Box::new(f)),
+            )
+        }
+    }
+
+    fn event(&self, event: ffi::SpiceChannelEvent) -> Option<ChannelEvent> {
+        Some(match event {
+            ffi::SPICE_CHANNEL_OPENED => ChannelEvent::Opened,
+            ffi::SPICE_CHANNEL_SWITCHING => ChannelEvent::Switching,
+            ffi::SPICE_CHANNEL_CLOSED => ChannelEvent::Closed,
+            ffi::SPICE_CHANNEL_ERROR_CONNECT => {
+                let kind = self.error().as_ref().map_or(io::ErrorKind::Other, io_kind);
+                ChannelEvent::ConnectFailed(kind, self.error_or("the server cannot be reached"))
+            }
+            ffi::SPICE_CHANNEL_ERROR_AUTH => {
+                ChannelEvent::AuthenticationFailed(self.error_or("authentication failed"))
+            }
+            ffi::SPICE_CHANNEL_ERROR_TLS => {
+                ChannelEvent::Broken(self.error_or("the TLS connection failed"))
+            }
+            ffi::SPICE_CHANNEL_ERROR_LINK => {
+                ChannelEvent::Broken(self.error_or("the server does not link"))
+            }
+            ffi::SPICE_CHANNEL_ERROR_IO => {
+                ChannelEvent::Broken(self.error_or("the connection broke"))
+            }
+            _ => return None,
+        })
+    }
+
+    fn error(&self) -> Option<glib::Error> {
+        // SAFETY: `self` is a live SpiceChannel; the error is the channel's, or
+        // NULL, and is copied.
+        unsafe { from_glib_none(ffi::spice_channel_get_error(self.as_ptr())) }
+    }
+
+    fn error_or(&self, text: &str) -> String {
+        match self.error() {
+            Some(error) => format!("{text}: {}", error.message()),
+            None => text.to_owned(),
+        }
+    }
+}
+
+impl PortChannel {
+    /// The port's name, such as `org.qemu.monitor.qmp.0`, once it is connected.
+    #[must_use]
+    pub fn port_name(&self) -> Option<String> {
+        self.property("port-name")
+    }
+
+    /// Whether the other end of the port is open.
+    #[must_use]
+    pub fn is_port_opened(&self) -> bool {
+        self.property("port-opened")
+    }
+
+    /// The object that [`own`](Self::own) bound to this channel under `key`.
+    pub(crate) fn owned<T: IsA<glib::Object>>(&self, key: glib::Quark) -> Option<T> {
+        // SAFETY: only `own` stores under `key`, and what it stores is a live `T`
+        // for as long as it is stored; the borrow is cloned into a reference.
+        unsafe {
+            let object =
+                glib::gobject_ffi::g_object_get_qdata(self.as_ptr().cast(), key.into_glib());
+            if object.is_null() {
+                return None;
+            }
+            let object =
+                from_glib_borrow::<_, glib::Object>(object.cast::<glib::gobject_ffi::GObject>());
+            object.downcast_ref::<T>().cloned()
+        }
+    }
+
+    /// Makes the channel own a reference to `object` under `key`. When the
+    /// channel goes, `object` is disposed of and the reference dropped.
+    pub(crate) fn own(&self, key: glib::Quark, object: &impl IsA<glib::Object>) {
+        unsafe extern "C" fn release(object: glib::ffi::gpointer) {
+            // SAFETY: the reference that `own` took is given back here, once:
+            // GObject calls this when the channel is finalized.
+            unsafe {
+                glib::gobject_ffi::g_object_run_dispose(object.cast());
+                glib::gobject_ffi::g_object_unref(object.cast());
+            }
+        }
+        let object: *mut glib::gobject_ffi::GObject = object.upcast_ref().to_glib_full();
+        // SAFETY: both objects are live, and `release` matches the reference taken above.
+        unsafe {
+            glib::gobject_ffi::g_object_set_qdata_full(
+                self.as_ptr().cast(),
+                key.into_glib(),
+                object.cast(),
+                Some(release),
+            );
+        }
+    }
+
+    /// Forgets what is owned under `key` without giving its reference back:
+    /// for the owned object itself, while it is disposed of.
+    pub(crate) fn disown(&self, key: glib::Quark) {
+        // SAFETY: `self` is live; stealing calls no destroy notify.
+        unsafe {
+            glib::gobject_ffi::g_object_steal_qdata(self.as_ptr().cast(), key.into_glib());
+        }
+    }
+
+    pub(super) fn connect_port_data<F: Fn(&[u8]) + 'static>(&self, f: F) -> SignalHandlerId {
+        unsafe extern "C" fn trampoline<F: Fn(&[u8]) + 'static>(
+            _channel: *mut ffi::SpicePortChannel,
+            data: glib::ffi::gpointer,
+            size: c_int,
+            f: glib::ffi::gpointer,
+        ) {
+            let Ok(size) = usize::try_from(size) else {
+                return;
+            };
+            if data.is_null() {
+                return;
+            }
+            // SAFETY: the signal's `size` bytes at `data` are spice-gtk's until
+            // the emission ends; `f` is the boxed `F` that was connected.
+            unsafe {
+                (*f.cast::<F>())(std::slice::from_raw_parts(data.cast(), size));
+            }
+        }
+        // SAFETY: `trampoline` has the signature of `port-data` and takes the box.
+        unsafe {
+            connect_raw(
+                self.as_ptr().cast(),
+                c"port-data".as_ptr(),
+                Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
+                    trampoline::<F> as *const (),
+                )),
+                Box::into_raw(Box::new(f)),
+            )
+        }
+    }
+
+    pub(super) fn connect_port_event(&self, f: impl Fn(i32) + 'static) -> SignalHandlerId {
+        self.connect_local("port-event", false, move |values| {
+            if let Ok(event) = values[1].get::<i32>() {
+                f(event);
+            }
+            None
+        })
+    }
+
+    /// Sends `bytes`; `done` is called once, from the main context.
+    pub(super) fn write(
+        &self,
+        bytes: Vec<u8>,
+        done: impl FnOnce(Result<(), glib::Error>) + 'static,
+    ) {
+        struct Write<F> {
+            bytes: Vec<u8>,
+            done: F,
+        }
+        unsafe extern "C" fn finished<F: FnOnce(Result<(), glib::Error>) + 'static>(
+            channel: *mut glib::gobject_ffi::GObject,
+            result: *mut gio::ffi::GAsyncResult,
+            write: glib::ffi::gpointer,
+        ) {
+            let mut error = std::ptr::null_mut();
+            // SAFETY: GIO calls this once with the channel, the result of its
+            // write and the box that was handed over with it.
+            let (write, result) = unsafe {
+                ffi::spice_port_channel_write_finish(channel.cast(), result, &raw mut error);
+                let write = Box::from_raw(write.cast::<Write<F>>());
+                let result = if error.is_null() {
+                    Ok(())
+                } else {
+                    Err(from_glib_full(error))
+                };
+                (write, result)
+            };
+            (write.done)(result);
+        }
+        fn start<F: FnOnce(Result<(), glib::Error>) + 'static>(
+            channel: &PortChannel,
+            write: Box<Write<F>>,
+        ) {
+            let (data, len) = (write.bytes.as_ptr(), write.bytes.len());
+            // SAFETY: the bytes live in the box, which lives until `finished`,
+            // the point where spice-gtk no longer reads them.
+            unsafe {
+                ffi::spice_port_channel_write_async(
+                    channel.as_ptr(),
+                    data.cast_mut().cast(),
+                    len,
+                    std::ptr::null_mut(),
+                    Some(finished::<F>),
+                    Box::into_raw(write).cast(),
+                );
+            }
+        }
+        start(self, Box::new(Write { bytes, done }));
+    }
+}
+
+impl From<&PortChannel> for PortChannel {
+    fn from(channel: &PortChannel) -> Self {
+        channel.clone()
+    }
+}
+
+impl From<&Session> for Session {
+    fn from(session: &Session) -> Self {
+        session.clone()
+    }
+}
+
+#[cfg(feature = "spice-client-glib")]
+impl From<&spice_client_glib::PortChannel> for PortChannel {
+    fn from(channel: &spice_client_glib::PortChannel) -> Self {
+        // Both name the same GType.
+        channel
+            .clone()
+            .upcast::<glib::Object>()
+            .downcast()
+            .expect("a SpicePortChannel")
+    }
+}
+
+#[cfg(feature = "spice-client-glib")]
+impl From<&spice_client_glib::Session> for Session {
+    fn from(session: &spice_client_glib::Session) -> Self {
+        // Both name the same GType.
+        session
+            .clone()
+            .upcast::<glib::Object>()
+            .downcast()
+            .expect("a SpiceSession")
+    }
+}
+
+/// `SPICE_CHANNEL_MAIN` of the SPICE protocol.
+const MAIN_CHANNEL_TYPE: i32 = 1;
+/// `SPICE_CHANNEL_PORT` of the SPICE protocol.
+const PORT_CHANNEL_TYPE: i32 = 10;

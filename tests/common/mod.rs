@@ -1,0 +1,6 @@
+//! What the integration tests share.
+//!
+//! Every test binary compiles this on its own and uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod qemu;
