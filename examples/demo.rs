@@ -5,6 +5,7 @@
 //! The virtual machine must have been started with `-S`, and is ended.
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ async fn tell(uri: &str) -> Result<(), Box<dyn Error>> {
     match refused {
         Err(spice_qmp::Error::Command { class, desc, .. }) => {
             println!("  QEMU refuses ({}): {desc}", class.name());
-            check("error class", class, ErrorClass::DeviceNotFound)?;
+            check("error class", &class, &ErrorClass::DeviceNotFound)?;
         }
         other => return Err(format!("expected an error of QEMU's, got {other:?}").into()),
     }
@@ -96,11 +97,7 @@ async fn next_of_machine(events: &mut EventStream) -> Option<Event> {
     }
 }
 
-fn check<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    is: T,
-    wanted: T,
-) -> Result<(), Box<dyn Error>> {
+fn check<T: PartialEq + Debug + Copy>(what: &str, is: T, wanted: T) -> Result<(), Box<dyn Error>> {
     if is == wanted {
         return Ok(());
     }

@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "gobject", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "gobject"),
+    doc = "QMP for GLib programs; built without its GObject."
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod qmp;

@@ -180,6 +180,11 @@ impl QmpPort {
         }
     }
 
+    /// Whether the port is closed for good.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.get()
+    }
+
     pub(super) fn execute(
         &self,
         command: &str,
@@ -236,9 +241,15 @@ impl QmpPort {
     /// it cannot be. `closures` is what [`closures`](Self::closures) was at first.
     pub(super) fn readiness(&self, closures: u64) -> Option<Result<(), Error>> {
         let session = self.session.borrow();
+        let may_reopen = || {
+            let transport = self.transport.borrow();
+            transport
+                .as_ref()
+                .is_some_and(|transport| transport.reopens())
+        };
         match session.state() {
             State::Ready => Some(Ok(())),
-            State::Closed if !self.shut.get() && self.closures.get() == closures => None,
+            State::Closed if self.closures.get() == closures && may_reopen() => None,
             State::Closed | State::Failed => Some(Err(session
                 .error()
                 .cloned()

@@ -94,12 +94,14 @@ pub struct CallOptions {
 static PORT_QUARK: Lazy<glib::Quark> = Lazy::new(|| glib::Quark::from_str("spice-qmp1-port"));
 
 impl QmpPort {
-    /// The one port of a SPICE port channel, which is made if there is none.
+    /// The one port of a SPICE port channel, which is made if there is none, or
+    /// if the last one was [closed](Self::close).
     ///
     /// The channel owns the port; the port does not keep the channel alive.
     pub fn get(channel: impl Into<PortChannel>) -> Self {
         let channel = channel.into();
-        if let Some(port) = channel.owned(*PORT_QUARK) {
+        let owned = channel.owned(*PORT_QUARK);
+        if let Some(port) = owned.filter(|port: &Self| !port.imp().is_shut()) {
             return port;
         }
         let port: Self = glib::Object::builder()

@@ -41,6 +41,9 @@ const FIRST_DELAY: i64 = 10_000;
 /// The longest pause between nudges of a stall without progress.
 const LAST_DELAY: i64 = 1_000_000;
 
+/// GLib counts milliseconds in 32 bits; a timer that goes off early is set again.
+const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+
 impl Timers {
     pub(super) fn deadline(&self, after: Duration) -> Deadline {
         let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
@@ -111,7 +114,7 @@ impl QmpPort {
         }
         let micros = u64::try_from(next - glib::monotonic_time()).unwrap_or(0);
         // Rounded up: a timer that goes off early is of no use.
-        let interval = Duration::from_millis(micros.div_ceil(1000));
+        let interval = Duration::from_millis(micros.div_ceil(1000)).min(LONGEST_SLEEP);
         let port = glib::SendWeakRef::from(self.obj().downgrade());
         let source = glib::timeout_source_new(
             interval,

@@ -61,6 +61,9 @@ pub trait Transport {
     /// Stops reporting and lets go of the connection.
     fn close(&self);
 
+    /// Whether the connection may be opened again once it is closed.
+    fn reopens(&self) -> bool;
+
     /// Whether the peer stops in the middle of a long message until it is sent
     /// something (QEMU does so on SPICE ports).
     fn stalls(&self) -> bool {

@@ -101,6 +101,10 @@ impl Transport for PairTransport {
         self.wire.sink.replace(None);
         self.wire.open.set(false);
     }
+
+    fn reopens(&self) -> bool {
+        true
+    }
 }
 
 impl PairPeer {

@@ -143,6 +143,10 @@ impl Transport for SpiceTransport {
         }
     }
 
+    fn reopens(&self) -> bool {
+        self.channel.upgrade().is_some()
+    }
+
     fn stalls(&self) -> bool {
         true
     }

@@ -97,6 +97,10 @@ impl Transport for StreamTransport {
         self.stream
             .close_async(glib::Priority::DEFAULT, gio::Cancellable::NONE, |_| {});
     }
+
+    fn reopens(&self) -> bool {
+        false
+    }
 }
 
 impl Drop for StreamTransport {
