@@ -7,7 +7,9 @@
 //! for meanwhile in one write.
 
 use glib::prelude::*;
+use glib::subclass::SignalId;
 use glib::subclass::prelude::*;
+use once_cell::sync::Lazy;
 use serde_json::value::RawValue;
 
 use super::imp::{EVENT, QMP_EVENT, QmpPort};
@@ -144,15 +146,13 @@ impl QmpPort {
 
     fn is_wanted(&self, name: &str) -> bool {
         self.listeners.want(name)
-            || self.has_handler(EVENT, None)
-            || self.has_handler(QMP_EVENT, None)
-            || detail(name).is_some_and(|detail| self.has_handler(QMP_EVENT, Some(detail)))
+            || self.has_handler(*EVENT_ID, None)
+            || self.has_handler(*QMP_EVENT_ID, None)
+            || detail(name).is_some_and(|detail| self.has_handler(*QMP_EVENT_ID, Some(detail)))
     }
 
-    fn has_handler(&self, signal: &str, detail: Option<glib::Quark>) -> bool {
-        signal_id(signal).is_some_and(|id| {
-            glib::signal::signal_has_handler_pending(&*self.obj(), id, detail, false)
-        })
+    fn has_handler(&self, signal: SignalId, detail: Option<glib::Quark>) -> bool {
+        glib::signal::signal_has_handler_pending(&*self.obj(), signal, detail, false)
     }
 
     /// Lets [`turn`](Self::turn) run from the main loop soon.
@@ -244,16 +244,14 @@ impl QmpPort {
     fn tell_event(&self, event: &Event) {
         let port = self.obj();
         self.listeners.push(event);
-        if self.has_handler(EVENT, None) {
+        if self.has_handler(*EVENT_ID, None) {
             json_glib::with_node(event.data(), |node| {
-                port.emit_by_name::<()>(EVENT, &[&event.name(), &node]);
+                port.emit::<()>(*EVENT_ID, &[&event.name(), &node]);
             });
         }
         match detail(event.name()) {
-            Some(detail) => {
-                port.emit_by_name_with_details::<()>(QMP_EVENT, detail, &[event]);
-            }
-            None => port.emit_by_name::<()>(QMP_EVENT, &[event]),
+            Some(detail) => port.emit_with_details::<()>(*QMP_EVENT_ID, detail, &[event]),
+            None => port.emit::<()>(*QMP_EVENT_ID, &[event]),
         }
     }
 
@@ -311,6 +309,9 @@ fn detail(name: &str) -> Option<glib::Quark> {
         .flatten()
 }
 
-fn signal_id(name: &str) -> Option<glib::subclass::SignalId> {
-    glib::subclass::SignalId::lookup(name, super::QmpPort::static_type())
+static EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(EVENT));
+static QMP_EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(QMP_EVENT));
+
+fn signal_id(name: &str) -> SignalId {
+    SignalId::lookup(name, super::QmpPort::static_type()).expect("a signal of the port's")
 }
