@@ -12,7 +12,7 @@ use once_cell::sync::Lazy;
 
 use super::listen::{EventStream, Listeners};
 use super::timers::Timers;
-use super::turn::{Action, Callback, Token};
+use super::turn::{Action, Callback, TOLD_AT_ONCE, Token};
 use super::{CallOptions, Event, PORT_QUARK, PortState, Status, log};
 use crate::qmp::{CallId, Error, Session, State, Version, redacted};
 use crate::transport::Transport;
@@ -107,6 +107,10 @@ impl Default for QmpPort {
     }
 }
 
+/// How many turns more than needed a port takes when it goes: callbacks may make
+/// further calls, which end too, but not for ever.
+const LAST_TURNS: usize = 16;
+
 /// The signal for C: the name, and a `JsonNode` or NULL.
 pub(super) const EVENT: &str = "event";
 /// The signal for everyone.
@@ -146,7 +150,10 @@ impl ObjectImpl for QmpPort {
 
     fn dispose(&self) {
         self.shut("the port is gone");
-        self.turn();
+        let turns = self.actions.borrow().len() / TOLD_AT_ONCE + LAST_TURNS;
+        for _ in 0..turns {
+            self.turn();
+        }
         self.listeners.end();
         if let Some(channel) = self.channel.upgrade()
             && channel.owned(*PORT_QUARK).as_ref() == Some(&*self.obj())

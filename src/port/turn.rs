@@ -38,6 +38,10 @@ pub(super) enum Action {
     Bad(PeerError),
 }
 
+/// After so much the main loop gets a turn of its own: a callback that makes the
+/// next call as soon as one fails would keep it away for ever.
+pub(super) const TOLD_AT_ONCE: usize = 256;
+
 impl QmpPort {
     /// A report of the transport.
     pub(super) fn incoming(&self, incoming: Incoming<'_>) {
@@ -113,8 +117,10 @@ impl QmpPort {
         }
         // What is behind something untold waits with it.
         session.stash(input);
+        // A message that is not told may still allow or want something to be sent.
+        let unsent = session.has_unsent();
         drop(session);
-        if !told || self.status_stale.get() {
+        if !told || unsent || self.status_stale.get() {
             self.schedule_turn();
         }
         self.watch_for_stall();
@@ -181,7 +187,10 @@ impl QmpPort {
     pub(super) fn turn(&self) {
         // The program may drop its last reference meanwhile.
         let _port = self.obj().clone();
-        while let Some(action) = self.next_action() {
+        for _ in 0..TOLD_AT_ONCE {
+            let Some(action) = self.next_action() else {
+                break;
+            };
             if self.has_more() {
                 // Whoever is told may run a nested main loop: that goes on with the rest.
                 self.schedule_turn();
@@ -197,9 +206,9 @@ impl QmpPort {
         }
         self.flush();
         self.arm_timer();
-        if !self.has_more()
-            && let Some(source) = self.turn.take()
-        {
+        if self.has_more() {
+            self.schedule_turn();
+        } else if let Some(source) = self.turn.take() {
             source.destroy();
         }
     }
@@ -234,9 +243,8 @@ impl QmpPort {
             Action::Event(event) => self.tell_event(&event),
             Action::State(state) => self.tell_state(state),
             Action::Bad(error) => {
-                glib::g_warning!("SpiceQmp", "{error}");
-                self.last_error.replace(Some(error.into()));
-                self.obj().notify_last_error();
+                log::debug(|| format!("<- {error}"));
+                self.set_last_error(Some(error.into()));
             }
         }
     }
@@ -264,10 +272,7 @@ impl QmpPort {
             State::Closed | State::Failed => self.session.borrow().error().cloned(),
             _ => self.last_error.borrow().clone(),
         };
-        if *self.last_error.borrow() != error {
-            self.last_error.replace(error);
-            port.notify_last_error();
-        }
+        self.set_last_error(error);
         self.update_live(state);
         port.notify_state();
         let ready = state == State::Ready;
@@ -275,6 +280,13 @@ impl QmpPort {
             port.notify_ready();
         }
         self.wake();
+    }
+
+    fn set_last_error(&self, error: Option<Error>) {
+        if *self.last_error.borrow() != error {
+            self.last_error.replace(error);
+            self.obj().notify_last_error();
+        }
     }
 
     /// Hands all that waits to the transport, in one write.

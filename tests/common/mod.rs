@@ -3,4 +3,6 @@
 //! Every test binary compiles this on its own and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod main_loop;
 pub mod qemu;
+pub mod script;
