@@ -32,7 +32,7 @@ use std::fmt;
 /// "Answered" is a success or `CommandNotFound`: QEMU says so when the
 /// negotiation was already complete (QMP specification, section "Capabilities
 /// Negotiation"). `open` in an open state means that the peer reopened: the
-/// calls in flight fail first.
+/// calls in flight fail first. `connecting` in an open state closes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum State {
     /// There is no connection; it may be opened (again).

@@ -1,0 +1,157 @@
+//! The limits of a message, at each and one past it, and what a hostile peer can
+//! make a session keep.
+
+use spice_qmp::qmp::limits::{MAX_DEPTH, MAX_MESSAGE_SIZE};
+use spice_qmp::qmp::{Ignored, Opening, Output, PeerError, Session, State};
+
+const GREETING: &[u8] = b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7, \"minor\": 2, \
+    \"micro\": 22}}, \"capabilities\": [\"oob\"]}}\r\n";
+
+#[test]
+fn depth() {
+    // One level is the message's own.
+    let nested = |open: &str, close: &str, depth: usize| {
+        let data = open.repeat(depth - 1) + "0" + &close.repeat(depth - 1);
+        event(&data)
+    };
+    for (open, close) in [("[", "]"), ("{\"\":", "}"), (" [ 0, \"}]\\\"\", ", "]")] {
+        assert_eq!(outcome(&nested(open, close, MAX_DEPTH)), Ok(()), "{open}");
+        let error = outcome(&nested(open, close, MAX_DEPTH + 1)).unwrap_err();
+        let reason = format!("it is nested deeper than {MAX_DEPTH}");
+        assert_eq!(error, PeerError::Malformed(reason.into()), "{open}");
+    }
+}
+
+#[test]
+fn depth_counts_no_siblings_and_no_strings() {
+    let siblings = "[[],{}],".repeat(2 * MAX_DEPTH);
+    assert_eq!(outcome(&event(&format!("[{siblings}0]"))), Ok(()));
+    let brackets = "[{\\\"".repeat(2 * MAX_DEPTH);
+    assert_eq!(outcome(&event(&format!("\"{brackets}\""))), Ok(()));
+}
+
+#[test]
+fn message_size() {
+    let session = Session::<()>::new(1);
+    assert_eq!(session.max_message_size(), MAX_MESSAGE_SIZE);
+
+    let frame = event("\"\"").len();
+    let at_limit = event(&format!("\"{}\"", "x".repeat(MAX_MESSAGE_SIZE - frame)));
+    assert_eq!(at_limit.len(), MAX_MESSAGE_SIZE);
+    assert_eq!(outcome(&at_limit), Ok(()));
+
+    let limit = MAX_MESSAGE_SIZE;
+    let one_past = outcome(&at_limit.replace("\r\n", " \r\n"));
+    assert_eq!(one_past, Err(PeerError::TooLarge { limit }));
+}
+
+#[test]
+fn a_message_without_end_is_not_kept() {
+    let mut session = ready();
+    session.set_max_message_size(1000);
+    let before = kept(&session);
+    for piece in [&b"x"[..], b" ", b"{\n  ", b"\n", b"[[", b"\"\\"] {
+        session.open(Opening::GreetingComes);
+        feed(&mut session, &piece.repeat(10_000));
+        assert!(kept(&session) <= before + 100, "{piece:?}");
+    }
+}
+
+#[test]
+fn what_concerns_no_call_is_not_kept() {
+    let mut session = ready();
+    let before = kept(&session);
+    let lines: [&[u8]; 6] = [
+        b"{\"event\": \"STOP\", \"data\": {}}\n",
+        b"{\"return\": {}, \"id\": 16777216}\n",
+        b"{\"return\": {}, \"id\": \"foreign\"}\n",
+        b"{\"error\": {\"class\": \"GenericError\", \"desc\": \"\"}}\n",
+        b"\r\n",
+        b"garbage\n{\"event\": \"STOP\"}\n",
+    ];
+    for line in lines {
+        for stash in [false, true] {
+            let input = line.repeat(1000);
+            if stash {
+                session.stash(&input);
+                feed(&mut session, &[]);
+            } else {
+                feed(&mut session, &input);
+            }
+            assert!(kept(&session) <= before, "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn greetings_without_end_are_not_kept() {
+    let mut session = ready();
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        feed(&mut session, &GREETING.repeat(1000));
+        after.push(kept(&session));
+    }
+    assert_eq!(session.state(), State::Negotiating);
+    assert_eq!(after, [after[0]; 3]);
+    // Only the last one is answered.
+    let sent = session.poll_transmit().unwrap();
+    let id = (1 << 24) + 3000;
+    let expected = format!(
+        "{{\"execute\":\"qmp_capabilities\",\"arguments\":{{\"enable\":[\"oob\"]}},\"id\":{id}}}\n"
+    );
+    assert_eq!(String::from_utf8(sent).unwrap(), expected);
+}
+
+#[test]
+fn answered_greetings_without_end_are_not_kept() {
+    let mut session = ready();
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..1000 {
+            feed(&mut session, GREETING);
+            assert!(session.poll_transmit().is_some());
+            session.transmitted();
+        }
+        after.push(kept(&session));
+    }
+    assert_eq!(after, [after[0]; 3]);
+}
+
+fn event(data: &str) -> String {
+    format!("{{\"event\": \"A\", \"data\": {data}}}\r\n")
+}
+
+/// Whether an event is accepted.
+fn outcome(event: &str) -> Result<(), PeerError> {
+    let mut session = ready();
+    let mut got = None;
+    for mut chunk in event.as_bytes().chunks(1 << 16) {
+        while let Some(output) = session.receive(&mut chunk) {
+            let result = match output {
+                Output::Event(_) => Ok(()),
+                Output::Ignored(Ignored::Bad(error)) => Err(error),
+                other => panic!("{other:?}"),
+            };
+            assert!(got.replace(result).is_none(), "one message, one output");
+        }
+    }
+    got.expect("the message has ended")
+}
+
+fn ready() -> Session<()> {
+    let mut session = Session::new(1 << 24);
+    session.open(Opening::GreetingMayBeGone);
+    assert!(session.poll_transmit().is_some());
+    feed(&mut session, b"{\"return\": {}, \"id\": 16777216}\r\n");
+    assert_eq!(session.state(), State::Ready);
+    session
+}
+
+fn feed(session: &mut Session<()>, mut input: &[u8]) {
+    while session.receive(&mut input).is_some() {}
+}
+
+/// How much a session holds: as much as it has to print.
+fn kept(session: &Session<()>) -> usize {
+    format!("{session:?}").len()
+}
