@@ -26,6 +26,7 @@
 //! assert_eq!(result.unwrap().get(), r#"{"running":true,"status":"running"}"#);
 //! ```
 
+mod calls;
 mod error;
 mod framing;
 pub mod limits;
@@ -36,10 +37,11 @@ mod request;
 mod session;
 mod state;
 
+pub use calls::CallId;
 pub use error::{ConnectError, Error, ErrorClass, PeerError, UsageError};
 pub use message::{Event, Failure, Greeting, Message, Version, VersionTriple, parse};
 pub use port_name::{is_human_monitor_name, is_qmp_port_name};
 pub use redact::redacted;
 pub use request::Band;
-pub use session::{CallId, Ignored, Opening, Output, Session};
+pub use session::{Ignored, Opening, Output, Session};
 pub use state::State;

@@ -1,12 +1,13 @@
 //! One end of a QMP connection as a state machine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use serde_json::value::RawValue;
 
+use super::calls::{CallId, Calls, Stage};
 use super::framing::{Frame, Framer};
-use super::limits::{MAX_BAD_LINES, MAX_IN_FLIGHT, MAX_MESSAGE_SIZE};
+use super::limits::{MAX_BAD_LINES, MAX_MESSAGE_SIZE};
 use super::message::{self, Event, Failure, Greeting, Message};
 use super::request::{self, Band};
 use super::{Error, ErrorClass, PeerError, State, UsageError};
@@ -22,10 +23,6 @@ pub struct Session<T> {
     framer: Framer,
     core: Core<T>,
 }
-
-/// Names a call for [`Session::fail`] and [`Session::forget`]. Unique in the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(u64);
 
 /// What is known of the greeting when a connection is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,19 +64,7 @@ pub enum Ignored {
 #[derive(Debug)]
 struct Core<T> {
     state: State,
-    next_id: u64,
-    /// The calls that await a reply, in the order of issue.
-    calls: BTreeMap<u64, Call<T>>,
-    /// How many of `calls` have a caller.
-    pending: usize,
-    /// In-band calls that QEMU has and did not answer.
-    in_flight: usize,
-    /// In-band requests to send, in order.
-    requests: VecDeque<Request>,
-    /// Out-of-band requests to send; they go first.
-    urgent: VecDeque<Request>,
-    /// The calls that were handed over and not acknowledged as sent.
-    handed_over: Vec<u64>,
+    calls: Calls<T>,
     /// Outputs that wait to be polled.
     outputs: VecDeque<Queued<T>>,
     /// The `qmp_capabilities` in flight: their id, and whether they enable `oob`.
@@ -89,28 +74,6 @@ struct Core<T> {
     bad_lines: u32,
     /// Why the session is closed or failed.
     error: Option<Error>,
-}
-
-#[derive(Debug)]
-struct Call<T> {
-    command: Box<str>,
-    band: Band,
-    stage: Stage,
-    /// Nothing when the call has ended but its reply is still to come.
-    token: Option<T>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    HandedOver,
-    Sent,
-}
-
-#[derive(Debug)]
-struct Request {
-    id: u64,
-    line: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -135,13 +98,7 @@ impl<T> Session<T> {
             framer: Framer::new(MAX_MESSAGE_SIZE),
             core: Core {
                 state: State::Closed,
-                next_id: first_id,
-                calls: BTreeMap::new(),
-                pending: 0,
-                in_flight: 0,
-                requests: VecDeque::new(),
-                urgent: VecDeque::new(),
-                handed_over: Vec::new(),
+                calls: Calls::new(first_id),
                 outputs: VecDeque::new(),
                 negotiations: Vec::new(),
                 oob: false,
@@ -173,7 +130,7 @@ impl<T> Session<T> {
     /// How many calls have not ended.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.core.pending
+        self.core.calls.pending()
     }
 
     /// Why the session is closed or failed.
@@ -186,7 +143,7 @@ impl<T> Session<T> {
     /// when QEMU has answered others.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !(self.core.requests.is_empty() && self.core.urgent.is_empty())
+        self.core.calls.has_unsent()
     }
 
     /// Whether [`receive`](Self::receive) may give something without further input.
@@ -246,7 +203,7 @@ impl<T> Session<T> {
     /// acknowledged by [`transmitted`](Self::transmitted) did not reach the
     /// peer. Call [`close`](Self::close) next.
     pub fn transmit_failed(&mut self) {
-        self.core.set_handed_over(Stage::Waiting);
+        self.core.calls.set_handed_over(Stage::Waiting);
     }
 
     /// Issues a command. `arguments` is a JSON object. The call ends with an
@@ -264,7 +221,7 @@ impl<T> Session<T> {
     /// Ends a call with `error`. A call that was not sent yet will not be sent;
     /// the reply of one that was sent will be dropped. False if it has ended.
     pub fn fail(&mut self, id: CallId, error: Error) -> bool {
-        let token = self.core.abandon(id.0);
+        let token = self.core.calls.abandon(id.0);
         let ended = token.is_some();
         if let Some(token) = token {
             self.core
@@ -276,14 +233,13 @@ impl<T> Session<T> {
 
     /// Ends a call without an output and gives its token back.
     pub fn forget(&mut self, id: CallId) -> Option<T> {
-        self.core.abandon(id.0)
+        self.core.calls.abandon(id.0)
     }
 
     /// The name of the command of a call that has not ended.
     #[must_use]
     pub fn command(&self, id: CallId) -> Option<&str> {
-        let call = self.core.calls.get(&id.0)?;
-        call.token.as_ref().map(|_| &*call.command)
+        self.core.calls.command(id.0)
     }
 
     /// Sends a small command of the session's own, whose reply nobody gets.
@@ -293,19 +249,19 @@ impl<T> Session<T> {
     /// known to every QEMU.
     pub fn nudge(&mut self) {
         if self.core.state == State::Ready {
-            self.core.request("query-name", None, Band::In);
+            self.core.calls.request("query-name", None, Band::In);
         }
     }
 
     /// The bytes to send next: all requests that may go out now, in one piece.
     /// Acknowledge them with [`transmitted`](Self::transmitted).
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.core.poll_transmit()
+        self.core.calls.poll_transmit(self.core.oob)
     }
 
     /// What [`poll_transmit`](Self::poll_transmit) gave has been sent.
     pub fn transmitted(&mut self) {
-        self.core.set_handed_over(Stage::Sent);
+        self.core.calls.set_handed_over(Stage::Sent);
     }
 
     /// Takes `input` up to the end of its next message and tells what came of
@@ -362,22 +318,11 @@ impl<T> Core<T> {
 
     fn execute(&mut self, command: &str, arguments: Option<&str>, band: Band, token: T) -> CallId {
         if let Err(error) = self.check(command, arguments, band) {
-            let id = self.take_id();
+            let id = self.calls.take_id();
             self.outputs.push_back(Queued::Ended(token, Err(error)));
             return CallId(id);
         }
-        let id = self.request(command, arguments, band);
-        self.pending += 1;
-        self.calls.insert(
-            id,
-            Call {
-                command: command.into(),
-                band,
-                stage: Stage::Waiting,
-                token: Some(token),
-            },
-        );
-        CallId(id)
+        CallId(self.calls.issue(command, arguments, band, token))
     }
 
     fn check(&self, command: &str, arguments: Option<&str>, band: Band) -> Result<(), Error> {
@@ -400,117 +345,30 @@ impl<T> Core<T> {
         Ok(())
     }
 
-    fn take_id(&mut self) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        id
-    }
-
-    fn request(&mut self, command: &str, arguments: Option<&str>, band: Band) -> u64 {
-        let id = self.take_id();
-        let line = request::encode(command, arguments, band, id);
-        let queue = match band {
-            Band::In => &mut self.requests,
-            Band::Out => &mut self.urgent,
-        };
-        queue.push_back(Request { id, line });
-        id
-    }
-
     /// Sends `qmp_capabilities`, ahead of any command.
     fn negotiate(&mut self, oob: bool) {
         // Where greeting follows greeting, only the last one is worth an answer:
         // otherwise a peer that greets without end would fill the memory.
-        self.requests.clear();
+        self.calls.clear_requests();
         if self.negotiations.len() > 1 {
             self.negotiations.remove(0);
         }
         let arguments = oob.then_some(r#"{"enable":["oob"]}"#);
-        let id = self.request("qmp_capabilities", arguments, Band::In);
+        let id = self.calls.request("qmp_capabilities", arguments, Band::In);
         self.negotiations.push((id, oob));
         self.set_state(State::Negotiating);
     }
 
-    fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        while let Some(request) = self.next_request() {
-            if let Some(call) = self.calls.get_mut(&request.id) {
-                call.stage = Stage::HandedOver;
-                self.handed_over.push(request.id);
-                if call.band == Band::In {
-                    self.in_flight += 1;
-                }
-            }
-            if bytes.is_empty() {
-                bytes = request.line;
-            } else {
-                bytes.extend_from_slice(&request.line);
-            }
-        }
-        (!bytes.is_empty()).then_some(bytes)
-    }
-
-    fn next_request(&mut self) -> Option<Request> {
-        self.urgent.pop_front().or_else(|| {
-            let may_send = !self.oob || self.in_flight < MAX_IN_FLIGHT;
-            may_send.then(|| self.requests.pop_front()).flatten()
-        })
-    }
-
-    fn set_handed_over(&mut self, stage: Stage) {
-        for id in self.handed_over.drain(..) {
-            if let Some(call) = self.calls.get_mut(&id) {
-                call.stage = stage;
-            }
-        }
-    }
-
-    /// Takes the token of a call. What was sent keeps its place until QEMU answers.
-    fn abandon(&mut self, id: u64) -> Option<T> {
-        let call = self.calls.get_mut(&id)?;
-        let token = call.token.take()?;
-        self.pending -= 1;
-        if call.stage == Stage::Waiting {
-            self.calls.remove(&id);
-            for queue in [&mut self.requests, &mut self.urgent] {
-                // Ids only grow, so both queues are in order.
-                if let Ok(at) = queue.binary_search_by_key(&id, |request| request.id) {
-                    queue.remove(at);
-                }
-            }
-        }
-        Some(token)
-    }
-
-    /// Fails the calls that QEMU has; what was not sent yet goes on.
-    fn fail_sent(&mut self, error: &Error) {
-        let sent = self
-            .calls
-            .extract_if(.., |_, call| call.stage != Stage::Waiting);
-        for token in sent.filter_map(|(_, call)| call.token) {
-            self.pending -= 1;
-            self.outputs
-                .push_back(Queued::Ended(token, Err(error.clone())));
-        }
-        self.in_flight = 0;
-        self.handed_over.clear();
-    }
-
     /// Fails all calls and forgets everything that was of this connection.
     fn end_connection(&mut self, error: &Error) {
-        for call in std::mem::take(&mut self.calls).into_values() {
+        for call in self.calls.take_all() {
+            // QEMU often exits before it answers `quit`.
+            let quits = &*call.command == "quit" && call.is_sent();
             if let Some(token) = call.token {
-                // QEMU often exits before it answers `quit`.
-                let quits = &*call.command == "quit" && call.stage != Stage::Waiting;
                 let result = if quits { Ok(()) } else { Err(error.clone()) };
                 self.outputs.push_back(Queued::Ended(token, result));
             }
         }
-        self.pending = 0;
-        self.in_flight = 0;
-        self.requests.clear();
-        self.urgent.clear();
-        self.handed_over.clear();
         self.negotiations.clear();
         self.oob = false;
         self.greeting = None;
@@ -570,7 +428,8 @@ impl<T> Core<T> {
     ) -> Output<'a, T> {
         let id = match id {
             Some(raw) => raw.get().parse().ok(),
-            None if result.is_err() => self.oldest_sent(),
+            // QEMU could not parse a request: the oldest it has, for it answers in order.
+            None if result.is_err() => self.calls.oldest_sent(),
             None => None,
         };
         let Some(id) = id else {
@@ -580,49 +439,18 @@ impl<T> Core<T> {
             let (_, oob) = self.negotiations.remove(at);
             return self.negotiated(oob, result.map(|_| ()));
         }
-        let sent = |call: &Call<T>| call.stage != Stage::Waiting;
-        if !self.calls.get(&id).is_some_and(sent) {
-            return Output::Ignored(Ignored::Reply);
-        }
-        let Some(call) = self.calls.remove(&id) else {
+        let Some(call) = self.calls.answered(id) else {
             return Output::Ignored(Ignored::Reply);
         };
-        if call.band == Band::In {
-            self.in_flight -= 1;
-            self.drop_abandoned_before(id);
-        }
         let Some(token) = call.token else {
             return Output::Ignored(Ignored::Reply);
         };
-        self.pending -= 1;
         let result = result.map_err(|failure| Error::Command {
             command: call.command,
             class: ErrorClass::from_name(&failure.class),
             desc: failure.desc.into(),
         });
         Output::Ended { token, result }
-    }
-
-    /// QEMU answers in order: what was abandoned before `id` will not be answered.
-    fn drop_abandoned_before(&mut self, id: u64) {
-        while let Some(first) = self.calls.first_entry() {
-            let call = first.get();
-            let passed = call.token.is_none() && call.band == Band::In;
-            if *first.key() > id || !passed {
-                break;
-            }
-            first.remove();
-            self.in_flight -= 1;
-        }
-    }
-
-    /// An error without an id answers a request that QEMU could not parse. It
-    /// answers in order, so that is the oldest request it has.
-    fn oldest_sent(&self) -> Option<u64> {
-        self.calls
-            .iter()
-            .find(|(_, call)| call.band == Band::In && call.stage != Stage::Waiting)
-            .map(|(&id, _)| id)
     }
 
     fn negotiated<'a>(&mut self, oob: bool, result: Result<(), Failure<'_>>) -> Output<'a, T> {
@@ -654,7 +482,11 @@ impl<T> Core<T> {
     }
 
     fn bad_message<'a>(&mut self, error: PeerError) -> Output<'a, T> {
-        self.fail_sent(&error.clone().into());
+        // What was not sent yet goes on.
+        for token in self.calls.take_sent().into_iter().filter_map(|c| c.token) {
+            let failure = Err(error.clone().into());
+            self.outputs.push_back(Queued::Ended(token, failure));
+        }
         Output::Ignored(Ignored::Bad(error))
     }
 
