@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::qmp;
+use super::json_to_variant;
+use crate::qmp::{self, Error};
 
 /// Something that happened in the virtual machine (QMP specification, section
 /// "Asynchronous events").
@@ -30,6 +31,26 @@ impl Event {
     /// The data as JSON text, if the event has any.
     pub fn data(&self) -> Option<&str> {
         self.0.data.as_deref()
+    }
+
+    /// [`name`](Self::name), with the NUL at its end that C needs.
+    pub fn name_gstr(&self) -> &glib::GStr {
+        self.0.name.as_ref()
+    }
+
+    /// [`data`](Self::data), with the NUL at its end that C needs.
+    pub fn data_gstr(&self) -> Option<&glib::GStr> {
+        self.0.data.as_ref().map(AsRef::as_ref)
+    }
+
+    /// The data as a `GVariant` (see [`json_to_variant`](crate::json_to_variant)):
+    /// `a{sv}`, as QEMU's event data are objects.
+    ///
+    /// # Errors
+    ///
+    /// As for [`json_to_variant`](crate::json_to_variant).
+    pub fn data_variant(&self) -> Result<Option<glib::Variant>, Error> {
+        self.data().map(json_to_variant).transpose()
     }
 
     /// The data as a type of one's own; of an event without data, as of `null`.

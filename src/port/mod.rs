@@ -15,6 +15,7 @@ mod state;
 mod status;
 mod timers;
 mod turn;
+mod variant;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -40,6 +41,7 @@ pub use event::Event;
 pub use listen::{EVENT_QUEUE, EventStream};
 pub use state::PortState;
 pub use status::Status;
+pub use variant::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};
 
 /// How long `open`, `find` and `wait_ready` wait for a peer that says nothing.
 ///

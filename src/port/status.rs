@@ -47,6 +47,16 @@ impl Status {
         }))
     }
 
+    /// The status in a reply to `query-status`, for callers of
+    /// [`execute_with`](super::QmpPort::execute_with).
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError::UnexpectedReply`] where it is none.
+    pub fn from_json(json: &RawValue) -> Result<Self, Error> {
+        decode("query-status", json)
+    }
+
     /// Whether the virtual CPUs run.
     pub fn running(&self) -> bool {
         self.0.running != glib::ffi::GFALSE

@@ -1,0 +1,99 @@
+//! `SpiceQmpError`
+
+use glib::error::ErrorDomain;
+use glib::ffi::GQuark;
+use glib::translate::IntoGlib;
+use spice_qmp::QmpErrorCode;
+
+/// SpiceQmpError:
+/// @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an error class that is
+///   not known here: the message names it then
+/// @SPICE_QMP_ERROR_COMMAND_NOT_FOUND: QEMU's `CommandNotFound`: this QEMU has no
+///   such command, or not in its state
+/// @SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE: QEMU's `DeviceNotActive`
+/// @SPICE_QMP_ERROR_DEVICE_NOT_FOUND: QEMU's `DeviceNotFound`
+/// @SPICE_QMP_ERROR_KVM_MISSING_CAP: QEMU's `KVMMissingCap`
+/// @SPICE_QMP_ERROR_NOT_READY: the port is not ready for commands
+/// @SPICE_QMP_ERROR_PROTOCOL: the peer broke the protocol
+/// @SPICE_QMP_ERROR_TOO_LARGE: a message was over the property `max-message-size`
+/// @SPICE_QMP_ERROR_NOT_QMP: the peer does not speak QMP, but perhaps the human
+///   monitor's language
+/// @SPICE_QMP_ERROR_INVALID_ARGUMENT: an argument is of the wrong form
+/// @SPICE_QMP_ERROR_NOT_SUPPORTED: the server does not offer what was asked for
+///
+/// The codes of the error domain %SPICE_QMP_ERROR.
+///
+/// The message of an error of QEMU's is the command's name and QEMU's own words.
+/// They change between versions of QEMU: show them, do not parse them.
+///
+/// Other failures are of the domain %G_IO_ERROR: %G_IO_ERROR_CLOSED where the
+/// connection is gone, %G_IO_ERROR_CANCELLED and %G_IO_ERROR_TIMED_OUT.
+///
+/// Since: 0.1
+#[allow(non_camel_case_types)]
+#[repr(C)]
+pub enum _SpiceQmpError {
+    SPICE_QMP_ERROR_GENERIC = 0,
+    SPICE_QMP_ERROR_COMMAND_NOT_FOUND = 1,
+    SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE = 2,
+    SPICE_QMP_ERROR_DEVICE_NOT_FOUND = 3,
+    SPICE_QMP_ERROR_KVM_MISSING_CAP = 4,
+    SPICE_QMP_ERROR_NOT_READY = 5,
+    SPICE_QMP_ERROR_PROTOCOL = 6,
+    SPICE_QMP_ERROR_TOO_LARGE = 7,
+    SPICE_QMP_ERROR_NOT_QMP = 8,
+    SPICE_QMP_ERROR_INVALID_ARGUMENT = 9,
+    SPICE_QMP_ERROR_NOT_SUPPORTED = 10,
+}
+
+pub type SpiceQmpError = _SpiceQmpError;
+
+/// spice_qmp_error_quark:
+///
+/// The error domain of QMP; see #SpiceQmpError.
+///
+/// Returns: the quark
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn spice_qmp_error_quark() -> GQuark {
+    QmpErrorCode::domain().into_glib()
+}
+
+/// The header's number of an error, which the compiler makes us give to each.
+const fn in_header(code: QmpErrorCode) -> SpiceQmpError {
+    match code {
+        QmpErrorCode::Generic => SpiceQmpError::SPICE_QMP_ERROR_GENERIC,
+        QmpErrorCode::CommandNotFound => SpiceQmpError::SPICE_QMP_ERROR_COMMAND_NOT_FOUND,
+        QmpErrorCode::DeviceNotActive => SpiceQmpError::SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE,
+        QmpErrorCode::DeviceNotFound => SpiceQmpError::SPICE_QMP_ERROR_DEVICE_NOT_FOUND,
+        QmpErrorCode::KvmMissingCap => SpiceQmpError::SPICE_QMP_ERROR_KVM_MISSING_CAP,
+        QmpErrorCode::NotReady => SpiceQmpError::SPICE_QMP_ERROR_NOT_READY,
+        QmpErrorCode::Protocol => SpiceQmpError::SPICE_QMP_ERROR_PROTOCOL,
+        QmpErrorCode::TooLarge => SpiceQmpError::SPICE_QMP_ERROR_TOO_LARGE,
+        QmpErrorCode::NotQmp => SpiceQmpError::SPICE_QMP_ERROR_NOT_QMP,
+        QmpErrorCode::InvalidArgument => SpiceQmpError::SPICE_QMP_ERROR_INVALID_ARGUMENT,
+        QmpErrorCode::NotSupported => SpiceQmpError::SPICE_QMP_ERROR_NOT_SUPPORTED,
+    }
+}
+
+const _: () = {
+    let codes = [
+        QmpErrorCode::Generic,
+        QmpErrorCode::CommandNotFound,
+        QmpErrorCode::DeviceNotActive,
+        QmpErrorCode::DeviceNotFound,
+        QmpErrorCode::KvmMissingCap,
+        QmpErrorCode::NotReady,
+        QmpErrorCode::Protocol,
+        QmpErrorCode::TooLarge,
+        QmpErrorCode::NotQmp,
+        QmpErrorCode::InvalidArgument,
+        QmpErrorCode::NotSupported,
+    ];
+    let mut i = 0;
+    while i < codes.len() {
+        assert!(codes[i] as i32 == in_header(codes[i]) as i32);
+        i += 1;
+    }
+};

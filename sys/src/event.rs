@@ -1,0 +1,153 @@
+//! `SpiceQmpEvent`
+
+use std::ffi::c_char;
+use std::ptr::{null, null_mut};
+
+use glib::ffi::{GType, GVariant};
+use glib::prelude::*;
+use glib::translate::{Borrowed, FromGlibPtrBorrow, GlibPtrDefault, IntoGlib, ToGlibPtr};
+use spice_qmp::Event;
+
+use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
+
+pub struct _SpiceQmpEvent(());
+
+/// SpiceQmpEvent:
+///
+/// Something that happened in the virtual machine: the argument of the signal
+/// #SpiceQmpPort::qmp-event. It never changes, and any thread may use it.
+///
+/// Since: 0.1
+pub type SpiceQmpEvent = _SpiceQmpEvent;
+
+/// spice_qmp_event_get_type:
+///
+/// Returns: the #GType of #SpiceQmpEvent
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn spice_qmp_event_get_type() -> GType {
+    Event::static_type().into_glib()
+}
+
+/// spice_qmp_event_ref:
+/// @event: a #SpiceQmpEvent
+///
+/// Takes a reference to @event, from any thread.
+///
+/// Returns: (transfer full): the same @event
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_event_ref(event: *mut SpiceQmpEvent) -> *mut SpiceQmpEvent {
+    no_panic("spice_qmp_event_ref", null_mut(), || {
+        g_return_val_if_fail!(spice_qmp_event_ref: !event.is_null(), null_mut());
+        // SAFETY: `event` is a live boxed `Event`.
+        unsafe {
+            glib::gobject_ffi::g_boxed_copy(Event::static_type().into_glib(), event.cast()).cast()
+        }
+    })
+}
+
+/// spice_qmp_event_unref:
+/// @event: (transfer full): a #SpiceQmpEvent
+///
+/// Gives a reference back, from any thread. The last one frees @event.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_event_unref(event: *mut SpiceQmpEvent) {
+    no_panic("spice_qmp_event_unref", (), || {
+        g_return_if_fail!(spice_qmp_event_unref: !event.is_null());
+        // SAFETY: the caller gives up its reference to a boxed `Event`.
+        unsafe {
+            glib::gobject_ffi::g_boxed_free(Event::static_type().into_glib(), event.cast());
+        }
+    });
+}
+
+/// spice_qmp_event_get_name:
+/// @event: a #SpiceQmpEvent
+///
+/// The name of the event.
+///
+/// Returns: (transfer none): the name, such as `STOP`; it lives as long as @event
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_event_get_name(event: *const SpiceQmpEvent) -> *const c_char {
+    no_panic("spice_qmp_event_get_name", null(), || {
+        g_return_val_if_fail!(spice_qmp_event_get_name: !event.is_null(), null());
+        // SAFETY: `event` is a live `SpiceQmpEvent`.
+        unsafe { borrow(event) }.name_gstr().as_ptr()
+    })
+}
+
+/// spice_qmp_event_get_data:
+/// @event: a #SpiceQmpEvent
+///
+/// The data of the event as JSON text.
+///
+/// Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if
+///   the event has no data; it lives as long as @event
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_event_get_data(event: *const SpiceQmpEvent) -> *const c_char {
+    no_panic("spice_qmp_event_get_data", null(), || {
+        g_return_val_if_fail!(spice_qmp_event_get_data: !event.is_null(), null());
+        // SAFETY: `event` is a live `SpiceQmpEvent`.
+        let event = unsafe { borrow(event) };
+        event.data_gstr().map_or(null(), glib::GStr::as_ptr)
+    })
+}
+
+/// spice_qmp_event_get_data_variant:
+/// @event: a #SpiceQmpEvent
+///
+/// The data of the event as a #GVariant of the type `a{sv}`, for languages where
+/// that is easier to use than JSON text. How JSON becomes a #GVariant is told at
+/// spice_qmp_port_execute_variant_async().
+///
+/// Returns: (transfer full) (nullable): the data; %NULL if the event has none,
+///   or where they do not fit into a #GVariant (nested more than 60 levels deep)
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_event_get_data_variant(
+    event: *const SpiceQmpEvent,
+) -> *mut GVariant {
+    no_panic("spice_qmp_event_get_data_variant", null_mut(), || {
+        g_return_val_if_fail!(spice_qmp_event_get_data_variant: !event.is_null(), null_mut());
+        // SAFETY: `event` is a live `SpiceQmpEvent`.
+        let data = unsafe { borrow(event) }.data_variant().ok().flatten();
+        data.to_glib_full()
+    })
+}
+
+/// spice_qmp_event_get_timestamp:
+/// @event: a #SpiceQmpEvent
+///
+/// When the event happened, by the host's clock.
+///
+/// Returns: microseconds since 1970-01-01 00:00 UTC, as g_get_real_time() counts
+///   them, or -1 where QEMU could not tell
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_event_get_timestamp(event: *const SpiceQmpEvent) -> i64 {
+    no_panic("spice_qmp_event_get_timestamp", -1, || {
+        g_return_val_if_fail!(spice_qmp_event_get_timestamp: !event.is_null(), -1);
+        // SAFETY: `event` is a live `SpiceQmpEvent`.
+        unsafe { borrow(event) }.timestamp()
+    })
+}
+
+/// # Safety
+///
+/// `event` is a live `SpiceQmpEvent`, and stays so while the result is used.
+unsafe fn borrow(event: *const SpiceQmpEvent) -> Borrowed<Event> {
+    let event: <Event as GlibPtrDefault>::GlibType = event.cast_mut().cast();
+    // SAFETY: a `SpiceQmpEvent *` is the pointer of a boxed `Event`.
+    unsafe { FromGlibPtrBorrow::from_glib_borrow(event) }
+}

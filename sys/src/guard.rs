@@ -1,0 +1,105 @@
+//! What stands between C and Rust: criticals for wrong arguments, and no panic.
+#![allow(
+    non_snake_case,
+    reason = "the checks have the names by which C knows them"
+)]
+
+use std::any::Any;
+use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use glib::prelude::*;
+use glib::translate::IntoGlib;
+
+/// The log domain.
+const DOMAIN: &CStr = c"SpiceQmp";
+
+/// GLib's: logs a critical and returns from the function where the check fails.
+macro_rules! g_return_val_if_fail {
+    ($function:ident: $check:expr, $value:expr) => {
+        let passed: bool = $check;
+        if !passed {
+            $crate::guard::critical(stringify!($function), stringify!($check));
+            return $value;
+        }
+    };
+}
+
+/// GLib's: logs a critical and returns from the function where the check fails.
+macro_rules! g_return_if_fail {
+    ($function:ident: $check:expr) => {
+        $crate::guard::g_return_val_if_fail!($function: $check, ())
+    };
+}
+
+pub(crate) use {g_return_if_fail, g_return_val_if_fail};
+
+/// Logs what `g_return_if_fail` logs.
+pub(crate) fn critical(function: &str, check: &str) {
+    let (function, check) = (glib::GString::from(function), glib::GString::from(check));
+    // SAFETY: all three are NUL-terminated for the time of the call.
+    unsafe {
+        glib::ffi::g_return_if_fail_warning(DOMAIN.as_ptr(), function.as_ptr(), check.as_ptr());
+    }
+}
+
+/// Runs `body`. A panic in it becomes a critical, and the result `failed`.
+pub(crate) fn no_panic<R>(function: &str, failed: R, body: impl FnOnce() -> R) -> R {
+    // Nothing that a panic could leave half done is used again: the library keeps
+    // its state behind RefCells, which it does not borrow across what can panic.
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => result,
+        Err(panic) => {
+            glib::g_critical!(
+                "SpiceQmp",
+                "{function}: a bug in spice-qmp, please report it: {}",
+                panic_text(&*panic)
+            );
+            failed
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic")
+}
+
+/// A checked instance: NULL is none.
+fn is_a(instance: glib::ffi::gpointer, type_: glib::Type) -> bool {
+    // SAFETY: `instance` is NULL or an instance of some GType, which is all that
+    // C's own cast macros rely on.
+    unsafe {
+        glib::gobject_ffi::g_type_check_instance_is_a(instance.cast(), type_.into_glib())
+            != glib::ffi::GFALSE
+    }
+}
+
+pub(crate) fn SPICE_IS_QMP_PORT(port: *mut crate::port::SpiceQmpPort) -> bool {
+    is_a(port.cast(), spice_qmp::QmpPort::static_type())
+}
+
+pub(crate) fn SPICE_IS_PORT_CHANNEL(
+    channel: *mut spice_client_glib_sys::SpicePortChannel,
+) -> bool {
+    is_a(channel.cast(), spice_qmp::PortChannel::static_type())
+}
+
+pub(crate) fn SPICE_IS_SESSION(session: *mut spice_client_glib_sys::SpiceSession) -> bool {
+    is_a(session.cast(), spice_qmp::Session::static_type())
+}
+
+pub(crate) fn G_IS_IO_STREAM(stream: *mut gio::ffi::GIOStream) -> bool {
+    is_a(stream.cast(), gio::IOStream::static_type())
+}
+
+pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool {
+    is_a(cancellable.cast(), gio::Cancellable::static_type())
+}
+
+/// Whether it is a string that Rust can read.
+pub(crate) fn g_utf8_validate(text: *const c_char) -> bool {
+    // SAFETY: `text` is NULL or NUL-terminated.
+    !text.is_null() && unsafe { CStr::from_ptr(text) }.to_str().is_ok()
+}

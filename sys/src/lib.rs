@@ -1,0 +1,27 @@
+//! The C library: every function of `spice-qmp.h`, one file per C type.
+//!
+//! A function here guards, borrows, calls the library, converts and returns;
+//! what needs a decision is in the library. The comments are GTK-Doc: cbindgen
+//! makes the header of them (`UPDATE_HEADER=1 cargo test -p spice-qmp-c header`).
+//!
+//! Safety, of all functions: the caller passes what the signature says or NULL;
+//! a pointer that is neither is undefined behaviour, as everywhere in C. What
+//! can be checked is, with GLib's criticals.
+#![allow(unsafe_code, reason = "this is the boundary to C")]
+#![allow(
+    clippy::missing_safety_doc,
+    clippy::doc_markdown,
+    missing_docs,
+    reason = "the comments are GTK-Doc, which has its own places; the safety is that of the crate"
+)]
+
+mod guard;
+mod task;
+
+pub mod error;
+pub mod event;
+pub mod port;
+pub mod port_calls;
+pub mod state;
+pub mod status;
+pub mod vm_action;

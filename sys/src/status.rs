@@ -1,0 +1,86 @@
+//! `SpiceQmpStatus`
+
+use std::ffi::c_char;
+
+use glib::ffi::{GType, gboolean};
+use glib::prelude::*;
+use glib::translate::IntoGlib;
+use spice_qmp::Status;
+
+use crate::guard::{g_return_val_if_fail, no_panic};
+
+/// SpiceQmpStatus:
+/// @version: the version of the structure, 1
+/// @running: %TRUE if the virtual CPUs run
+/// @singlestep: %TRUE if the virtual CPUs run in single-step mode; QEMU 9.0 and
+///   newer do not say, which gives %FALSE
+/// @status: QEMU's name of the run state, such as `running`, `paused` or
+///   `guest-panicked` (QAPI enum `RunState`; new ones come)
+///
+/// What QEMU's command `query-status` says. Do not change it: others may hold
+/// a reference to the same structure.
+///
+/// Since: 0.1
+#[cfg(not(spice_gtk_declares))]
+#[repr(C)]
+pub struct _SpiceQmpStatus {
+    // In front of it `int ref`, private: cbindgen.toml, which can say so.
+    version: std::ffi::c_int,
+    running: gboolean,
+    singlestep: gboolean,
+    status: *mut c_char,
+}
+
+#[cfg(not(spice_gtk_declares))]
+pub type SpiceQmpStatus = _SpiceQmpStatus;
+
+/// spice_qmp_status_get_type:
+///
+/// Returns: the #GType of #SpiceQmpStatus
+///
+/// Since: 0.1
+#[cfg(not(spice_gtk_declares))]
+#[unsafe(no_mangle)]
+pub extern "C" fn spice_qmp_status_get_type() -> GType {
+    Status::static_type().into_glib()
+}
+
+/// spice_qmp_status_ref:
+/// @status: a #SpiceQmpStatus
+///
+/// Takes a reference to @status, from any thread.
+///
+/// Returns: (transfer full): the same @status
+///
+/// Since: 0.1
+#[cfg(not(spice_gtk_declares))]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_status_ref(status: *mut SpiceQmpStatus) -> *mut SpiceQmpStatus {
+    let null = std::ptr::null_mut();
+    no_panic("spice_qmp_status_ref", null, || {
+        g_return_val_if_fail!(spice_qmp_status_ref: !status.is_null(), null);
+        // SAFETY: `status` is a live structure of this library, a boxed `Status`.
+        unsafe {
+            glib::gobject_ffi::g_boxed_copy(Status::static_type().into_glib(), status.cast()).cast()
+        }
+    })
+}
+
+/// spice_qmp_status_unref:
+/// @status: (nullable) (transfer full): a #SpiceQmpStatus
+///
+/// Gives a reference back, from any thread. The last one frees @status.
+///
+/// Since: 0.1
+#[cfg(not(spice_gtk_declares))]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_status_unref(status: *mut SpiceQmpStatus) {
+    no_panic("spice_qmp_status_unref", (), || {
+        if !status.is_null() {
+            // SAFETY: the caller gives up its reference to a boxed `Status`.
+            unsafe {
+                glib::gobject_ffi::g_boxed_free(Status::static_type().into_glib(), status.cast());
+            }
+        }
+    });
+}

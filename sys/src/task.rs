@@ -1,0 +1,450 @@
+//! Asynchronous calls for C: the only place that knows `GTask`.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_char, c_ulong};
+use std::future::Future;
+use std::ptr::null_mut;
+use std::rc::Rc;
+use std::thread::{self, ThreadId};
+
+use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GTask};
+use gio::prelude::*;
+use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
+use glib::gobject_ffi::GObject;
+use glib::object::SendWeakRef;
+use glib::translate::{IntoGlibPtr, ToGlibPtr, from_glib_none};
+use serde_json::value::RawValue;
+use spice_qmp::qmp::{Band, CallId};
+use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError};
+
+use crate::guard::{critical, no_panic};
+
+/// What is done asynchronously; marks the results, so that each goes to its own
+/// `_finish` function.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Operation {
+    VmAction,
+    QueryStatus,
+    Execute,
+    ExecuteOob,
+    ExecuteVariant,
+    Open,
+    Find,
+    WaitReady,
+    Close,
+}
+
+impl Operation {
+    /// The functions' common name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::VmAction => "spice_qmp_port_vm_action",
+            Self::QueryStatus => "spice_qmp_port_query_status",
+            Self::Execute => "spice_qmp_port_execute",
+            Self::ExecuteOob => "spice_qmp_port_execute_oob",
+            Self::ExecuteVariant => "spice_qmp_port_execute_variant",
+            Self::Open => "spice_qmp_port_open",
+            Self::Find => "spice_qmp_port_find",
+            Self::WaitReady => "spice_qmp_port_wait_ready",
+            Self::Close => "spice_qmp_port_close",
+        }
+    }
+
+    /// An address that nobody else uses as a tag.
+    fn tag(self) -> gpointer {
+        static TAGS: [u8; Operation::Close as usize + 1] = [0; _];
+        (&raw const TAGS[self as usize]).cast_mut().cast()
+    }
+}
+
+/// What every `_async` function gets from its caller.
+pub(crate) struct Caller {
+    operation: Operation,
+    cancellable: Option<gio::Cancellable>,
+    cancellable_fits: bool,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+}
+
+/// `g_return_if_fail` of `_async` functions: the callback, if any, gets an error too.
+macro_rules! g_task_return_if_fail {
+    ($caller:ident: $check:expr) => {
+        if !$check {
+            return $caller.refuse(stringify!($check));
+        }
+    };
+}
+
+pub(crate) use g_task_return_if_fail;
+
+impl Caller {
+    /// # Safety
+    ///
+    /// `cancellable` is NULL or an object, and `user_data` is what `callback` takes.
+    pub(crate) unsafe fn new(
+        operation: Operation,
+        cancellable: *mut GCancellable,
+        callback: GAsyncReadyCallback,
+        user_data: gpointer,
+    ) -> Self {
+        let fits = crate::guard::G_IS_CANCELLABLE(cancellable);
+        Self {
+            operation,
+            // SAFETY: it was found to be a GCancellable.
+            cancellable: fits.then(|| unsafe { from_glib_none(cancellable) }),
+            cancellable_fits: fits || cancellable.is_null(),
+            callback,
+            user_data,
+        }
+    }
+
+    /// Whether `cancellable` is NULL or a `GCancellable`.
+    pub(crate) fn cancellable_fits(&self) -> bool {
+        self.cancellable_fits
+    }
+
+    /// Ends a call that must not have been made.
+    pub(crate) fn refuse(self, check: &str) {
+        let name = self.operation.name();
+        critical(&format!("{name}_async"), check);
+        self.fail(
+            None::<&glib::Object>,
+            UsageError::InvalidArgument(format!("{name}_async: {check}").into()).into(),
+        );
+    }
+
+    /// Ends the call with an error.
+    pub(crate) fn fail(self, source: Option<&impl IsA<glib::Object>>, error: Error) {
+        if self.callback.is_some() {
+            self.task(source).answer::<()>(Err(error));
+        }
+    }
+
+    /// Gives a command to `port`, and its reply, decoded, to the caller.
+    pub(crate) fn command<A: Answer + 'static>(
+        self,
+        port: &QmpPort,
+        command: &str,
+        arguments: Option<&str>,
+        band: Band,
+        decode: fn(&RawValue) -> Result<A, Error>,
+    ) {
+        let name = self.operation.name();
+        let options = CallOptions {
+            band,
+            timeout: None,
+        };
+        if self.callback.is_none() && self.cancellable.is_none() {
+            port.execute_with(command, arguments, options, |_| ());
+            return;
+        }
+        let cancellable = self.cancellable.clone();
+        let task = self.task(Some(port));
+        if cancellable.as_ref().is_some_and(CancellableExt::is_cancelled) {
+            return task.answer::<A>(Err(Error::Cancelled(command.into())));
+        }
+        let cancelling = Rc::new(RefCell::new(None));
+        let call = port.execute_with(command, arguments, options, {
+            let cancelling = cancelling.clone();
+            move |reply| {
+                drop(cancelling.take());
+                no_panic(name, (), || {
+                    task.answer(reply.and_then(|reply| decode(&reply)));
+                });
+            }
+        });
+        if let Some(cancellable) = cancellable {
+            let connected = Cancelling::connect(cancellable, port, call);
+            cancelling.replace(Some(connected));
+        }
+    }
+
+    /// Gives what `future` yields to the caller.
+    pub(crate) fn future<A: Answer + 'static>(
+        self,
+        source: Option<&impl IsA<glib::Object>>,
+        future: impl Future<Output = Result<A, Error>> + 'static,
+    ) {
+        let name = self.operation.name();
+        let cancellable = self.cancellable.clone();
+        let task = self.task(source);
+        // Dropping the handle lets the future run on.
+        drop(glib::MainContext::ref_thread_default().spawn_local(async move {
+            let answer = match cancellable {
+                Some(cancellable) => gio::CancellableFuture::new(future, cancellable)
+                    .await
+                    .unwrap_or_else(|_| Err(Error::Cancelled(name.into()))),
+                None => future.await,
+            };
+            no_panic(name, (), || task.answer(answer));
+        }));
+    }
+
+    fn task(self, source: Option<&impl IsA<glib::Object>>) -> Task {
+        let source: *mut GObject = source.map(AsRef::as_ref).to_glib_none().0;
+        // SAFETY: the source and the cancellable are live objects or NULL, and
+        // the task takes references to them; the tag is a static's address.
+        unsafe {
+            let task = gio::ffi::g_task_new(
+                source,
+                self.cancellable.to_glib_none().0,
+                self.callback,
+                self.user_data,
+            );
+            gio::ffi::g_task_set_source_tag(task, self.operation.tag());
+            Task {
+                task,
+                answered: Cell::new(false),
+            }
+        }
+    }
+}
+
+/// A `GTask` that is answered once: with an error if it is dropped before.
+struct Task {
+    task: *mut GTask,
+    answered: Cell<bool>,
+}
+
+impl Task {
+    fn answer<A: Answer>(self, answer: Result<A, Error>) {
+        self.answered.set(true);
+        match answer {
+            Ok(answer) => answer.give(self.task),
+            Err(error) => self.error(error.into()),
+        }
+    }
+
+    fn error(&self, error: glib::Error) {
+        // SAFETY: the task is live; it takes the error over.
+        unsafe { gio::ffi::g_task_return_error(self.task, error.into_glib_ptr()) }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.answered.get() {
+            self.error(glib::Error::new(
+                gio::IOErrorEnum::Failed,
+                "the call was dropped: a bug in spice-qmp",
+            ));
+        }
+        // SAFETY: this is the reference that `g_task_new` returned.
+        unsafe { glib::gobject_ffi::g_object_unref(self.task.cast()) }
+    }
+}
+
+/// A result for C.
+pub(crate) trait Answer {
+    /// Hands the result over to a live task.
+    fn give(self, task: *mut GTask);
+}
+
+impl Answer for () {
+    fn give(self, task: *mut GTask) {
+        // SAFETY: the task is live.
+        unsafe { gio::ffi::g_task_return_boolean(task, GTRUE) }
+    }
+}
+
+impl Answer for QmpPort {
+    fn give(self, task: *mut GTask) {
+        unsafe extern "C" fn unref(port: gpointer) {
+            // SAFETY: the task gives its reference to a SpiceQmpPort back.
+            unsafe { glib::gobject_ffi::g_object_unref(port.cast()) }
+        }
+        let port: *mut GObject = self.upcast::<glib::Object>().into_glib_ptr();
+        // SAFETY: the task is live, and gets the reference with what gives it back.
+        unsafe {
+            gio::ffi::g_task_return_pointer(task, port.cast(), Some(unref));
+        }
+    }
+}
+
+impl Answer for Status {
+    fn give(self, task: *mut GTask) {
+        unsafe extern "C" fn unref(status: gpointer) {
+            // SAFETY: the task gives its reference to a SpiceQmpStatus back.
+            unsafe { crate::status::spice_qmp_status_unref(status.cast()) }
+        }
+        let status: <Status as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
+        // SAFETY: the task is live, and gets the reference with what gives it back.
+        unsafe { gio::ffi::g_task_return_pointer(task, status.cast(), Some(unref)) }
+    }
+}
+
+/// JSON text.
+impl Answer for Box<RawValue> {
+    fn give(self, task: *mut GTask) {
+        let text: *mut c_char = self.get().to_glib_full();
+        // SAFETY: the task is live, and gets the string with what frees it.
+        unsafe { gio::ffi::g_task_return_pointer(task, text.cast(), Some(glib::ffi::g_free)) }
+    }
+}
+
+impl Answer for glib::Variant {
+    fn give(self, task: *mut GTask) {
+        unsafe extern "C" fn unref(variant: gpointer) {
+            // SAFETY: the task gives its reference to a GVariant back.
+            unsafe { glib::ffi::g_variant_unref(variant.cast()) }
+        }
+        let variant: *mut glib::ffi::GVariant = self.into_glib_ptr();
+        // SAFETY: the task is live, and gets the reference with what gives it back.
+        unsafe { gio::ffi::g_task_return_pointer(task, variant.cast(), Some(unref)) }
+    }
+}
+
+/// Cancels a call when its cancellable says so, until dropped.
+struct Cancelling {
+    cancellable: gio::Cancellable,
+    handler: c_ulong,
+}
+
+/// What the handler knows. It may run on any thread.
+struct Cancel {
+    home: ThreadId,
+    context: glib::MainContext,
+    port: SendWeakRef<QmpPort>,
+    call: CallId,
+}
+
+impl Cancelling {
+    fn connect(cancellable: gio::Cancellable, port: &QmpPort, call: CallId) -> Self {
+        unsafe extern "C" fn cancelled(_: *mut GCancellable, cancel: gpointer) {
+            // SAFETY: GIO passes the box below, which is not freed while this runs.
+            let cancel = unsafe { &*cancel.cast::<Cancel>() };
+            no_panic("cancelling", (), || cancel.run());
+        }
+        unsafe extern "C" fn free(cancel: gpointer) {
+            // SAFETY: GIO calls this once, when nobody uses the box any more.
+            drop(unsafe { Box::from_raw(cancel.cast::<Cancel>()) });
+        }
+        let cancel = Box::new(Cancel {
+            home: thread::current().id(),
+            context: glib::MainContext::ref_thread_default(),
+            port: port.downgrade().into(),
+            call,
+        });
+        // SAFETY: `cancelled` has the signature of the signal and takes the box,
+        // whose parts may go to any thread, and `free` frees it.
+        let handler = unsafe {
+            gio::ffi::g_cancellable_connect(
+                cancellable.to_glib_none().0,
+                Some(std::mem::transmute::<
+                    unsafe extern "C" fn(*mut GCancellable, gpointer),
+                    unsafe extern "C" fn(),
+                >(cancelled)),
+                Box::into_raw(cancel).cast(),
+                Some(free),
+            )
+        };
+        Self {
+            cancellable,
+            handler,
+        }
+    }
+}
+
+impl Drop for Cancelling {
+    fn drop(&mut self) {
+        if self.handler == 0 {
+            return;
+        }
+        // Not `g_cancellable_disconnect`, which waits for ever where a handler of
+        // "cancelled" runs a main loop. The box lives as long as a handler runs.
+        let cancellable: *mut GCancellable = self.cancellable.to_glib_none().0;
+        // SAFETY: the handler was connected to this object and not disconnected yet.
+        unsafe { glib::gobject_ffi::g_signal_handler_disconnect(cancellable.cast(), self.handler) }
+    }
+}
+
+impl Cancel {
+    fn run(&self) {
+        if thread::current().id() == self.home {
+            cancel(&self.port, self.call);
+            return;
+        }
+        // Not `MainContext::invoke`: that runs it on this thread if it can.
+        let (port, call) = (self.port.clone(), self.call);
+        let source = glib::idle_source_new(
+            Some("spice-qmp cancel"),
+            glib::Priority::DEFAULT,
+            move || {
+                cancel(&port, call);
+                glib::ControlFlow::Break
+            },
+        );
+        source.attach(Some(&self.context));
+    }
+}
+
+fn cancel(port: &SendWeakRef<QmpPort>, call: CallId) {
+    if let Some(port) = port.upgrade() {
+        port.cancel(call);
+    }
+}
+
+/// Takes a true or false result out of its task.
+///
+/// # Safety
+///
+/// `result` is NULL or a `GAsyncResult`, `error` is NULL or where an error goes.
+pub(crate) unsafe fn finish_boolean(
+    operation: Operation,
+    source: gpointer,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: as the caller promises; a valid result is a GTask.
+    unsafe {
+        if !is_valid(operation, source, result, error) {
+            return GFALSE;
+        }
+        gio::ffi::g_task_propagate_boolean(result.cast(), error)
+    }
+}
+
+/// Takes a pointer out of its task.
+///
+/// # Safety
+///
+/// As for [`finish_boolean`].
+pub(crate) unsafe fn finish_pointer<T>(
+    operation: Operation,
+    source: gpointer,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> *mut T {
+    // SAFETY: as the caller promises; a valid result is a GTask.
+    unsafe {
+        if !is_valid(operation, source, result, error) {
+            return null_mut();
+        }
+        gio::ffi::g_task_propagate_pointer(result.cast(), error).cast()
+    }
+}
+
+/// Whether `result` is one of `operation` on `source`. If not, that is a critical,
+/// and an error for those who look.
+unsafe fn is_valid(
+    operation: Operation,
+    source: gpointer,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> bool {
+    // SAFETY: `result` is NULL or a GAsyncResult; the source is only compared.
+    let valid = unsafe {
+        gio::ffi::g_task_is_valid(result.cast(), source.cast()) != GFALSE
+            && gio::ffi::g_async_result_is_tagged(result, operation.tag()) != GFALSE
+    };
+    if !valid {
+        let function = format!("{}_finish", operation.name());
+        let check = "g_task_is_valid(result, source)";
+        critical(&function, check);
+        let refused = UsageError::InvalidArgument(format!("{function}: {check}").into());
+        let refused: glib::Error = Error::from(refused).into();
+        // SAFETY: `error` is NULL or takes the error over.
+        unsafe { glib::ffi::g_propagate_error(error, refused.into_glib_ptr()) };
+    }
+    valid
+}

@@ -1,0 +1,73 @@
+//! `SpiceQmpPortVmAction`
+
+use std::ffi::c_int;
+
+use glib::ffi::GType;
+use glib::prelude::*;
+use glib::translate::IntoGlib;
+use spice_qmp::VmAction;
+
+/// SpiceQmpPortVmAction:
+/// @SPICE_QMP_PORT_VM_ACTION_QUIT: end QEMU at once (`quit`)
+/// @SPICE_QMP_PORT_VM_ACTION_RESET: reset the machine hard (`system_reset`)
+/// @SPICE_QMP_PORT_VM_ACTION_POWER_DOWN: ask the guest to shut down, as the power
+///   button does (`system_powerdown`)
+/// @SPICE_QMP_PORT_VM_ACTION_PAUSE: stop all virtual CPUs (`stop`)
+/// @SPICE_QMP_PORT_VM_ACTION_CONTINUE: let all virtual CPUs run (`cont`)
+/// @SPICE_QMP_PORT_VM_ACTION_LAST: how many actions there are; no action itself
+///
+/// An action on the virtual machine.
+///
+/// Since: 0.1
+#[cfg(not(spice_gtk_declares))]
+#[allow(non_camel_case_types)]
+#[repr(C)]
+pub enum _SpiceQmpPortVmAction {
+    SPICE_QMP_PORT_VM_ACTION_QUIT = 0,
+    SPICE_QMP_PORT_VM_ACTION_RESET = 1,
+    SPICE_QMP_PORT_VM_ACTION_POWER_DOWN = 2,
+    SPICE_QMP_PORT_VM_ACTION_PAUSE = 3,
+    SPICE_QMP_PORT_VM_ACTION_CONTINUE = 4,
+    SPICE_QMP_PORT_VM_ACTION_LAST = 5,
+}
+
+#[cfg(not(spice_gtk_declares))]
+pub type SpiceQmpPortVmAction = _SpiceQmpPortVmAction;
+
+/// A `SpiceQmpPortVmAction` that C gave: it may be any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct ActionOfC(c_int);
+
+impl ActionOfC {
+    /// The action, if it is one.
+    pub(crate) fn action(self) -> Option<VmAction> {
+        ACTIONS.into_iter().find(|action| *action as c_int == self.0)
+    }
+}
+
+/// spice_qmp_port_vm_action_get_type:
+///
+/// Returns: the #GType of #SpiceQmpPortVmAction
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn spice_qmp_port_vm_action_get_type() -> GType {
+    VmAction::static_type().into_glib()
+}
+
+const ACTIONS: [VmAction; SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_LAST as usize] = [
+    VmAction::Quit,
+    VmAction::Reset,
+    VmAction::PowerDown,
+    VmAction::Pause,
+    VmAction::Continue,
+];
+
+const _: () = {
+    assert!(VmAction::Quit as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_QUIT as i32);
+    assert!(VmAction::Reset as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_RESET as i32);
+    assert!(VmAction::PowerDown as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_POWER_DOWN as i32);
+    assert!(VmAction::Pause as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_PAUSE as i32);
+    assert!(VmAction::Continue as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_CONTINUE as i32);
+};
