@@ -32,7 +32,7 @@ use spice_qmp::QmpErrorCode;
 /// Since: 0.1
 #[allow(non_camel_case_types)]
 #[repr(C)]
-pub enum _SpiceQmpError {
+pub enum SpiceQmpError {
     SPICE_QMP_ERROR_GENERIC = 0,
     SPICE_QMP_ERROR_COMMAND_NOT_FOUND = 1,
     SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE = 2,
@@ -45,8 +45,6 @@ pub enum _SpiceQmpError {
     SPICE_QMP_ERROR_INVALID_ARGUMENT = 9,
     SPICE_QMP_ERROR_NOT_SUPPORTED = 10,
 }
-
-pub type SpiceQmpError = _SpiceQmpError;
 
 /// spice_qmp_error_quark:
 ///

@@ -10,15 +10,13 @@ use spice_qmp::Event;
 
 use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 
-pub struct _SpiceQmpEvent(());
-
 /// SpiceQmpEvent:
 ///
 /// Something that happened in the virtual machine: the argument of the signal
 /// #SpiceQmpPort::qmp-event. It never changes, and any thread may use it.
 ///
 /// Since: 0.1
-pub type SpiceQmpEvent = _SpiceQmpEvent;
+pub struct SpiceQmpEvent(());
 
 /// spice_qmp_event_get_type:
 ///

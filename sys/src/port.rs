@@ -18,10 +18,7 @@ use crate::guard::{
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
 
 #[cfg(not(spice_gtk_declares))]
-pub struct _SpiceQmpPort(());
-
-#[cfg(not(spice_gtk_declares))]
-pub type SpiceQmpPort = _SpiceQmpPort;
+pub struct SpiceQmpPort(());
 
 /// # Safety
 ///

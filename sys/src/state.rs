@@ -20,7 +20,7 @@ use spice_qmp::PortState;
 /// Since: 0.1
 #[allow(non_camel_case_types)]
 #[repr(C)]
-pub enum _SpiceQmpPortState {
+pub enum SpiceQmpPortState {
     SPICE_QMP_PORT_STATE_CLOSED = 0,
     SPICE_QMP_PORT_STATE_CONNECTING = 1,
     SPICE_QMP_PORT_STATE_GREETING = 2,
@@ -28,8 +28,6 @@ pub enum _SpiceQmpPortState {
     SPICE_QMP_PORT_STATE_READY = 4,
     SPICE_QMP_PORT_STATE_FAILED = 5,
 }
-
-pub type SpiceQmpPortState = _SpiceQmpPortState;
 
 /// spice_qmp_port_state_get_type:
 ///

@@ -23,16 +23,13 @@ use crate::guard::{g_return_val_if_fail, no_panic};
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]
 #[repr(C)]
-pub struct _SpiceQmpStatus {
+pub struct SpiceQmpStatus {
     // In front of it `int ref`, private: cbindgen.toml, which can say so.
     version: std::ffi::c_int,
     running: gboolean,
     singlestep: gboolean,
     status: *mut c_char,
 }
-
-#[cfg(not(spice_gtk_declares))]
-pub type SpiceQmpStatus = _SpiceQmpStatus;
 
 /// spice_qmp_status_get_type:
 ///

@@ -22,7 +22,7 @@ use spice_qmp::VmAction;
 #[cfg(not(spice_gtk_declares))]
 #[allow(non_camel_case_types)]
 #[repr(C)]
-pub enum _SpiceQmpPortVmAction {
+pub enum SpiceQmpPortVmAction {
     SPICE_QMP_PORT_VM_ACTION_QUIT = 0,
     SPICE_QMP_PORT_VM_ACTION_RESET = 1,
     SPICE_QMP_PORT_VM_ACTION_POWER_DOWN = 2,
@@ -30,9 +30,6 @@ pub enum _SpiceQmpPortVmAction {
     SPICE_QMP_PORT_VM_ACTION_CONTINUE = 4,
     SPICE_QMP_PORT_VM_ACTION_LAST = 5,
 }
-
-#[cfg(not(spice_gtk_declares))]
-pub type SpiceQmpPortVmAction = _SpiceQmpPortVmAction;
 
 /// A `SpiceQmpPortVmAction` that C gave: it may be any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,12 +28,6 @@
 #define SpiceQmpStatus SpiceQmp1Status
 #define SpiceQmpEvent SpiceQmp1Event
 #define SpiceQmpError SpiceQmp1Error
-#define _SpiceQmpPort _SpiceQmp1Port
-#define _SpiceQmpStatus _SpiceQmp1Status
-#define _SpiceQmpEvent _SpiceQmp1Event
-#define _SpiceQmpPortVmAction _SpiceQmp1PortVmAction
-#define _SpiceQmpPortState _SpiceQmp1PortState
-#define _SpiceQmpError _SpiceQmp1Error
 #endif
 
 /**
@@ -125,7 +119,7 @@ G_BEGIN_DECLS
  *
  * Since: 0.1
  */
-enum _SpiceQmpError {
+typedef enum SpiceQmpError {
     SPICE_QMP_ERROR_GENERIC = 0,
     SPICE_QMP_ERROR_COMMAND_NOT_FOUND = 1,
     SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE = 2,
@@ -137,7 +131,7 @@ enum _SpiceQmpError {
     SPICE_QMP_ERROR_NOT_QMP = 8,
     SPICE_QMP_ERROR_INVALID_ARGUMENT = 9,
     SPICE_QMP_ERROR_NOT_SUPPORTED = 10,
-};
+} SpiceQmpError;
 
 /**
  * SpiceQmpPortState:
@@ -154,14 +148,14 @@ enum _SpiceQmpError {
  *
  * Since: 0.1
  */
-enum _SpiceQmpPortState {
+typedef enum SpiceQmpPortState {
     SPICE_QMP_PORT_STATE_CLOSED = 0,
     SPICE_QMP_PORT_STATE_CONNECTING = 1,
     SPICE_QMP_PORT_STATE_GREETING = 2,
     SPICE_QMP_PORT_STATE_NEGOTIATING = 3,
     SPICE_QMP_PORT_STATE_READY = 4,
     SPICE_QMP_PORT_STATE_FAILED = 5,
-};
+} SpiceQmpPortState;
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -178,20 +172,28 @@ enum _SpiceQmpPortState {
  *
  * Since: 0.1
  */
-enum _SpiceQmpPortVmAction {
+typedef enum SpiceQmpPortVmAction {
     SPICE_QMP_PORT_VM_ACTION_QUIT = 0,
     SPICE_QMP_PORT_VM_ACTION_RESET = 1,
     SPICE_QMP_PORT_VM_ACTION_POWER_DOWN = 2,
     SPICE_QMP_PORT_VM_ACTION_PAUSE = 3,
     SPICE_QMP_PORT_VM_ACTION_CONTINUE = 4,
     SPICE_QMP_PORT_VM_ACTION_LAST = 5,
-};
+} SpiceQmpPortVmAction;
 #endif
 
-struct _SpiceQmpEvent;
+/**
+ * SpiceQmpEvent:
+ *
+ * Something that happened in the virtual machine: the argument of the signal
+ * #SpiceQmpPort::qmp-event. It never changes, and any thread may use it.
+ *
+ * Since: 0.1
+ */
+typedef struct SpiceQmpEvent SpiceQmpEvent;
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
-struct _SpiceQmpPort;
+typedef struct SpiceQmpPort SpiceQmpPort;
 #endif
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
@@ -209,7 +211,7 @@ struct _SpiceQmpPort;
  *
  * Since: 0.1
  */
-struct _SpiceQmpStatus {
+typedef struct SpiceQmpStatus {
     /*< private >*/
     int ref;
     /*< public >*/
@@ -217,33 +219,7 @@ struct _SpiceQmpStatus {
     gboolean running;
     gboolean singlestep;
     char *status;
-};
-#endif
-
-#if !defined(SPICE_QMP_BASE_IS_DECLARED)
-typedef struct _SpiceQmpStatus SpiceQmpStatus;
-#endif
-
-/**
- * SpiceQmpEvent:
- *
- * Something that happened in the virtual machine: the argument of the signal
- * #SpiceQmpPort::qmp-event. It never changes, and any thread may use it.
- *
- * Since: 0.1
- */
-typedef struct _SpiceQmpEvent SpiceQmpEvent;
-
-#if !defined(SPICE_QMP_BASE_IS_DECLARED)
-typedef struct _SpiceQmpPort SpiceQmpPort;
-#endif
-
-typedef enum _SpiceQmpError SpiceQmpError;
-
-typedef enum _SpiceQmpPortState SpiceQmpPortState;
-
-#if !defined(SPICE_QMP_BASE_IS_DECLARED)
-typedef enum _SpiceQmpPortVmAction SpiceQmpPortVmAction;
+} SpiceQmpStatus;
 #endif
 
 /**
@@ -302,7 +278,7 @@ GType spice_qmp_status_get_type(void);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-SpiceQmpStatus *spice_qmp_status_ref(SpiceQmpStatus *status);
+struct SpiceQmpStatus *spice_qmp_status_ref(struct SpiceQmpStatus *status);
 #endif
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
@@ -315,7 +291,7 @@ SpiceQmpStatus *spice_qmp_status_ref(SpiceQmpStatus *status);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_status_unref(SpiceQmpStatus *status);
+void spice_qmp_status_unref(struct SpiceQmpStatus *status);
 #endif
 
 /**
@@ -339,7 +315,7 @@ GType spice_qmp_event_get_type(void);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-SpiceQmpEvent *spice_qmp_event_ref(SpiceQmpEvent *event);
+struct SpiceQmpEvent *spice_qmp_event_ref(struct SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_unref:
@@ -350,7 +326,7 @@ SpiceQmpEvent *spice_qmp_event_ref(SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_event_unref(SpiceQmpEvent *event);
+void spice_qmp_event_unref(struct SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_name:
@@ -363,7 +339,7 @@ void spice_qmp_event_unref(SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-const char *spice_qmp_event_get_name(const SpiceQmpEvent *event);
+const char *spice_qmp_event_get_name(const struct SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_data:
@@ -377,7 +353,7 @@ const char *spice_qmp_event_get_name(const SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-const char *spice_qmp_event_get_data(const SpiceQmpEvent *event);
+const char *spice_qmp_event_get_data(const struct SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_data_variant:
@@ -393,7 +369,7 @@ const char *spice_qmp_event_get_data(const SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
+GVariant *spice_qmp_event_get_data_variant(const struct SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_timestamp:
@@ -407,7 +383,7 @@ GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-int64_t spice_qmp_event_get_timestamp(const SpiceQmpEvent *event);
+int64_t spice_qmp_event_get_timestamp(const struct SpiceQmpEvent *event);
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -438,7 +414,7 @@ GType spice_qmp_port_get_type(void);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
+struct SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
 #endif
 
 /**
@@ -454,7 +430,7 @@ SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
+struct SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
 
 /**
  * spice_qmp_port_open_async:
@@ -494,8 +470,8 @@ void spice_qmp_port_open_async(const char *address,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
-                                         GError **error);
+struct SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
+                                                GError **error);
 
 /**
  * spice_qmp_port_find_async:
@@ -537,8 +513,8 @@ void spice_qmp_port_find_async(SpiceSession *session,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
-                                         GError **error);
+struct SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
+                                                GError **error);
 
 /**
  * spice_qmp_port_is_qmp_name:
@@ -567,7 +543,7 @@ gboolean spice_qmp_port_is_qmp_name(const char *name);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_wait_ready_async(SpiceQmpPort *port,
+void spice_qmp_port_wait_ready_async(struct SpiceQmpPort *port,
                                      GCancellable *cancellable,
                                      GAsyncReadyCallback callback,
                                      gpointer user_data);
@@ -590,7 +566,7 @@ void spice_qmp_port_wait_ready_async(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
+gboolean spice_qmp_port_wait_ready_finish(struct SpiceQmpPort *port,
                                           GAsyncResult *result,
                                           GError **error);
 
@@ -609,7 +585,7 @@ gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_close_async(SpiceQmpPort *port,
+void spice_qmp_port_close_async(struct SpiceQmpPort *port,
                                 GCancellable *cancellable,
                                 GAsyncReadyCallback callback,
                                 gpointer user_data);
@@ -628,7 +604,7 @@ void spice_qmp_port_close_async(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
+gboolean spice_qmp_port_close_finish(struct SpiceQmpPort *port,
                                      GAsyncResult *result,
                                      GError **error);
 
@@ -647,7 +623,7 @@ gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_vm_action_async(SpiceQmpPort *port,
+void spice_qmp_port_vm_action_async(struct SpiceQmpPort *port,
                                     SpiceQmpPortVmAction action,
                                     GCancellable *cancellable,
                                     GAsyncReadyCallback callback,
@@ -671,7 +647,7 @@ void spice_qmp_port_vm_action_async(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-gboolean spice_qmp_port_vm_action_finish(SpiceQmpPort *port,
+gboolean spice_qmp_port_vm_action_finish(struct SpiceQmpPort *port,
                                          GAsyncResult *result,
                                          GError **error);
 #endif
@@ -691,7 +667,7 @@ gboolean spice_qmp_port_vm_action_finish(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_query_status_async(SpiceQmpPort *port,
+void spice_qmp_port_query_status_async(struct SpiceQmpPort *port,
                                        GCancellable *cancellable,
                                        GAsyncReadyCallback callback,
                                        gpointer user_data);
@@ -712,9 +688,9 @@ void spice_qmp_port_query_status_async(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-SpiceQmpStatus *spice_qmp_port_query_status_finish(SpiceQmpPort *port,
-                                                   GAsyncResult *result,
-                                                   GError **error);
+struct SpiceQmpStatus *spice_qmp_port_query_status_finish(struct SpiceQmpPort *port,
+                                                          GAsyncResult *result,
+                                                          GError **error);
 #endif
 
 /**
@@ -736,7 +712,7 @@ SpiceQmpStatus *spice_qmp_port_query_status_finish(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_execute_async(SpiceQmpPort *port,
+void spice_qmp_port_execute_async(struct SpiceQmpPort *port,
                                   const char *command,
                                   const char *arguments,
                                   GCancellable *cancellable,
@@ -763,7 +739,7 @@ void spice_qmp_port_execute_async(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-char *spice_qmp_port_execute_finish(SpiceQmpPort *port,
+char *spice_qmp_port_execute_finish(struct SpiceQmpPort *port,
                                     GAsyncResult *result,
                                     GError **error);
 
@@ -784,7 +760,7 @@ char *spice_qmp_port_execute_finish(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_execute_oob_async(SpiceQmpPort *port,
+void spice_qmp_port_execute_oob_async(struct SpiceQmpPort *port,
                                       const char *command,
                                       const char *arguments,
                                       GCancellable *cancellable,
@@ -807,7 +783,7 @@ void spice_qmp_port_execute_oob_async(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-char *spice_qmp_port_execute_oob_finish(SpiceQmpPort *port,
+char *spice_qmp_port_execute_oob_finish(struct SpiceQmpPort *port,
                                         GAsyncResult *result,
                                         GError **error);
 
@@ -833,7 +809,7 @@ char *spice_qmp_port_execute_oob_finish(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_execute_variant_async(SpiceQmpPort *port,
+void spice_qmp_port_execute_variant_async(struct SpiceQmpPort *port,
                                           const char *command,
                                           GVariant *arguments,
                                           GCancellable *cancellable,
@@ -855,16 +831,18 @@ void spice_qmp_port_execute_variant_async(SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
+GVariant *spice_qmp_port_execute_variant_finish(struct SpiceQmpPort *port,
                                                 GAsyncResult *result,
                                                 GError **error);
 
 #endif  /* SPICE_QMP_H */
 
+#ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
 #define SPICE_TYPE_QMP_PORT (spice_qmp_port_get_type())
 #define SPICE_QMP_PORT(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_PORT, SpiceQmpPort))
 #define SPICE_IS_QMP_PORT(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_PORT))
+#endif
 #endif
 #ifndef SPICE_TYPE_QMP_STATUS
 #define SPICE_TYPE_QMP_STATUS (spice_qmp_status_get_type())
