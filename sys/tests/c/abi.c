@@ -1,0 +1,185 @@
+/* The binary interface, as the manual of SpiceQmpPort has it and as it must stay.
+ * Compiled in each order of the headers, as C and as C++. */
+#ifdef SPICE_GTK_FIRST
+#include <spice-client.h>
+#endif
+#include <spice-qmp/spice-qmp.h>
+#ifdef SPICE_GTK_LAST
+#include <spice-client.h>
+#endif
+#include <spice-qmp/spice-qmp.h>
+
+#include <stddef.h>
+
+static void
+test_enums(void)
+{
+    g_assert_cmpint(SPICE_QMP_PORT_VM_ACTION_QUIT, ==, 0);
+    g_assert_cmpint(SPICE_QMP_PORT_VM_ACTION_RESET, ==, 1);
+    g_assert_cmpint(SPICE_QMP_PORT_VM_ACTION_POWER_DOWN, ==, 2);
+    g_assert_cmpint(SPICE_QMP_PORT_VM_ACTION_PAUSE, ==, 3);
+    g_assert_cmpint(SPICE_QMP_PORT_VM_ACTION_CONTINUE, ==, 4);
+    g_assert_cmpint(SPICE_QMP_PORT_VM_ACTION_LAST, ==, 5);
+    g_assert_cmpuint(sizeof(SpiceQmpPortVmAction), ==, sizeof(int));
+
+    g_assert_cmpint(SPICE_QMP_PORT_STATE_CLOSED, ==, 0);
+    g_assert_cmpint(SPICE_QMP_PORT_STATE_CONNECTING, ==, 1);
+    g_assert_cmpint(SPICE_QMP_PORT_STATE_GREETING, ==, 2);
+    g_assert_cmpint(SPICE_QMP_PORT_STATE_NEGOTIATING, ==, 3);
+    g_assert_cmpint(SPICE_QMP_PORT_STATE_READY, ==, 4);
+    g_assert_cmpint(SPICE_QMP_PORT_STATE_FAILED, ==, 5);
+    g_assert_cmpuint(sizeof(SpiceQmpPortState), ==, sizeof(int));
+
+    g_assert_cmpint(SPICE_QMP_ERROR_GENERIC, ==, 0);
+    g_assert_cmpint(SPICE_QMP_ERROR_COMMAND_NOT_FOUND, ==, 1);
+    g_assert_cmpint(SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE, ==, 2);
+    g_assert_cmpint(SPICE_QMP_ERROR_DEVICE_NOT_FOUND, ==, 3);
+    g_assert_cmpint(SPICE_QMP_ERROR_KVM_MISSING_CAP, ==, 4);
+    g_assert_cmpint(SPICE_QMP_ERROR_NOT_READY, ==, 5);
+    g_assert_cmpint(SPICE_QMP_ERROR_PROTOCOL, ==, 6);
+    g_assert_cmpint(SPICE_QMP_ERROR_TOO_LARGE, ==, 7);
+    g_assert_cmpint(SPICE_QMP_ERROR_NOT_QMP, ==, 8);
+    g_assert_cmpint(SPICE_QMP_ERROR_INVALID_ARGUMENT, ==, 9);
+    g_assert_cmpint(SPICE_QMP_ERROR_NOT_SUPPORTED, ==, 10);
+}
+
+static void
+test_status(void)
+{
+    /* Behind the private count. */
+    g_assert_cmpuint(offsetof(SpiceQmpStatus, version), ==, 4);
+    g_assert_cmpuint(offsetof(SpiceQmpStatus, running), ==, 8);
+    g_assert_cmpuint(offsetof(SpiceQmpStatus, singlestep), ==, 12);
+    g_assert_cmpuint(offsetof(SpiceQmpStatus, status), ==, 16);
+    g_assert_cmpuint(sizeof(SpiceQmpStatus), ==, 16 + sizeof(char *));
+}
+
+static void
+test_values(GType type, int values, const char *const *names)
+{
+    GEnumClass *klass = (GEnumClass *) g_type_class_ref(type);
+    int i;
+
+    g_assert_cmpuint(klass->n_values, ==, values);
+    for (i = 0; i < values; i++)
+        g_assert_cmpstr(g_enum_get_value(klass, i)->value_name, ==, names[i]);
+    g_type_class_unref(klass);
+}
+
+static void
+test_types(void)
+{
+    static const char *const actions[] = {
+        "SPICE_QMP_PORT_VM_ACTION_QUIT",       "SPICE_QMP_PORT_VM_ACTION_RESET",
+        "SPICE_QMP_PORT_VM_ACTION_POWER_DOWN", "SPICE_QMP_PORT_VM_ACTION_PAUSE",
+        "SPICE_QMP_PORT_VM_ACTION_CONTINUE",
+    };
+    static const char *const states[] = {
+        "SPICE_QMP_PORT_STATE_CLOSED",   "SPICE_QMP_PORT_STATE_CONNECTING",
+        "SPICE_QMP_PORT_STATE_GREETING", "SPICE_QMP_PORT_STATE_NEGOTIATING",
+        "SPICE_QMP_PORT_STATE_READY",    "SPICE_QMP_PORT_STATE_FAILED",
+    };
+
+    /* Names that leave those of spice-gtk alone. */
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_PORT), ==, "SpiceQmp1Port");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_STATUS), ==, "SpiceQmp1Status");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_EVENT), ==, "SpiceQmp1Event");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_PORT_STATE), ==, "SpiceQmp1PortState");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_PORT_VM_ACTION), ==,
+                    "SpiceQmp1PortVmAction");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_PORT, G_TYPE_OBJECT));
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_STATUS, G_TYPE_BOXED));
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_EVENT, G_TYPE_BOXED));
+    g_assert_cmpstr(g_quark_to_string(SPICE_QMP_ERROR), ==, "spice-qmp-error-quark");
+
+    test_values(SPICE_TYPE_QMP_PORT_VM_ACTION, G_N_ELEMENTS(actions), actions);
+    test_values(SPICE_TYPE_QMP_PORT_STATE, G_N_ELEMENTS(states), states);
+}
+
+static void
+test_class(void)
+{
+    static const struct {
+        const char *name;
+        const char *type;
+        int flags;
+    } properties[] = {
+        { "channel", "SpicePortChannel", G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY },
+        { "ready", "gboolean", G_PARAM_READABLE },
+        { "state", "SpiceQmp1PortState", G_PARAM_READABLE },
+        { "version", "gchararray", G_PARAM_READABLE },
+        { "package", "gchararray", G_PARAM_READABLE },
+        { "capabilities", "GStrv", G_PARAM_READABLE },
+        { "status", "SpiceQmp1Status", G_PARAM_READABLE },
+        { "pending", "guint", G_PARAM_READABLE },
+        { "last-error", "GError", G_PARAM_READABLE },
+        { "command-timeout", "guint", G_PARAM_READWRITE },
+        { "max-message-size", "guint64", G_PARAM_READWRITE },
+    };
+    const int flags = G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY;
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_PORT);
+    GSignalQuery query;
+    guint count;
+    gsize i;
+
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, G_N_ELEMENTS(properties));
+    for (i = 0; i < G_N_ELEMENTS(properties); i++) {
+        GParamSpec *spec = g_object_class_find_property(klass, properties[i].name);
+
+        g_assert_nonnull(spec);
+        g_assert_cmpstr(g_type_name(spec->value_type), ==, properties[i].type);
+        g_assert_cmpint(spec->flags & flags, ==, properties[i].flags);
+    }
+
+    g_signal_query(g_signal_lookup("event", SPICE_TYPE_QMP_PORT), &query);
+    g_assert_cmpint(query.signal_flags, ==, G_SIGNAL_RUN_FIRST);
+    g_assert_cmpuint(query.n_params, ==, 2);
+    g_assert_true(query.param_types[0] == G_TYPE_STRING);
+    g_assert_true(query.param_types[1] == G_TYPE_POINTER);
+    g_assert_true(query.return_type == G_TYPE_NONE);
+
+    g_signal_query(g_signal_lookup("qmp-event", SPICE_TYPE_QMP_PORT), &query);
+    g_assert_cmpint(query.signal_flags & G_SIGNAL_DETAILED, !=, 0);
+    g_assert_cmpuint(query.n_params, ==, 1);
+    g_assert_true((query.param_types[0] & ~G_SIGNAL_TYPE_STATIC_SCOPE) ==
+                  SPICE_TYPE_QMP_EVENT);
+    g_type_class_unref(klass);
+}
+
+static void
+test_macros(void)
+{
+    SpiceQmp1Port *none = NULL;
+    g_autoptr(SpiceQmpPort) port = NULL;
+    g_autoptr(SpiceQmpStatus) status = NULL;
+    g_autoptr(SpiceQmpEvent) event = NULL;
+
+    g_assert_false(SPICE_IS_QMP_PORT(none));
+    g_assert_null(SPICE_QMP_PORT(none));
+    g_assert_null(port);
+    g_assert_null(status);
+    g_assert_null(event);
+
+    /* Those of Cargo.toml. */
+    g_assert_cmpint(SPICE_QMP_MAJOR_VERSION, ==, CARGO_MAJOR);
+    g_assert_cmpint(SPICE_QMP_MINOR_VERSION, ==, CARGO_MINOR);
+    g_assert_cmpint(SPICE_QMP_MICRO_VERSION, ==, CARGO_MICRO);
+    g_assert_true(SPICE_QMP_CHECK_VERSION(CARGO_MAJOR, CARGO_MINOR, CARGO_MICRO));
+    g_assert_true(SPICE_QMP_CHECK_VERSION(0, 0, 9));
+    g_assert_false(SPICE_QMP_CHECK_VERSION(CARGO_MAJOR, CARGO_MINOR, CARGO_MICRO + 1));
+    g_assert_false(SPICE_QMP_CHECK_VERSION(CARGO_MAJOR, CARGO_MINOR + 1, 0));
+    g_assert_false(SPICE_QMP_CHECK_VERSION(CARGO_MAJOR + 1, 0, 0));
+}
+
+int
+main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/abi/enums", test_enums);
+    g_test_add_func("/abi/status", test_status);
+    g_test_add_func("/abi/types", test_types);
+    g_test_add_func("/abi/class", test_class);
+    g_test_add_func("/abi/macros", test_macros);
+    return g_test_run();
+}

@@ -1,0 +1,229 @@
+/* A scripted QMP server on the other end of a stream, in the same main loop.
+ *
+ * Commands it knows: the usual ones, and
+ *   echo          returns its arguments
+ *   refuse        refuses with the error class and text of its arguments
+ *   silent        never answers
+ *   garbage       answers with a line that is not QMP
+ *   large         returns a string of "size" bytes
+ *   emit          sends the event "name" with "data", then answers
+ *   hang-up       closes the stream
+ */
+#ifndef TESTS_SERVER_H
+#define TESTS_SERVER_H
+
+#include <sys/socket.h>
+
+#include "common.h"
+
+typedef struct {
+    GIOStream *stream;
+    GDataInputStream *input;
+    GCancellable *cancellable;
+    GString *log; /* the commands, each with a space behind it */
+    gboolean oob;
+    guint unread;
+} Server;
+
+static const char *GREETING =
+    "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10},"
+    " \"package\": \"Test 1\"}, \"capabilities\": [%s]}}\r\n";
+
+static inline GIOStream *
+stream_of_fd(int fd)
+{
+    GError *error = NULL;
+    GSocket *socket = g_socket_new_from_fd(fd, &error);
+    GSocketConnection *connection;
+
+    g_assert_no_error(error);
+    connection = g_socket_connection_factory_create_connection(socket);
+    g_object_unref(socket);
+    return G_IO_STREAM(connection);
+}
+
+static inline void
+server_send(Server *server, const char *text)
+{
+    GOutputStream *output = g_io_stream_get_output_stream(server->stream);
+
+    /* The other end may be gone. */
+    g_output_stream_write_all(output, text, strlen(text), NULL, NULL, NULL);
+}
+
+static inline void
+server_answer(Server *server, gint64 id, const char *member, const char *json)
+{
+    char *line = g_strdup_printf("{\"%s\": %s, \"id\": %" G_GINT64_FORMAT "}\r\n",
+                                 member, json, id);
+
+    server_send(server, line);
+    g_free(line);
+}
+
+static inline void
+server_event(Server *server, const char *name, const char *data)
+{
+    char *line = g_strdup_printf(
+        "{\"timestamp\": {\"seconds\": 12, \"microseconds\": 34}, \"event\": \"%s\"%s%s}\r\n",
+        name, data ? ", \"data\": " : "", data ? data : "");
+
+    server_send(server, line);
+    g_free(line);
+}
+
+static inline void
+server_large_done(GObject *source, GAsyncResult *result, gpointer line)
+{
+    g_output_stream_write_all_finish(G_OUTPUT_STREAM(source), result, NULL, NULL);
+    g_free(line);
+}
+
+static inline void
+server_large(Server *server, gint64 id, gint64 size)
+{
+    GOutputStream *output = g_io_stream_get_output_stream(server->stream);
+    char *fill = g_strnfill(size, 'x');
+    char *line = g_strdup_printf("{\"return\": \"%s\", \"id\": %" G_GINT64_FORMAT "}\r\n",
+                                 fill, id);
+
+    g_free(fill);
+    g_output_stream_write_all_async(output, line, strlen(line), G_PRIORITY_DEFAULT,
+                                    NULL, server_large_done, line);
+}
+
+static inline void
+server_hang_up(Server *server)
+{
+    g_cancellable_cancel(server->cancellable);
+    g_io_stream_close(server->stream, NULL, NULL);
+}
+
+static inline void
+server_handle(Server *server, const char *line)
+{
+    GError *error = NULL;
+    JsonNode *request = json_from_string(line, &error);
+    JsonObject *object, *arguments;
+    JsonNode *given;
+    const char *command;
+    gint64 id;
+
+    g_assert_no_error(error);
+    object = json_node_get_object(request);
+    command = json_object_has_member(object, "exec-oob")
+                  ? json_object_get_string_member(object, "exec-oob")
+                  : json_object_get_string_member(object, "execute");
+    id = json_object_get_int_member(object, "id");
+    given = json_object_get_member(object, "arguments");
+    arguments = given ? json_node_get_object(given) : NULL;
+    /* The port asks for the status by itself. */
+    if (strcmp(command, "query-status") != 0)
+        g_string_append_printf(server->log, "%s ", command);
+
+    if (strcmp(command, "query-status") == 0) {
+        server_answer(server, id, "return",
+                      "{\"status\": \"paused\", \"singlestep\": true, \"running\": false}");
+    } else if (strcmp(command, "echo") == 0) {
+        char *json = given ? json_to_string(given, FALSE) : g_strdup("null");
+
+        server_answer(server, id, "return", json);
+        g_free(json);
+    } else if (strcmp(command, "refuse") == 0) {
+        char *json = json_to_string(given, FALSE);
+
+        server_answer(server, id, "error", json);
+        g_free(json);
+    } else if (strcmp(command, "garbage") == 0) {
+        server_send(server, "{\"return\": nonsense}\r\n");
+    } else if (strcmp(command, "large") == 0) {
+        server_large(server, id, json_object_get_int_member(arguments, "size"));
+    } else if (strcmp(command, "emit") == 0) {
+        JsonNode *data = json_object_get_member(arguments, "data");
+        char *json = data ? json_to_string(data, FALSE) : NULL;
+
+        server_event(server, json_object_get_string_member(arguments, "name"), json);
+        server_answer(server, id, "return", "{}");
+        g_free(json);
+    } else if (strcmp(command, "hang-up") == 0) {
+        server_hang_up(server);
+    } else if (strcmp(command, "silent") != 0) {
+        server_answer(server, id, "return", "{}");
+    }
+    json_node_unref(request);
+}
+
+static inline void server_read(Server *server);
+
+static inline void
+server_got_line(GObject *source, GAsyncResult *result, gpointer user_data)
+{
+    Server *server = user_data;
+    char *line = g_data_input_stream_read_line_finish(G_DATA_INPUT_STREAM(source),
+                                                      result, NULL, NULL);
+
+    server->unread--;
+    if (!line)
+        return;
+    server_handle(server, line);
+    g_free(line);
+    if (!g_cancellable_is_cancelled(server->cancellable))
+        server_read(server);
+}
+
+static inline void
+server_read(Server *server)
+{
+    server->unread++;
+    g_data_input_stream_read_line_async(server->input, G_PRIORITY_DEFAULT,
+                                        server->cancellable, server_got_line, server);
+}
+
+static inline void
+server_greet(Server *server)
+{
+    char *greeting = g_strdup_printf(GREETING, server->oob ? "\"oob\"" : "");
+
+    server_send(server, greeting);
+    g_free(greeting);
+}
+
+static inline Server *
+server_new(GIOStream *stream)
+{
+    Server *server = g_new0(Server, 1);
+
+    server->stream = stream;
+    server->input = g_data_input_stream_new(g_io_stream_get_input_stream(stream));
+    g_filter_input_stream_set_close_base_stream(
+        G_FILTER_INPUT_STREAM(server->input), FALSE);
+    server->cancellable = g_cancellable_new();
+    server->log = g_string_new(NULL);
+    server_read(server);
+    return server;
+}
+
+/* A server, and the stream of its client. */
+static inline Server *
+server_pair(GIOStream **client)
+{
+    int fds[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    *client = stream_of_fd(fds[0]);
+    return server_new(stream_of_fd(fds[1]));
+}
+
+static inline void
+server_free(Server *server)
+{
+    server_hang_up(server);
+    WAIT_UNTIL(server->unread == 0);
+    g_object_unref(server->input);
+    g_object_unref(server->stream);
+    g_object_unref(server->cancellable);
+    g_string_free(server->log, TRUE);
+    g_free(server);
+}
+
+#endif
