@@ -119,7 +119,7 @@ G_BEGIN_DECLS
  *
  * Since: 0.1
  */
-typedef enum SpiceQmpError {
+typedef enum {
     SPICE_QMP_ERROR_GENERIC = 0,
     SPICE_QMP_ERROR_COMMAND_NOT_FOUND = 1,
     SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE = 2,
@@ -148,7 +148,7 @@ typedef enum SpiceQmpError {
  *
  * Since: 0.1
  */
-typedef enum SpiceQmpPortState {
+typedef enum {
     SPICE_QMP_PORT_STATE_CLOSED = 0,
     SPICE_QMP_PORT_STATE_CONNECTING = 1,
     SPICE_QMP_PORT_STATE_GREETING = 2,
@@ -172,7 +172,7 @@ typedef enum SpiceQmpPortState {
  *
  * Since: 0.1
  */
-typedef enum SpiceQmpPortVmAction {
+typedef enum {
     SPICE_QMP_PORT_VM_ACTION_QUIT = 0,
     SPICE_QMP_PORT_VM_ACTION_RESET = 1,
     SPICE_QMP_PORT_VM_ACTION_POWER_DOWN = 2,
@@ -211,7 +211,7 @@ typedef struct SpiceQmpPort SpiceQmpPort;
  *
  * Since: 0.1
  */
-typedef struct SpiceQmpStatus {
+typedef struct {
     /*< private >*/
     int ref;
     /*< public >*/
@@ -278,7 +278,7 @@ GType spice_qmp_status_get_type(void);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-struct SpiceQmpStatus *spice_qmp_status_ref(struct SpiceQmpStatus *status);
+SpiceQmpStatus *spice_qmp_status_ref(SpiceQmpStatus *status);
 #endif
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
@@ -291,7 +291,7 @@ struct SpiceQmpStatus *spice_qmp_status_ref(struct SpiceQmpStatus *status);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_status_unref(struct SpiceQmpStatus *status);
+void spice_qmp_status_unref(SpiceQmpStatus *status);
 #endif
 
 /**
@@ -315,7 +315,7 @@ GType spice_qmp_event_get_type(void);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-struct SpiceQmpEvent *spice_qmp_event_ref(struct SpiceQmpEvent *event);
+SpiceQmpEvent *spice_qmp_event_ref(SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_unref:
@@ -326,7 +326,7 @@ struct SpiceQmpEvent *spice_qmp_event_ref(struct SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_event_unref(struct SpiceQmpEvent *event);
+void spice_qmp_event_unref(SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_name:
@@ -339,7 +339,7 @@ void spice_qmp_event_unref(struct SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-const char *spice_qmp_event_get_name(const struct SpiceQmpEvent *event);
+const char *spice_qmp_event_get_name(const SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_data:
@@ -353,7 +353,7 @@ const char *spice_qmp_event_get_name(const struct SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-const char *spice_qmp_event_get_data(const struct SpiceQmpEvent *event);
+const char *spice_qmp_event_get_data(const SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_data_variant:
@@ -369,7 +369,7 @@ const char *spice_qmp_event_get_data(const struct SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-GVariant *spice_qmp_event_get_data_variant(const struct SpiceQmpEvent *event);
+GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
 
 /**
  * spice_qmp_event_get_timestamp:
@@ -383,7 +383,7 @@ GVariant *spice_qmp_event_get_data_variant(const struct SpiceQmpEvent *event);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-int64_t spice_qmp_event_get_timestamp(const struct SpiceQmpEvent *event);
+int64_t spice_qmp_event_get_timestamp(const SpiceQmpEvent *event);
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -414,7 +414,7 @@ GType spice_qmp_port_get_type(void);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-struct SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
+SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
 #endif
 
 /**
@@ -430,7 +430,7 @@ struct SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-struct SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
+SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
 
 /**
  * spice_qmp_port_open_async:
@@ -470,8 +470,8 @@ void spice_qmp_port_open_async(const char *address,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-struct SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
-                                                GError **error);
+SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
+                                         GError **error);
 
 /**
  * spice_qmp_port_find_async:
@@ -513,8 +513,8 @@ void spice_qmp_port_find_async(SpiceSession *session,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-struct SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
-                                                GError **error);
+SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
+                                         GError **error);
 
 /**
  * spice_qmp_port_is_qmp_name:
@@ -543,7 +543,7 @@ gboolean spice_qmp_port_is_qmp_name(const char *name);
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_wait_ready_async(struct SpiceQmpPort *port,
+void spice_qmp_port_wait_ready_async(SpiceQmpPort *port,
                                      GCancellable *cancellable,
                                      GAsyncReadyCallback callback,
                                      gpointer user_data);
@@ -566,7 +566,7 @@ void spice_qmp_port_wait_ready_async(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-gboolean spice_qmp_port_wait_ready_finish(struct SpiceQmpPort *port,
+gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
                                           GAsyncResult *result,
                                           GError **error);
 
@@ -585,7 +585,7 @@ gboolean spice_qmp_port_wait_ready_finish(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_close_async(struct SpiceQmpPort *port,
+void spice_qmp_port_close_async(SpiceQmpPort *port,
                                 GCancellable *cancellable,
                                 GAsyncReadyCallback callback,
                                 gpointer user_data);
@@ -604,7 +604,7 @@ void spice_qmp_port_close_async(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-gboolean spice_qmp_port_close_finish(struct SpiceQmpPort *port,
+gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
                                      GAsyncResult *result,
                                      GError **error);
 
@@ -623,7 +623,7 @@ gboolean spice_qmp_port_close_finish(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_vm_action_async(struct SpiceQmpPort *port,
+void spice_qmp_port_vm_action_async(SpiceQmpPort *port,
                                     SpiceQmpPortVmAction action,
                                     GCancellable *cancellable,
                                     GAsyncReadyCallback callback,
@@ -647,7 +647,7 @@ void spice_qmp_port_vm_action_async(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-gboolean spice_qmp_port_vm_action_finish(struct SpiceQmpPort *port,
+gboolean spice_qmp_port_vm_action_finish(SpiceQmpPort *port,
                                          GAsyncResult *result,
                                          GError **error);
 #endif
@@ -667,7 +667,7 @@ gboolean spice_qmp_port_vm_action_finish(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_query_status_async(struct SpiceQmpPort *port,
+void spice_qmp_port_query_status_async(SpiceQmpPort *port,
                                        GCancellable *cancellable,
                                        GAsyncReadyCallback callback,
                                        gpointer user_data);
@@ -688,9 +688,9 @@ void spice_qmp_port_query_status_async(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-struct SpiceQmpStatus *spice_qmp_port_query_status_finish(struct SpiceQmpPort *port,
-                                                          GAsyncResult *result,
-                                                          GError **error);
+SpiceQmpStatus *spice_qmp_port_query_status_finish(SpiceQmpPort *port,
+                                                   GAsyncResult *result,
+                                                   GError **error);
 #endif
 
 /**
@@ -712,7 +712,7 @@ struct SpiceQmpStatus *spice_qmp_port_query_status_finish(struct SpiceQmpPort *p
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_execute_async(struct SpiceQmpPort *port,
+void spice_qmp_port_execute_async(SpiceQmpPort *port,
                                   const char *command,
                                   const char *arguments,
                                   GCancellable *cancellable,
@@ -739,7 +739,7 @@ void spice_qmp_port_execute_async(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-char *spice_qmp_port_execute_finish(struct SpiceQmpPort *port,
+char *spice_qmp_port_execute_finish(SpiceQmpPort *port,
                                     GAsyncResult *result,
                                     GError **error);
 
@@ -760,7 +760,7 @@ char *spice_qmp_port_execute_finish(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_execute_oob_async(struct SpiceQmpPort *port,
+void spice_qmp_port_execute_oob_async(SpiceQmpPort *port,
                                       const char *command,
                                       const char *arguments,
                                       GCancellable *cancellable,
@@ -783,7 +783,7 @@ void spice_qmp_port_execute_oob_async(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-char *spice_qmp_port_execute_oob_finish(struct SpiceQmpPort *port,
+char *spice_qmp_port_execute_oob_finish(SpiceQmpPort *port,
                                         GAsyncResult *result,
                                         GError **error);
 
@@ -809,7 +809,7 @@ char *spice_qmp_port_execute_oob_finish(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-void spice_qmp_port_execute_variant_async(struct SpiceQmpPort *port,
+void spice_qmp_port_execute_variant_async(SpiceQmpPort *port,
                                           const char *command,
                                           GVariant *arguments,
                                           GCancellable *cancellable,
@@ -831,11 +831,9 @@ void spice_qmp_port_execute_variant_async(struct SpiceQmpPort *port,
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
-GVariant *spice_qmp_port_execute_variant_finish(struct SpiceQmpPort *port,
+GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
                                                 GAsyncResult *result,
                                                 GError **error);
-
-#endif  /* SPICE_QMP_H */
 
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
@@ -1010,3 +1008,5 @@ G_END_DECLS
  *
  * Since: 0.1
  */
+
+#endif /* SPICE_QMP_H */

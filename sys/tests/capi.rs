@@ -1,0 +1,151 @@
+//! The C library from C: its symbols, its header, its functions.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use support::{Compiler, here, library, library_dir, run, scratch, valgrind, with_library};
+
+#[test]
+fn exactly_the_listed_symbols_are_exported_unversioned() {
+    let mut nm = Command::new("nm");
+    nm.args(["-D", "--defined-only"]).arg(library());
+    let symbols = run(&mut nm, "binutils");
+    let mut exported: Vec<_> = symbols.lines().filter_map(|l| l.split(' ').nth(2)).collect();
+    exported.sort_unstable();
+    let listed = fs::read_to_string(here().join("symbols.txt")).expect("symbols.txt");
+    let listed: Vec<_> = listed.lines().collect();
+    assert_eq!(exported, listed, "symbols.txt is the list of what C may rely on");
+    assert!(exported.iter().all(|name| name.starts_with("spice_qmp_") && !name.contains('@')));
+}
+
+#[test]
+fn all_symbols_of_spice_gtk_are_among_them() {
+    let mut pkg_config = Command::new("pkg-config");
+    pkg_config.args(["--variable=libdir", "spice-client-glib-2.0"]);
+    let dir = run(&mut pkg_config, "pkg-config libspice-client-glib-2.0-dev");
+    let mut nm = Command::new("nm");
+    nm.args(["-D", "--defined-only"])
+        .arg(format!("{}/libspice-client-glib-2.0.so", dir.trim()));
+    let theirs = run(&mut nm, "binutils");
+    let theirs: Vec<_> = theirs
+        .lines()
+        .filter_map(|line| line.split([' ', '@']).nth(2))
+        .filter(|name| name.starts_with("spice_qmp_"))
+        .collect();
+    let ours = fs::read_to_string(here().join("symbols.txt")).expect("symbols.txt");
+    assert_eq!(theirs.len(), 9, "spice-gtk has changed: {theirs:?}");
+    for name in theirs {
+        assert!(ours.lines().any(|our| our == name), "{name} is missing");
+    }
+}
+
+#[test]
+fn the_library_has_its_name() {
+    let mut readelf = Command::new("readelf");
+    readelf.arg("-d").arg(library());
+    let dynamic = run(&mut readelf, "binutils");
+    assert!(dynamic.contains("[libspice-qmp-1.so.0]"), "{dynamic}");
+}
+
+#[test]
+fn versions_agree() {
+    let root = fs::read_to_string(here().join("../Cargo.toml")).expect("the root's Cargo.toml");
+    let version = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    assert!(root.contains(&version), "sys/Cargo.toml has another version than ../Cargo.toml");
+}
+
+/// The header compiles in every order and language, and the interface is what it was.
+#[test]
+fn abi() {
+    let version = |compiler: Compiler| {
+        compiler
+            .arg(concat!("-DCARGO_MAJOR=", env!("CARGO_PKG_VERSION_MAJOR")))
+            .arg(concat!("-DCARGO_MINOR=", env!("CARGO_PKG_VERSION_MINOR")))
+            .arg(concat!("-DCARGO_MICRO=", env!("CARGO_PKG_VERSION_PATCH")))
+    };
+    let compilers = [("c99", Compiler::c99()), ("c++17", Compiler::cpp17())];
+    for (name, compiler) in compilers.map(|(name, c)| (name, version(c))) {
+        for order in ["ALONE", "SPICE_GTK_FIRST", "SPICE_GTK_LAST"] {
+            let program = compiler
+                .clone()
+                .arg(&format!("-D{order}"))
+                .compile("abi", &format!("abi-{name}-{order}"));
+            run(&mut with_library(program), "");
+        }
+    }
+}
+
+#[test]
+fn port() {
+    run(&mut with_library(Compiler::c().compile("port", "port")), "");
+}
+
+#[test]
+fn port_under_valgrind() {
+    let program = Compiler::c().compile("port", "port-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
+/// The library itself is built by stable Rust, which has no address sanitizer:
+/// this watches what the C program does with what the library gives it, and the
+/// heap, which the library shares.
+#[test]
+fn port_with_address_sanitizer() {
+    let program = Compiler::c().arg("-fsanitize=address").compile("port", "port-asan");
+    // Leaks are valgrind's task.
+    run(with_library(program).env("ASAN_OPTIONS", "detect_leaks=0"), "");
+}
+
+/// The header can be introspected, without a warning.
+#[test]
+fn introspection() {
+    let packages = "gobject-introspection libgirepository1.0-dev gir1.2-spiceclientglib-2.0 libgstreamer1.0-dev";
+    let dir = scratch();
+    let include = here().join("include");
+    let mut sed = Command::new("sed");
+    sed.args(["-E", "-f"])
+        .arg(here().join("gir/gtypes.sed"))
+        .arg(include.join("spice-qmp/spice-qmp.h"));
+    let header = dir.join("spice-qmp.h");
+    let text = run(&mut sed, "sed");
+    fs::write(&header, text).expect("a file in target/tmp");
+
+    let gir = dir.join("SpiceQmp-1.0.gir");
+    let mut scanner = with_library("g-ir-scanner");
+    scanner
+        .current_dir(&dir)
+        .args(["--quiet", "--warn-all", "--warn-error"])
+        .args(["--identifier-prefix=SpiceQmp1", "--symbol-prefix=spice_qmp"])
+        .args(["--namespace=SpiceQmp", "--nsversion=1.0"])
+        .args(["--include=GObject-2.0", "--include=Gio-2.0"])
+        .arg("--include=SpiceClientGLib-2.0")
+        .args(["--pkg=gio-2.0", "--pkg=spice-client-glib-2.0"])
+        .args(["--pkg-export=spice-qmp-1.0", "--c-include=spice-qmp/spice-qmp.h"])
+        .arg(format!("-I{}", include.display()))
+        .arg("-L")
+        .arg(library_dir())
+        .arg("--library=spice-qmp-1")
+        .arg(format!("--library-path={}", library_dir().display()))
+        .arg("--output")
+        .arg(&gir)
+        .arg(&header);
+    run(&mut scanner, packages);
+    let mut compiler = Command::new("g-ir-compiler");
+    compiler.arg(&gir).arg("-o").arg(dir.join("SpiceQmp-1.0.typelib"));
+    run(&mut compiler, packages);
+
+    // What would be lost silently: members, documentation, annotations.
+    let gir = fs::read_to_string(&gir).expect("the scanner wrote it");
+    for part in [
+        r#"c:identifier="SPICE_QMP_ERROR_NOT_SUPPORTED""#,
+        r#"glib:error-domain="spice-qmp-error-quark""#,
+        r#"glib:type-name="SpiceQmp1Event""#,
+        "A QMP connection to QEMU",
+        "bind the user interface to it",
+        r#"<field name="singlestep" writable="1">"#,
+    ] {
+        assert!(gir.contains(part), "the GIR lacks {part}");
+    }
+}

@@ -1,0 +1,172 @@
+//! Builds the C library and programs against it, and runs them.
+#![allow(dead_code, unreachable_pub)]
+
+use std::ffi::OsStr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::{env, fs};
+
+/// This crate's folder.
+pub fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The file of the shared library.
+pub fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(build)
+}
+
+/// A folder to link with: the library under the names that it is installed by.
+pub fn library_dir() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = scratch().join("lib");
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a folder in target/tmp");
+        symlink(library(), dir.join("libspice-qmp-1.so.0")).expect("a link in a new folder");
+        symlink("libspice-qmp-1.so.0", dir.join("libspice-qmp-1.so")).expect("a second link");
+        dir
+    })
+}
+
+/// A folder for what this test program makes. Each test program has its own.
+pub fn scratch() -> PathBuf {
+    let program = env::current_exe().expect("the test has a name");
+    let name = program.file_stem().expect("the test has a name");
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// Tests do not build a library that is for C only: cargo is asked to.
+fn build() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(here())
+        .args(["build", "-q", "-p", "spice-qmp-c", "--lib"])
+        .args(["--message-format", "json-render-diagnostics"]);
+    // The folder that this test was built in: TARGET/tmp.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    cargo.arg("--target-dir").arg(target.expect("a parent"));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "the C library did not build: see above");
+    let messages = String::from_utf8(output.stdout).expect("cargo writes text");
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "spice_qmp_1")
+        .filter_map(|message| message["filenames"].as_array().cloned())
+        .flatten()
+        .filter_map(|name| name.as_str().map(PathBuf::from))
+        .find(|name| name.extension() == Some(OsStr::new("so")))
+        .expect("cargo names the shared library")
+}
+
+/// A way to compile a C program.
+#[derive(Clone)]
+pub struct Compiler {
+    program: &'static str,
+    args: Vec<String>,
+}
+
+impl Compiler {
+    /// C99 with all warnings as errors, but for those of other libraries' headers.
+    pub fn c99() -> Self {
+        Self::new("cc", "-std=c99").arg("-Wpedantic")
+    }
+
+    /// C11 with the extensions that GLib's own tests rely on.
+    pub fn c() -> Self {
+        Self::new("cc", "-std=gnu11")
+    }
+
+    /// C++17, all of it.
+    pub fn cpp17() -> Self {
+        Self::new("c++", "-std=c++17").arg("-Wpedantic").arg("-xc++")
+    }
+
+    fn new(program: &'static str, standard: &str) -> Self {
+        let mut compiler = Self {
+            program,
+            args: vec![standard.into()],
+        };
+        for arg in ["-g", "-O1", "-Wall", "-Wextra", "-Werror"] {
+            compiler = compiler.arg(arg);
+        }
+        compiler = compiler.arg(&format!("-I{}", here().join("include").display()));
+        for flag in pkg_config("--cflags") {
+            compiler = compiler.arg(&flag.replacen("-I", "-isystem", 1));
+        }
+        compiler
+    }
+
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Compiles and links `tests/c/SOURCE.c` as the program `name`.
+    pub fn compile(&self, source: &str, name: &str) -> PathBuf {
+        let program = scratch().join(name);
+        let mut command = Command::new(self.program);
+        command
+            .args(&self.args)
+            .arg(here().join(format!("tests/c/{source}.c")))
+            .args(["-xnone", "-o"])
+            .arg(&program)
+            .arg("-L")
+            .arg(library_dir())
+            .arg("-lspice-qmp-1")
+            .args(pkg_config("--libs"));
+        run(&mut command, "gcc g++ libc6-dev");
+        program
+    }
+}
+
+fn pkg_config(what: &str) -> Vec<String> {
+    let mut command = Command::new("pkg-config");
+    command.args([what, "gio-unix-2.0", "spice-client-glib-2.0", "json-glib-1.0"]);
+    let packages = "pkg-config libglib2.0-dev libjson-glib-dev libspice-client-glib-2.0-dev";
+    let flags = run(&mut command, packages);
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A command that finds the library.
+pub fn with_library(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("LD_LIBRARY_PATH", library_dir());
+    command
+}
+
+/// `program` under valgrind: a wrong access or a definite leak is an error.
+pub fn valgrind(program: &Path) -> Command {
+    let mut command = with_library("valgrind");
+    command
+        .args(["-q", "--leak-check=full", "--num-callers=30"])
+        .args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"])
+        .args(["--error-exitcode=99", "--fair-sched=yes"])
+        .arg(format!("--suppressions={}", here().join("tests/c/glib.supp").display()))
+        .arg(program);
+    command
+}
+
+/// Runs a command to a good end and returns what it wrote. A program that is
+/// missing is an error that says what to install.
+pub fn run(command: &mut Command, packages: &str) -> String {
+    fs::create_dir_all(scratch()).expect("a folder in target/tmp");
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
+        panic!("{command:?} does not run ({error}). Install it: apt-get install {packages}")
+    });
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}\n{stdout}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    stdout
+}
