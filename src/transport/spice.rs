@@ -251,12 +251,19 @@ impl PortChannel {
 
     /// Makes the channel own a reference to `object` under `key`. When the
     /// channel goes, `object` is disposed of and the reference dropped.
+    ///
+    /// Some callers give back a reference that they only borrowed: the channel's.
+    /// While the channel lives, `object` then has itself [`disown`](Self::disown)ed
+    /// in its disposal.
     pub(crate) fn own(&self, key: glib::Quark, object: &impl IsA<glib::Object>) {
         unsafe extern "C" fn release(object: glib::ffi::gpointer) {
-            // SAFETY: the reference that `own` took is given back here, once:
-            // GObject calls this when the channel is finalized.
+            // SAFETY: GObject calls this once, when the channel is finalized, with
+            // the object to which `own` took the reference that goes to `drop_soon`.
+            // One more keeps the object while its handlers run.
             unsafe {
+                glib::gobject_ffi::g_object_ref(object.cast());
                 glib::gobject_ffi::g_object_run_dispose(object.cast());
+                drop_soon(object.cast());
                 glib::gobject_ffi::g_object_unref(object.cast());
             }
         }
@@ -407,6 +414,53 @@ impl From<&spice_client_glib::Session> for Session {
             .upcast::<glib::Object>()
             .downcast()
             .expect("a SpiceSession")
+    }
+}
+
+/// Drops a reference to `object` when the main loop has nothing better to do,
+/// unless the object is gone by then: the caller cannot know whether the
+/// reference was not given back already by somebody who had borrowed it, and who
+/// else holds one for a short while yet.
+///
+/// # Safety
+///
+/// `object` is live, and the caller gives up a reference to it.
+unsafe fn drop_soon(object: *mut glib::gobject_ffi::GObject) {
+    unsafe extern "C" fn drop_now(object: glib::ffi::gpointer) -> glib::ffi::gboolean {
+        // SAFETY: the object is live: else `cancel` would have destroyed the
+        // source. The source's reference and the object's are dropped, once.
+        unsafe {
+            let object: *mut glib::gobject_ffi::GObject = object.cast();
+            let source = glib::gobject_ffi::g_object_steal_qdata(object, key().into_glib());
+            glib::ffi::g_source_unref(source.cast());
+            glib::gobject_ffi::g_object_unref(object);
+        }
+        glib::ffi::G_SOURCE_REMOVE
+    }
+    unsafe extern "C" fn cancel(source: glib::ffi::gpointer) {
+        // SAFETY: the object, which is being finalized, had this reference.
+        unsafe {
+            glib::ffi::g_source_destroy(source.cast());
+            glib::ffi::g_source_unref(source.cast());
+        }
+    }
+    fn key() -> glib::Quark {
+        glib::Quark::from_str("spice-qmp1-drop-soon")
+    }
+    let context = glib::MainContext::ref_thread_default();
+    // SAFETY: the source is new, and its data, the object, outlives it: it is
+    // destroyed with the object. The object takes over the reference to it.
+    unsafe {
+        let source = glib::ffi::g_idle_source_new();
+        glib::ffi::g_source_set_priority(source, glib::Priority::LOW.into_glib());
+        glib::ffi::g_source_set_callback(source, Some(drop_now), object.cast(), None);
+        glib::ffi::g_source_attach(source, context.to_glib_none().0);
+        glib::gobject_ffi::g_object_set_qdata_full(
+            object,
+            key().into_glib(),
+            source.cast(),
+            Some(cancel),
+        );
     }
 }
 

@@ -1,0 +1,455 @@
+/* The C library on a real QEMU: qemu SCENARIO SPICE-URI QMP-SOCKET VERSION */
+#include "common.h"
+
+static const char *spice_uri, *qmp_socket, *qemu_version;
+
+static SpiceSession *
+new_session(void)
+{
+    SpiceSession *session = spice_session_new();
+
+    g_object_set(session, "uri", spice_uri, NULL);
+    return session;
+}
+
+static SpiceQmpPort *
+find(SpiceSession *session, GError **error)
+{
+    Reply reply = { 0 };
+    SpiceQmpPort *port;
+
+    spice_qmp_port_find_async(session, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_port_find_finish(reply.result, error);
+    forget(&reply);
+    return port;
+}
+
+static SpiceQmpPort *
+find_ready(SpiceSession *session)
+{
+    GError *error = NULL;
+    SpiceQmpPort *port = find(session, &error);
+
+    g_assert_no_error(error);
+    g_assert_true(is_ready(port));
+    return port;
+}
+
+static SpicePortChannel *
+channel_of(SpiceQmpPort *port)
+{
+    SpicePortChannel *channel;
+
+    g_object_get(port, "channel", &channel, NULL);
+    g_assert_nonnull(channel);
+    g_object_unref(channel);
+    return channel;
+}
+
+/* Ends the session, and waits until nothing of the port is left. */
+static void
+end(SpiceSession *session, SpiceQmpPort *port)
+{
+    gboolean freed;
+
+    /* QEMU crashes when a SPICE client leaves with a command unanswered. */
+    if (is_ready(port)) {
+        assert_executes(port, "query-name", NULL);
+        settle();
+        assert_executes(port, "query-name", NULL);
+    }
+    watch(port, &freed);
+    g_object_unref(port);
+    spice_session_disconnect(session);
+    g_object_unref(session);
+    WAIT_UNTIL(freed);
+    settle();
+}
+
+static gboolean
+act(SpiceQmpPort *port, SpiceQmpPortVmAction action, GError **error)
+{
+    Reply reply = { 0 };
+    gboolean done;
+
+    spice_qmp_port_vm_action_async(port, action, NULL, on_reply, &reply);
+    await(&reply);
+    done = spice_qmp_port_vm_action_finish(port, reply.result, error);
+    forget(&reply);
+    return done;
+}
+
+static void
+assert_status(SpiceQmpPort *port, gboolean running, const char *name)
+{
+    Reply reply = { 0 };
+    GError *error = NULL;
+    SpiceQmpStatus *status;
+
+    spice_qmp_port_query_status_async(port, NULL, on_reply, &reply);
+    await(&reply);
+    status = spice_qmp_port_query_status_finish(port, reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    g_assert_cmpint(status->version, ==, 1);
+    g_assert_cmpint(status->running, ==, running);
+    g_assert_cmpstr(status->status, ==, name);
+    spice_qmp_status_unref(status);
+}
+
+static void
+test_find(void)
+{
+    SpiceSession *session = new_session();
+    SpiceQmpPort *port = find_ready(session);
+    SpiceQmpPort *same = find_ready(session);
+    char *version, *name;
+
+    /* Found again where the session is connected, and the channel's own. */
+    g_assert_true(same == port);
+    g_object_unref(same);
+    g_assert_true(spice_qmp_port_get(channel_of(port)) == port);
+    g_object_get(channel_of(port), "port-name", &name, NULL);
+    g_assert_true(spice_qmp_port_is_qmp_name(name));
+    g_free(name);
+    g_object_get(port, "version", &version, NULL);
+    g_assert_cmpstr(version, ==, qemu_version);
+    g_free(version);
+    end(session, port);
+}
+
+/* Whether the property has this status. */
+static gboolean
+tells(SpiceQmpPort *port, const char *name)
+{
+    g_autoptr(SpiceQmpStatus) status = NULL;
+
+    g_object_get(port, "status", &status, NULL);
+    return status && strcmp(status->status, name) == 0;
+}
+
+typedef struct {
+    GString *names;
+    int with_node;
+} Seen;
+
+static void
+on_qmp_event(SpiceQmpPort *port G_GNUC_UNUSED, SpiceQmpEvent *event, Seen *seen)
+{
+    GVariant *data = spice_qmp_event_get_data_variant(event);
+    const char *reason;
+
+    g_string_append_printf(seen->names, "%s ", spice_qmp_event_get_name(event));
+    g_assert_cmpint(spice_qmp_event_get_timestamp(event), >, G_GINT64_CONSTANT(1500000000000000));
+    if (strcmp(spice_qmp_event_get_name(event), "RESET") == 0) {
+        g_assert_true(g_variant_lookup(data, "reason", "&s", &reason));
+        g_assert_cmpstr(reason, ==, "host-qmp-system-reset");
+        g_assert_nonnull(strstr(spice_qmp_event_get_data(event), "\"guest\":"));
+    }
+    g_clear_pointer(&data, g_variant_unref);
+}
+
+static void
+on_event(SpiceQmpPort *port G_GNUC_UNUSED, const char *name, gpointer node, Seen *seen)
+{
+    if (strcmp(name, "RESET") == 0) {
+        JsonObject *data = json_node_get_object(node);
+
+        g_assert_cmpstr(json_object_get_string_member(data, "reason"), ==,
+                        "host-qmp-system-reset");
+        seen->with_node++;
+    }
+}
+
+static void
+test_actions(void)
+{
+    SpiceSession *session = new_session();
+    SpiceQmpPort *port = find_ready(session);
+    Seen seen = { g_string_new(NULL), 0 };
+    GError *error = NULL;
+
+    g_signal_connect(port, "qmp-event", G_CALLBACK(on_qmp_event), &seen);
+    g_signal_connect(port, "event", G_CALLBACK(on_event), &seen);
+    assert_status(port, FALSE, "prelaunch");
+    g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_CONTINUE, &error));
+    g_assert_no_error(error);
+    assert_status(port, TRUE, "running");
+    g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_PAUSE, &error));
+    g_assert_no_error(error);
+    assert_status(port, FALSE, "paused");
+    /* The property follows by itself. */
+    WAIT_UNTIL(tells(port, "paused"));
+    g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_RESET, &error));
+    g_assert_no_error(error);
+    WAIT_UNTIL(strstr(seen.names->str, "RESET"));
+    g_assert_nonnull(strstr(seen.names->str, "RESUME STOP "));
+    g_assert_cmpint(seen.with_node, >, 0);
+    g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_POWER_DOWN, &error));
+    g_assert_no_error(error);
+
+    g_signal_handlers_disconnect_by_data(port, &seen);
+    g_string_free(seen.names, TRUE);
+    end(session, port);
+}
+
+static void
+test_execute(void)
+{
+    SpiceSession *session = new_session();
+    SpiceQmpPort *port = find_ready(session);
+    Reply reply = { 0 };
+    GError *error = NULL;
+    GCancellable *cancellable = g_cancellable_new();
+    GVariant *schema;
+    char *text;
+
+    /* More than QEMU sends at once on a SPICE port. */
+    text = execute(port, "query-qmp-schema", NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(strlen(text), >, 131136);
+    g_free(text);
+    spice_qmp_port_execute_variant_async(port, "query-qmp-schema", NULL, NULL, on_reply,
+                                         &reply);
+    await(&reply);
+    schema = spice_qmp_port_execute_variant_finish(port, reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    g_assert_cmpstr(g_variant_get_type_string(schema), ==, "av");
+    g_assert_cmpuint(g_variant_n_children(schema), >, 500);
+    g_variant_unref(schema);
+
+    /* Cancelled in the middle: the rest of the reply is read past. */
+    spice_qmp_port_execute_async(port, "query-qmp-schema", NULL, cancellable, on_reply,
+                                 &reply);
+    settle();
+    g_cancellable_cancel(cancellable);
+    WAIT_UNTIL(reply.calls);
+    text = spice_qmp_port_execute_finish(port, reply.result, &error);
+    g_assert_null(text);
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+    g_clear_error(&error);
+    forget(&reply);
+    assert_executes(port, "query-name", NULL);
+
+    ASSERT_FAILS(port, "no-such-command", NULL, SPICE_QMP_ERROR,
+                 SPICE_QMP_ERROR_COMMAND_NOT_FOUND, "no-such-command");
+    ASSERT_FAILS(port, "device_del", "{\"id\": \"none\"}", SPICE_QMP_ERROR,
+                 SPICE_QMP_ERROR_DEVICE_NOT_FOUND, "none");
+    ASSERT_FAILS(port, "device_add", "{\"driver\": \"none\"}", SPICE_QMP_ERROR,
+                 SPICE_QMP_ERROR_GENERIC, "none");
+    spice_qmp_port_execute_oob_async(port, "migrate-pause", NULL, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_null(spice_qmp_port_execute_oob_finish(port, reply.result, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_SUPPORTED);
+    g_clear_error(&error);
+    forget(&reply);
+
+    g_object_unref(cancellable);
+    end(session, port);
+}
+
+static void
+test_open(void)
+{
+    char *address = g_strconcat("unix:", qmp_socket, NULL);
+    Reply reply = { 0 };
+    GError *error = NULL;
+    SpiceQmpPort *port;
+    char **capabilities;
+    gboolean freed;
+
+    spice_qmp_port_open_async(address, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_port_open_finish(reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    g_object_get(port, "capabilities", &capabilities, NULL);
+    g_assert_true(g_strv_contains((const char *const *) capabilities, "oob"));
+    g_strfreev(capabilities);
+    spice_qmp_port_execute_oob_async(port, "migrate-pause", NULL, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_null(spice_qmp_port_execute_oob_finish(port, reply.result, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_GENERIC);
+    g_clear_error(&error);
+    forget(&reply);
+    spice_qmp_port_close_async(port, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(spice_qmp_port_close_finish(port, reply.result, &error));
+    forget(&reply);
+    watch(port, &freed);
+    g_object_unref(port);
+    WAIT_UNTIL(freed);
+    g_free(address);
+}
+
+/* A caller that gives the channel's reference back gets another port. */
+static void
+test_over_unref(void)
+{
+    SpiceSession *session = new_session();
+    SpiceQmpPort *port = find_ready(session);
+    SpicePortChannel *channel = channel_of(port);
+    int i;
+
+    for (i = 0; i < 5; i++) {
+        gboolean freed;
+        GError *error = NULL;
+
+        watch(port, &freed);
+        g_object_unref(port);
+        if (i == 0) {
+            g_assert_false(freed);
+            g_object_unref(port);
+        }
+        g_assert_true(freed);
+        port = spice_qmp_port_get(channel);
+        wait_ready(port, &error);
+        g_assert_no_error(error);
+        assert_status(port, FALSE, "prelaunch");
+    }
+    end(session, g_object_ref(port));
+}
+
+/* As remote-viewer: a borrowed port, which is given back when it closes. */
+static void
+drop_borrowed(SpiceQmpPort *port, GParamSpec *spec G_GNUC_UNUSED, SpiceQmpPort **borrowed)
+{
+    if (!is_ready(port))
+        g_clear_object(borrowed);
+}
+
+static void
+on_closed(GObject *source, GAsyncResult *result, gpointer closed)
+{
+    GError *error = NULL;
+
+    g_assert_null(spice_qmp_port_execute_finish(SPICE_QMP_PORT(source), result, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CLOSED);
+    g_error_free(error);
+    ++*(int *) closed;
+}
+
+static void
+session_goes(gboolean give_back)
+{
+    SpiceSession *session = new_session();
+    SpiceQmpPort *port = find_ready(session), *borrowed = port;
+    gboolean freed;
+    int closed = 0, i;
+
+    g_object_unref(port);
+    watch(port, &freed);
+    if (give_back)
+        g_signal_connect(port, "notify::ready", G_CALLBACK(drop_borrowed), &borrowed);
+    for (i = 0; i < 3; i++)
+        spice_qmp_port_execute_async(port, "query-qmp-schema", NULL, NULL, on_closed,
+                                     &closed);
+    spice_qmp_port_vm_action_async(port, SPICE_QMP_PORT_VM_ACTION_PAUSE, NULL, NULL, NULL);
+    /* They are sent, but there is no time for an answer. */
+    g_main_context_iteration(NULL, FALSE);
+    g_assert_false(freed);
+    spice_session_disconnect(session);
+    g_object_unref(session);
+    WAIT_UNTIL(closed == 3);
+    WAIT_UNTIL(freed);
+    g_assert_true(!give_back || borrowed == NULL);
+    settle();
+    g_assert_cmpint(closed, ==, 3);
+}
+
+static void
+test_session_gone(void)
+{
+    session_goes(FALSE);
+}
+
+static void
+test_session_gone_and_given_back(void)
+{
+    session_goes(TRUE);
+}
+
+static void
+test_quit(void)
+{
+    SpiceSession *session = new_session();
+    SpiceQmpPort *port = find_ready(session);
+    GError *error = NULL;
+
+    g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_QUIT, &error));
+    g_assert_no_error(error);
+    WAIT_UNTIL((g_object_get(port, "last-error", &error, NULL), error != NULL));
+    g_assert_false(is_ready(port));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CLOSED);
+    g_error_free(error);
+    end(session, port);
+}
+
+static void
+assert_find_fails(GQuark domain, int code, const char *words)
+{
+    SpiceSession *session = new_session();
+    GError *error = NULL;
+
+    g_assert_null(find(session, &error));
+    g_assert_error(error, domain, code);
+    g_assert_nonnull(strstr(error->message, words));
+    g_error_free(error);
+    spice_session_disconnect(session);
+    g_object_unref(session);
+    settle();
+}
+
+static void
+test_no_port(void)
+{
+    assert_find_fails(G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "no QMP port");
+}
+
+static void
+test_human(void)
+{
+    assert_find_fails(SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_QMP, "human monitor");
+}
+
+static void
+test_password(void)
+{
+    assert_find_fails(G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED, "login");
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *scenario;
+
+    g_test_init(&argc, &argv, NULL);
+    g_assert_cmpint(argc, ==, 5);
+    scenario = argv[1];
+    spice_uri = argv[2];
+    qmp_socket = argv[3];
+    qemu_version = argv[4];
+
+    if (strcmp(scenario, "no-port") == 0) {
+        g_test_add_func("/qemu/no-port", test_no_port);
+    } else if (strcmp(scenario, "human") == 0) {
+        g_test_add_func("/qemu/human", test_human);
+    } else if (strcmp(scenario, "password") == 0) {
+        g_test_add_func("/qemu/password", test_password);
+    } else if (strcmp(scenario, "gone") == 0) {
+        g_test_add_func("/qemu/gone", test_session_gone);
+    } else if (strcmp(scenario, "given-back") == 0) {
+        g_test_add_func("/qemu/given-back", test_session_gone_and_given_back);
+    } else {
+        g_assert_cmpstr(scenario, ==, "all");
+        g_test_add_func("/qemu/find", test_find);
+        g_test_add_func("/qemu/actions", test_actions);
+        g_test_add_func("/qemu/execute", test_execute);
+        g_test_add_func("/qemu/open", test_open);
+        g_test_add_func("/qemu/over-unref", test_over_unref);
+        g_test_add_func("/qemu/quit", test_quit);
+    }
+    return g_test_run();
+}
