@@ -79,6 +79,11 @@ impl<T> Calls<T> {
         self.pending
     }
 
+    /// Whether nothing waits for a reply, also of calls that have no caller left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
     pub(super) fn has_unsent(&self) -> bool {
         !(self.requests.is_empty() && self.urgent.is_empty())
     }
@@ -95,7 +100,7 @@ impl<T> Calls<T> {
         id
     }
 
-    /// Queues a request that is nobody's call.
+    /// Queues a request that is not a call.
     pub(super) fn request(&mut self, command: &str, arguments: Option<&str>, band: Band) -> u64 {
         let id = self.take_id();
         let line = request::encode(command, arguments, band, id);
@@ -113,21 +118,21 @@ impl<T> Calls<T> {
         self.urgent.clear();
     }
 
-    /// Queues the request of a call.
+    /// Queues the request of a call. Without a token its reply is nobody's.
     pub(super) fn issue(
         &mut self,
         command: &str,
         arguments: Option<&str>,
         band: Band,
-        token: T,
+        token: Option<T>,
     ) -> u64 {
         let id = self.request(command, arguments, band);
-        self.pending += 1;
+        self.pending += usize::from(token.is_some());
         self.unanswered.insert(
             id,
             Call {
                 command: command.into(),
-                token: Some(token),
+                token,
                 band,
                 stage: Stage::Waiting,
             },

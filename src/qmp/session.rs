@@ -146,6 +146,13 @@ impl<T> Session<T> {
         self.core.calls.has_unsent()
     }
 
+    /// Whether nothing is to be sent and no reply is due, be it one that nobody
+    /// waits for any more.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.core.calls.is_empty() && self.core.negotiations.is_empty() && !self.has_unsent()
+    }
+
     /// Whether [`receive`](Self::receive) may give something without further input.
     #[must_use]
     pub fn has_more(&self) -> bool {
@@ -249,7 +256,7 @@ impl<T> Session<T> {
     /// known to every QEMU.
     pub fn nudge(&mut self) {
         if self.core.state == State::Ready {
-            self.core.calls.request("query-name", None, Band::In);
+            self.core.calls.issue("query-name", None, Band::In, None);
         }
     }
 
@@ -322,7 +329,7 @@ impl<T> Core<T> {
             self.outputs.push_back(Queued::Ended(token, Err(error)));
             return CallId(id);
         }
-        CallId(self.calls.issue(command, arguments, band, token))
+        CallId(self.calls.issue(command, arguments, band, Some(token)))
     }
 
     fn check(&self, command: &str, arguments: Option<&str>, band: Band) -> Result<(), Error> {
