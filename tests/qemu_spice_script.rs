@@ -49,13 +49,13 @@ impl Served<'_> {
     #[track_caller]
     fn request(&self, command: &str) -> Value {
         let mut partial = self.partial.borrow_mut();
+        let mut request = None;
         self.main.until(command, || {
             partial.extend(self.peer.received());
-            partial.contains(&b'\n')
+            request = take_object(&mut partial);
+            request.is_some()
         });
-        let end = partial.iter().position(|b| *b == b'\n').unwrap();
-        let line: Vec<u8> = partial.drain(..=end).collect();
-        let request: Value = serde_json::from_slice(&line).unwrap();
+        let request = request.unwrap();
         assert_eq!(request["execute"], command);
         request
     }
@@ -77,6 +77,16 @@ impl Served<'_> {
             self.port.ready() && self.port.status().is_some()
         });
     }
+}
+
+/// Takes the first object off the bytes, once it is whole. On SPICE no line feed
+/// follows it.
+fn take_object(bytes: &mut Vec<u8>) -> Option<Value> {
+    let mut objects = serde_json::Deserializer::from_slice(bytes).into_iter();
+    let object = objects.next()?.ok()?;
+    let end = objects.byte_offset();
+    bytes.drain(..end);
+    Some(object)
 }
 
 #[test]

@@ -168,6 +168,9 @@ impl QmpPort {
     pub(super) fn attach(&self, transport: Box<dyn Transport>) {
         let transport: Rc<dyn Transport> = transport.into();
         self.transport.replace(Some(transport.clone()));
+        self.session
+            .borrow_mut()
+            .set_line_feeds(!transport.is_spice_port());
         let port = self.obj().downgrade();
         transport.start(Rc::new(move |incoming| {
             if let Some(port) = port.upgrade() {

@@ -176,6 +176,16 @@ impl<T> Session<T> {
         self.framer.set_limit(limit);
     }
 
+    /// Whether each command ends in a line feed, as it does unless told otherwise.
+    ///
+    /// QEMU needs none, and answers a command before it reads what is behind it. A
+    /// SPICE client that leaves with a byte unread crashes QEMU (7.2, 10.0), so
+    /// none should be sent there. `qmp_capabilities` always ends in one: it may
+    /// reach a human monitor, which waits for it.
+    pub fn set_line_feeds(&mut self, line_feeds: bool) {
+        self.core.calls.set_line_feeds(line_feeds);
+    }
+
     /// A connection is being made; one that was open before is gone.
     pub fn connecting(&mut self) {
         if !matches!(self.core.state, State::Closed | State::Connecting) {
@@ -361,7 +371,7 @@ impl<T> Core<T> {
             self.negotiations.remove(0);
         }
         let arguments = oob.then_some(r#"{"enable":["oob"]}"#);
-        let id = self.calls.request("qmp_capabilities", arguments, Band::In);
+        let id = self.calls.request("qmp_capabilities", arguments);
         self.negotiations.push((id, oob));
         self.set_state(State::Negotiating);
     }

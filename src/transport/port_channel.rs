@@ -153,7 +153,7 @@ impl Transport for SpiceTransport {
         self.channel.upgrade().is_some()
     }
 
-    fn stalls(&self) -> bool {
+    fn is_spice_port(&self) -> bool {
         true
     }
 }
