@@ -14,6 +14,7 @@ async fn show(uri: &str) -> Result<(), Error> {
         port.version().unwrap_or_default(),
         status.status()
     );
+    port.close().await;
     Ok(())
 }
 

@@ -121,6 +121,14 @@ impl Search {
             }
         }
         let names = self.names()?.ok()?;
+        if names.len() < ports.len() {
+            // Who knows what that one was.
+            return Some(Err(ConnectError::Unreachable {
+                kind: std::io::ErrorKind::ConnectionReset,
+                message: "the SPICE server closed a port channel before it was known".into(),
+            }
+            .into()));
+        }
         let human = names.into_iter().find(|name| is_human_monitor_name(name));
         Some(Err(match human {
             Some(name) => ConnectError::OnlyHumanMonitor(name.into()),

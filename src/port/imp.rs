@@ -168,6 +168,9 @@ impl QmpPort {
     pub(super) fn attach(&self, transport: Box<dyn Transport>) {
         let transport: Rc<dyn Transport> = transport.into();
         self.transport.replace(Some(transport.clone()));
+        self.session
+            .borrow_mut()
+            .set_line_feeds(!transport.is_spice_port());
         let port = self.obj().downgrade();
         transport.start(Rc::new(move |incoming| {
             if let Some(port) = port.upgrade() {
@@ -268,10 +271,9 @@ impl QmpPort {
     /// The error of a wait that took too long: it says what is missing.
     pub(super) fn not_ready_in(&self, after: std::time::Duration) -> Error {
         let (what, hint) = match self.session.borrow().state() {
-            State::Closed | State::Connecting => (
-                "the SPICE port's opening",
-                " (a SPICE server serves one client of a port at a time)",
-            ),
+            State::Closed | State::Connecting => {
+                ("the SPICE port's opening", " (has QEMU a monitor on it?)")
+            }
             State::Greeting => (
                 "the QMP greeting",
                 " (QEMU serves one client of a monitor at a time)",
@@ -292,17 +294,22 @@ impl QmpPort {
         self.closures.get()
     }
 
-    pub(super) fn has_unsent(&self) -> bool {
-        self.writing.get() || self.session.borrow().has_unsent()
+    /// Whether all that was asked for is sent and answered.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.writing.get() && self.session.borrow().is_settled()
     }
 
-    /// Wakes the waiting future at the next change of the state or end of a write.
+    /// Wakes the waiting future when the state changes or the port is settled.
     pub(super) fn wait_for_change<T>(&self, cx: &mut Context<'_>) -> Poll<T> {
         let mut wakers = self.wakers.borrow_mut();
         if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
             wakers.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.wakers.borrow().is_empty()
     }
 
     pub(super) fn wake(&self) {

@@ -1,6 +1,6 @@
 //! Events as a [`Stream`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -29,6 +29,7 @@ pub struct EventStream {
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     queues: RefCell<Vec<Weak<Queue>>>,
+    ended: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -78,7 +79,10 @@ impl Listeners {
     pub(super) fn add(&self, names: Vec<String>) -> EventStream {
         let queue = Rc::new(Queue {
             names,
-            state: RefCell::default(),
+            state: RefCell::new(QueueState {
+                ended: self.ended.get(),
+                ..QueueState::default()
+            }),
         });
         let mut queues = self.queues.borrow_mut();
         queues.retain(|queue| queue.strong_count() > 0);
@@ -103,7 +107,9 @@ impl Listeners {
         }
     }
 
+    /// No more events will come.
     pub(super) fn end(&self) {
+        self.ended.set(true);
         for queue in self.live() {
             queue.state.borrow_mut().ended = true;
             queue.wake();

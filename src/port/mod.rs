@@ -46,10 +46,10 @@ pub use variant::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};
 /// How long `open`, `find` and `wait_ready` wait for a peer that says nothing.
 ///
 /// QEMU serves one client at a time on a QMP socket: a second one is connected
-/// but hears no greeting. And a SPICE server ignores a second client of a port.
+/// but hears no greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long [`QmpPort::close`] waits for a peer that does not read.
+/// How long [`QmpPort::close`] waits for a peer that does not answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 glib::wrapper! {
@@ -317,18 +317,22 @@ impl QmpPort {
         })
     }
 
-    /// Ends the port: what was asked for is still sent, then all calls fail and
-    /// the connection is let go. A SPICE channel itself is left as it is.
+    /// Ends the port: what was asked for is sent and answered, for which QEMU has
+    /// a second; then what is left fails and the connection is let go. A SPICE
+    /// channel itself is left as it is.
+    ///
+    /// Close the port before the SPICE session is disconnected: QEMU (7.2 and
+    /// 10.0) may crash when a SPICE client leaves a monitor that has not answered it.
     pub async fn close(&self) {
-        let sent = poll_fn(|cx| {
-            if self.imp().has_unsent() {
-                self.imp().wait_for_change::<()>(cx)
-            } else {
+        let settled = poll_fn(|cx| {
+            if self.imp().is_settled() {
                 Poll::Ready(())
+            } else {
+                self.imp().wait_for_change(cx)
             }
         });
-        // A peer that does not read cannot hold the close up.
-        let _ = glib::future_with_timeout(CLOSE_TIMEOUT, sent).await;
+        // A peer that does not answer cannot hold the close up.
+        let _ = glib::future_with_timeout(CLOSE_TIMEOUT, settled).await;
         self.imp().shut("the program closed the port");
     }
 

@@ -80,7 +80,8 @@ impl Timers {
 impl QmpPort {
     /// A message may have begun or gone on: bytes have just come.
     pub(super) fn watch_for_stall(&self) {
-        let stalls = self.transport.borrow().as_ref().is_some_and(|t| t.stalls());
+        let transport = self.transport.borrow().clone();
+        let stalls = transport.is_some_and(|transport| transport.is_spice_port());
         let mid_reply = {
             let session = self.session.borrow();
             session.mid_message() && session.state() == State::Ready

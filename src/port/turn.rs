@@ -50,8 +50,8 @@ impl QmpPort {
             Incoming::Written => {
                 if self.writing.replace(false) {
                     self.session.borrow_mut().transmitted();
-                    self.wake();
                     self.flush();
+                    self.wake_if_settled();
                 }
             }
             Incoming::WriteFailed(reason) => {
@@ -124,6 +124,7 @@ impl QmpPort {
             self.schedule_turn();
         }
         self.watch_for_stall();
+        self.wake_if_settled();
     }
 
     /// What is to be told of an output, if anything: nothing is made of an event
@@ -143,7 +144,7 @@ impl QmpPort {
             }
             Output::State(state) => Some(Action::State(state)),
             Output::Ignored(Ignored::Reply) => {
-                log::debug(|| "<- a reply that nobody waits for".into());
+                log::debug(|| "<- a message for none of the program's calls".into());
                 None
             }
             Output::Ignored(Ignored::Bad(error)) => Some(Action::Bad(error)),
@@ -197,6 +198,9 @@ impl QmpPort {
             }
             self.tell(action);
         }
+        if self.is_shut() && !self.has_more() {
+            self.listeners.end();
+        }
         if self.status_stale.replace(false) {
             self.refresh_status();
         }
@@ -205,6 +209,7 @@ impl QmpPort {
             self.obj().notify_pending();
         }
         self.flush();
+        self.wake_if_settled();
         self.arm_timer();
         if self.has_more() {
             self.schedule_turn();
@@ -286,6 +291,12 @@ impl QmpPort {
         if *self.last_error.borrow() != error {
             self.last_error.replace(error);
             self.obj().notify_last_error();
+        }
+    }
+
+    fn wake_if_settled(&self) {
+        if self.is_waited_for() && self.is_settled() {
+            self.wake();
         }
     }
 

@@ -16,6 +16,8 @@ pub struct CallId(pub(super) u64);
 #[derive(Debug)]
 pub(super) struct Calls<T> {
     next_id: u64,
+    /// Whether the requests of calls end in a line feed.
+    line_feeds: bool,
     /// In the order of issue.
     unanswered: BTreeMap<u64, Call<T>>,
     /// How many of them have a caller.
@@ -65,6 +67,7 @@ impl<T> Calls<T> {
     pub(super) fn new(first_id: u64) -> Self {
         Self {
             next_id: first_id,
+            line_feeds: true,
             unanswered: BTreeMap::new(),
             pending: 0,
             in_flight: 0,
@@ -77,6 +80,11 @@ impl<T> Calls<T> {
     /// How many calls have a caller.
     pub(super) fn pending(&self) -> usize {
         self.pending
+    }
+
+    /// Whether nothing waits for a reply, also of calls that have no caller left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty()
     }
 
     pub(super) fn has_unsent(&self) -> bool {
@@ -95,10 +103,27 @@ impl<T> Calls<T> {
         id
     }
 
-    /// Queues a request that is nobody's call.
-    pub(super) fn request(&mut self, command: &str, arguments: Option<&str>, band: Band) -> u64 {
+    pub(super) fn set_line_feeds(&mut self, line_feeds: bool) {
+        self.line_feeds = line_feeds;
+    }
+
+    /// Queues a request that is not a call, as a line.
+    pub(super) fn request(&mut self, command: &str, arguments: Option<&str>) -> u64 {
+        self.queue(command, arguments, Band::In, true)
+    }
+
+    fn queue(
+        &mut self,
+        command: &str,
+        arguments: Option<&str>,
+        band: Band,
+        line_feed: bool,
+    ) -> u64 {
         let id = self.take_id();
-        let line = request::encode(command, arguments, band, id);
+        let mut line = request::encode(command, arguments, band, id);
+        if line_feed {
+            line.push(b'\n');
+        }
         let queue = match band {
             Band::In => &mut self.requests,
             Band::Out => &mut self.urgent,
@@ -113,21 +138,21 @@ impl<T> Calls<T> {
         self.urgent.clear();
     }
 
-    /// Queues the request of a call.
+    /// Queues the request of a call. Without a token its reply is nobody's.
     pub(super) fn issue(
         &mut self,
         command: &str,
         arguments: Option<&str>,
         band: Band,
-        token: T,
+        token: Option<T>,
     ) -> u64 {
-        let id = self.request(command, arguments, band);
-        self.pending += 1;
+        let id = self.queue(command, arguments, band, self.line_feeds);
+        self.pending += usize::from(token.is_some());
         self.unanswered.insert(
             id,
             Call {
                 command: command.into(),
-                token: Some(token),
+                token,
                 band,
                 stage: Stage::Waiting,
             },

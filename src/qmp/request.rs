@@ -1,6 +1,6 @@
 //! Encodes what is sent to a QMP server.
 //!
-//! Requests are as short as JSON allows and end in one LF: QEMU reads its
+//! Requests are as short as JSON allows and end in one LF at most: QEMU reads its
 //! sockets byte by byte, so that each byte costs a round trip 2.5 µs.
 
 use serde_json::value::RawValue;
@@ -34,7 +34,7 @@ pub(super) fn encode(command: &str, arguments: Option<&str>, band: Band, id: u64
         line.extend_from_slice(br#","arguments":"#);
         push_minified(&mut line, arguments);
     }
-    line.extend_from_slice(format!(",\"id\":{id}}}\n").as_bytes());
+    line.extend_from_slice(format!(",\"id\":{id}}}").as_bytes());
     line
 }
 

@@ -146,6 +146,13 @@ impl<T> Session<T> {
         self.core.calls.has_unsent()
     }
 
+    /// Whether nothing is to be sent and no reply is due, be it one that nobody
+    /// waits for any more.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.core.calls.is_empty() && self.core.negotiations.is_empty() && !self.has_unsent()
+    }
+
     /// Whether [`receive`](Self::receive) may give something without further input.
     #[must_use]
     pub fn has_more(&self) -> bool {
@@ -167,6 +174,16 @@ impl<T> Session<T> {
     /// Sets the longest message that is accepted, in bytes.
     pub fn set_max_message_size(&mut self, limit: usize) {
         self.framer.set_limit(limit);
+    }
+
+    /// Whether each command ends in a line feed, as it does unless told otherwise.
+    ///
+    /// QEMU needs none, and answers a command before it reads what is behind it. A
+    /// SPICE client that leaves with a byte unread crashes QEMU (7.2, 10.0), so
+    /// none should be sent there. `qmp_capabilities` always ends in one: it may
+    /// reach a human monitor, which waits for it.
+    pub fn set_line_feeds(&mut self, line_feeds: bool) {
+        self.core.calls.set_line_feeds(line_feeds);
     }
 
     /// A connection is being made; one that was open before is gone.
@@ -249,7 +266,7 @@ impl<T> Session<T> {
     /// known to every QEMU.
     pub fn nudge(&mut self) {
         if self.core.state == State::Ready {
-            self.core.calls.request("query-name", None, Band::In);
+            self.core.calls.issue("query-name", None, Band::In, None);
         }
     }
 
@@ -322,7 +339,7 @@ impl<T> Core<T> {
             self.outputs.push_back(Queued::Ended(token, Err(error)));
             return CallId(id);
         }
-        CallId(self.calls.issue(command, arguments, band, token))
+        CallId(self.calls.issue(command, arguments, band, Some(token)))
     }
 
     fn check(&self, command: &str, arguments: Option<&str>, band: Band) -> Result<(), Error> {
@@ -354,7 +371,7 @@ impl<T> Core<T> {
             self.negotiations.remove(0);
         }
         let arguments = oob.then_some(r#"{"enable":["oob"]}"#);
-        let id = self.calls.request("qmp_capabilities", arguments, Band::In);
+        let id = self.calls.request("qmp_capabilities", arguments);
         self.negotiations.push((id, oob));
         self.set_state(State::Negotiating);
     }

@@ -64,9 +64,10 @@ pub trait Transport {
     /// Whether the connection may be opened again once it is closed.
     fn reopens(&self) -> bool;
 
-    /// Whether the peer stops in the middle of a long message until it is sent
-    /// something (QEMU does so on SPICE ports).
-    fn stalls(&self) -> bool {
+    /// Whether the peer is a SPICE port of QEMU's, which needs care: it stops in
+    /// the middle of a long message until it is sent something, and crashes
+    /// when it is left with bytes that it has not read.
+    fn is_spice_port(&self) -> bool {
         false
     }
 }

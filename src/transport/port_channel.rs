@@ -32,6 +32,8 @@ impl std::fmt::Debug for SpiceTransport {
 struct Link {
     sink: OnceCell<Sink>,
     open: Cell<bool>,
+    /// How often it was opened.
+    openings: Cell<u64>,
     ended: Cell<bool>,
 }
 
@@ -119,12 +121,16 @@ impl Transport for SpiceTransport {
 
     fn write(&self, bytes: Vec<u8>) {
         let link = self.link.clone();
+        let opening = link.openings.get();
         match self.channel.upgrade() {
             Some(channel) => channel.write(bytes, move |result| {
-                link.report(match result {
-                    Ok(()) => Incoming::Written,
-                    Err(error) => Incoming::WriteFailed(error.message().to_owned()),
-                });
+                // The answer may come when the channel is open for another time.
+                if link.openings.get() == opening {
+                    link.report(match result {
+                        Ok(()) => Incoming::Written,
+                        Err(error) => Incoming::WriteFailed(error.message().to_owned()),
+                    });
+                }
             }),
             None => link.report(Incoming::WriteFailed("the SPICE channel is gone".into())),
         }
@@ -147,7 +153,7 @@ impl Transport for SpiceTransport {
         self.channel.upgrade().is_some()
     }
 
-    fn stalls(&self) -> bool {
+    fn is_spice_port(&self) -> bool {
         true
     }
 }
@@ -172,6 +178,7 @@ impl Link {
     fn opened(&self) {
         self.closed("the SPICE channel was reset");
         self.open.set(true);
+        self.openings.set(self.openings.get() + 1);
         self.report(Incoming::Opened { late: false });
     }
 

@@ -79,10 +79,9 @@ impl Session {
         self.set_property("password", password);
     }
 
-    /// Whether the session knows where its server is.
-    #[must_use]
+    /// Whether the session knows where its server is. (A host it always has.)
     pub fn has_address(&self) -> bool {
-        ["host", "unix-path"]
+        ["port", "tls-port", "unix-path"]
             .iter()
             .any(|name| self.property::<Option<String>>(name).is_some())
     }

@@ -4,5 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod main_loop;
+pub mod peers;
 pub mod qemu;
 pub mod script;
+pub mod spice;

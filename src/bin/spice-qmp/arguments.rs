@@ -1,0 +1,172 @@
+//! The arguments of a QMP command as they are typed: `key=value`, or JSON.
+
+use serde_json::{Map, Value};
+
+/// The arguments as an object; nothing where none were typed.
+pub(crate) fn parse(words: &[String]) -> Result<Option<Map<String, Value>>, String> {
+    match words {
+        [] => Ok(None),
+        [text] if text.trim_start().starts_with('{') => parse_object(text).map(Some),
+        words => parse_pairs(words).map(Some),
+    }
+}
+
+/// The text of a JSON object.
+pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("the arguments are not a JSON object: {error}"))
+}
+
+fn parse_pairs(words: &[String]) -> Result<Map<String, Value>, String> {
+    let mut object = Map::new();
+    for word in words {
+        let (key, value) = match word.split_once('=') {
+            Some(pair) if !word.trim_start().starts_with('{') => pair,
+            // The word may hold a secret: it is not repeated.
+            Some(_) => return Err("a JSON object must be the only argument".into()),
+            None => {
+                return Err(format!(
+                    "{word:?} is no argument: use key=value, or one JSON object"
+                ));
+            }
+        };
+        insert(&mut object, key, parse_value(value))?;
+    }
+    Ok(object)
+}
+
+/// Puts a value under a dotted key, in nested objects.
+fn insert(object: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), String> {
+    let (parents, name) = key
+        .rsplit_once('.')
+        .map_or((None, key), |(parents, name)| (Some(parents), name));
+    let mut place = object;
+    for parent in parents.into_iter().flat_map(|parents| parents.split('.')) {
+        if parent.is_empty() {
+            return Err(empty_part(key));
+        }
+        let nested = place
+            .entry(parent)
+            .or_insert_with(|| Value::Object(Map::new()));
+        match nested {
+            Value::Object(nested) => place = nested,
+            _ => return Err(format!("{key}: {parent} has a value already")),
+        }
+    }
+    if name.is_empty() {
+        return Err(empty_part(key));
+    }
+    if place.insert(name.to_owned(), value).is_some() {
+        return Err(format!("{key}: given twice"));
+    }
+    Ok(())
+}
+
+fn empty_part(key: &str) -> String {
+    format!("{key:?} is no key: a part of it is empty")
+}
+
+/// JSON where the text is JSON, and otherwise the text itself.
+fn parse_value(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        // A whole number too big for QMP, such as a serial number: not rounded.
+        Ok(Value::Number(number)) if number.is_f64() && !text.contains(['.', 'e', 'E']) => {
+            text.into()
+        }
+        Ok(value) => value,
+        Err(_) => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Value, String> {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        parse(&words).map(|object| object.map_or(Value::Null, Value::Object))
+    }
+
+    #[test]
+    fn nothing_is_no_arguments() {
+        assert_eq!(parsed(&[]).unwrap(), Value::Null);
+    }
+
+    #[test]
+    fn a_json_object_is_taken_as_it_is() {
+        let text = r#" {"id": "disk1", "n": [1, {"a": null}]}"#;
+        assert_eq!(
+            parsed(&[text]).unwrap(),
+            json!({"id": "disk1", "n": [1, {"a": null}]})
+        );
+        assert_eq!(parsed(&["{}"]).unwrap(), json!({}));
+    }
+
+    #[test]
+    fn values_are_json_or_text() {
+        let cases = [
+            ("1", json!(1)),
+            ("-1", json!(-1)),
+            ("1.5", json!(1.5)),
+            ("1e3", json!(1000.0)),
+            ("true", json!(true)),
+            ("null", json!(null)),
+            (r#""1""#, json!("1")),
+            (r#"{"a":1}"#, json!({"a": 1})),
+            ("[1,2]", json!([1, 2])),
+            ("", json!("")),
+            ("disk1", json!("disk1")),
+            ("True", json!("True")),
+            ("007", json!("007")),
+            ("a=b", json!("a=b")),
+            ("[::1]:4444", json!("[::1]:4444")),
+            ("18446744073709551615", json!(u64::MAX)),
+            ("18446744073709551616", json!("18446744073709551616")),
+        ];
+        for (text, value) in cases {
+            assert_eq!(
+                parsed(&[&format!("key={text}")]).unwrap(),
+                json!({ "key": value }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn dotted_keys_nest() {
+        assert_eq!(
+            parsed(&["a.b=1", "a.c.d=x", "e=2"]).unwrap(),
+            json!({"a": {"b": 1, "c": {"d": "x"}}, "e": 2})
+        );
+    }
+
+    #[test]
+    fn a_dotted_key_goes_on_in_a_json_value() {
+        assert_eq!(
+            parsed(&[r#"a={"b":1}"#, "a.c=2"]).unwrap(),
+            json!({"a": {"b": 1, "c": 2}})
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for words in [
+            &["word"][..],
+            &["=1"],
+            &[".a=1"],
+            &["a.=1"],
+            &["a..b=1"],
+            &["a=1", "a=2"],
+            &["a=1", "a.b=2"],
+            &["a.b=1", "a=2"],
+            &[r#"{"a":1}"#, "b=2"],
+            &["b=2", r#"{"a":"x=y"}"#],
+            &["{"],
+            &["[1]"],
+        ] {
+            parsed(words).expect_err(&format!("{words:?}"));
+        }
+    }
+}

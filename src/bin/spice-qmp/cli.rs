@@ -1,0 +1,205 @@
+//! The command line.
+#![allow(clippy::doc_markdown, reason = "clap prints the comments as they are")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Controls and watches a QEMU virtual machine through its QMP monitor, over
+/// SPICE or a socket.
+#[derive(Debug, Parser)]
+#[command(name = "spice-qmp", version, after_help = EXAMPLES, after_long_help = DETAILS)]
+pub(crate) struct Cli {
+    /// Where the virtual machine is: spice://host:port, spice+unix:///path,
+    /// unix:/path or tcp:host:port
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        env = "SPICE_QMP_ADDRESS",
+        hide_env_values = true
+    )]
+    pub(crate) connect: Option<String>,
+
+    /// Results and errors as JSON, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// How long to wait for the connection, and for each answer
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = seconds
+    )]
+    pub(crate) timeout: Duration,
+
+    /// Log in to the SPICE server with the first line of this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show whether the machine runs, and QEMU's version
+    Status,
+    /// Stop the virtual CPUs
+    Pause,
+    /// Let the virtual CPUs run
+    Resume,
+    /// Reset the machine, as the reset button does
+    Reset,
+    /// Ask the guest to shut down, as the power button does; it may ignore that
+    Powerdown,
+    /// End QEMU at once, as pulling the plug does
+    Quit,
+    /// Wake a suspended guest
+    Wakeup,
+    /// Send the guest a non-maskable interrupt
+    Nmi,
+    /// Give any QMP command, and print what it returns
+    Exec(Exec),
+    /// Print QEMU's events as they come, one line of JSON each
+    Events(Events),
+    /// Print the machine's state, and again whenever it changes
+    ///
+    /// Ends with success when QEMU ends, and with 3 when the connection is lost.
+    Watch,
+    /// List the SPICE server's ports, and which of them speak QMP
+    Ports,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXEC_DETAILS)]
+pub(crate) struct Exec {
+    /// The command, such as query-block
+    pub(crate) name: String,
+    /// Its arguments: key=value ..., one JSON object, or - to read that from
+    /// standard input
+    #[arg(value_name = "KEY=VALUE|JSON|-")]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EVENTS_DETAILS)]
+pub(crate) struct Events {
+    /// The events to print, such as STOP; all if none is named
+    pub(crate) names: Vec<String>,
+    /// End after this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+/// Tells of a command line that was wrong, or of the help that was asked for.
+pub(crate) fn report(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // It fails where nobody reads it.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = text.lines().next().unwrap_or_default();
+        return Failure::usage(message)
+            .hint("spice-qmp --help tells how to use it")
+            .report(true);
+    }
+    if error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        anstream::eprint!("spice-qmp: ");
+    }
+    anstream::eprint!("{}", error.render().ansi());
+    ExitCode::from(2)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (SHORTEST..=LONGEST).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("not between {SHORTEST} and {LONGEST}"))
+    }
+}
+
+/// GLib's timers count whole milliseconds, in 32 bits.
+const SHORTEST: f64 = 0.001;
+const LONGEST: f64 = 1_000_000.0;
+
+const EXAMPLES: &str = "\
+Examples:
+  spice-qmp --connect spice://localhost:5900 status
+  spice-qmp --connect unix:/run/vm/qmp.sock exec device_del id=disk1
+
+--help tells about addresses, passwords, JSON and exit codes.";
+
+const DETAILS: &str = "\
+Examples:
+  spice-qmp --connect spice://localhost:5900 status
+  export SPICE_QMP_ADDRESS=spice+unix:///run/vm/spice.sock
+  spice-qmp pause
+  spice-qmp exec device_del id=disk1
+  spice-qmp exec query-block | jq '.[].device'
+  spice-qmp events --count 1 SHUTDOWN
+
+Addresses:
+  spice://host:port   a SPICE server; it must offer a QMP port:
+                        -chardev spiceport,id=qmp,name=org.qemu.monitor.qmp.0
+                        -mon chardev=qmp,mode=control
+  spice+unix:///path  the same on a Unix socket
+  unix:/path          a QMP socket: -qmp unix:/path,server=on,wait=off
+  tcp:host:port       a QMP socket: -qmp tcp:host:port,server=on,wait=off
+
+  SPICE serves one client at a time: to connect ends the session of a viewer
+  that is connected. A QMP socket leaves viewers alone.
+
+Passwords of SPICE servers:
+  come from --password-file, or else from SPICE_QMP_PASSWORD in the environment.
+  Where the server refuses the login and a person sits at the terminal, they are
+  asked. There is no option for the password itself: others could see it.
+
+JSON:
+  With --json each result is one line of JSON on standard output: one object for
+  status, QEMU's return value for commands, one object per line for events and
+  watch. An error is one line on standard error:
+    {\"error\": {\"kind\": ..., \"class\": ..., \"message\": ..., \"hint\": ...}}
+  kind is qmp, output, usage, connection or timeout. class is QEMU's error class
+  and comes with qmp only; hint comes where there is one.
+
+Exit codes:
+  0  success
+  1  QEMU refused the command, or the output cannot be written
+  2  the command line is wrong
+  3  no connection: unreachable, login refused, no QMP port, not QMP, or closed
+  4  no answer within --timeout";
+
+const EXEC_DETAILS: &str = "\
+Values are JSON where they read as JSON, and text otherwise: count=3 is a number,
+on=true a boolean, id=disk1 a text, and id='\"3\"' the text 3. Keys with dots make
+nested objects. Give secrets on standard input: others can see the command line.
+
+The return value is printed as JSON: over several lines on a terminal, in one line
+in a pipe or with --json.
+
+Examples:
+  spice-qmp exec query-block
+  spice-qmp exec blockdev-add driver=file node-name=d1 filename=/d1.raw cache.direct=true
+  spice-qmp exec device_del '{\"id\": \"disk1\"}'
+  spice-qmp exec set_password - < arguments.json";
+
+const EVENTS_DETAILS: &str = "\
+Each line is an object with the members event, data and timestamp, as in QMP. It
+ends when QEMU does, with success; and with 3 when the connection is lost, or ends
+before --count events came.
+
+Examples:
+  spice-qmp events
+  spice-qmp events --count 1 SHUTDOWN GUEST_PANICKED";

@@ -1,0 +1,594 @@
+//! The tool against real QEMUs: what it prints, and how it ends.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::qemu::{Config, Mode, Program, Qemu};
+use serde_json::{Value, json};
+
+/// How long the tool may take for anything.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A running tool, which is killed where it takes too long.
+struct Tool {
+    child: Child,
+    lines: Receiver<String>,
+    stderr: Option<thread::JoinHandle<String>>,
+    started: Instant,
+}
+
+/// How the tool ended.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+    took: Duration,
+}
+
+impl Tool {
+    fn start(address: &str, args: &[&str]) -> Self {
+        Self::start_with(address, args, &[])
+    }
+
+    fn start_with(address: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut child = command(address, args)
+            .envs(env.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the tool runs");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        Self {
+            child,
+            lines,
+            stderr: Some(stderr),
+            started: Instant::now(),
+        }
+    }
+
+    /// The next line of its output.
+    fn line(&self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("a line in time")
+    }
+
+    /// The next line that comes within the time.
+    fn line_within(&self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok()
+    }
+
+    fn end(mut self) -> Ended {
+        let code = wait(&mut self.child);
+        let took = self.started.elapsed();
+        let stdout = self.lines.iter().map(|line| line + "\n").collect();
+        let stderr = self.stderr.take().expect("taken once here");
+        let stderr = stderr.join().expect("the reader of stderr");
+        Ended {
+            code,
+            stdout,
+            stderr,
+            took,
+        }
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(address: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spice-qmp"));
+    command
+        .args(args)
+        .env_remove("SPICE_QMP_PASSWORD")
+        .env_remove("G_MESSAGES_DEBUG")
+        .env("SPICE_QMP_ADDRESS", address)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The exit code; the tool is killed after the limit.
+fn wait(child: &mut Child) -> Option<i32> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(status) = child.try_wait().expect("an own child") {
+            return status.code();
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the tool did not end within {LIMIT:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs the tool to its end.
+fn run(address: &str, args: &[&str]) -> Ended {
+    Tool::start(address, args).end()
+}
+
+impl Ended {
+    /// Its output, where it succeeded and complained of nothing.
+    #[track_caller]
+    fn ok(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+        self.stdout
+    }
+
+    #[track_caller]
+    fn ok_json(self) -> Value {
+        let stdout = self.ok();
+        assert_eq!(stdout.lines().count(), 1, "{stdout}");
+        serde_json::from_str(&stdout).expect(&stdout)
+    }
+
+    /// Its complaint, where it printed nothing else and ended with `code`.
+    #[track_caller]
+    fn failed(self, code: i32) -> String {
+        assert_eq!(
+            (self.code, self.stdout.as_str()),
+            (Some(code), ""),
+            "{self:?}"
+        );
+        assert!(
+            self.stderr.starts_with("spice-qmp: error: "),
+            "{}",
+            self.stderr
+        );
+        self.stderr
+    }
+
+    /// The error as `--json` tells it.
+    #[track_caller]
+    fn failed_json(self, code: i32) -> Value {
+        assert_eq!(
+            (self.code, self.stdout.as_str()),
+            (Some(code), ""),
+            "{self:?}"
+        );
+        let mut error: Value = serde_json::from_str(&self.stderr).expect(&self.stderr);
+        error["error"].take()
+    }
+}
+
+#[track_caller]
+fn assert_has(text: &str, part: &str) {
+    assert!(text.contains(part), "no {part:?} in: {text}");
+}
+
+fn unix(qemu: &Qemu) -> String {
+    format!("unix:{}", qemu.qmp_socket().display())
+}
+
+fn run_state(qemu: &Qemu) -> Value {
+    let status = qemu.monitor().execute("query-status", None);
+    status.expect("query-status")["status"].take()
+}
+
+/// Runs a test with each QEMU, over SPICE and over a socket.
+fn on_each(test: impl Fn(&Qemu, &str)) {
+    for program in Program::all() {
+        let qemu = Config::new().start(&program);
+        test(&qemu, &qemu.spice_uri());
+        let qemu = Config::new().start(&program);
+        test(&qemu, &unix(&qemu));
+    }
+}
+
+#[test]
+fn status_as_text_and_json() {
+    for program in Program::all() {
+        let qemu = Config::new().start(&program);
+        for address in [qemu.spice_uri(), unix(&qemu)] {
+            let text = run(&address, &["status"]).ok();
+            assert_has(&text, "state    prelaunch\nrunning  no\n");
+            assert_has(&text, &format!("QEMU     {}", program.version()));
+            assert!(!text.contains('\x1b'), "colours in a pipe: {text:?}");
+
+            let status = run(&address, &["--json", "status"]).ok_json();
+            assert_eq!(status["status"], "prelaunch");
+            assert_eq!(status["running"], false);
+            assert_eq!(status["qemu"], program.version());
+            assert!(status.get("package").is_some());
+            let says = program.major() < 9;
+            assert_eq!(status.get("singlestep").is_some(), says, "{status}");
+        }
+    }
+}
+
+#[test]
+fn the_power_menu() {
+    on_each(|qemu, address| {
+        assert_eq!(run(address, &["resume"]).ok(), "Resumed.\n");
+        assert_eq!(run_state(qemu), "running");
+        assert_eq!(run(address, &["pause"]).ok(), "Paused.\n");
+        assert_eq!(run_state(qemu), "paused");
+        assert_eq!(run(address, &["resume", "--json"]).ok_json(), json!({}));
+        assert_eq!(run(address, &["reset"]).ok(), "Reset.\n");
+        assert_has(&run(address, &["powerdown"]).ok(), "asked to power down");
+        assert_eq!(run(address, &["nmi"]).ok(), "Interrupt sent.\n");
+        let awake = run(address, &["wakeup"]).failed(1);
+        assert_has(&awake, "system_wakeup: Unable to wake up");
+        assert_eq!(run_state(qemu), "running");
+    });
+}
+
+#[test]
+fn quit_ends_qemu() {
+    for program in Program::all() {
+        for spice in [true, false] {
+            let mut qemu = Config::new().start(&program);
+            let address = if spice { qemu.spice_uri() } else { unix(&qemu) };
+            assert_eq!(run(&address, &["quit"]).ok(), "QEMU ends.\n");
+            let exit = qemu.wait_exit(LIMIT).expect("QEMU ended");
+            assert!(exit.success(), "{exit}: {}", qemu.stderr());
+        }
+    }
+}
+
+/// QEMU crashes where a SPICE client goes at the wrong moment.
+#[test]
+fn qemu_outlives_many_short_sessions() {
+    for program in Program::all() {
+        let qemu = Config::new().start(&program);
+        for _ in 0..15 {
+            run(&qemu.spice_uri(), &["resume"]).ok();
+            run(&qemu.spice_uri(), &["pause"]).ok();
+        }
+        assert_eq!(run_state(&qemu), "paused");
+    }
+}
+
+#[test]
+fn exec_takes_pairs_and_json() {
+    on_each(|_, address| {
+        let version = run(address, &["exec", "query-version"]).ok_json();
+        assert!(version["qemu"]["major"].is_u64(), "{version}");
+
+        let add = [
+            "exec",
+            "object-add",
+            "qom-type=memory-backend-ram",
+            "id=\"ram\"",
+            "size=1048576",
+        ];
+        assert_eq!(run(address, &add).ok_json(), json!({}));
+        let get = r#"{"path": "/objects/ram", "property": "size"}"#;
+        let size = run(address, &["exec", "qom-get", get]).ok_json();
+        assert_eq!(size, 1_048_576);
+
+        let nested = [
+            "exec",
+            "blockdev-add",
+            "driver=null-co",
+            "node-name=disk",
+            "cache.direct=true",
+        ];
+        run(address, &nested).ok();
+        let nodes = run(address, &["exec", "query-named-block-nodes"]).ok_json();
+        assert_eq!(nodes[0]["cache"]["direct"], true, "{nodes}");
+    });
+}
+
+#[test]
+fn exec_tells_what_qemu_refuses() {
+    on_each(|_, address| {
+        let text = run(address, &["exec", "device_del", "id=gone"]).failed(1);
+        assert_eq!(
+            text,
+            "spice-qmp: error: device_del: Device 'gone' not found\n"
+        );
+        let error = run(address, &["exec", "--json", "device_del", "id=gone"]).failed_json(1);
+        assert_eq!(
+            error,
+            json!({
+                "kind": "qmp",
+                "class": "DeviceNotFound",
+                "message": "device_del: Device 'gone' not found",
+            })
+        );
+        let text = run(address, &["exec", "no-such-command"]).failed(1);
+        assert_has(&text, "The command no-such-command has not been found");
+        assert_has(&text, "query-commands");
+        let text = run(address, &["exec", "device_del", "id=1"]).failed(1);
+        assert_has(&text, "hint: a text that reads as JSON needs quotes");
+        let text = run(address, &["exec", "no command"]).failed(2);
+        assert_has(&text, "is not a command's name");
+    });
+}
+
+#[test]
+fn a_server_without_a_qmp_port() {
+    for program in Program::all() {
+        let qemu = Config::new().no_ports().start(&program);
+        let text = run(&qemu.spice_uri(), &["status"]).failed(3);
+        assert_has(&text, "offers no QMP port");
+        assert_has(&text, "-chardev spiceport,");
+        let error = run(&qemu.spice_uri(), &["status", "--json"]).failed_json(3);
+        assert_eq!(error["kind"], "connection");
+
+        let monitor = "org.qemu.monitor.hmp.0";
+        let qemu = Config::new().port(monitor, Mode::Readline).start(&program);
+        let text = run(&qemu.spice_uri(), &["status"]).failed(3);
+        assert_has(&text, "only a human monitor (org.qemu.monitor.hmp.0)");
+    }
+}
+
+#[test]
+fn passwords() {
+    for program in Program::all() {
+        let qemu = Config::new().spice_tcp_password("geheim").start(&program);
+        let address = qemu.spice_uri();
+        let file = |name: &str, text: &str| {
+            let path = qemu.dir().join(name);
+            fs::write(&path, text).expect("a file");
+            path.display().to_string()
+        };
+        let (right, wrong) = (
+            file("right", "geheim\r\nmore\n"),
+            file("wrong", "falsches\n"),
+        );
+        let env = |secret| {
+            Tool::start_with(&address, &["status"], &[("SPICE_QMP_PASSWORD", secret)]).end()
+        };
+
+        let none = run(&address, &["status"]).failed(3);
+        assert_has(&none, "refused the login");
+        assert_has(&none, "--password-file FILE or in SPICE_QMP_PASSWORD");
+
+        run(&address, &["status", "--password-file", &right]).ok();
+        env("geheim").ok();
+        let ports = run(&address, &["--password-file", &right, "ports"]).ok();
+        assert_eq!(ports, "org.qemu.monitor.qmp.0  QMP\n");
+
+        let by_file = run(&address, &["status", "--password-file", &wrong]).failed(3);
+        assert_has(&by_file, &format!("from --password-file {wrong} is not"));
+        let by_env = env("falsches").failed(3);
+        assert_has(&by_env, "from SPICE_QMP_PASSWORD is not");
+        assert!(!format!("{none}{by_file}{by_env}").contains("falsches"));
+
+        let gone = run(&address, &["status", "--password-file", "/no/such"]).failed(2);
+        assert_has(&gone, "/no/such");
+    }
+}
+
+#[test]
+fn unreachable_servers() {
+    for (address, hint) in [
+        ("unix:/no/such", "is QEMU running with -qmp unix:/no/such,"),
+        (
+            "tcp:127.0.0.1:1",
+            "is QEMU running with -qmp tcp:127.0.0.1:1,",
+        ),
+        ("spice://127.0.0.1:1", "is QEMU running with -spice"),
+        (
+            "spice+unix:///no/such",
+            "is QEMU running with -spice unix=on,addr=/no/such",
+        ),
+    ] {
+        let text = run(address, &["status"]).failed(3);
+        assert_has(&text, "cannot connect");
+        assert_has(&text, hint);
+        assert!(!text.contains("GSpice"), "{text}");
+    }
+}
+
+#[test]
+fn addresses_of_the_wrong_kind() {
+    let qemu = Config::new().start(&Program::system());
+    let path = qemu.qmp_socket().display().to_string();
+    let text = run(&format!("spice+unix://{path}"), &["status"]).failed(3);
+    assert_has(&text, &format!("use unix:{path}"));
+
+    let uri = qemu.spice_uri();
+    let path = uri.strip_prefix("spice+unix://").expect("a Unix socket");
+    let text = run(&format!("unix:{path}"), &["--timeout", "0.5", "status"]).failed(4);
+    assert_has(&text, &format!("use {uri}"));
+}
+
+#[test]
+fn a_stopped_qemu_does_not_hold_the_tool_up() {
+    for program in Program::all() {
+        let qemu = Config::new().start(&program);
+        qemu.stop();
+        for address in [qemu.spice_uri(), unix(&qemu)] {
+            let ended = run(&address, &["--timeout", "0.7", "status"]);
+            let took = ended.took;
+            assert_has(&ended.failed(4), "no answer within 700 ms");
+            assert!(took < Duration::from_secs(3), "{took:?}");
+        }
+        let error = run(&unix(&qemu), &["--timeout", "0.3", "--json", "status"]).failed_json(4);
+        assert_eq!(error["kind"], "timeout");
+    }
+}
+
+#[test]
+fn wrong_command_lines() {
+    let wrong = |address: &str, args: &[&str], part: &str| {
+        assert_has(&run(address, args).failed(2), part);
+    };
+    wrong("", &["status"], "give --connect ADDRESS");
+    wrong("", &["status"], "SPICE_QMP_ADDRESS");
+    wrong("/run/qmp.sock", &["status"], "use unix:/run/qmp.sock");
+    wrong("localhost:99", &["status"], "spice://localhost:99");
+    wrong("unix:", &["status"], "unix:/path");
+    wrong("unix:/no/such", &["no-such-command"], "no-such-command");
+    wrong("unix:/no/such", &["status", "--timeout", "0"], "--timeout");
+    wrong("unix:/no/such", &["exec", "stop", "word"], "key=value");
+    wrong("unix:/no/such", &["exec", "stop", "{"], "JSON object");
+    wrong("unix:/no/such", &["events", "--count", "0"], "--count");
+    wrong("unix:/no/such", &["ports"], "only SPICE servers have ports");
+    wrong(
+        "unix:/no/such",
+        &["--password-file", "x", "status"],
+        "--password-file is for SPICE",
+    );
+    let secret = "spice://localhost:5900?password=geheim";
+    let text = run(secret, &["status"]).failed(2);
+    assert!(!text.contains("geheim"), "{text}");
+    let error = run("", &["status", "--json", "--no-such"]).failed_json(2);
+    assert_eq!(error["kind"], "usage");
+    assert_has(error["message"].as_str().expect("a text"), "--no-such");
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let help = run("", &["--help"]).ok();
+    for part in [
+        "Exit codes:",
+        "SPICE_QMP_PASSWORD",
+        "spice+unix:///",
+        "timeout",
+    ] {
+        assert_has(&help, part);
+    }
+    assert_has(&run("", &["--version"]).ok(), env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn events_come_as_lines_until_there_were_enough() {
+    on_each(|qemu, address| {
+        let tool = Tool::start(address, &["events", "--count", "2", "stop"]);
+        let mut monitor = qemu.monitor();
+        let mut pause = || {
+            // Until the tool listens.
+            let deadline = Instant::now() + LIMIT;
+            loop {
+                monitor.execute("cont", None).expect("cont");
+                monitor.execute("stop", None).expect("stop");
+                if let Some(line) = tool.line_within(Duration::from_millis(300)) {
+                    return line;
+                }
+                assert!(Instant::now() < deadline, "no event came");
+            }
+        };
+        let line = pause();
+        let event: Value = serde_json::from_str(&line).expect(&line);
+        assert_eq!(event["event"], "STOP");
+        assert!(event["timestamp"]["seconds"].is_u64(), "{line}");
+        pause();
+        tool.end().ok();
+        let status = monitor.execute("query-status", None).expect("an answer");
+        assert_eq!(status["status"], "paused");
+    });
+}
+
+#[test]
+fn events_end_with_qemu() {
+    on_each(|qemu, address| {
+        let tool = Tool::start(address, &["events", "--count", "3", "SHUTDOWN"]);
+        let all = (!address.starts_with("unix:")).then(|| Tool::start(&unix(qemu), &["events"]));
+        // Both are there when they have seen an event; SHUTDOWN comes but once.
+        thread::sleep(Duration::from_millis(700));
+        let _ = qemu.monitor().execute("quit", None);
+        let shutdown = tool.line();
+        assert_has(&shutdown, r#""event":"SHUTDOWN""#);
+        assert_has(&tool.end().failed(3), "after 1 of 3 events");
+        if let Some(all) = all {
+            assert_has(&all.end().ok(), r#""event":"SHUTDOWN""#);
+        }
+    });
+}
+
+#[test]
+fn watch_tells_each_state_until_qemu_ends() {
+    on_each(|qemu, address| {
+        let tool = Tool::start(address, &["watch", "--json"]);
+        let state = || {
+            let line = tool.line();
+            let status: Value = serde_json::from_str(&line).expect(&line);
+            assert!(status["time"].is_string(), "{line}");
+            (status["status"].clone(), status["running"].clone())
+        };
+        assert_eq!(state(), (json!("prelaunch"), json!(false)));
+        let mut monitor = qemu.monitor();
+        monitor.execute("cont", None).expect("cont");
+        assert_eq!(state(), (json!("running"), json!(true)));
+        monitor.execute("stop", None).expect("stop");
+        assert_eq!(state(), (json!("paused"), json!(false)));
+        monitor.execute("quit", None).expect("quit");
+        let ended = tool.end();
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    });
+}
+
+#[test]
+fn watch_tells_a_lost_connection() {
+    for program in Program::all() {
+        for spice in [true, false] {
+            let mut qemu = Config::new().start(&program);
+            let address = if spice { qemu.spice_uri() } else { unix(&qemu) };
+            let tool = Tool::start(&address, &["watch"]);
+            assert_has(&tool.line(), "  prelaunch");
+            qemu.kill();
+            assert_has(&tool.end().failed(3), "the machine was not shut down");
+        }
+    }
+}
+
+#[test]
+fn ports_and_what_they_speak() {
+    for program in Program::all() {
+        let qemu = Config::new()
+            .port("org.qemu.monitor.qmp.0", Mode::Control)
+            .port("org.qemu.monitor.hmp.0", Mode::Readline)
+            .port("com.example", Mode::Readline)
+            .start(&program);
+        assert_eq!(
+            run(&qemu.spice_uri(), &["ports"]).ok(),
+            "com.example             -\n\
+             org.qemu.monitor.hmp.0  human monitor\n\
+             org.qemu.monitor.qmp.0  QMP\n"
+        );
+        assert_eq!(
+            run(&qemu.spice_uri(), &["ports", "--json"]).ok_json(),
+            json!([
+                {"name": "com.example", "qmp": false},
+                {"name": "org.qemu.monitor.hmp.0", "qmp": false},
+                {"name": "org.qemu.monitor.qmp.0", "qmp": true},
+            ])
+        );
+    }
+}
+
+#[test]
+fn a_closed_output_ends_it_quietly() {
+    on_each(|_, address| {
+        for args in [&["status"][..], &["exec", "query-qmp-schema"], &["watch"]] {
+            let mut child = command(address, args)
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("the tool runs");
+            drop(child.stdout.take());
+            let mut stderr = child.stderr.take().expect("a pipe");
+            assert_eq!(wait(&mut child), Some(0));
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).expect("text");
+            assert_eq!(text, "");
+        }
+    });
+}

@@ -1,0 +1,190 @@
+//! Main loops for tests: every wait on one has an end.
+//!
+//! The library uses the main context of the thread that made the port;
+//! spice-gtk always uses GLib's default one, which one test at a time may have.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use glib::ControlFlow;
+
+/// What is not there by then will not come.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a condition is looked at when nothing happens on the main loop.
+const TICK: Duration = Duration::from_millis(5);
+/// More turns than this without a pause are a busy loop.
+const BUSY: usize = 1_000_000;
+
+/// The main loop of a test.
+pub struct MainLoop {
+    context: glib::MainContext,
+    turns: Cell<usize>,
+}
+
+/// A future that runs on a [`MainLoop`].
+pub struct Task<T>(Rc<RefCell<Option<T>>>);
+
+/// Runs a test on a main context of its own.
+pub fn with_own(test: impl FnOnce(&MainLoop)) {
+    run(&glib::MainContext::new(), test);
+}
+
+/// Runs a test on GLib's default main context, which SPICE needs.
+///
+/// All such tests of a program run on one thread, one after the other: what a
+/// failed test leaves on the main loop belongs to the thread that made it.
+pub fn with_default(test: impl FnOnce(&MainLoop) + Send + 'static) {
+    type Job = Box<dyn FnOnce() + Send>;
+    static WORKER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
+        let (jobs, queue) = channel::<Job>();
+        let worker = thread::Builder::new().name(WORKER_NAME.into());
+        worker
+            .spawn(move || queue.into_iter().for_each(|job| job()))
+            .expect("a thread");
+        keep_panic_messages();
+        Mutex::new(jobs)
+    });
+    let (done, result) = channel();
+    let job = move || {
+        let test = AssertUnwindSafe(|| run(&glib::MainContext::default(), test));
+        let failure = catch_unwind(test).err().map(|_| MESSAGE.take());
+        done.send(failure).expect("the test waits");
+    };
+    let worker = WORKER.lock().unwrap_or_else(PoisonError::into_inner);
+    worker.send(Box::new(job)).expect("the worker runs");
+    drop(worker);
+    if let Some(message) = result.recv().expect("the worker runs") {
+        panic!("{message}");
+    }
+}
+
+const WORKER_NAME: &str = "default main context";
+
+thread_local! {
+    /// What the panic of this thread said, and where.
+    static MESSAGE: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// A test's failure belongs to the output of that test, not to the worker's.
+fn keep_panic_messages() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if thread::current().name() == Some(WORKER_NAME) {
+            MESSAGE.set(info.to_string());
+        } else {
+            usual(info);
+        }
+    }));
+}
+
+fn run(context: &glib::MainContext, test: impl FnOnce(&MainLoop)) {
+    let main = MainLoop {
+        context: context.clone(),
+        turns: Cell::new(0),
+    };
+    context
+        .with_thread_default(|| {
+            test(&main);
+            main.drain();
+        })
+        .expect("no other thread runs this main context");
+}
+
+impl MainLoop {
+    /// The context itself.
+    pub fn context(&self) -> &glib::MainContext {
+        &self.context
+    }
+
+    /// How often the loop has turned.
+    pub fn turns(&self) -> usize {
+        self.turns.get()
+    }
+
+    /// One turn that does not wait. False if there was nothing to do.
+    pub fn turn(&self) -> bool {
+        self.turns.set(self.turns.get() + 1);
+        self.context.iteration(false)
+    }
+
+    /// Turns until there is nothing to do.
+    #[track_caller]
+    pub fn drain(&self) {
+        let mut left = BUSY;
+        while self.turn() {
+            left -= 1;
+            assert!(left > 0, "the main loop never comes to rest");
+        }
+    }
+
+    /// Turns until `done` says so.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let deadline = glib::monotonic_time() + i64::try_from(PATIENCE.as_micros()).unwrap();
+        // The condition may be of the world outside.
+        let tick = glib::timeout_source_new(TICK, None, glib::Priority::DEFAULT, || {
+            ControlFlow::Continue
+        });
+        tick.attach(Some(&self.context));
+        while !done() {
+            assert!(
+                glib::monotonic_time() < deadline,
+                "waited {PATIENCE:?} in vain: {what}"
+            );
+            self.turns.set(self.turns.get() + 1);
+            self.context.iteration(true);
+        }
+        tick.destroy();
+    }
+
+    /// Turns for a while, whatever happens.
+    pub fn run_for(&self, time: Duration) {
+        self.context.block_on(glib::timeout_future(time));
+    }
+
+    /// Runs a future to its end.
+    #[track_caller]
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        let caller = Location::caller();
+        self.context
+            .block_on(glib::future_with_timeout(PATIENCE, future))
+            .unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: the future of {caller}"))
+    }
+
+    /// Lets a future run while the loop turns.
+    pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Task<T> {
+        let result = Rc::new(RefCell::new(None));
+        let slot = result.clone();
+        self.context.spawn_local(async move {
+            let output = future.await;
+            slot.replace(Some(output));
+        });
+        Task(result)
+    }
+
+    /// Runs a spawned future to its end.
+    #[track_caller]
+    pub fn join<T>(&self, what: &str, task: &Task<T>) -> T {
+        self.until(what, || task.is_done());
+        task.take()
+    }
+}
+
+impl<T> Task<T> {
+    /// Whether the future has ended.
+    pub fn is_done(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// What the future, which has ended, gave.
+    #[track_caller]
+    pub fn take(&self) -> T {
+        self.0.take().expect("the future has not ended")
+    }
+}

@@ -1,0 +1,283 @@
+//! The other ends of the transports: each does exactly what a test says.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use gio::prelude::*;
+use serde_json::json;
+use spice_qmp::transport::{PairPeer, SpiceTransport, StreamTransport, Transport, pair};
+
+use super::main_loop::MainLoop;
+use super::qemu::{Config, Monitor, Program, Qemu};
+use super::spice::Client;
+
+/// The far end of a transport.
+pub trait Peer {
+    /// Opens the connection.
+    fn open(&self);
+    /// Sends bytes.
+    fn send(&self, bytes: &[u8]);
+    /// The bytes that came since the last call.
+    fn received(&self) -> Vec<u8>;
+    /// Closes the connection.
+    fn close(&self);
+    /// Whether the near end can be opened again.
+    fn reopens(&self) -> bool;
+    /// Whether what is sent before the near end listens waits for it.
+    fn keeps_early_bytes(&self) -> bool;
+    /// Whether reports go on while one is being handled; nothing where that is up
+    /// to whoever sends.
+    fn nests(&self) -> Option<bool>;
+    /// Lets everything go.
+    fn finish(self: Box<Self>, main: &MainLoop);
+}
+
+/// Each transport, not started, with its peer.
+pub fn each(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer)) {
+    let (transport, peer) = pair();
+    run("pair", main, &test, Box::new(transport), Box::new(peer));
+
+    let (transport, peer) = stream();
+    run("stream", main, &test, transport, Box::new(peer));
+
+    for program in Program::all() {
+        let peer = SerialPort::start(main, &program);
+        let transport = Box::new(SpiceTransport::new(&peer.channel()));
+        let name = format!("SPICE {}", program.version());
+        run(&name, main, &test, transport, Box::new(peer));
+    }
+}
+
+fn run(
+    name: &str,
+    main: &MainLoop,
+    test: &impl Fn(&str, Box<dyn Transport>, &dyn Peer),
+    transport: Box<dyn Transport>,
+    peer: Box<dyn Peer>,
+) {
+    test(name, transport, &*peer);
+    main.drain();
+    peer.finish(main);
+}
+
+impl Peer for PairPeer {
+    fn open(&self) {
+        self.open();
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        self.send(bytes);
+    }
+
+    fn received(&self) -> Vec<u8> {
+        self.received()
+    }
+
+    fn close(&self) {
+        self.close("the peer closed");
+    }
+
+    fn reopens(&self) -> bool {
+        true
+    }
+
+    fn keeps_early_bytes(&self) -> bool {
+        false
+    }
+
+    fn nests(&self) -> Option<bool> {
+        None
+    }
+
+    fn finish(self: Box<Self>, _main: &MainLoop) {}
+}
+
+/// One end of a pair of sockets, whose other end is a `GSocketConnection`.
+struct StreamPeer(RefCell<Option<UnixStream>>);
+
+fn stream() -> (Box<dyn Transport>, StreamPeer) {
+    let (near, far) = UnixStream::pair().expect("a pair of sockets");
+    far.set_nonblocking(true).expect("a socket");
+    let socket = gio::Socket::from_fd(OwnedFd::from(near)).expect("a socket");
+    let connection = socket.connection_factory_create_connection();
+    let transport = StreamTransport::new(&connection);
+    (Box::new(transport), StreamPeer(RefCell::new(Some(far))))
+}
+
+impl Peer for StreamPeer {
+    /// It is open from the start.
+    fn open(&self) {}
+
+    fn send(&self, bytes: &[u8]) {
+        if let Some(stream) = &mut *self.0.borrow_mut() {
+            // The near end may be gone: that is for the test to see.
+            let _ = stream.write_all(bytes);
+        }
+    }
+
+    fn received(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Some(stream) = &mut *self.0.borrow_mut()
+            && let Err(error) = stream.read_to_end(&mut bytes)
+        {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        }
+        bytes
+    }
+
+    fn close(&self) {
+        self.0.take();
+    }
+
+    fn reopens(&self) -> bool {
+        false
+    }
+
+    fn keeps_early_bytes(&self) -> bool {
+        true
+    }
+
+    fn nests(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    fn finish(self: Box<Self>, _main: &MainLoop) {}
+}
+
+/// A serial port of a real QEMU behind a SPICE port. QEMU's `qtest` writes its
+/// registers and reads them, as a guest would; the card is plugged in to open
+/// the port, and pulled to close it.
+pub struct SerialPort {
+    client: Client,
+    qemu: Qemu,
+    monitor: RefCell<Monitor>,
+    qtest: RefCell<BufReader<UnixStream>>,
+}
+
+/// Where the card's registers are put.
+const REGISTERS: u16 = 0xc000;
+const LINE_STATUS: u16 = REGISTERS + 5;
+const SLOT: u32 = 5;
+/// PCI configuration, and the hotplug registers of QEMU's machine `pc`.
+const CONFIG_ADDRESS: u16 = 0xcf8;
+const CONFIG_DATA: u16 = 0xcfc;
+const EJECT_BUS: u16 = 0xae10;
+const EJECT_SLOT: u16 = 0xae08;
+
+impl SerialPort {
+    /// Starts QEMU without the card, and connects a SPICE client to the port.
+    pub fn start(main: &MainLoop, program: &Program) -> Self {
+        let folder = tempfile::tempdir_in("/tmp").expect("a folder in /tmp");
+        let socket = folder.path().join("qtest.sock");
+        let qemu = Config::new()
+            .no_ports()
+            .arg("-chardev")
+            .arg("spiceport,id=serial,name=org.test.port")
+            .arg("-qtest")
+            .arg(format!("unix:{},server=on,wait=off", socket.display()))
+            .arg("-qtest-log")
+            .arg("none")
+            .start(program);
+        let qtest = UnixStream::connect(socket).expect("QEMU listens");
+        let client = Client::new(&qemu);
+        client.connect(main);
+        Self {
+            client,
+            monitor: RefCell::new(qemu.monitor()),
+            qemu,
+            qtest: RefCell::new(BufReader::new(qtest)),
+        }
+    }
+
+    /// The channel of the port.
+    pub fn channel(&self) -> spice_qmp::PortChannel {
+        self.client.ports().remove(0)
+    }
+
+    fn execute(&self, command: &str, arguments: serde_json::Value) {
+        self.monitor
+            .borrow_mut()
+            .execute(command, Some(arguments))
+            .unwrap_or_else(|error| panic!("{command}: {error}\n{}", self.qemu.stderr()));
+    }
+
+    fn qtest(&self, command: &str) -> String {
+        let mut qtest = self.qtest.borrow_mut();
+        let line = format!("{command}\n");
+        let mut answer = String::new();
+        qtest
+            .get_mut()
+            .write_all(line.as_bytes())
+            .and_then(|()| qtest.read_line(&mut answer))
+            .expect("QEMU runs");
+        let value = answer.strip_prefix("OK");
+        let value = value.unwrap_or_else(|| panic!("{command}: {answer}"));
+        value.trim().to_owned()
+    }
+
+    fn read(&self, register: u16) -> u8 {
+        let value = self.qtest(&format!("inb {register:#x}"));
+        let hex = value.strip_prefix("0x").expect("a number");
+        u8::from_str_radix(hex.trim_start_matches("00"), 16).unwrap_or(0)
+    }
+
+    fn configure(&self, register: u32, value: u32) {
+        let address = 0x8000_0000 | SLOT << 11 | register;
+        self.qtest(&format!("outl {CONFIG_ADDRESS:#x} {address:#x}"));
+        self.qtest(&format!("outl {CONFIG_DATA:#x} {value:#x}"));
+    }
+}
+
+impl Peer for SerialPort {
+    fn open(&self) {
+        self.execute(
+            "device_add",
+            json!({
+                "driver": "pci-serial", "id": "card", "chardev": "serial",
+                "addr": format!("{SLOT:x}.0"),
+            }),
+        );
+        // The address of its registers, and leave to use them.
+        self.configure(0x10, REGISTERS.into());
+        self.configure(0x04, 1);
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        for byte in bytes {
+            self.qtest(&format!("outb {REGISTERS:#x} {byte:#x}"));
+        }
+    }
+
+    fn received(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.read(LINE_STATUS) & 1 == 1 {
+            bytes.push(self.read(REGISTERS));
+        }
+        bytes
+    }
+
+    fn close(&self) {
+        self.execute("device_del", json!({ "id": "card" }));
+        self.qtest(&format!("outl {EJECT_BUS:#x} 0"));
+        self.qtest(&format!("outl {EJECT_SLOT:#x} {:#x}", 1 << SLOT));
+    }
+
+    fn reopens(&self) -> bool {
+        true
+    }
+
+    fn keeps_early_bytes(&self) -> bool {
+        false
+    }
+
+    fn nests(&self) -> Option<bool> {
+        // spice-gtk waits for its handlers.
+        Some(false)
+    }
+
+    fn finish(self: Box<Self>, main: &MainLoop) {
+        self.client.finish(main);
+    }
+}

@@ -1,0 +1,267 @@
+//! Every call ends exactly once, also without a reply.
+
+mod common;
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use common::main_loop::with_own;
+use common::script::{self, Ends, call, call_with};
+use serde_json::{Value, json};
+use spice_qmp::{Call, CallOptions, Error, PeerError, VmAction};
+
+/// Polls a call once, which sends it.
+fn poll<R>(call: &mut Call<R>) -> Poll<Result<R, Error>> {
+    Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn timeout(millis: u64) -> CallOptions {
+    CallOptions {
+        timeout: Some(Duration::from_millis(millis)),
+        ..CallOptions::default()
+    }
+}
+
+#[test]
+fn a_call_cancelled_before_it_is_sent_is_not_sent() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        let id = call(&port, "a", &ends);
+        call(&port, "b", &ends);
+        assert!(port.cancel(id));
+        assert!(!port.cancel(id), "it has ended");
+        assert!(ends.borrow().is_empty(), "never inline");
+        main.drain();
+        assert_eq!(
+            *ends.borrow(),
+            [("a".into(), Err(Error::Cancelled("a".into())))]
+        );
+        server.answer("b", json!({}));
+        main.drain();
+        assert_eq!(ends.borrow().len(), 2);
+    });
+}
+
+#[test]
+fn the_answer_to_a_cancelled_call_is_dropped() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        let id = call(&port, "a", &ends);
+        call(&port, "b", &ends);
+        main.drain();
+        let requests = server.requests();
+        assert!(port.cancel(id));
+        main.drain();
+        assert_eq!(port.pending(), 1);
+        server.reply(&requests[0], json!("late"));
+        server.reply(&requests[1], json!("in time"));
+        main.drain();
+        assert_eq!(
+            *ends.borrow(),
+            [
+                ("a".into(), Err(Error::Cancelled("a".into()))),
+                ("b".into(), Ok(r#""in time""#.into()))
+            ]
+        );
+        assert!(port.last_error().is_none());
+    });
+}
+
+#[test]
+fn a_dropped_future_cancels_its_call_and_nothing_else() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        // Never polled: never sent.
+        drop(port.execute::<Value>("a", ()));
+        // Not sent yet.
+        let mut unsent = port.execute::<Value>("b", ());
+        assert!(poll(&mut unsent).is_pending());
+        let other = main.spawn(port.execute::<Value>("c", ()));
+        drop(unsent);
+        main.drain();
+        let request = server.request("c");
+        // Sent already.
+        let mut sent = port.execute::<Value>("d", ());
+        assert!(poll(&mut sent).is_pending());
+        main.drain();
+        let dropped = server.request("d");
+        drop(sent);
+        assert_eq!(port.pending(), 1);
+
+        server.reply(&request, json!(1));
+        server.reply(&dropped, json!(2));
+        assert_eq!(main.join("c", &other).unwrap(), 1);
+        assert_eq!(port.pending(), 0);
+        assert!(port.ready());
+
+        // One whose reply came, but was not fetched.
+        let mut answered = port.execute::<Value>("e", ());
+        assert!(poll(&mut answered).is_pending());
+        main.drain();
+        server.answer("e", json!(3));
+        main.drain();
+        drop(answered);
+        main.drain();
+        assert_eq!(port.pending(), 0);
+    });
+}
+
+#[test]
+fn the_command_timeout_ends_calls() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        port.set_command_timeout(30);
+        let ends = Ends::default();
+        call(&port, "slow", &ends);
+        // Its own deadline is another one.
+        call_with(&port, "patient", timeout(60_000), &ends);
+        main.until("the deadline", || !ends.borrow().is_empty());
+        let Err(Error::TimedOut { what, after, .. }) = ends.borrow()[0].1.clone() else {
+            panic!("{ends:?}");
+        };
+        assert_eq!((&*what, after), ("slow", Duration::from_millis(30)));
+
+        let requests = server.requests();
+        server.reply(&requests[0], json!("late"));
+        server.reply(&requests[1], json!("in time"));
+        main.drain();
+        assert_eq!(
+            ends.borrow()[1],
+            ("patient".into(), Ok(r#""in time""#.into()))
+        );
+        assert_eq!(ends.borrow().len(), 2);
+        assert!(port.ready());
+        assert_eq!(port.pending(), 0);
+    });
+}
+
+#[test]
+fn deadlines_end_calls_in_their_order() {
+    with_own(|main| {
+        let (port, _server) = script::ready(main);
+        let ends = Ends::default();
+        call_with(&port, "third", timeout(60), &ends);
+        call_with(&port, "first", timeout(1), &ends);
+        call_with(&port, "second", timeout(20), &ends);
+        call_with(&port, "never", timeout(u64::MAX), &ends);
+        let future = main.spawn(
+            port.execute::<Value>("future", ())
+                .timeout(Duration::from_millis(40)),
+        );
+        main.until("three deadlines", || ends.borrow().len() == 3);
+        let names: Vec<_> = ends.borrow().iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(names, ["first", "second", "third"]);
+        assert!(matches!(
+            main.join("the future", &future),
+            Err(Error::TimedOut { .. })
+        ));
+        assert_eq!(port.pending(), 1);
+    });
+}
+
+#[test]
+fn a_deadline_ends_a_call_that_cannot_be_sent() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        server.peer.block(true);
+        let ends = Ends::default();
+        call_with(&port, "stuck", timeout(10), &ends);
+        main.drain();
+        call_with(&port, "behind-it", timeout(10), &ends);
+        main.until("both deadlines", || ends.borrow().len() == 2);
+        server.peer.block(false);
+        main.drain();
+        assert_eq!(server.commands(), ["stuck"], "what is late is not sent");
+    });
+}
+
+#[test]
+fn a_close_ends_calls() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        call(&port, "sent", &ends);
+        main.drain();
+        call(&port, "unsent", &ends);
+        server.peer.close("it fell over");
+        assert!(ends.borrow().is_empty(), "never inline");
+        main.drain();
+        let closed = Error::Closed("it fell over".into());
+        assert_eq!(
+            *ends.borrow(),
+            [
+                ("sent".into(), Err(closed.clone())),
+                ("unsent".into(), Err(closed))
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_failed_write_ends_calls() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        server.peer.block(true);
+        call(&port, "quit", &ends);
+        main.drain();
+        server.peer.fail_write("broken pipe");
+        main.drain();
+        // It cannot have ended a QEMU that it did not reach.
+        let closed = Error::Closed("broken pipe".into());
+        assert_eq!(*ends.borrow(), [("quit".into(), Err(closed))]);
+        assert!(!port.ready());
+    });
+}
+
+#[test]
+fn a_quit_that_ends_in_a_close_has_succeeded() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        call(&port, "query-name", &ends);
+        let quit = main.spawn(port.vm_action(VmAction::Quit));
+        main.drain();
+        assert_eq!(server.commands(), ["query-name", "quit"]);
+        server.peer.close("the end");
+        assert_eq!(main.join("quit", &quit), Ok(()));
+        assert!(matches!(ends.borrow()[0].1, Err(Error::Closed(_))));
+
+        // One that was not sent has not.
+        let (port, server) = script::ready(main);
+        call(&port, "quit", &ends);
+        server.peer.close("the end");
+        main.drain();
+        assert!(matches!(ends.borrow()[1].1, Err(Error::Closed(_))));
+    });
+}
+
+#[test]
+fn failing_for_good_ends_calls() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        call(&port, "a", &ends);
+        main.drain();
+        server.line("garbage");
+        main.drain();
+        assert!(matches!(
+            ends.borrow()[0].1,
+            Err(Error::Peer(PeerError::Malformed(_)))
+        ));
+        assert!(port.ready(), "one bad line is no reason to give up");
+        for _ in 0..20 {
+            server.line("garbage");
+        }
+        call(&port, "b", &ends);
+        main.drain();
+        assert!(matches!(
+            ends.borrow()[1].1,
+            Err(Error::Peer(PeerError::NotQmp { .. }))
+        ));
+        assert_eq!(ends.borrow().len(), 2);
+    });
+}

@@ -1,0 +1,217 @@
+//! The property `status` keeps itself current.
+
+mod common;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use common::main_loop::with_own;
+use common::script::{self, Ends, GREETING, call, paused, running};
+use serde_json::json;
+use spice_qmp::QmpPort;
+
+/// What `status` is at each of its notifications.
+fn notes(port: &QmpPort) -> Rc<RefCell<Vec<Option<String>>>> {
+    let seen = Rc::<RefCell<Vec<_>>>::default();
+    let notes = seen.clone();
+    port.connect_status_notify(move |port| {
+        let status = port.status().map(|status| status.status().to_owned());
+        notes.borrow_mut().push(status);
+    });
+    seen
+}
+
+#[test]
+fn it_is_known_once_the_port_is_ready() {
+    with_own(|main| {
+        let (port, server) = script::port();
+        let notes = notes(&port);
+        server.peer.open();
+        server.line(GREETING);
+        main.drain();
+        server.answer("qmp_capabilities", json!({}));
+        main.drain();
+        assert!(port.ready());
+        assert_eq!(port.status(), None);
+        assert_eq!(
+            port.pending(),
+            0,
+            "the port's own question is not the program's"
+        );
+
+        let reply = json!({ "status": "internal-error", "running": false, "singlestep": true });
+        server.answer("query-status", reply);
+        main.drain();
+        let status = port.status().unwrap();
+        assert_eq!(status.status(), "internal-error");
+        assert!(!status.running());
+        assert!(status.singlestep());
+        assert_eq!(*notes.borrow(), [Some("internal-error".into())]);
+    });
+}
+
+#[test]
+fn events_that_change_it_ask_again() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let notes = notes(&port);
+        let names = [
+            "STOP",
+            "RESUME",
+            "SUSPEND",
+            "SUSPEND_DISK",
+            "WAKEUP",
+            "SHUTDOWN",
+            "RESET",
+            "POWERDOWN",
+            "GUEST_PANICKED",
+        ];
+        for name in names {
+            server.event(name);
+            main.drain();
+            let odd = json!({ "status": name.to_lowercase(), "running": false });
+            server.answer("query-status", odd);
+            main.drain();
+            assert_eq!(port.status().unwrap().status(), name.to_lowercase());
+        }
+        assert_eq!(notes.borrow().len(), names.len());
+
+        for name in ["RTC_CHANGE", "JOB_STATUS_CHANGE", "stop"] {
+            server.event(name);
+        }
+        main.drain();
+        assert!(server.requests().is_empty(), "nothing to ask");
+    });
+}
+
+#[test]
+fn it_is_notified_only_when_it_changes() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let notes = notes(&port);
+        server.event("RESET");
+        main.drain();
+        server.answer("query-status", running());
+        main.drain();
+        assert!(notes.borrow().is_empty());
+        assert_eq!(port.status().unwrap().status(), "running");
+    });
+}
+
+#[test]
+fn a_storm_of_events_asks_one_thing_at_a_time() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        for _ in 0..100 {
+            server.event("STOP");
+            server.event("RESUME");
+        }
+        main.drain();
+        let first = server.request("query-status");
+        for _ in 0..100 {
+            server.event("STOP");
+            main.drain();
+        }
+        assert!(server.requests().is_empty(), "one is in flight");
+        server.reply(&first, running());
+        main.drain();
+        // It was asked before the last event, so it is asked once more.
+        server.answer("query-status", paused());
+        main.drain();
+        assert_eq!(port.status().unwrap().status(), "paused");
+        assert!(server.requests().is_empty());
+    });
+}
+
+#[test]
+fn it_is_unknown_when_the_port_closes() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let notes = notes(&port);
+        server.event("STOP");
+        main.drain();
+        server.request("query-status");
+        server.event("RESUME");
+        server.peer.close("gone");
+        main.drain();
+        assert_eq!(port.status(), None);
+        assert_eq!(*notes.borrow(), [None]);
+
+        server.peer.open();
+        server.make_ready(main, GREETING);
+        assert_eq!(*notes.borrow(), [None, Some("running".into())]);
+        assert!(server.requests().is_empty());
+    });
+}
+
+#[test]
+fn what_cannot_be_read_changes_nothing() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let notes = notes(&port);
+        server.event("STOP");
+        main.drain();
+        server.answer("query-status", json!({ "state": "other form" }));
+        main.drain();
+        assert_eq!(port.status().unwrap().status(), "running");
+
+        server.event("STOP");
+        main.drain();
+        server.refuse(&server.request("query-status"), "GenericError", "not now");
+        main.drain();
+        assert_eq!(port.status().unwrap().status(), "running");
+        assert!(notes.borrow().is_empty());
+
+        // And the next event asks again.
+        server.event("STOP");
+        main.drain();
+        server.answer("query-status", paused());
+        main.drain();
+        assert_eq!(*notes.borrow(), [Some("paused".into())]);
+    });
+}
+
+#[test]
+fn its_questions_are_not_counted_as_pending() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let notes = Rc::<RefCell<Vec<u32>>>::default();
+        port.connect_pending_notify({
+            let notes = notes.clone();
+            move |port| notes.borrow_mut().push(port.pending())
+        });
+        server.event("STOP");
+        main.drain();
+        let question = server.request("query-status");
+        assert_eq!(port.pending(), 0);
+        let ends = Ends::default();
+        call(&port, "a", &ends);
+        main.drain();
+        assert_eq!(port.pending(), 1);
+        let request = server.request("a");
+        server.reply(&question, paused());
+        server.reply(&request, json!({}));
+        main.drain();
+        assert_eq!(port.pending(), 0);
+        assert_eq!(*notes.borrow(), [1, 0]);
+    });
+}
+
+#[test]
+fn a_status_is_a_value() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let before = port.status().unwrap();
+        server.event("STOP");
+        main.drain();
+        server.answer("query-status", paused());
+        main.drain();
+        assert_eq!(before.status(), "running", "a snapshot stays what it was");
+        assert_ne!(before, port.status().unwrap());
+        server.event("RESUME");
+        main.drain();
+        server.answer("query-status", running());
+        main.drain();
+        assert_eq!(before, port.status().unwrap());
+    });
+}
