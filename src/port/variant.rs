@@ -306,7 +306,10 @@ mod tests {
 
         let mut deep = 1.to_variant();
         for _ in 0..=MAX_VARIANT_DEPTH {
-            deep = Variant::array_from_iter_with_type(glib::VariantTy::VARIANT, [Variant::from_variant(&deep)]);
+            deep = Variant::array_from_iter_with_type(
+                glib::VariantTy::VARIANT,
+                [Variant::from_variant(&deep)],
+            );
         }
         assert!(variant_to_json(&deep).is_err());
         // Wrapping alone makes no level, and no recursion.

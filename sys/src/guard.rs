@@ -80,9 +80,7 @@ pub(crate) fn SPICE_IS_QMP_PORT(port: *mut crate::port::SpiceQmpPort) -> bool {
     is_a(port.cast(), spice_qmp::QmpPort::static_type())
 }
 
-pub(crate) fn SPICE_IS_PORT_CHANNEL(
-    channel: *mut spice_client_glib_sys::SpicePortChannel,
-) -> bool {
+pub(crate) fn SPICE_IS_PORT_CHANNEL(channel: *mut spice_client_glib_sys::SpicePortChannel) -> bool {
     is_a(channel.cast(), spice_qmp::PortChannel::static_type())
 }
 
@@ -102,4 +100,18 @@ pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool
 pub(crate) fn g_utf8_validate(text: *const c_char) -> bool {
     // SAFETY: `text` is NULL or NUL-terminated.
     !text.is_null() && unsafe { CStr::from_ptr(text) }.to_str().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::no_panic;
+
+    #[test]
+    fn a_panic_becomes_a_result() {
+        let formatted = no_panic("spice_qmp_test", -1, || panic!("number {}", 7));
+        assert_eq!(formatted, -1);
+        let plain = no_panic("spice_qmp_test", -1, || panic!("plain"));
+        assert_eq!(plain, -1);
+        assert_eq!(no_panic("spice_qmp_test", -1, || 3), 3);
+    }
 }

@@ -7,7 +7,9 @@ use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GIOStream};
 use glib::ffi::{GError, GFALSE, GType, gboolean, gpointer};
 use glib::object::ObjectType;
 use glib::prelude::*;
-use glib::translate::{Borrowed, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_none};
+use glib::translate::{
+    Borrowed, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_none,
+};
 use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
 use spice_qmp::{PortChannel, QmpPort, Session};
 
@@ -118,7 +120,9 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
         g_task_return_if_fail!(caller: g_utf8_validate(address));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: the address is not NULL, and NUL-terminated.
-        let address = unsafe { CStr::from_ptr(address) }.to_string_lossy().into_owned();
+        let address = unsafe { CStr::from_ptr(address) }
+            .to_string_lossy()
+            .into_owned();
         let open = async move { QmpPort::open(&address).await };
         caller.future(None::<&glib::Object>, open);
     });

@@ -326,7 +326,11 @@ unsafe fn execute(
     // SAFETY: all were checked above.
     let (port, command, arguments) = unsafe {
         let arguments = (!arguments.is_null()).then(|| CStr::from_ptr(arguments).to_string_lossy());
-        (borrow(port), CStr::from_ptr(command).to_string_lossy(), arguments)
+        (
+            borrow(port),
+            CStr::from_ptr(command).to_string_lossy(),
+            arguments,
+        )
     };
     caller.command(&port, &command, arguments.as_deref(), band, |reply| {
         Ok(reply.to_owned())

@@ -41,9 +41,13 @@ pub extern "C" fn spice_qmp_port_state_get_type() -> GType {
 
 const _: () = {
     assert!(PortState::Closed as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_CLOSED as i32);
-    assert!(PortState::Connecting as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_CONNECTING as i32);
+    assert!(
+        PortState::Connecting as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_CONNECTING as i32
+    );
     assert!(PortState::Greeting as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_GREETING as i32);
-    assert!(PortState::Negotiating as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_NEGOTIATING as i32);
+    assert!(
+        PortState::Negotiating as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_NEGOTIATING as i32
+    );
     assert!(PortState::Ready as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_READY as i32);
     assert!(PortState::Failed as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_FAILED as i32);
 };

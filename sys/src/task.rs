@@ -140,7 +140,10 @@ impl Caller {
         }
         let cancellable = self.cancellable.clone();
         let task = self.task(Some(port));
-        if cancellable.as_ref().is_some_and(CancellableExt::is_cancelled) {
+        if cancellable
+            .as_ref()
+            .is_some_and(CancellableExt::is_cancelled)
+        {
             return task.answer::<A>(Err(Error::Cancelled(command.into())));
         }
         let cancelling = Rc::new(RefCell::new(None));
@@ -169,15 +172,17 @@ impl Caller {
         let cancellable = self.cancellable.clone();
         let task = self.task(source);
         // Dropping the handle lets the future run on.
-        drop(glib::MainContext::ref_thread_default().spawn_local(async move {
-            let answer = match cancellable {
-                Some(cancellable) => gio::CancellableFuture::new(future, cancellable)
-                    .await
-                    .unwrap_or_else(|_| Err(Error::Cancelled(name.into()))),
-                None => future.await,
-            };
-            no_panic(name, (), || task.answer(answer));
-        }));
+        drop(
+            glib::MainContext::ref_thread_default().spawn_local(async move {
+                let answer = match cancellable {
+                    Some(cancellable) => gio::CancellableFuture::new(future, cancellable)
+                        .await
+                        .unwrap_or_else(|_| Err(Error::Cancelled(name.into()))),
+                    None => future.await,
+                };
+                no_panic(name, (), || task.answer(answer));
+            }),
+        );
     }
 
     fn task(self, source: Option<&impl IsA<glib::Object>>) -> Task {
@@ -447,4 +452,46 @@ unsafe fn is_valid(
         unsafe { glib::ffi::g_propagate_error(error, refused.into_glib_ptr()) };
     }
     valid
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    unsafe extern "C" fn keep(_: *mut GObject, result: *mut GAsyncResult, kept: gpointer) {
+        let mut error = null_mut();
+        // SAFETY: the test passes a boxed slot, once, and the result is a task's.
+        unsafe {
+            let kept = Box::from_raw(kept.cast::<Rc<RefCell<Option<glib::Error>>>>());
+            gio::ffi::g_task_propagate_boolean(result.cast(), &raw mut error);
+            kept.replace(Some(glib::translate::from_glib_full(error)));
+        }
+    }
+
+    #[test]
+    fn a_call_that_panics_gets_an_error() {
+        let kept = Rc::new(RefCell::new(None::<glib::Error>));
+        let data = Box::into_raw(Box::new(kept.clone())).cast();
+        // SAFETY: there is no cancellable, and `keep` takes the data.
+        let caller = unsafe { Caller::new(Operation::Close, null_mut(), Some(keep), data) };
+        no_panic("spice_qmp_test", (), || {
+            let _task = caller.task(None::<&glib::Object>);
+            panic!("in the middle");
+        });
+        assert!(kept.borrow().is_none(), "not from within the call");
+        while kept.borrow().is_none() {
+            glib::MainContext::default().iteration(true);
+        }
+        let error = kept.take().unwrap();
+        assert!(error.matches(gio::IOErrorEnum::Failed), "{error}");
+    }
+
+    #[test]
+    fn operations_have_tags_of_their_own() {
+        assert_ne!(Operation::VmAction.tag(), Operation::Close.tag());
+        assert_eq!(Operation::Open.tag(), Operation::Open.tag());
+    }
 }

@@ -39,7 +39,9 @@ pub struct ActionOfC(c_int);
 impl ActionOfC {
     /// The action, if it is one.
     pub(crate) fn action(self) -> Option<VmAction> {
-        ACTIONS.into_iter().find(|action| *action as c_int == self.0)
+        ACTIONS
+            .into_iter()
+            .find(|action| *action as c_int == self.0)
     }
 }
 
@@ -64,7 +66,12 @@ const ACTIONS: [VmAction; SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_LAST as
 const _: () = {
     assert!(VmAction::Quit as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_QUIT as i32);
     assert!(VmAction::Reset as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_RESET as i32);
-    assert!(VmAction::PowerDown as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_POWER_DOWN as i32);
+    assert!(
+        VmAction::PowerDown as i32
+            == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_POWER_DOWN as i32
+    );
     assert!(VmAction::Pause as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_PAUSE as i32);
-    assert!(VmAction::Continue as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_CONTINUE as i32);
+    assert!(
+        VmAction::Continue as i32 == SpiceQmpPortVmAction::SPICE_QMP_PORT_VM_ACTION_CONTINUE as i32
+    );
 };

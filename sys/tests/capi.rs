@@ -12,12 +12,22 @@ fn exactly_the_listed_symbols_are_exported_unversioned() {
     let mut nm = Command::new("nm");
     nm.args(["-D", "--defined-only"]).arg(library());
     let symbols = run(&mut nm, "binutils");
-    let mut exported: Vec<_> = symbols.lines().filter_map(|l| l.split(' ').nth(2)).collect();
+    let mut exported: Vec<_> = symbols
+        .lines()
+        .filter_map(|l| l.split(' ').nth(2))
+        .collect();
     exported.sort_unstable();
     let listed = fs::read_to_string(here().join("symbols.txt")).expect("symbols.txt");
     let listed: Vec<_> = listed.lines().collect();
-    assert_eq!(exported, listed, "symbols.txt is the list of what C may rely on");
-    assert!(exported.iter().all(|name| name.starts_with("spice_qmp_") && !name.contains('@')));
+    assert_eq!(
+        exported, listed,
+        "symbols.txt is the list of what C may rely on"
+    );
+    assert!(
+        exported
+            .iter()
+            .all(|name| name.starts_with("spice_qmp_") && !name.contains('@'))
+    );
 }
 
 #[test]
@@ -53,7 +63,10 @@ fn the_library_has_its_name() {
 fn versions_agree() {
     let root = fs::read_to_string(here().join("../Cargo.toml")).expect("the root's Cargo.toml");
     let version = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
-    assert!(root.contains(&version), "sys/Cargo.toml has another version than ../Cargo.toml");
+    assert!(
+        root.contains(&version),
+        "sys/Cargo.toml has another version than ../Cargo.toml"
+    );
 }
 
 /// The header compiles in every order and language, and the interface is what it was.
@@ -93,9 +106,14 @@ fn port_under_valgrind() {
 /// heap, which the library shares.
 #[test]
 fn port_with_address_sanitizer() {
-    let program = Compiler::c().arg("-fsanitize=address").compile("port", "port-asan");
+    let program = Compiler::c()
+        .arg("-fsanitize=address")
+        .compile("port", "port-asan");
     // Leaks are valgrind's task.
-    run(with_library(program).env("ASAN_OPTIONS", "detect_leaks=0"), "");
+    run(
+        with_library(program).env("ASAN_OPTIONS", "detect_leaks=0"),
+        "",
+    );
 }
 
 /// The header can be introspected, without a warning.
@@ -122,7 +140,10 @@ fn introspection() {
         .args(["--include=GObject-2.0", "--include=Gio-2.0"])
         .arg("--include=SpiceClientGLib-2.0")
         .args(["--pkg=gio-2.0", "--pkg=spice-client-glib-2.0"])
-        .args(["--pkg-export=spice-qmp-1.0", "--c-include=spice-qmp/spice-qmp.h"])
+        .args([
+            "--pkg-export=spice-qmp-1.0",
+            "--c-include=spice-qmp/spice-qmp.h",
+        ])
         .arg(format!("-I{}", include.display()))
         .arg("-L")
         .arg(library_dir())
@@ -133,7 +154,10 @@ fn introspection() {
         .arg(&header);
     run(&mut scanner, packages);
     let mut compiler = Command::new("g-ir-compiler");
-    compiler.arg(&gir).arg("-o").arg(dir.join("SpiceQmp-1.0.typelib"));
+    compiler
+        .arg(&gir)
+        .arg("-o")
+        .arg(dir.join("SpiceQmp-1.0.typelib"));
     run(&mut compiler, packages);
 
     // What would be lost silently: members, documentation, annotations.

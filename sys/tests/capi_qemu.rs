@@ -27,7 +27,11 @@ fn scenario(name: &str, config: Config, program: &Program, mut command: Command)
     }
     if name == "all" {
         let exit = qemu.wait_exit(Duration::from_secs(10));
-        assert!(exit.is_some_and(|exit| exit.success()), "{exit:?}: {}", qemu.stderr());
+        assert!(
+            exit.is_some_and(|exit| exit.success()),
+            "{exit:?}: {}",
+            qemu.stderr()
+        );
     }
 }
 

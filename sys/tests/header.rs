@@ -10,7 +10,13 @@ fn header_is_up_to_date() {
     let mut builder = cbindgen::Builder::new().with_config(config);
     // The order of the header. The sources are read as they are: no macro is expanded.
     for file in [
-        "error", "state", "vm_action", "status", "event", "port", "port_calls",
+        "error",
+        "state",
+        "vm_action",
+        "status",
+        "event",
+        "port",
+        "port_calls",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));
     }

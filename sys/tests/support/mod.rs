@@ -53,7 +53,10 @@ fn build() -> PathBuf {
         cargo.arg("--release");
     }
     let output = cargo.stderr(Stdio::inherit()).output().expect("cargo runs");
-    assert!(output.status.success(), "the C library did not build: see above");
+    assert!(
+        output.status.success(),
+        "the C library did not build: see above"
+    );
     let messages = String::from_utf8(output.stdout).expect("cargo writes text");
     messages
         .lines()
@@ -86,7 +89,9 @@ impl Compiler {
 
     /// C++17, all of it.
     pub fn cpp17() -> Self {
-        Self::new("c++", "-std=c++17").arg("-Wpedantic").arg("-xc++")
+        Self::new("c++", "-std=c++17")
+            .arg("-Wpedantic")
+            .arg("-xc++")
     }
 
     fn new(program: &'static str, standard: &str) -> Self {
@@ -129,7 +134,12 @@ impl Compiler {
 
 fn pkg_config(what: &str) -> Vec<String> {
     let mut command = Command::new("pkg-config");
-    command.args([what, "gio-unix-2.0", "spice-client-glib-2.0", "json-glib-1.0"]);
+    command.args([
+        what,
+        "gio-unix-2.0",
+        "spice-client-glib-2.0",
+        "json-glib-1.0",
+    ]);
     let packages = "pkg-config libglib2.0-dev libjson-glib-dev libspice-client-glib-2.0-dev";
     let flags = run(&mut command, packages);
     flags.split_whitespace().map(str::to_owned).collect()
@@ -147,9 +157,15 @@ pub fn valgrind(program: &Path) -> Command {
     let mut command = with_library("valgrind");
     command
         .args(["-q", "--leak-check=full", "--num-callers=30"])
-        .args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"])
+        .args([
+            "--show-leak-kinds=definite",
+            "--errors-for-leak-kinds=definite",
+        ])
         .args(["--error-exitcode=99", "--fair-sched=yes"])
-        .arg(format!("--suppressions={}", here().join("tests/c/glib.supp").display()))
+        .arg(format!(
+            "--suppressions={}",
+            here().join("tests/c/glib.supp").display()
+        ))
         .arg(program);
     command
 }
@@ -158,9 +174,12 @@ pub fn valgrind(program: &Path) -> Command {
 /// missing is an error that says what to install.
 pub fn run(command: &mut Command, packages: &str) -> String {
     fs::create_dir_all(scratch()).expect("a folder in target/tmp");
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
-        panic!("{command:?} does not run ({error}). Install it: apt-get install {packages}")
-    });
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("{command:?} does not run ({error}). Install it: apt-get install {packages}")
+        });
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
