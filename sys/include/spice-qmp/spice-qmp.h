@@ -578,9 +578,12 @@ gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
  *   is closed
  * @user_data: for @callback
  *
- * Ends the port for good: what was asked for is still sent, for at most a
- * second, then all calls fail with %G_IO_ERROR_CLOSED and the connection is
+ * Ends the port for good: what was asked for is sent and answered, for which QEMU
+ * has a second; then what is left fails with %G_IO_ERROR_CLOSED and the connection is
  * let go. A SPICE channel itself is left as it is.
+ *
+ * Close the port before the SPICE session is disconnected: QEMU (7.2 and 10.0)
+ * may crash when a SPICE client leaves a monitor that has not answered it.
  *
  * Since: 0.1
  */

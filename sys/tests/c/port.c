@@ -1137,7 +1137,7 @@ test_channel(void)
     g_object_get(kept, "channel", &same, NULL);
     g_assert_null(same);
     ASSERT_FAILS(kept, "stop", NULL, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_READY, "");
-    g_assert_cmpuint(G_OBJECT(kept)->ref_count, ==, 1);
+    WAIT_UNTIL(G_OBJECT(kept)->ref_count == 1);
     g_object_unref(kept);
     settle();
 }
