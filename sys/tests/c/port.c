@@ -1144,7 +1144,7 @@ test_channel(void)
 
 /* A call in flight holds the port, but not the channel: it ends with it. */
 static void
-test_channel_gone(void)
+test_channel_gone(gconstpointer given_back)
 {
     SpiceSession *session = spice_session_new();
     SpiceQmpPort *port = spice_qmp_port_get(port_channel(session));
@@ -1155,6 +1155,9 @@ test_channel_gone(void)
     spice_qmp_port_wait_ready_async(port, NULL, on_reply, &reply);
     settle();
     watch(port, &freed);
+    /* Not its own: the channel's. */
+    if (given_back)
+        g_object_unref(port);
     spice_session_disconnect(session);
     g_object_unref(session);
     await(&reply);
@@ -1210,6 +1213,7 @@ main(int argc, char **argv)
     g_test_add_func("/port/open", test_open);
     g_test_add_func("/port/find/nowhere", test_find_nowhere);
     g_test_add_func("/port/channel", test_channel);
-    g_test_add_func("/port/channel/gone", test_channel_gone);
+    g_test_add_data_func("/port/channel/gone", NULL, test_channel_gone);
+    g_test_add_data_func("/port/channel/gone-given-back", "", test_channel_gone);
     return g_test_run();
 }
