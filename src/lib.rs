@@ -16,8 +16,8 @@ pub use qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
 
 #[cfg(feature = "gobject")]
 pub use port::{
-    CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, Event, EventStream, PortState, QmpErrorCode,
-    QmpPort, Status, VmAction,
+    CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream,
+    PortState, QmpErrorCode, QmpPort, Status, VmAction,
 };
 #[cfg(feature = "gobject")]
 pub use transport::spice::{PortChannel, Session};
