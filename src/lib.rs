@@ -16,8 +16,9 @@ pub use qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
 
 #[cfg(feature = "gobject")]
 pub use port::{
-    CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, Event, EventStream, MAX_VARIANT_DEPTH,
-    PortState, QmpErrorCode, QmpPort, Status, VmAction, json_to_variant, variant_to_json,
+    CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream,
+    MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, json_to_variant,
+    variant_to_json,
 };
 #[cfg(feature = "gobject")]
 pub use transport::spice::{PortChannel, Session};

@@ -60,6 +60,8 @@ fn the_last_reference_ends_a_port_whatever_it_does() {
                 "blocked" => 2,
                 _ => 1,
             };
+            assert!(ends.borrow().is_empty(), "{doing}: told within the drop");
+            main.drain();
             assert_eq!(ends.borrow().len(), expected, "{doing}");
             for (_, end) in &*ends.borrow() {
                 assert!(matches!(end, Err(Error::Closed(_))), "{doing}: {end:?}");
@@ -161,6 +163,7 @@ fn a_thousand_calls_end_with_their_port() {
                 main.block_on(port.close());
             }
             drop(port);
+            main.drain();
             assert_eq!(ends.borrow().len(), 1000, "closed: {closed}");
             assert_eq!(main.block_on(events.next()), None);
         }

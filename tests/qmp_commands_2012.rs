@@ -124,7 +124,7 @@ fn run(session: &mut Session<()>, example: &Example, pretty: bool) -> Vec<Decode
                     .map(|raw| serde_json::from_str(raw.get()).unwrap()),
                 event.timestamp(),
             ),
-            Output::State(state) => panic!("state {state}"),
+            Output::State { state, .. } => panic!("state {state}"),
             Output::Ignored(Ignored::Reply) => panic!("a reply was ignored"),
             Output::Ignored(Ignored::Bad(error)) => panic!("{error}"),
         });

@@ -190,7 +190,10 @@ fn render(output: &Output<'_, ()>) -> Decoded {
         Output::Ignored(Ignored::Bad(PeerError::Malformed(_))) => Decoded::Bad,
         Output::Ignored(Ignored::Bad(PeerError::TooLarge { .. })) => Decoded::TooLarge,
         Output::Ignored(Ignored::Bad(PeerError::NotQmp { .. })) => Decoded::NotQmp,
-        Output::State(State::Failed) => Decoded::Failed,
+        Output::State {
+            state: State::Failed,
+            ..
+        } => Decoded::Failed,
         other => panic!("{other:?} comes from nowhere"),
     }
 }

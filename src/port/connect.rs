@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use gio::prelude::*;
 
-use super::QmpPort;
+use super::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, UsageError};
 use crate::transport::io_kind;
 
@@ -14,9 +14,9 @@ pub(super) async fn open(address: &str, timeout: Duration) -> Result<QmpPort, Er
     let connectable = parse(address)?;
     let client = gio::SocketClient::new();
     let connection = client.connect_future(&connectable);
-    let connection = glib::future_with_timeout(timeout, connection)
+    let connection = within(timeout, connection)
         .await
-        .map_err(|_| Error::TimedOut {
+        .ok_or_else(|| Error::TimedOut {
             what: format!("the connection to {address}").into(),
             after: timeout,
             hint: "",
@@ -46,14 +46,15 @@ pub(super) fn with_timeout(error: Error, timeout: Duration) -> Error {
 
 fn parse(address: &str) -> Result<gio::SocketConnectable, Error> {
     if let Some(path) = address.strip_prefix("unix:") {
-        if path.is_empty() {
+        if path.is_empty() || path.contains('\0') {
             return Err(invalid(address));
         }
         return Ok(gio::UnixSocketAddress::new(std::path::Path::new(path)).upcast());
     }
     let host_and_port = address.strip_prefix("tcp:").unwrap_or(address);
-    let parsed = gio::NetworkAddress::parse(host_and_port, 0)
-        .ok()
+    let parsed = (!host_and_port.contains('\0'))
+        .then(|| gio::NetworkAddress::parse(host_and_port, 0).ok())
+        .flatten()
         .filter(|parsed| parsed.port() != 0 && !parsed.hostname().is_empty());
     match parsed {
         Some(parsed) => Ok(parsed.upcast()),

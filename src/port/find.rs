@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
-use super::QmpPort;
 use super::connect::with_timeout;
+use super::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
 use crate::transport::spice::{Channel, ChannelEvent, PortChannel, Session};
 
@@ -19,7 +19,7 @@ pub(super) async fn find(session: Session, timeout: Duration) -> Result<QmpPort,
     let started = Instant::now();
     let search = Search::start(session);
     let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));
-    let channel = within(timeout, found).await?;
+    let channel = found_within(timeout, found).await?;
     let port = QmpPort::get(&channel);
     port.wait_ready_within(timeout.saturating_sub(started.elapsed()))
         .await
@@ -31,22 +31,20 @@ pub(super) async fn find(session: Session, timeout: Duration) -> Result<QmpPort,
 pub(super) async fn port_names(session: Session, timeout: Duration) -> Result<Vec<String>, Error> {
     let search = Search::start(session);
     let named = poll_fn(|cx| search.poll(cx.waker(), Search::names));
-    within(timeout, named).await
+    found_within(timeout, named).await
 }
 
-async fn within<T>(
+async fn found_within<T>(
     timeout: Duration,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    glib::future_with_timeout(timeout, work)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Error::TimedOut {
-                what: "the SPICE server".into(),
-                after: timeout,
-                hint: "",
-            })
+    within(timeout, work).await.unwrap_or_else(|| {
+        Err(Error::TimedOut {
+            what: "the SPICE server".into(),
+            after: timeout,
+            hint: "",
         })
+    })
 }
 
 /// A look at a session that is repeated whenever something changes in it.
@@ -77,6 +75,15 @@ struct Watched {
 impl Search {
     fn start(session: Session) -> Self {
         let shared = Rc::<Shared>::default();
+        // A session whose main channel is not connected is new, or over. (Or just
+        // being connected: then this changes nothing.)
+        let connected = session.channels().iter().any(Channel::is_live_main);
+        if !connected && session.has_address() && !session.connect() {
+            shared.fail(
+                std::io::ErrorKind::Other,
+                "the SPICE session cannot be connected in its state",
+            );
+        }
         for channel in session.channels() {
             watch(&shared, &channel);
         }
@@ -87,12 +94,6 @@ impl Search {
                 shared.wake();
             }
         });
-        if shared.watched.borrow().is_empty() && session.has_address() && !session.connect() {
-            shared.fail(
-                std::io::ErrorKind::Other,
-                "the SPICE session cannot be connected in its state",
-            );
-        }
         Self {
             session,
             shared,
@@ -225,14 +226,14 @@ fn watch(shared: &Rc<Shared>, channel: &Channel) {
 }
 
 /// spice-gtk announces the channels one after the other, each from an idle
-/// source of its own, and says nothing when it is done: so the list is there
-/// when the main loop has nothing better to do.
+/// source of its own, and says nothing when it is done. It makes all these
+/// sources at once, so one that is made now comes after them.
 fn await_list(shared: &Rc<Shared>) {
     if shared.listed.get() {
         return;
     }
     let shared = Rc::downgrade(shared);
-    glib::idle_add_local_full(glib::Priority::LOW, move || {
+    glib::idle_add_local_full(glib::Priority::DEFAULT_IDLE, move || {
         if let Some(shared) = shared.upgrade() {
             shared.listed.set(true);
             shared.wake();

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use glib::prelude::*;
 use glib::subclass::Signal;
@@ -11,12 +12,13 @@ use glib::subclass::prelude::*;
 use once_cell::sync::Lazy;
 
 use super::listen::{EventStream, Listeners};
+use super::log::Traffic;
 use super::timers::Timers;
-use super::turn::{Action, Callback, TOLD_AT_ONCE, Token};
-use super::{CallOptions, Event, PORT_QUARK, PortState, Status, log};
-use crate::qmp::{CallId, Error, Session, State, Version, redacted};
-use crate::transport::Transport;
+use super::turn::{Action, Callback, Owner, Token};
+use super::{CallOptions, Event, PORT_QUARK, PortState, Status};
+use crate::qmp::{Band, CallId, Error, Session, State, Version, redacted};
 use crate::transport::spice::PortChannel;
+use crate::transport::{Flow, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
@@ -68,6 +70,7 @@ pub struct QmpPort {
     pub(super) was_ready: Cell<bool>,
     pub(super) told_pending: Cell<u32>,
     pub(super) listeners: Listeners,
+    pub(super) traffic: Traffic,
     wakers: RefCell<Vec<Waker>>,
     /// How often the connection was lost.
     pub(super) closures: Cell<u64>,
@@ -100,16 +103,13 @@ impl Default for QmpPort {
             was_ready: Cell::default(),
             told_pending: Cell::default(),
             listeners: Listeners::default(),
+            traffic: Traffic::default(),
             wakers: RefCell::default(),
             closures: Cell::default(),
             shut: Cell::default(),
         }
     }
 }
-
-/// How many turns more than needed a port takes when it goes: callbacks may make
-/// further calls, which end too, but not for ever.
-const LAST_TURNS: usize = 16;
 
 /// The signal for C: the name, and a `JsonNode` or NULL.
 pub(super) const EVENT: &str = "event";
@@ -149,17 +149,16 @@ impl ObjectImpl for QmpPort {
     }
 
     fn dispose(&self) {
+        if let Some(channel) = self.channel.upgrade() {
+            channel.disown(*PORT_QUARK, &*self.obj());
+        }
         self.shut("the port is gone");
-        let turns = self.actions.borrow().len() / TOLD_AT_ONCE + LAST_TURNS;
-        for _ in 0..turns {
-            self.turn();
+        self.tell_last();
+        if let Some(source) = self.turn.take() {
+            source.destroy();
         }
-        self.listeners.end();
-        if let Some(channel) = self.channel.upgrade()
-            && channel.owned(*PORT_QUARK).as_ref() == Some(&*self.obj())
-        {
-            channel.disown(*PORT_QUARK);
-        }
+        self.timers.stop();
+        self.wake();
     }
 }
 
@@ -173,9 +172,8 @@ impl QmpPort {
             .set_line_feeds(!transport.is_spice_port());
         let port = self.obj().downgrade();
         transport.start(Rc::new(move |incoming| {
-            if let Some(port) = port.upgrade() {
-                port.imp().incoming(incoming);
-            }
+            port.upgrade()
+                .map_or(Flow::On, |port| port.imp().incoming(incoming))
         }));
     }
 
@@ -184,7 +182,7 @@ impl QmpPort {
         if self.shut.replace(true) {
             return;
         }
-        self.lose(reason);
+        self.end(|session| session.shut(reason));
         if let Some(transport) = self.transport.take() {
             transport.close();
         }
@@ -202,24 +200,46 @@ impl QmpPort {
         options: CallOptions,
         callback: Callback,
     ) -> CallId {
-        log::debug(|| format!("-> {}", redacted(command, arguments)));
-        let default = self.command_timeout.get();
-        let default = (default > 0).then(|| std::time::Duration::from_millis(default.into()));
-        let deadline = options
-            .timeout
-            .or(default)
-            .map(|timeout| self.timers.deadline(timeout));
-        let token = Token::Caller(callback, deadline);
+        self.traffic
+            .note(|| format!("-> {}", redacted(command, arguments)));
+        self.traffic.write();
+        let timeout = options.timeout.or_else(|| self.default_timeout());
+        let id = self.issue(
+            command,
+            arguments,
+            options.band,
+            Owner::Caller(callback),
+            timeout,
+        );
+        self.schedule_turn();
+        id
+    }
+
+    /// Gives the session a call that ends within `timeout`.
+    pub(super) fn issue(
+        &self,
+        command: &str,
+        arguments: Option<&str>,
+        band: Band,
+        owner: Owner,
+        timeout: Option<Duration>,
+    ) -> CallId {
+        let deadline = timeout.map(|timeout| self.timers.deadline(timeout));
+        let token = Token { owner, deadline };
         let id = self
             .session
             .borrow_mut()
-            .execute(command, arguments, options.band, token);
+            .execute(command, arguments, band, token);
         if let Some(deadline) = deadline {
             self.timers.add(deadline, id);
             self.arm_timer();
         }
-        self.schedule_turn();
         id
+    }
+
+    pub(super) fn default_timeout(&self) -> Option<Duration> {
+        let millis = self.command_timeout.get();
+        (millis > 0).then(|| Duration::from_millis(millis.into()))
     }
 
     pub(super) fn cancel(&self, id: CallId) -> bool {
@@ -235,8 +255,8 @@ impl QmpPort {
 
     pub(super) fn forget(&self, id: CallId) {
         let token = self.session.borrow_mut().forget(id);
-        if let Some(Token::Caller(_, Some(deadline))) = &token {
-            self.timers.remove(*deadline);
+        if let Some(deadline) = token.as_ref().and_then(|token| token.deadline) {
+            self.timers.remove(deadline);
         }
         // Dropping it may run code of the caller's, so not within the borrow.
         drop(token);
@@ -269,7 +289,7 @@ impl QmpPort {
     }
 
     /// The error of a wait that took too long: it says what is missing.
-    pub(super) fn not_ready_in(&self, after: std::time::Duration) -> Error {
+    pub(super) fn not_ready_in(&self, after: Duration) -> Error {
         let (what, hint) = match self.session.borrow().state() {
             State::Closed | State::Connecting => {
                 ("the SPICE port's opening", " (has QEMU a monitor on it?)")

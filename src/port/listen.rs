@@ -14,12 +14,17 @@ use super::Event;
 /// How many events wait for a reader that does not read. Then the oldest go.
 pub const EVENT_QUEUE: usize = 1024;
 
+/// How many bytes of event data wait for a reader that does not read, but for
+/// the newest event, which always waits: a server may send events of 64 MiB.
+pub const EVENT_QUEUE_BYTES: usize = 16 << 20;
+
 /// The events of a port since the stream was made, in order.
 ///
 /// Nothing is lost between making the stream and awaiting it, so make it before
 /// the command whose events are wanted. Dropping it unsubscribes. It ends when
-/// the port does. A reader that falls more than [`EVENT_QUEUE`] events behind
-/// loses the oldest; [`take_dropped`](Self::take_dropped) tells how many.
+/// the port does. A reader that falls more than [`EVENT_QUEUE`] events or
+/// [`EVENT_QUEUE_BYTES`] behind loses the oldest;
+/// [`take_dropped`](Self::take_dropped) tells how many.
 #[derive(Debug)]
 pub struct EventStream {
     queue: Rc<Queue>,
@@ -42,6 +47,8 @@ struct Queue {
 #[derive(Debug, Default)]
 struct QueueState {
     events: VecDeque<Event>,
+    /// The size of their data.
+    bytes: usize,
     dropped: u64,
     ended: bool,
     waker: Option<Waker>,
@@ -64,7 +71,7 @@ impl Stream for EventStream {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut state = self.queue.state.borrow_mut();
-        if let Some(event) = state.events.pop_front() {
+        if let Some(event) = state.pop() {
             return Poll::Ready(Some(event));
         }
         if state.ended {
@@ -132,11 +139,14 @@ impl Queue {
 
     fn push(&self, event: Event) {
         let mut state = self.state.borrow_mut();
-        if state.events.len() == EVENT_QUEUE {
-            state.events.pop_front();
+        state.bytes += size(&event);
+        state.events.push_back(event);
+        while state.events.len() > 1
+            && (state.events.len() > EVENT_QUEUE || state.bytes > EVENT_QUEUE_BYTES)
+        {
+            state.pop();
             state.dropped += 1;
         }
-        state.events.push_back(event);
         drop(state);
         self.wake();
     }
@@ -147,4 +157,16 @@ impl Queue {
             waker.wake();
         }
     }
+}
+
+impl QueueState {
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.bytes -= size(&event);
+        Some(event)
+    }
+}
+
+fn size(event: &Event) -> usize {
+    event.data().map_or(0, str::len)
 }

@@ -4,8 +4,8 @@ use glib::subclass::prelude::*;
 use serde_json::value::RawValue;
 
 use super::imp::QmpPort;
-use super::turn::Token;
-use super::{log, status};
+use super::turn::Owner;
+use super::{CONNECT_TIMEOUT, status};
 use crate::qmp::{Band, Error, State, Version};
 
 /// Whether an event of this name can change what `query-status` says.
@@ -17,7 +17,6 @@ pub(super) fn changes_run_state(name: &str) -> bool {
             | "SUSPEND"
             | "SUSPEND_DISK"
             | "WAKEUP"
-            | "SHUTDOWN"
             | "RESET"
             | "POWERDOWN"
             | "GUEST_PANICKED"
@@ -30,6 +29,12 @@ pub(super) fn changes_run_state(name: &str) -> bool {
     )
 }
 
+/// Whether QEMU mostly exits after an event of this name. One that exits with a
+/// question under way may crash, so it is asked a little later, if it is still there.
+pub(super) fn may_end_qemu(name: &str) -> bool {
+    name == "SHUTDOWN"
+}
+
 impl QmpPort {
     /// The state of the port is another one.
     pub(super) fn update_live(&self, state: State) {
@@ -39,10 +44,10 @@ impl QmpPort {
                 if greeted.is_some() {
                     self.set_version(greeted);
                 } else {
-                    self.execute_own("query-version", Token::Version);
+                    self.execute_own("query-version", Owner::Version);
                 }
                 self.obj().notify_capabilities();
-                self.refresh_status();
+                self.status_stale.set(true);
             }
             State::Closed | State::Failed => {
                 self.set_version(None);
@@ -53,39 +58,40 @@ impl QmpPort {
         }
     }
 
-    /// Asks for the run state, once at a time.
-    pub(super) fn refresh_status(&self) {
-        if self.session.borrow().state() != State::Ready {
-            return;
-        }
-        if self.status_asked.replace(true) {
-            self.status_stale.set(true);
-            return;
-        }
-        self.execute_own("query-status", Token::Status);
+    /// Whether the run state may have changed and can be asked for: one question
+    /// is under way at a time.
+    pub(super) fn wants_status(&self) -> bool {
+        self.status_stale.get() && !self.status_asked.get()
     }
 
-    fn execute_own(&self, command: &str, token: Token) {
+    /// Asks for the run state.
+    pub(super) fn refresh_status(&self) {
+        self.status_stale.set(false);
+        if self.session.borrow().state() == State::Ready {
+            self.status_asked.set(true);
+            self.execute_own("query-status", Owner::Status);
+        }
+    }
+
+    fn execute_own(&self, command: &str, owner: Owner) {
         self.own_calls.set(self.own_calls.get() + 1);
-        self.session
-            .borrow_mut()
-            .execute(command, None, Band::In, token);
+        // A reply that is lost must not keep the next question back for ever.
+        let timeout = self.default_timeout().unwrap_or(CONNECT_TIMEOUT);
+        self.issue(command, None, Band::In, owner, Some(timeout));
     }
 
     pub(super) fn got_status(&self, reply: Result<Box<RawValue>, Error>) {
-        self.own_calls.set(self.own_calls.get() - 1);
         self.status_asked.set(false);
-        match reply.and_then(|reply| status::decode("query-status", &reply)) {
-            Ok(status) => self.set_status(Some(status)),
-            Err(error) => log::debug(|| format!("the run state is unknown: {error}")),
+        if let Ok(status) = reply.and_then(|reply| status::decode("query-status", &reply)) {
+            self.set_status(Some(status));
         }
     }
 
     pub(super) fn got_version(&self, reply: Result<Box<RawValue>, Error>) {
-        self.own_calls.set(self.own_calls.get() - 1);
         if let Ok(reply) = reply {
-            let version = serde_json::from_str::<Version>(reply.get());
-            self.set_version(version.ok());
+            let version = serde_json::from_str::<Version>(reply.get()).ok();
+            // What becomes a C string must not hold a NUL.
+            self.set_version(version.filter(|version| !version.package.contains('\0')));
         }
     }
 

@@ -38,7 +38,7 @@ pub use action::VmAction;
 pub use call::Call;
 pub use error::QmpErrorCode;
 pub use event::Event;
-pub use listen::{EVENT_QUEUE, EventStream};
+pub use listen::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
 pub use state::PortState;
 pub use status::Status;
 pub use variant::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};
@@ -211,9 +211,9 @@ impl QmpPort {
             Some(result) => Poll::Ready(result),
             None => self.imp().wait_for_change(cx),
         });
-        match glib::future_with_timeout(timeout, ready).await {
-            Ok(result) => result,
-            Err(_) => Err(self.imp().not_ready_in(timeout)),
+        match within(timeout, ready).await {
+            Some(result) => result,
+            None => Err(self.imp().not_ready_in(timeout)),
         }
     }
 
@@ -305,11 +305,12 @@ impl QmpPort {
         name: Option<&str>,
         f: impl Fn(&Self, &Event) + 'static,
     ) -> glib::SignalHandlerId {
-        let signal = match name {
-            Some(name) => format!("qmp-event::{name}"),
-            None => "qmp-event".to_owned(),
-        };
-        self.connect_local(&signal, false, move |values| {
+        let detail = name.map(|name| {
+            // No event has a name with a NUL.
+            let name = name.split('\0').next().unwrap_or_default();
+            glib::Quark::from_str(name)
+        });
+        self.connect_local_id(turn::qmp_event_id(), detail, false, move |values| {
             if let (Ok(port), Ok(event)) = (values[0].get::<Self>(), values[1].get::<Event>()) {
                 f(&port, &event);
             }
@@ -332,11 +333,20 @@ impl QmpPort {
             }
         });
         // A peer that does not answer cannot hold the close up.
-        let _ = glib::future_with_timeout(CLOSE_TIMEOUT, settled).await;
+        within(CLOSE_TIMEOUT, settled).await;
         self.imp().shut("the program closed the port");
     }
 
     fn spice(channel: &PortChannel) -> Box<dyn Transport> {
         Box::new(SpiceTransport::new(channel))
     }
+}
+
+/// What `work` gives, or nothing if it takes longer than `timeout`.
+async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
+    // GLib counts milliseconds in 32 bits, and would wrap around.
+    let longest = Duration::from_millis(u32::MAX.into());
+    glib::future_with_timeout(timeout.min(longest), work)
+        .await
+        .ok()
 }

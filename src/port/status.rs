@@ -84,10 +84,14 @@ pub(super) fn decode(command: &str, reply: &RawValue) -> Result<Status, Error> {
         #[serde(borrow)]
         status: std::borrow::Cow<'a, str>,
     }
+    let unexpected = |reason: &str| PeerError::UnexpectedReply {
+        command: command.into(),
+        reason: reason.into(),
+    };
     let wire: Wire<'_> =
-        serde_json::from_str(reply.get()).map_err(|error| PeerError::UnexpectedReply {
-            command: command.into(),
-            reason: error.to_string().into(),
-        })?;
+        serde_json::from_str(reply.get()).map_err(|error| unexpected(&error.to_string()))?;
+    if wire.status.contains('\0') {
+        return Err(unexpected("the run state has a NUL").into());
+    }
     Ok(Status::new(wire.running, wire.singlestep, &wire.status))
 }

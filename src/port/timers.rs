@@ -1,4 +1,5 @@
-//! Deadlines of calls and stalls of the peer: one timer for both.
+//! All that waits for a time, with one timer: deadlines of calls, stalls of the
+//! peer, a question put off.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub(super) struct Timers {
     deadlines: RefCell<BTreeMap<Deadline, CallId>>,
     serial: Cell<u64>,
     stall: Cell<Option<Stall>>,
+    /// When to ask for the run state.
+    question: Cell<Option<i64>>,
     timer: RefCell<Option<(i64, glib::Source)>>,
 }
 
@@ -40,6 +43,9 @@ struct Stall {
 const FIRST_DELAY: i64 = 10_000;
 /// The longest pause between nudges of a stall without progress.
 const LAST_DELAY: i64 = 1_000_000;
+
+/// How long QEMU has to exit before it is asked again, in microseconds.
+const QUESTION_DELAY: i64 = 100_000;
 
 /// GLib counts milliseconds in 32 bits; a timer that goes off early is set again.
 const LONGEST_SLEEP: Duration = Duration::from_hours(24);
@@ -64,10 +70,29 @@ impl Timers {
         self.deadlines.borrow_mut().remove(&deadline);
     }
 
+    /// The run state is to be asked for in a little while.
+    pub(super) fn ask_later(&self) {
+        let at = glib::monotonic_time() + QUESTION_DELAY;
+        self.question.set(Some(at));
+    }
+
+    /// Forgets all that waits.
+    pub(super) fn stop(&self) {
+        self.deadlines.take();
+        self.stall.set(None);
+        self.question.set(None);
+        if let Some((_, source)) = self.timer.take() {
+            source.destroy();
+        }
+    }
+
     fn next(&self) -> Option<i64> {
         let deadline = self.deadlines.borrow().first_key_value().map(|(d, _)| d.at);
         let stall = self.stall.get().map(|stall| stall.since + stall.delay);
-        deadline.into_iter().chain(stall).min()
+        [deadline, stall, self.question.get()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn pop_due(&self, now: i64) -> Option<(Deadline, CallId)> {
@@ -147,6 +172,10 @@ impl QmpPort {
             }
         }
         self.check_stall(now);
+        if self.timers.question.get().is_some_and(|at| at <= now) {
+            self.timers.question.set(None);
+            self.status_stale.set(true);
+        }
         self.turn();
     }
 

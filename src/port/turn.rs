@@ -6,9 +6,12 @@
 //! A turn tells all that happened, in order, and then sends all that was asked
 //! for meanwhile in one write.
 
+use std::cell::Cell;
+
 use glib::prelude::*;
 use glib::subclass::SignalId;
 use glib::subclass::prelude::*;
+use glib::thread_guard::ThreadGuard;
 use once_cell::sync::Lazy;
 use serde_json::value::RawValue;
 
@@ -16,14 +19,20 @@ use super::imp::{EVENT, QMP_EVENT, QmpPort};
 use super::timers::Deadline;
 use super::{Event, json_glib, live, log};
 use crate::qmp::{Error, Ignored, Opening, Output, PeerError, Session, State};
-use crate::transport::Incoming;
+use crate::transport::{Flow, Incoming};
 
 /// Called once, when a call ends.
 pub(super) type Callback = Box<dyn FnOnce(Result<Box<RawValue>, Error>)>;
 
+/// A call that has not ended.
+pub(super) struct Token {
+    pub(super) owner: Owner,
+    pub(super) deadline: Option<Deadline>,
+}
+
 /// Whose call it is.
-pub(super) enum Token {
-    Caller(Callback, Option<Deadline>),
+pub(super) enum Owner {
+    Caller(Callback),
     /// The port's own, for the property `status`.
     Status,
     /// The port's own, for the property `version`.
@@ -32,21 +41,21 @@ pub(super) enum Token {
 
 /// Something to tell.
 pub(super) enum Action {
-    Ended(Token, Result<Box<RawValue>, Error>),
+    Ended(Owner, Result<Box<RawValue>, Error>),
     Event(Event),
-    State(State),
+    State(State, Option<Error>),
     Bad(PeerError),
 }
 
 /// After so much the main loop gets a turn of its own: a callback that makes the
 /// next call as soon as one fails would keep it away for ever.
-pub(super) const TOLD_AT_ONCE: usize = 256;
+const TOLD_AT_ONCE: usize = 256;
 
 impl QmpPort {
     /// A report of the transport.
-    pub(super) fn incoming(&self, incoming: Incoming<'_>) {
+    pub(super) fn incoming(&self, incoming: Incoming<'_>) -> Flow {
         match incoming {
-            Incoming::Data(bytes) => self.receive(bytes),
+            Incoming::Data(bytes) => return self.receive(bytes),
             Incoming::Written => {
                 if self.writing.replace(false) {
                     self.session.borrow_mut().transmitted();
@@ -65,7 +74,6 @@ impl QmpPort {
                 self.change(Session::connecting);
             }
             Incoming::Opened { late } => {
-                log::debug(|| "the port is open".into());
                 self.writing.set(false);
                 self.change(|session| {
                     session.open(if late {
@@ -76,14 +84,19 @@ impl QmpPort {
                 });
             }
         }
+        Flow::On
     }
 
     /// The connection is gone.
-    pub(super) fn lose(&self, reason: &str) {
-        log::debug(|| format!("the connection is closed: {reason}"));
+    fn lose(&self, reason: &str) {
+        self.end(|session| session.close(reason));
+    }
+
+    /// Ends the connection as `close` does.
+    pub(super) fn end(&self, close: impl FnOnce(&mut Session<Token>)) {
         self.closures.set(self.closures.get() + 1);
         self.writing.set(false);
-        self.change(|session| session.close(reason));
+        self.change(close);
         self.wake();
     }
 
@@ -94,19 +107,18 @@ impl QmpPort {
         change(&mut session);
         self.decode_all(&mut session);
         drop(session);
+        self.traffic.write();
         self.schedule_turn();
     }
 
     /// Decodes what the session holds back.
     fn decode_all(&self, session: &mut Session<Token>) {
-        while let Some(output) = session.receive(&mut &[][..]) {
-            if let Some(action) = self.plan(output) {
-                self.actions.borrow_mut().push_back(action);
-            }
+        while let Some(action) = self.decode_one(session) {
+            self.actions.borrow_mut().push_back(action);
         }
     }
 
-    fn receive(&self, mut input: &[u8]) {
+    fn receive(&self, mut input: &[u8]) -> Flow {
         let mut session = self.session.borrow_mut();
         let mut told = self.actions.borrow().is_empty();
         while told && let Some(output) = session.receive(&mut input) {
@@ -120,11 +132,14 @@ impl QmpPort {
         // A message that is not told may still allow or want something to be sent.
         let unsent = session.has_unsent();
         drop(session);
-        if !told || unsent || self.status_stale.get() {
+        self.traffic.write();
+        let turn_follows = !told || unsent || self.wants_status();
+        if turn_follows {
             self.schedule_turn();
         }
         self.watch_for_stall();
         self.wake_if_settled();
+        if turn_follows { Flow::Wait } else { Flow::On }
     }
 
     /// What is to be told of an output, if anything: nothing is made of an event
@@ -132,22 +147,48 @@ impl QmpPort {
     fn plan(&self, output: Output<'_, Token>) -> Option<Action> {
         match output {
             Output::Ended { token, result } => {
-                Some(Action::Ended(token, result.map(RawValue::to_owned)))
+                self.traffic.note(|| match &result {
+                    Ok(value) => format!("<- return {}", log::cut(value.get())),
+                    Err(error) => format!("<- {error}"),
+                });
+                if let Some(deadline) = token.deadline {
+                    self.timers.remove(deadline);
+                }
+                if !matches!(token.owner, Owner::Caller(_)) {
+                    self.own_calls.set(self.own_calls.get() - 1);
+                }
+                Some(Action::Ended(token.owner, result.map(RawValue::to_owned)))
             }
             Output::Event(event) => {
-                log::debug(|| format!("<- event {}", event.name));
-                if live::changes_run_state(&event.name) {
+                self.traffic.note(|| {
+                    let data = event.data.map_or("", RawValue::get);
+                    format!("<- event {} {}", event.name, log::cut(data))
+                });
+                if live::may_end_qemu(&event.name) {
+                    self.timers.ask_later();
+                    self.arm_timer();
+                } else if live::changes_run_state(&event.name) {
                     self.status_stale.set(true);
                 }
                 self.is_wanted(&event.name)
                     .then(|| Action::Event(Event::from(&event)))
             }
-            Output::State(state) => Some(Action::State(state)),
+            Output::State { state, error } => {
+                self.traffic.note(|| match &error {
+                    Some(error) => format!("the port is {state}: {error}"),
+                    None => format!("the port is {state}"),
+                });
+                Some(Action::State(state, error))
+            }
             Output::Ignored(Ignored::Reply) => {
-                log::debug(|| "<- a message for none of the program's calls".into());
+                self.traffic
+                    .note(|| "<- a message for none of the program's calls".into());
                 None
             }
-            Output::Ignored(Ignored::Bad(error)) => Some(Action::Bad(error)),
+            Output::Ignored(Ignored::Bad(error)) => {
+                self.traffic.note(|| format!("<- {error}"));
+                Some(Action::Bad(error))
+            }
         }
     }
 
@@ -164,11 +205,15 @@ impl QmpPort {
 
     /// Lets [`turn`](Self::turn) run from the main loop soon.
     pub(super) fn schedule_turn(&self) {
+        self.schedule_turn_at(glib::Priority::DEFAULT);
+    }
+
+    fn schedule_turn_at(&self, priority: glib::Priority) {
         if self.turn.borrow().is_some() {
             return;
         }
         let port = glib::SendWeakRef::from(self.obj().downgrade());
-        let source = glib::idle_source_new(Some("spice-qmp"), glib::Priority::DEFAULT, move || {
+        let source = glib::idle_source_new(Some("spice-qmp"), priority, move || {
             if let Some(port) = port.upgrade() {
                 port.imp().turn.take();
                 port.imp().turn();
@@ -192,16 +237,15 @@ impl QmpPort {
             let Some(action) = self.next_action() else {
                 break;
             };
-            if self.has_more() {
-                // Whoever is told may run a nested main loop: that goes on with the rest.
-                self.schedule_turn();
-            }
+            // Whoever is told may run a nested main loop, which goes on with the rest.
+            self.go_on();
             self.tell(action);
         }
+        self.go_on();
         if self.is_shut() && !self.has_more() {
             self.listeners.end();
         }
-        if self.status_stale.replace(false) {
+        if self.wants_status() {
             self.refresh_status();
         }
         let pending = self.pending();
@@ -211,10 +255,34 @@ impl QmpPort {
         self.flush();
         self.wake_if_settled();
         self.arm_timer();
+        self.end_turn();
+    }
+
+    /// Lets another turn tell what is left, or else lets more come in.
+    fn go_on(&self) {
         if self.has_more() {
             self.schedule_turn();
-        } else if let Some(source) = self.turn.take() {
+            return;
+        }
+        let transport = self.transport.borrow().clone();
+        if let Some(transport) = transport {
+            transport.resume();
+        }
+    }
+
+    /// Sees to it that another turn follows where one is needed.
+    fn end_turn(&self) {
+        if let Some(source) = self.turn.take() {
             source.destroy();
+        }
+        let from_outside = self.session.borrow().has_input() || !self.actions.borrow().is_empty();
+        let untold = self.wants_status() || self.pending() != self.told_pending.get();
+        if from_outside {
+            self.schedule_turn();
+        } else if self.has_more() || untold {
+            // What the program makes itself, call by failing call, has no end: it
+            // must leave a window time to be drawn.
+            self.schedule_turn_at(glib::Priority::DEFAULT_IDLE);
         }
     }
 
@@ -222,7 +290,13 @@ impl QmpPort {
         if let Some(action) = self.actions.borrow_mut().pop_front() {
             return Some(action);
         }
-        let mut session = self.session.borrow_mut();
+        let action = self.decode_one(&mut self.session.borrow_mut());
+        self.traffic.write();
+        action
+    }
+
+    /// Decodes what the session holds back up to what is to be told.
+    fn decode_one(&self, session: &mut Session<Token>) -> Option<Action> {
         while let Some(output) = session.receive(&mut &[][..]) {
             if let Some(action) = self.plan(output) {
                 return Some(action);
@@ -237,21 +311,39 @@ impl QmpPort {
 
     fn tell(&self, action: Action) {
         match action {
-            Action::Ended(Token::Caller(callback, deadline), result) => {
-                if let Some(deadline) = deadline {
-                    self.timers.remove(deadline);
-                }
-                callback(result);
-            }
-            Action::Ended(Token::Status, result) => self.got_status(result),
-            Action::Ended(Token::Version, result) => self.got_version(result),
+            Action::Ended(Owner::Caller(callback), result) => callback(result),
+            Action::Ended(Owner::Status, result) => self.got_status(result),
+            Action::Ended(Owner::Version, result) => self.got_version(result),
             Action::Event(event) => self.tell_event(&event),
-            Action::State(state) => self.tell_state(state),
-            Action::Bad(error) => {
-                log::debug(|| format!("<- {error}"));
-                self.set_last_error(Some(error.into()));
+            Action::State(state, error) => self.tell_state(state, error),
+            Action::Bad(error) => self.set_last_error(Some(error.into())),
+        }
+    }
+
+    /// Tells what is left when the port is disposed of: to the streams at once, and
+    /// to the callbacks from the main loop, as ever.
+    pub(super) fn tell_last(&self) {
+        let mut ended = Vec::new();
+        for action in self.actions.take() {
+            match action {
+                Action::Ended(Owner::Caller(callback), result) => ended.push((callback, result)),
+                Action::Event(event) => self.listeners.push(&event),
+                _ => {}
             }
         }
+        self.listeners.end();
+        if ended.is_empty() {
+            return;
+        }
+        let ended = Cell::new(Some(ThreadGuard::new(ended)));
+        let source = glib::idle_source_new(Some("spice-qmp"), glib::Priority::DEFAULT, move || {
+            let ended = ended.take().map(ThreadGuard::into_inner);
+            for (callback, result) in ended.into_iter().flatten() {
+                callback(result);
+            }
+            glib::ControlFlow::Break
+        });
+        source.attach(Some(self.main_context()));
     }
 
     fn tell_event(&self, event: &Event) {
@@ -268,16 +360,12 @@ impl QmpPort {
         }
     }
 
-    fn tell_state(&self, state: State) {
-        log::debug(|| format!("the port is {state}"));
+    fn tell_state(&self, state: State, error: Option<Error>) {
         let port = self.obj();
         let _together = port.freeze_notify();
-        let error = match state {
-            State::Ready => None,
-            State::Closed | State::Failed => self.session.borrow().error().cloned(),
-            _ => self.last_error.borrow().clone(),
-        };
-        self.set_last_error(error);
+        if error.is_some() || state == State::Ready {
+            self.set_last_error(error);
+        }
         self.update_live(state);
         port.notify_state();
         let ready = state == State::Ready;
@@ -317,7 +405,9 @@ impl QmpPort {
 
     /// Sends a nudge to a peer that stalls in the middle of a message.
     pub(super) fn nudge(&self) {
-        log::debug(|| "the reply stalls: nudging QEMU".into());
+        self.traffic
+            .note(|| "-> query-name (the reply stalls)".into());
+        self.traffic.write();
         self.session.borrow_mut().nudge();
         self.flush();
     }
@@ -333,6 +423,11 @@ fn detail(name: &str) -> Option<glib::Quark> {
 }
 
 static EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(EVENT));
+/// The id of the signal `qmp-event`.
+pub(super) fn qmp_event_id() -> SignalId {
+    *QMP_EVENT_ID
+}
+
 static QMP_EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(QMP_EVENT));
 
 fn signal_id(name: &str) -> SignalId {

@@ -220,27 +220,27 @@ impl<T> Calls<T> {
             return None;
         }
         let call = self.unanswered.remove(&id)?;
+        if call.token.is_some() {
+            self.pending -= 1;
+        }
         if call.band == Band::In {
             self.in_flight -= 1;
             self.drop_abandoned_before(id);
-        }
-        if call.token.is_some() {
-            self.pending -= 1;
         }
         Some(call)
     }
 
     /// QEMU answers in order: what was abandoned before `id` will not be answered.
     fn drop_abandoned_before(&mut self, id: u64) {
-        while let Some(first) = self.unanswered.first_entry() {
-            let call = first.get();
-            let passed = call.token.is_none() && call.band == Band::In;
-            if *first.key() > id || !passed {
-                break;
-            }
-            first.remove();
-            self.in_flight -= 1;
+        if self.unanswered.len() == self.pending {
+            // Nothing was abandoned.
+            return;
         }
+        let passed = |call: &Call<T>| call.token.is_none() && call.band == Band::In;
+        let dropped = self
+            .unanswered
+            .extract_if(..id, |_, call| call.is_sent() && passed(call));
+        self.in_flight -= dropped.count();
     }
 
     /// The oldest call in band that QEMU has.

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memmem};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 
@@ -264,26 +264,23 @@ fn too_deep(line: &[u8]) -> bool {
 
 /// Whether a `\u` escape names a surrogate that has no partner: no text can hold it.
 fn has_lone_surrogate(line: &[u8]) -> bool {
-    // Most messages have no escape at all.
-    let Some(first) = memchr(b'\\', line) else {
-        return false;
-    };
-    let mut next = first;
-    for at in memchr_iter(b'\\', line) {
-        if at < next {
-            continue;
-        }
-        next = at + 2;
-        match escaped_unit(&line[at..]) {
-            Some(0xDC00..=0xDFFF) => return true,
-            Some(0xD800..=0xDBFF) => {
-                if !matches!(escaped_unit(&line[at + 6..]), Some(0xDC00..=0xDFFF)) {
-                    return true;
-                }
-                next = at + 12;
+    let mut at = 0;
+    while at < line.len() {
+        if line[at] != b'\\' {
+            // Most messages have no escape at all.
+            match memchr(b'\\', &line[at..]) {
+                Some(len) => at += len,
+                None => return false,
             }
-            _ => {}
         }
+        at += match escaped_unit(&line[at..]) {
+            Some(0xDC00..=0xDFFF) => return true,
+            Some(0xD800..=0xDBFF) => match escaped_unit(&line[at + 6..]) {
+                Some(0xDC00..=0xDFFF) => 12,
+                _ => return true,
+            },
+            _ => 2,
+        };
     }
     false
 }

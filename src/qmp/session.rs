@@ -46,7 +46,12 @@ pub enum Output<'a, T> {
     /// An event.
     Event(Event<'a>),
     /// The session is in another state now.
-    State(State),
+    State {
+        /// The state.
+        state: State,
+        /// Why, if it is closed or failed.
+        error: Option<Error>,
+    },
     /// A message that concerns no caller.
     Ignored(Ignored),
 }
@@ -69,6 +74,8 @@ struct Core<T> {
     outputs: VecDeque<Queued<T>>,
     /// The `qmp_capabilities` in flight: their id, and whether they enable `oob`.
     negotiations: Vec<(u64, bool)>,
+    /// Whether the probe for a session that may be negotiated was sent twice.
+    probed_again: bool,
     oob: bool,
     greeting: Option<Greeting>,
     bad_lines: u32,
@@ -79,7 +86,28 @@ struct Core<T> {
 #[derive(Debug)]
 enum Queued<T> {
     Ended(T, Result<(), Error>),
-    State(State),
+    State(State, Option<Error>),
+}
+
+impl<T> Queued<T> {
+    fn into_output<'a>(self) -> Output<'a, T> {
+        match self {
+            Self::Ended(token, result) => Output::Ended {
+                token,
+                result: result.map(|()| &**EMPTY_OBJECT),
+            },
+            Self::State(state, error) => Output::State { state, error },
+        }
+    }
+}
+
+/// What the end of a connection says of a `quit` that QEMU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quit {
+    /// QEMU often exits before it answers: then the end is the answer.
+    Succeeded,
+    /// QEMU did not end the connection.
+    Unknown,
 }
 
 /// What `quit` returns when a close is all that is heard of it.
@@ -101,6 +129,7 @@ impl<T> Session<T> {
                 calls: Calls::new(first_id),
                 outputs: VecDeque::new(),
                 negotiations: Vec::new(),
+                probed_again: false,
                 oob: false,
                 greeting: None,
                 bad_lines: 0,
@@ -153,6 +182,12 @@ impl<T> Session<T> {
         self.core.calls.is_empty() && self.core.negotiations.is_empty() && !self.has_unsent()
     }
 
+    /// Whether input waits that was [stashed](Self::stash).
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.framer.has_more()
+    }
+
     /// Whether [`receive`](Self::receive) may give something without further input.
     #[must_use]
     pub fn has_more(&self) -> bool {
@@ -203,6 +238,7 @@ impl<T> Session<T> {
         self.framer.reset();
         self.core.error = None;
         self.core.bad_lines = 0;
+        self.core.probed_again = false;
         match opening {
             Opening::GreetingComes => self.core.set_state(State::Greeting),
             Opening::GreetingMayBeGone => self.core.negotiate(false),
@@ -213,7 +249,13 @@ impl<T> Session<T> {
     /// that was sent has succeeded.
     pub fn close(&mut self, reason: &str) {
         self.framer.reset();
-        self.core.close(reason);
+        self.core.close(reason, Quit::Succeeded);
+    }
+
+    /// The program lets go of the connection, for the given reason. Fails all calls.
+    pub fn shut(&mut self, reason: &str) {
+        self.framer.reset();
+        self.core.close(reason, Quit::Unknown);
     }
 
     /// What was handed over by [`poll_transmit`](Self::poll_transmit) and not
@@ -289,13 +331,7 @@ impl<T> Session<T> {
     /// rest of the input first.
     pub fn receive<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Output<'a, T>> {
         if let Some(queued) = self.core.outputs.pop_front() {
-            return Some(match queued {
-                Queued::Ended(token, result) => Output::Ended {
-                    token,
-                    result: result.map(|()| &**EMPTY_OBJECT),
-                },
-                Queued::State(state) => Output::State(state),
-            });
+            return Some(queued.into_output());
         }
         if matches!(
             self.core.state,
@@ -329,7 +365,11 @@ impl<T> Core<T> {
     fn set_state(&mut self, state: State) {
         if self.state != state {
             self.state = state;
-            self.outputs.push_back(Queued::State(state));
+            let error = match state {
+                State::Closed | State::Failed => self.error.clone(),
+                _ => None,
+            };
+            self.outputs.push_back(Queued::State(state, error));
         }
     }
 
@@ -377,12 +417,11 @@ impl<T> Core<T> {
     }
 
     /// Fails all calls and forgets everything that was of this connection.
-    fn end_connection(&mut self, error: &Error) {
+    fn end_connection(&mut self, error: &Error, quit: Quit) {
         for call in self.calls.take_all() {
-            // QEMU often exits before it answers `quit`.
-            let quits = &*call.command == "quit" && call.is_sent();
+            let has_quit = quit == Quit::Succeeded && &*call.command == "quit" && call.is_sent();
             if let Some(token) = call.token {
-                let result = if quits { Ok(()) } else { Err(error.clone()) };
+                let result = if has_quit { Ok(()) } else { Err(error.clone()) };
                 self.outputs.push_back(Queued::Ended(token, result));
             }
         }
@@ -391,12 +430,12 @@ impl<T> Core<T> {
         self.greeting = None;
     }
 
-    fn close(&mut self, reason: &str) {
+    fn close(&mut self, reason: &str, quit: Quit) {
         if self.state == State::Closed {
             return;
         }
         let error = Error::Closed(reason.into());
-        self.end_connection(&error);
+        self.end_connection(&error, quit);
         // What failed stays the reason when the connection goes in consequence.
         if self.state != State::Failed {
             self.error = Some(error);
@@ -406,7 +445,7 @@ impl<T> Core<T> {
 
     fn fail_session(&mut self, error: PeerError) {
         let error = Error::from(error);
-        self.end_connection(&error);
+        self.end_connection(&error, Quit::Unknown);
         self.error = Some(error);
         self.set_state(State::Failed);
     }
@@ -430,7 +469,7 @@ impl<T> Core<T> {
     fn greeted<'a>(&mut self, greeting: Greeting) -> Output<'a, T> {
         if self.state == State::Ready {
             let error = Error::Closed("the peer started a new session".into());
-            self.end_connection(&error);
+            self.end_connection(&error, Quit::Unknown);
         }
         let oob = greeting.capabilities.iter().any(|name| name == "oob");
         self.greeting = Some(greeting);
@@ -445,8 +484,14 @@ impl<T> Core<T> {
     ) -> Output<'a, T> {
         let id = match id {
             Some(raw) => raw.get().parse().ok(),
-            // QEMU could not parse a request: the oldest it has, for it answers in order.
-            None if result.is_err() => self.calls.oldest_sent(),
+            // QEMU could not parse a request.
+            None if result.is_err() => {
+                if self.state == State::Negotiating && self.greeting.is_none() {
+                    self.probe_again();
+                }
+                // It answers in order: the request is the oldest that it has.
+                self.calls.oldest_sent()
+            }
             None => None,
         };
         let Some(id) = id else {
@@ -468,6 +513,14 @@ impl<T> Core<T> {
             desc: failure.desc.into(),
         });
         Output::Ended { token, result }
+    }
+
+    /// An earlier client may have left QEMU with half a command, which the first
+    /// probe then became a part of.
+    fn probe_again(&mut self) {
+        if !std::mem::replace(&mut self.probed_again, true) {
+            self.negotiate(false);
+        }
     }
 
     fn negotiated<'a>(&mut self, oob: bool, result: Result<(), Failure<'_>>) -> Output<'a, T> {
@@ -510,11 +563,7 @@ impl<T> Core<T> {
     /// The first output that the last input caused, if it caused one.
     fn outputs_or<'a>(&mut self, ignored: Ignored) -> Output<'a, T> {
         match self.outputs.pop_front() {
-            Some(Queued::Ended(token, result)) => Output::Ended {
-                token,
-                result: result.map(|()| &**EMPTY_OBJECT),
-            },
-            Some(Queued::State(state)) => Output::State(state),
+            Some(queued) => queued.into_output(),
             None => Output::Ignored(ignored),
         }
     }

@@ -36,8 +36,18 @@ pub enum Incoming<'a> {
     Closed(String),
 }
 
-/// Where a transport reports to.
-pub type Sink = Rc<dyn Fn(Incoming<'_>)>;
+/// Where a transport reports to. It does not run a main loop.
+pub type Sink = Rc<dyn Fn(Incoming<'_>) -> Flow>;
+
+/// What a sink says to the data that it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// More may come.
+    On,
+    /// There is enough to do: no more until [`Transport::resume`]. A transport
+    /// that cannot hold its peer back goes on.
+    Wait,
+}
 
 /// A two-way stream of bytes that reports what comes.
 ///
@@ -48,15 +58,16 @@ pub type Sink = Rc<dyn Fn(Incoming<'_>)>;
 ///   [`Closed`](Incoming::Closed) until it is opened again.
 /// - Each [`write`](Self::write) on an open transport is answered by one
 ///   [`Written`](Incoming::Written) or [`WriteFailed`](Incoming::WriteFailed), or
-///   the connection closes.
-/// - The sink may run a nested main loop; reports go on within it where the
-///   transport can (a SPICE channel cannot: it waits for its handlers).
+///   the connection closes; then no answer comes any more.
 pub trait Transport {
     /// Starts to report to `sink`. Called once.
     fn start(&self, sink: Sink);
 
     /// Sends bytes. One write at a time: wait for its answer.
     fn write(&self, bytes: Vec<u8>);
+
+    /// Goes on after [`Flow::Wait`].
+    fn resume(&self) {}
 
     /// Stops reporting and lets go of the connection.
     fn close(&self);

@@ -65,7 +65,8 @@ impl Wire {
     fn report(&self, incoming: Incoming<'_>) {
         let sink = self.sink.borrow().clone();
         if let Some(sink) = sink {
-            sink(incoming);
+            // The peer is a test, which knows how much it sends.
+            let _ = sink(incoming);
         }
     }
 

@@ -169,7 +169,8 @@ impl Link {
         if !self.ended.get()
             && let Some(sink) = self.sink.get()
         {
-            sink(incoming);
+            // spice-gtk hands over the next data when the main loop is idle.
+            let _ = sink(incoming);
         }
     }
 

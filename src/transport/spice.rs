@@ -141,6 +141,11 @@ impl Channel {
         self.property::<i32>("channel-type") == MAIN_CHANNEL_TYPE
     }
 
+    /// Whether this is the main channel of a session that is connected.
+    pub(crate) fn is_live_main(&self) -> bool {
+        self.is_main() && self.property::<Option<gio::Socket>>("socket").is_some()
+    }
+
     /// The channel as a port, if it is a plain one (WebDAV channels are not).
     #[must_use]
     pub fn port(&self) -> Option<PortChannel> {
@@ -278,12 +283,26 @@ impl PortChannel {
         }
     }
 
-    /// Forgets what is owned under `key` without giving its reference back:
-    /// for the owned object itself, while it is disposed of.
-    pub(crate) fn disown(&self, key: glib::Quark) {
-        // SAFETY: `self` is live; stealing calls no destroy notify.
+    /// Forgets `object`, which is being disposed of, if it is what is owned under `key`.
+    ///
+    /// The owned reference is given back, unless somebody did that already: viewers
+    /// unref what [`own`](Self::own) only lends them, so that the last reference
+    /// of a disposed object can be the owned one.
+    pub(crate) fn disown(&self, key: glib::Quark, object: &impl IsA<glib::Object>) {
+        let object: *mut glib::gobject_ffi::GObject = object.upcast_ref().as_ptr();
+        // SAFETY: all objects are live; `steal` calls no destroy notify, so the
+        // reference that `own` took is ours to give back. A count of one is the
+        // reference of whoever drops the last one just now, which is that one.
         unsafe {
-            glib::gobject_ffi::g_object_steal_qdata(self.as_ptr().cast(), key.into_glib());
+            let channel = self.as_ptr().cast();
+            let key = key.into_glib();
+            if glib::gobject_ffi::g_object_get_qdata(channel, key) != object.cast() {
+                return;
+            }
+            glib::gobject_ffi::g_object_steal_qdata(channel, key);
+            if (*object).ref_count > 1 {
+                glib::gobject_ffi::g_object_unref(object);
+            }
         }
     }
 

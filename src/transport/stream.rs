@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use gio::prelude::*;
 
-use super::{Incoming, Sink, Transport};
+use super::{Flow, Incoming, Sink, Transport};
 
 /// Reads and writes a [`gio::IOStream`].
 #[derive(Debug)]
@@ -18,9 +18,13 @@ pub struct StreamTransport {
 /// What the callbacks of reads and writes share.
 struct Link {
     sink: Sink,
+    input: gio::InputStream,
+    cancellable: gio::Cancellable,
     open: Cell<bool>,
-    /// A buffer that no read uses.
-    spare: RefCell<Vec<u8>>,
+    /// Where a read leaves its bytes, while no read is under way.
+    buffer: RefCell<Vec<u8>>,
+    /// Whether the next read waits for [`Transport::resume`].
+    waits: Cell<bool>,
 }
 
 impl std::fmt::Debug for Link {
@@ -52,18 +56,16 @@ impl Transport for StreamTransport {
     fn start(&self, sink: Sink) {
         let link = Rc::new(Link {
             sink,
+            input: self.stream.input_stream(),
+            cancellable: self.cancellable.clone(),
             open: Cell::new(true),
-            spare: RefCell::new(Vec::new()),
+            buffer: RefCell::default(),
+            waits: Cell::new(false),
         });
         self.link.replace(Some(link.clone()));
-        (link.sink)(Incoming::Opened { late: false });
+        let _ = (link.sink)(Incoming::Opened { late: false });
         if link.open.get() {
-            read(
-                link,
-                self.stream.input_stream(),
-                self.cancellable.clone(),
-                0,
-            );
+            link.read(0);
         }
     }
 
@@ -83,9 +85,16 @@ impl Transport for StreamTransport {
                     Ok((_, _, None)) => None,
                     Ok((_, _, Some(error))) | Err((_, error)) => Some(error.message().to_owned()),
                 };
-                (link.sink)(failure.map_or(Incoming::Written, Incoming::WriteFailed));
+                let _ = (link.sink)(failure.map_or(Incoming::Written, Incoming::WriteFailed));
             },
         );
+    }
+
+    fn resume(&self) {
+        let link = self.link.borrow().clone();
+        if let Some(link) = link.filter(|link| link.waits.replace(false)) {
+            link.read(0);
+        }
     }
 
     fn close(&self) {
@@ -109,45 +118,47 @@ impl Drop for StreamTransport {
     }
 }
 
-/// Reads until the stream ends. `last` is what the last read brought.
-fn read(link: Rc<Link>, input: gio::InputStream, cancellable: gio::Cancellable, last: usize) {
-    let mut buffer = link.spare.take();
-    // A read that filled its buffer has more behind it.
-    let busy = last >= SMALL_READ;
-    let size = if busy { LARGE_READ } else { SMALL_READ };
-    if buffer.len() != size {
-        buffer = vec![0; size];
-    }
-    let stream = input.clone();
-    let cancel = cancellable.clone();
-    stream.read_async(
-        buffer,
-        glib::Priority::DEFAULT,
-        Some(&cancel),
-        move |result| {
-            if !link.open.get() {
-                return;
-            }
-            match result {
-                Ok((_, 0)) => link.close("the server closed the connection"),
-                Ok((buffer, count)) => {
-                    // The next read goes on while the sink runs a nested main loop.
-                    read(link.clone(), input, cancellable, count);
-                    (link.sink)(Incoming::Data(&buffer[..count]));
-                    if buffer.len() == SMALL_READ || count >= SMALL_READ {
-                        link.spare.replace(buffer);
-                    }
-                }
-                Err((_, error)) => link.close(error.message()),
-            }
-        },
-    );
-}
-
 impl Link {
+    /// Reads until the stream ends. `last` is what the last read brought.
+    fn read(self: Rc<Self>, last: usize) {
+        // A read that filled its buffer has more behind it.
+        let busy = last >= SMALL_READ;
+        let size = if busy { LARGE_READ } else { SMALL_READ };
+        let mut buffer = self.buffer.take();
+        if buffer.len() != size {
+            buffer = vec![0; size];
+        }
+        let link = self.clone();
+        // Like spice-gtk's, this priority leaves a window time to be drawn.
+        self.input.read_async(
+            buffer,
+            glib::Priority::DEFAULT_IDLE,
+            Some(&self.cancellable),
+            move |result| link.got(result),
+        );
+    }
+
+    fn got(self: Rc<Self>, result: Result<(Vec<u8>, usize), (Vec<u8>, glib::Error)>) {
+        if !self.open.get() {
+            return;
+        }
+        match result {
+            Ok((_, 0)) => self.close("the server closed the connection"),
+            Ok((buffer, count)) => {
+                let flow = (self.sink)(Incoming::Data(&buffer[..count]));
+                self.buffer.replace(buffer);
+                match flow {
+                    Flow::Wait => self.waits.set(true),
+                    Flow::On => self.read(count),
+                }
+            }
+            Err((_, error)) => self.close(error.message()),
+        }
+    }
+
     fn close(&self, reason: &str) {
         if self.open.replace(false) {
-            (self.sink)(Incoming::Closed(reason.to_owned()));
+            let _ = (self.sink)(Incoming::Closed(reason.to_owned()));
         }
     }
 }

@@ -27,9 +27,8 @@ pub trait Peer {
     fn reopens(&self) -> bool;
     /// Whether what is sent before the near end listens waits for it.
     fn keeps_early_bytes(&self) -> bool;
-    /// Whether reports go on while one is being handled; nothing where that is up
-    /// to whoever sends.
-    fn nests(&self) -> Option<bool>;
+    /// Whether the near end can keep data back until it is resumed.
+    fn holds_back(&self) -> bool;
     /// Lets everything go.
     fn finish(self: Box<Self>, main: &MainLoop);
 }
@@ -87,8 +86,8 @@ impl Peer for PairPeer {
         false
     }
 
-    fn nests(&self) -> Option<bool> {
-        None
+    fn holds_back(&self) -> bool {
+        false
     }
 
     fn finish(self: Box<Self>, _main: &MainLoop) {}
@@ -139,8 +138,8 @@ impl Peer for StreamPeer {
         true
     }
 
-    fn nests(&self) -> Option<bool> {
-        Some(true)
+    fn holds_back(&self) -> bool {
+        true
     }
 
     fn finish(self: Box<Self>, _main: &MainLoop) {}
@@ -272,9 +271,8 @@ impl Peer for SerialPort {
         false
     }
 
-    fn nests(&self) -> Option<bool> {
-        // spice-gtk waits for its handlers.
-        Some(false)
+    fn holds_back(&self) -> bool {
+        false
     }
 
     fn finish(self: Box<Self>, main: &MainLoop) {

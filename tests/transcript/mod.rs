@@ -318,7 +318,7 @@ fn render(output: &Output<'_, String>) -> String {
             }
             text
         }
-        Output::State(state) => format!("state {}", name(*state)),
+        Output::State { state, .. } => format!("state {}", name(*state)),
         Output::Ignored(Ignored::Reply) => "ignored reply".into(),
         Output::Ignored(Ignored::Bad(error)) => format!("ignored: {error}"),
     }
