@@ -201,6 +201,7 @@ fn finish(main: &MainLoop, session: Session, channel: PortChannel) {
     session.disconnect();
     drop(session);
     main.until("the channel is gone", || weak.upgrade().is_none());
+    main.drain();
 }
 
 #[test]
@@ -265,6 +266,7 @@ fn a_port_outlives_its_channel() {
         ));
         let weak = port.downgrade();
         drop(port);
+        main.drain();
         assert!(weak.upgrade().is_none());
     });
 }

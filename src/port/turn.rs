@@ -87,9 +87,13 @@ impl QmpPort {
         Flow::On
     }
 
-    /// The connection is gone.
+    /// The connection is gone, and the port with it where it cannot come back.
     fn lose(&self, reason: &str) {
         self.end(|session| session.close(reason));
+        let transport = self.transport.borrow().clone();
+        if transport.is_some_and(|transport| !transport.reopens()) {
+            self.shut(reason);
+        }
     }
 
     /// Ends the connection as `close` does.

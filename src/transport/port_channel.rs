@@ -108,7 +108,11 @@ impl Transport for SpiceTransport {
         let link = link();
         let gone = channel.add_weak_ref_notify_local({
             let link = link.clone();
-            move || link.closed("the SPICE channel is gone")
+            move || {
+                // It will not open any more, also where it never was open.
+                link.open.set(false);
+                link.report(Incoming::Closed("the SPICE channel is gone".into()));
+            }
         });
         self.gone.replace(Some(gone));
         if channel.is_port_opened() {

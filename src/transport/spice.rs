@@ -253,8 +253,8 @@ impl PortChannel {
         }
     }
 
-    /// Makes the channel own a reference to `object` under `key`. When the
-    /// channel goes, `object` is disposed of and the reference dropped.
+    /// Makes the channel own a reference to `object` under `key`. It is dropped soon
+    /// after the channel has gone: first `object` can tell of that.
     ///
     /// Some callers give back a reference that they only borrowed: the channel's.
     /// While the channel lives, `object` then has itself [`disown`](Self::disown)ed
@@ -263,13 +263,7 @@ impl PortChannel {
         unsafe extern "C" fn release(object: glib::ffi::gpointer) {
             // SAFETY: GObject calls this once, when the channel is finalized, with
             // the object to which `own` took the reference that goes to `drop_soon`.
-            // One more keeps the object while its handlers run.
-            unsafe {
-                glib::gobject_ffi::g_object_ref(object.cast());
-                glib::gobject_ffi::g_object_run_dispose(object.cast());
-                drop_soon(object.cast());
-                glib::gobject_ffi::g_object_unref(object.cast());
-            }
+            unsafe { drop_soon(object.cast()) }
         }
         let object: *mut glib::gobject_ffi::GObject = object.upcast_ref().to_glib_full();
         // SAFETY: both objects are live, and `release` matches the reference taken above.
