@@ -1,0 +1,8 @@
+# Turns the GTK-Doc references of the GIR's comments into links of gi-docgen's.
+s/#SpiceQmp(Port)::([a-z-]+)/[signal@\1::\2]/g
+s/#SpiceQmp(Port):([a-z-]+)/[property@\1:\2]/g
+s/#SpiceQmpPort(State|VmAction)\b/[enum@Port\1]/g
+s/#SpiceQmpPort\b/[class@Port]/g
+s/#SpiceQmp(Event|Status)\b/[struct@\1]/g
+s/#SpiceQmpError\b/[error@Error]/g
+s/\b(spice_qmp_[a-z_]+)\(\)/[id@\1]/g
