@@ -1,0 +1,10 @@
+# Makes the GIR of what the scanner wrote.
+
+# The types' names in C: the scanner knows only those of their GTypes. The first
+# prefix becomes the namespace in Vala.
+s/c:type="(const )?SpiceQmp1/c:type="\1SpiceQmp/g
+s/c:identifier-prefixes="SpiceQmp1"/c:identifier-prefixes="SpiceQmp,SpiceQmp1"/
+s/#SpiceQmp1/#SpiceQmp/g
+
+# The private field of SpiceQmpStatus: GJS can have no field with a method's name.
+s/<field name="ref"/<field name="ref_count"/

@@ -1,0 +1,170 @@
+// The library from Vala, on a real QEMU; run it with with-qemu.
+
+const uint TIMEOUT = 40; // seconds, for all
+
+class Case : Object {
+    public SpiceQmp.Port port;
+
+    public Case (SpiceQmp.Port port) {
+        this.port = port;
+    }
+
+    public void property_values () {
+        assert (port.ready);
+        assert (port.state == READY);
+        assert (port.version == Environment.get_variable ("SPICE_QMP_TEST_VERSION"));
+        assert (port.capabilities.length == 0);
+        assert (port.pending == 0);
+        assert (port.last_error == null);
+        port.command_timeout = 5000;
+        assert (port.command_timeout == 5000);
+        port.command_timeout = 0;
+        assert (SpiceQmp.Port.is_qmp_name (port.channel.port_name));
+        assert (SpiceQmp.Port.get (port.channel) == port);
+    }
+
+    // The property follows the events.
+    public async void status_is (string expected) {
+        SourceFunc resume = status_is.callback;
+        var handler = port.notify["status"].connect (() => {
+            if (resume != null) {
+                Idle.add ((owned) resume);
+            }
+        });
+        if (port.status == null || port.status.status != expected) {
+            yield;
+        }
+        port.disconnect (handler);
+        assert (port.status.status == expected);
+    }
+
+    public async void status_and_actions () throws Error {
+        assert (yield port.vm_action_async (CONTINUE));
+        var status = yield port.query_status_async ();
+        assert (status.version == 1 && status.running && !status.singlestep);
+        assert (status.status == "running");
+        assert (yield port.vm_action_async (PAUSE));
+        status = yield port.query_status_async ();
+        assert (status.status == "paused");
+        assert (!status.@ref ().running);
+    }
+
+    public async void events () throws Error {
+        var names = new GenericArray<string> ();
+        SpiceQmp.Event? reset = null;
+        ulong[] handlers = {
+            port.qmp_event.connect ((event) => names.add (event.get_name ())),
+            port.qmp_event["RESET"].connect ((event) => reset = event)
+        };
+        yield port.vm_action_async (CONTINUE);
+        yield port.vm_action_async (RESET);
+        yield port.vm_action_async (PAUSE);
+        while (!names.find_with_equal_func ("STOP", str_equal)) {
+            yield port.query_status_async ();
+        }
+        foreach (var handler in handlers) {
+            port.disconnect (handler);
+        }
+
+        assert (reset.get_name () == "RESET");
+        assert ("host-qmp-system-reset" in reset.get_data ());
+        var reason = reset.get_data_variant ().lookup_value ("reason", VariantType.STRING);
+        assert (reason.get_string () == "host-qmp-system-reset");
+        assert ((reset.get_timestamp () - get_real_time ()).abs () < 60 * TimeSpan.SECOND);
+    }
+
+    public async void execute () throws Error {
+        assert ("pc-" in yield port.execute_async ("qom-get", """{"path": "/machine", "property": "type"}"""));
+        var arguments = new VariantDict ();
+        arguments.insert ("path", "s", "/machine");
+        arguments.insert ("property", "s", "type");
+        var type = yield port.execute_variant_async ("qom-get", arguments.end ());
+        assert (type.get_string ().has_prefix ("pc-"));
+        var version = yield port.execute_variant_async ("query-version");
+        assert (version.is_of_type (VariantType.VARDICT));
+        assert ((yield port.execute_async ("query-qmp-schema")).length > 131136);
+    }
+
+    public async void errors () throws Error {
+        try {
+            yield port.execute_async ("make-coffee");
+            assert_not_reached ();
+        } catch (SpiceQmp.Error error) {
+            assert (error is SpiceQmp.Error.COMMAND_NOT_FOUND);
+            assert ("make-coffee" in error.message);
+        }
+        try {
+            yield port.execute_oob_async ("migrate-recover");
+            assert_not_reached ();
+        } catch (SpiceQmp.Error error) {
+            assert (error is SpiceQmp.Error.NOT_SUPPORTED);
+        }
+        var cancellable = new Cancellable ();
+        Idle.add (() => {
+            cancellable.cancel ();
+            return Source.REMOVE;
+        });
+        try {
+            yield port.execute_async ("query-qmp-schema", null, cancellable);
+            assert_not_reached ();
+        } catch (Error error) {
+            assert (error is IOError.CANCELLED);
+        }
+        assert ((yield port.execute_async ("query-name")) == "{}");
+    }
+}
+
+async void over_spice () throws Error {
+    var session = new Spice.Session ();
+    session.uri = Environment.get_variable ("SPICE_QMP_TEST_URI");
+    var test = new Case (yield SpiceQmp.Port.find_async (session));
+    test.property_values ();
+    yield test.status_is ("prelaunch");
+    yield test.status_and_actions ();
+    yield test.status_is ("paused");
+    yield test.events ();
+    yield test.execute ();
+    yield test.errors ();
+    assert (yield test.port.close_async ());
+    session.disconnect ();
+}
+
+async void over_socket () throws Error {
+    var path = Environment.get_variable ("SPICE_QMP_TEST_SOCKET");
+    var opened = yield SpiceQmp.Port.open_async (@"unix:$path");
+    assert ("oob" in opened.capabilities);
+    assert (yield opened.close_async ());
+
+    var stream = yield new SocketClient ().connect_async (new UnixSocketAddress (path));
+    var port = new SpiceQmp.Port.for_stream (stream);
+    assert (yield port.wait_ready_async ());
+    assert (yield port.close_async ());
+    try {
+        yield port.execute_async ("query-name");
+        assert_not_reached ();
+    } catch (SpiceQmp.Error error) {
+        assert (error is SpiceQmp.Error.NOT_READY);
+    }
+}
+
+async void run () throws Error {
+    yield over_spice ();
+    yield over_socket ();
+}
+
+int main () {
+    var loop = new MainLoop ();
+    Timeout.add_seconds (TIMEOUT, () => {
+        error ("no end after %u s", TIMEOUT);
+    });
+    run.begin ((_, result) => {
+        try {
+            run.end (result);
+        } catch (Error failure) {
+            error ("%s", failure.message);
+        }
+        loop.quit ();
+    });
+    loop.run ();
+    return 0;
+}

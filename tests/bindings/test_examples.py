@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""Runs the examples on a real QEMU; run it with with-qemu.
+
+    test_examples.py EXAMPLES [POWER]
+
+EXAMPLES is the folder of the scripts, POWER the compiled examples/power.vala.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+
+TIMEOUT = 20  # seconds
+NOWHERE = "spice+unix:///nowhere"
+uri = os.environ["SPICE_QMP_TEST_URI"]
+version = os.environ["SPICE_QMP_TEST_VERSION"]
+examples, power = (sys.argv[1:] + [None])[:2]
+
+
+def run(*command):
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT
+    )
+
+
+class Monitor:
+    """A QMP client apart from the library under test."""
+
+    def __enter__(self):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(TIMEOUT)
+        self.socket.connect(os.environ["SPICE_QMP_TEST_SOCKET"])
+        self.lines = self.socket.makefile("r")
+        self.lines.readline()
+        self.execute("qmp_capabilities")
+        return self
+
+    def __exit__(self, *_):
+        self.lines.close()
+        self.socket.close()
+
+    def execute(self, command):
+        self.socket.sendall(json.dumps({"execute": command}).encode() + b"\n")
+        while True:
+            message = json.loads(self.lines.readline())
+            if "event" not in message:
+                return message["return"]
+
+
+def state():
+    with Monitor() as monitor:
+        return monitor.execute("query-status")["status"]
+
+
+class Examples(unittest.TestCase):
+    maxDiff = None
+
+    def succeeds(self, result, output):
+        self.assertEqual((result.returncode, result.stdout, result.stderr), (0, output, ""))
+
+    def refuses(self, *command):
+        """Wrong use is told, and so is a server that is not there."""
+        result = run(*command)
+        self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
+        self.assertIn("spice://HOST:PORT", result.stderr)
+        result = run(*command, NOWHERE)
+        self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
+        self.assertRegex(result.stderr, "^[a-z-]+: cannot connect: .*No such file or directory\n$")
+
+    def test_vm_status(self):
+        program = [sys.executable, f"{examples}/vm-status.py"]
+        output = f"machine: without a name\nQEMU: {version}\nstate: {state()}\n"
+        self.succeeds(run(*program, uri), output + "memory: 64 MiB\nprocessors: 1\n")
+        self.refuses(*program)
+
+    def events(self, act, *names):
+        """What events.js prints while the monitor acts; it ends on Ctrl+C."""
+        process = subprocess.Popen(
+            ["gjs", "-m", f"{examples}/events.js", uri, *names],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            self.assertEqual(process.stderr.readline(), f"events: QEMU {version}, {state()}\n")
+            with Monitor() as monitor:
+                act(monitor)
+            lines = [json.loads(process.stdout.readline())]
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
+            process.wait()
+        self.assertEqual((process.returncode, errors), (0, ""))
+        return lines + [json.loads(line) for line in output.splitlines()]
+
+    def test_events(self):
+        def act(monitor):
+            monitor.execute("cont")
+            monitor.execute("system_reset")
+
+        (reset,) = self.events(act, "RESET")
+        self.assertRegex(reset.pop("time"), r"^20\d\d-.*Z$")
+        data = {"guest": False, "reason": "host-qmp-system-reset"}
+        self.assertEqual(reset, {"event": "RESET", "data": data})
+
+        stop, *_ = self.events(lambda monitor: monitor.execute("stop"))
+        self.assertEqual((stop["event"], stop["data"]), ("STOP", None))
+        self.refuses("gjs", "-m", f"{examples}/events.js")
+
+    def test_power(self):
+        if power is None:
+            self.skipTest("power.vala was not compiled")
+        self.succeeds(run(power, uri, "resume"), "running\n")
+        self.succeeds(run(power, uri), "running\n")
+        self.succeeds(run(power, uri, "reset"), "running\n")
+        self.succeeds(run(power, uri, "powerdown"), "running\n")
+        self.succeeds(run(power, uri, "pause"), "paused\n")
+        self.assertEqual(state(), "paused")
+        self.refuses(power)
+        self.assertEqual(run(power, uri, "make-coffee").returncode, 2)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])

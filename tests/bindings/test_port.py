@@ -1,0 +1,251 @@
+#!/usr/bin/python3
+"""All of the library from Python, on a real QEMU; run it with with-qemu."""
+
+import contextlib
+import json
+import os
+import unittest
+
+import gi
+
+gi.require_version("SpiceClientGLib", "2.0")
+gi.require_version("SpiceQmp", "1.0")
+from gi.repository import Gio, GLib, SpiceClientGLib, SpiceQmp
+
+TIMEOUT = 20  # seconds
+OBJECT = GLib.VariantType("a{sv}")
+
+
+def wait_for(condition, what):
+    """Runs the main loop until the condition is met."""
+    late = []
+    timer = GLib.timeout_add_seconds(TIMEOUT, lambda: late.append(True))
+    while not condition():
+        if late:
+            raise AssertionError(f"waited {TIMEOUT} s for {what}")
+        GLib.MainContext.default().iteration(True)
+    if not late:
+        GLib.source_remove(timer)
+
+
+def call(start, finish, *arguments, cancellable=None):
+    results = []
+    start(*arguments, cancellable, lambda _, result: results.append(result))
+    assert not results, f"{start} called back at once"
+    wait_for(lambda: results, start)
+    return finish(results[0])
+
+
+def find(session):
+    return call(SpiceQmp.Port.find_async, SpiceQmp.Port.find_finish, session)
+
+
+def open_socket():
+    address = "unix:" + os.environ["SPICE_QMP_TEST_SOCKET"]
+    return call(SpiceQmp.Port.open_async, SpiceQmp.Port.open_finish, address)
+
+
+def close(port):
+    return call(port.close_async, port.close_finish)
+
+
+def act(port, action):
+    return call(port.vm_action_async, port.vm_action_finish, action)
+
+
+def status_of(port):
+    return call(port.query_status_async, port.query_status_finish)
+
+
+def execute(port, command, arguments=None, cancellable=None):
+    return call(
+        port.execute_async, port.execute_finish, command, arguments, cancellable=cancellable
+    )
+
+
+def execute_variant(port, command, arguments=None):
+    return call(port.execute_variant_async, port.execute_variant_finish, command, arguments)
+
+
+class TestCase(unittest.TestCase):
+    @contextlib.contextmanager
+    def fails(self, domain, code):
+        with self.assertRaises(GLib.Error) as raised:
+            yield raised
+        self.assertTrue(raised.exception.matches(domain, code), raised.exception)
+
+
+class OverSpice(TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.session = SpiceClientGLib.Session(uri=os.environ["SPICE_QMP_TEST_URI"])
+        cls.port = find(cls.session)
+
+    @classmethod
+    def tearDownClass(cls):
+        assert close(cls.port)
+        cls.session.disconnect()
+
+    def setUp(self):
+        self.handlers = []
+
+    def tearDown(self):
+        for handler in self.handlers:
+            self.port.disconnect(handler)
+
+    def listen(self, signal):
+        """The arguments of each emission from now on."""
+        seen = []
+        handler = self.port.connect(signal, lambda _port, *arguments: seen.append(arguments))
+        self.handlers.append(handler)
+        return seen
+
+    def test_properties(self):
+        port = self.port
+        self.assertTrue(port.props.ready)
+        self.assertEqual(port.props.state, SpiceQmp.PortState.READY)
+        self.assertEqual(port.props.version, os.environ["SPICE_QMP_TEST_VERSION"])
+        self.assertIn("Debian", port.props.package or "Debian")
+        self.assertEqual(port.props.capabilities, [])
+        self.assertEqual(port.props.pending, 0)
+        self.assertIsNone(port.props.last_error)
+        self.assertEqual(port.props.max_message_size, 64 * 1024 * 1024)
+        port.props.command_timeout = 5000
+        self.assertEqual(port.props.command_timeout, 5000)
+        port.props.command_timeout = 0
+
+    def test_channel(self):
+        channel = self.port.props.channel
+        self.assertIsInstance(channel, SpiceClientGLib.PortChannel)
+        self.assertTrue(SpiceQmp.Port.is_qmp_name(channel.props.port_name))
+        self.assertFalse(SpiceQmp.Port.is_qmp_name("org.qemu.monitor.hmp.0"))
+        self.assertIs(SpiceQmp.Port.get(channel), self.port)
+        self.assertEqual(self.port.__gtype__.name, "SpiceQmp1Port")
+
+    def test_status_and_actions(self):
+        changes = self.listen("notify::status")
+        self.assertTrue(act(self.port, SpiceQmp.PortVmAction.CONTINUE))
+        status = status_of(self.port)
+        self.assertEqual((status.version, status.running), (1, True))
+        self.assertEqual((status.singlestep, status.status), (False, "running"))
+        wait_for(lambda: self.port.props.status.running, "the status to be running")
+
+        self.assertTrue(act(self.port, SpiceQmp.PortVmAction.PAUSE))
+        wait_for(lambda: self.port.props.status.status == "paused", "the status to be paused")
+        self.assertFalse(self.port.props.status.running)
+        self.assertGreaterEqual(len(changes), 2)
+
+    def test_events(self):
+        everything = self.listen("qmp-event")
+        resets = self.listen("qmp-event::RESET")
+        names = self.listen("event")
+        act(self.port, SpiceQmp.PortVmAction.CONTINUE)
+        act(self.port, SpiceQmp.PortVmAction.RESET)
+        wait_for(lambda: resets, "the event RESET")
+        act(self.port, SpiceQmp.PortVmAction.PAUSE)
+        wait_for(lambda: any(e.get_name() == "STOP" for (e,) in everything), "the event STOP")
+
+        self.assertEqual(len(resets), 1)
+        (reset,) = resets[0]
+        self.assertEqual(reset.get_name(), "RESET")
+        data = {"guest": False, "reason": "host-qmp-system-reset"}
+        self.assertEqual(json.loads(reset.get_data()), data)
+        self.assertEqual(reset.get_data_variant().unpack(), data)
+        self.assertLess(abs(reset.get_timestamp() - GLib.get_real_time()), 60_000_000)
+
+        stop = next(e for (e,) in everything if e.get_name() == "STOP")
+        self.assertIsNone(stop.get_data())
+        self.assertIsNone(stop.get_data_variant())
+        seen = [event.get_name() for (event,) in everything]
+        self.assertEqual([name for name, _node in names], seen)
+
+    def test_execute(self):
+        version = json.loads(execute(self.port, "query-version"))
+        self.assertIn("qemu", version)
+        arguments = json.dumps({"path": "/machine", "property": "type"})
+        self.assertRegex(json.loads(execute(self.port, "qom-get", arguments)), "^pc-.*-machine$")
+
+    def test_execute_variant(self):
+        reply = execute_variant(self.port, "query-version")
+        self.assertTrue(reply.is_of_type(OBJECT))
+        self.assertEqual(
+            ".".join(str(reply["qemu"][part]) for part in ("major", "minor", "micro")),
+            os.environ["SPICE_QMP_TEST_VERSION"],
+        )
+        arguments = {"path": GLib.Variant("s", "/machine"), "property": GLib.Variant("s", "type")}
+        reply = execute_variant(self.port, "qom-get", GLib.Variant("a{sv}", arguments))
+        self.assertRegex(reply.unpack(), "^pc-.*-machine$")
+        processors = execute_variant(self.port, "query-cpus-fast").unpack()
+        self.assertEqual([cpu["cpu-index"] for cpu in processors], [0])
+
+    def test_large_reply(self):
+        text = execute(self.port, "query-qmp-schema")
+        self.assertGreater(len(text), 131_136)
+        commands = {e["name"] for e in json.loads(text) if e["meta-type"] == "command"}
+        self.assertIn("query-status", commands)
+        schema = execute_variant(self.port, "query-qmp-schema").unpack()
+        self.assertEqual(schema, json.loads(text))
+
+    def test_errors(self):
+        domain = SpiceQmp.error_quark()
+        with self.fails(domain, SpiceQmp.Error.COMMAND_NOT_FOUND) as error:
+            execute(self.port, "make-coffee")
+        self.assertIn("make-coffee", error.exception.message)
+        with self.fails(domain, SpiceQmp.Error.GENERIC):
+            execute(self.port, "qom-get", "{}")
+        with self.fails(domain, SpiceQmp.Error.DEVICE_NOT_FOUND):
+            execute(self.port, "device_del", '{"id": "nothing"}')
+        with self.fails(domain, SpiceQmp.Error.INVALID_ARGUMENT):
+            execute(self.port, "query-name", "no JSON")
+        with self.fails(domain, SpiceQmp.Error.INVALID_ARGUMENT):
+            execute_variant(self.port, "query-name", GLib.Variant("s", "no dictionary"))
+        with self.fails(domain, SpiceQmp.Error.NOT_SUPPORTED):
+            call(
+                self.port.execute_oob_async, self.port.execute_oob_finish, "migrate-recover", None
+            )
+        self.assertTrue(self.port.props.ready)
+
+    def test_cancel(self):
+        pending = self.listen("notify::pending")
+        cancellable = Gio.Cancellable()
+        GLib.idle_add(cancellable.cancel)
+        with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.CANCELLED):
+            execute(self.port, "query-qmp-schema", cancellable=cancellable)
+        with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.CANCELLED):
+            execute(self.port, "query-name", cancellable=cancellable)
+        self.assertEqual(execute(self.port, "query-name"), "{}")
+        wait_for(lambda: self.port.props.pending == 0, "the calls to end")
+        self.assertTrue(pending)
+
+
+class OverSocket(TestCase):
+    def test_out_of_band(self):
+        port = open_socket()
+        self.assertEqual(port.props.capabilities, ["oob"])
+        self.assertIsNone(port.props.channel)
+        with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC):
+            arguments = '{"uri": "unix:/nowhere"}'
+            call(port.execute_oob_async, port.execute_oob_finish, "migrate-recover", arguments)
+        self.assertTrue(close(port))
+
+    def test_stream(self):
+        address = Gio.UnixSocketAddress.new(os.environ["SPICE_QMP_TEST_SOCKET"])
+        port = SpiceQmp.Port.new_for_stream(Gio.SocketClient().connect(address, None))
+        self.assertFalse(port.props.ready)
+        self.assertTrue(call(port.wait_ready_async, port.wait_ready_finish))
+        self.assertEqual(execute(port, "query-name"), "{}")
+        self.assertTrue(close(port))
+        with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.NOT_READY):
+            execute(port, "query-name")
+
+    def test_refusals(self):
+        with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.NOT_FOUND):
+            call(SpiceQmp.Port.open_async, SpiceQmp.Port.open_finish, "unix:/nowhere")
+        with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.INVALID_ARGUMENT):
+            call(SpiceQmp.Port.open_async, SpiceQmp.Port.open_finish, "nonsense")
+        with self.assertRaises(GLib.Error):
+            find(SpiceClientGLib.Session(uri="spice+unix:///nowhere"))
+
+
+if __name__ == "__main__":
+    unittest.main()
