@@ -1,6 +1,8 @@
 //! Builds the C library and programs against it, and runs them.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod desktop;
+
 use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -133,14 +135,15 @@ impl Compiler {
 }
 
 fn pkg_config(what: &str) -> Vec<String> {
-    let mut command = Command::new("pkg-config");
-    command.args([
-        what,
-        "gio-unix-2.0",
-        "spice-client-glib-2.0",
-        "json-glib-1.0",
-    ]);
+    let modules = ["gio-unix-2.0", "spice-client-glib-2.0", "json-glib-1.0"];
     let packages = "pkg-config libglib2.0-dev libjson-glib-dev libspice-client-glib-2.0-dev";
+    flags_of(what, &modules, packages)
+}
+
+/// What pkg-config says of these modules.
+pub fn flags_of(what: &str, modules: &[&str], packages: &str) -> Vec<String> {
+    let mut command = Command::new("pkg-config");
+    command.arg(what).args(modules);
     let flags = run(&mut command, packages);
     flags.split_whitespace().map(str::to_owned).collect()
 }
