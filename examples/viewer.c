@@ -190,8 +190,10 @@ on_found(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer data)
     } else if (viewer->port) {
         g_signal_connect_swapped(viewer->port, "notify", G_CALLBACK(show_state), viewer);
         g_signal_connect_swapped(viewer->port, "qmp-event", G_CALLBACK(show_event), viewer);
+        gtk_label_set_text(GTK_LABEL(viewer->progress), "No screen yet");
         show_state(viewer);
     } else {
+        gtk_label_set_text(GTK_LABEL(viewer->progress), "No connection");
         gtk_label_set_text(GTK_LABEL(viewer->state), "no control");
         show_error(viewer, error->message);
     }

@@ -76,7 +76,7 @@ impl Desktop {
             dir: dir.to_owned(),
             _processes: [server, bus, manager],
         };
-        desktop.until("the window manager", || {
+        until("the window manager", || {
             desktop.xdotool(&["get_num_desktops"]).is_some()
         });
         desktop
@@ -114,10 +114,10 @@ impl Desktop {
     /// The window that is shown under this class or name, as soon as it is.
     pub fn window(&self, how: &str, name: &str) -> String {
         let mut window = String::new();
-        self.until(name, || {
+        until(name, || {
             let found = self.xdotool(&["search", "--onlyvisible", how, name]);
-            window = found.unwrap_or_default();
-            window = window.lines().next_back().unwrap_or_default().to_owned();
+            let last = found.as_deref().and_then(|found| found.lines().next_back());
+            last.unwrap_or_default().clone_into(&mut window);
             !window.is_empty()
         });
         window
@@ -138,20 +138,11 @@ impl Desktop {
         self.xdotool(&["key", key]).expect("a key");
     }
 
-    /// Makes a picture of the screen, where ImageMagick is installed.
+    /// Makes a picture of the screen, where `ImageMagick` is installed.
     pub fn picture(&self, to: &Path) {
         let mut import = Command::new("import");
         import.args(["-window", "root"]).arg(to);
         let _ = import.env("DISPLAY", &self.display).status();
-    }
-
-    /// Waits for something that takes a while.
-    pub fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !condition() {
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
-            thread::sleep(Duration::from_millis(50));
-        }
     }
 
     fn xdotool(&self, args: &[&str]) -> Option<String> {
@@ -171,6 +162,15 @@ impl Desktop {
     }
 }
 
+/// Waits for something that takes a while.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Ends with its parent.
 fn command(program: &str) -> Command {
     let mut command = Command::new("setpriv");
@@ -183,7 +183,9 @@ fn command(program: &str) -> Command {
 fn spawn(command: &mut Command, packages: &str) -> Process {
     let program = command.get_args().nth(3).expect("a program").to_owned();
     run(
-        Command::new("sh").args(["-c", "command -v \"$0\""]).arg(program),
+        Command::new("sh")
+            .args(["-c", "command -v \"$0\""])
+            .arg(program),
         packages,
     );
     Process(command.spawn().expect("setpriv is of util-linux"))
