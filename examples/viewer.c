@@ -166,15 +166,6 @@ on_channel_new(SpiceSession *session, SpiceChannel *channel, Viewer *viewer)
     }
 }
 
-static void
-on_channel_destroy(SpiceSession *session G_GNUC_UNUSED, SpiceChannel *channel, Viewer *viewer)
-{
-    if (SPICE_IS_MAIN_CHANNEL(channel) && !viewer->leaving) {
-        gtk_label_set_text(GTK_LABEL(viewer->progress), "The connection has ended");
-        gtk_stack_set_visible_child(GTK_STACK(viewer->screen), viewer->progress);
-    }
-}
-
 static void leave(Viewer *viewer);
 
 static void
@@ -351,7 +342,6 @@ main(int argc, char **argv)
     viewer.session = spice_session_new();
     g_object_set(viewer.session, "uri", argv[1], NULL);
     g_signal_connect(viewer.session, "channel-new", G_CALLBACK(on_channel_new), &viewer);
-    g_signal_connect(viewer.session, "channel-destroy", G_CALLBACK(on_channel_destroy), &viewer);
     viewer.finding = g_cancellable_new();
     spice_qmp_port_find_async(viewer.session, viewer.finding, on_found, &viewer);
 
