@@ -23,6 +23,15 @@ pub enum VmAction {
 }
 
 impl VmAction {
+    /// All actions.
+    pub const ALL: [Self; 5] = [
+        Self::Quit,
+        Self::Reset,
+        Self::PowerDown,
+        Self::Pause,
+        Self::Continue,
+    ];
+
     /// The QMP command that does it.
     #[must_use]
     pub fn command(self) -> &'static str {

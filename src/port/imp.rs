@@ -15,7 +15,7 @@ use super::listen::{EventStream, Listeners};
 use super::log::Traffic;
 use super::timers::Timers;
 use super::turn::{Action, Callback, Owner, Token};
-use super::{CallOptions, Event, PORT_QUARK, PortState, Status};
+use super::{CallOptions, Event, PORT_QUARK, PortState, Status, VmAction};
 use crate::qmp::{Band, CallId, Error, Session, State, Version, redacted};
 use crate::transport::spice::PortChannel;
 use crate::transport::{Flow, Transport};
@@ -211,6 +211,10 @@ impl QmpPort {
             Owner::Caller(callback),
             timeout,
         );
+        if VmAction::ALL.iter().any(|it| it.command() == command) {
+            // A viewer that ends its machine may end its session in the same turn.
+            self.flush();
+        }
         self.schedule_turn();
         id
     }

@@ -1,11 +1,14 @@
 //! The properties that the port keeps current by itself: run state and version.
 
+use std::borrow::Cow;
+
 use glib::subclass::prelude::*;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::imp::QmpPort;
 use super::turn::Owner;
-use super::{CONNECT_TIMEOUT, status};
+use super::{CONNECT_TIMEOUT, Event, Status, status};
 use crate::qmp::{Band, Error, State, Version};
 
 /// Whether an event of this name can change what `query-status` says.
@@ -33,6 +36,27 @@ pub(super) fn changes_run_state(name: &str) -> bool {
 /// question under way may crash, so it is asked a little later, if it is still there.
 pub(super) fn may_end_qemu(name: &str) -> bool {
     name == "SHUTDOWN"
+}
+
+/// The run state that an event tells of, where that is sure.
+fn run_state_in(event: &Event) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    struct Panic<'a> {
+        action: Cow<'a, str>,
+    }
+    match event.name() {
+        "SHUTDOWN" => Some("shutdown"),
+        "GUEST_PANICKED" => {
+            let panic: Panic<'_> = event.decode().ok()?;
+            (panic.action == "pause").then_some("guest-panicked")
+        }
+        _ => None,
+    }
+}
+
+/// Whether [`QmpPort::note_run_state`] wants events of this name.
+pub(super) fn tells_run_state(name: &str) -> bool {
+    matches!(name, "SHUTDOWN" | "GUEST_PANICKED")
 }
 
 impl QmpPort {
@@ -95,7 +119,15 @@ impl QmpPort {
         }
     }
 
-    fn set_status(&self, status: Option<super::Status>) {
+    /// Takes over what an event says of the run state. QEMU's answer may never
+    /// come: it mutes SPICE ports while the guest has panicked or is shut down.
+    pub(super) fn note_run_state(&self, event: &Event) {
+        if let Some(state) = run_state_in(event) {
+            self.set_status(Some(Status::stopped(state)));
+        }
+    }
+
+    fn set_status(&self, status: Option<Status>) {
         if *self.status.borrow() != status {
             let old = self.status.replace(status);
             drop(old);

@@ -47,6 +47,11 @@ impl Status {
         }))
     }
 
+    /// Of a machine whose virtual CPUs do not run.
+    pub(super) fn stopped(status: &str) -> Self {
+        Self::new(false, false, status)
+    }
+
     /// The status in a reply to `query-status`, for callers of
     /// [`execute_with`](super::QmpPort::execute_with).
     ///

@@ -174,7 +174,7 @@ impl QmpPort {
                 } else if live::changes_run_state(&event.name) {
                     self.status_stale.set(true);
                 }
-                self.is_wanted(&event.name)
+                (live::tells_run_state(&event.name) || self.is_wanted(&event.name))
                     .then(|| Action::Event(Event::from(&event)))
             }
             Output::State { state, error } => {
@@ -318,7 +318,10 @@ impl QmpPort {
             Action::Ended(Owner::Caller(callback), result) => callback(result),
             Action::Ended(Owner::Status, result) => self.got_status(result),
             Action::Ended(Owner::Version, result) => self.got_version(result),
-            Action::Event(event) => self.tell_event(&event),
+            Action::Event(event) => {
+                self.note_run_state(&event);
+                self.tell_event(&event);
+            }
             Action::State(state, error) => self.tell_state(state, error),
             Action::Bad(error) => self.set_last_error(Some(error.into())),
         }
@@ -393,7 +396,7 @@ impl QmpPort {
     }
 
     /// Hands all that waits to the transport, in one write.
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         if self.writing.get() {
             return;
         }

@@ -12,7 +12,7 @@ use gio::prelude::*;
 use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::object::SendWeakRef;
-use glib::translate::{IntoGlibPtr, ToGlibPtr, from_glib_none};
+use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
 use serde_json::value::RawValue;
 use spice_qmp::qmp::{Band, CallId};
 use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError};
@@ -269,8 +269,11 @@ impl Answer for QmpPort {
 impl Answer for Status {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn unref(status: gpointer) {
-            // SAFETY: the task gives its reference to a SpiceQmpStatus back.
-            unsafe { crate::status::spice_qmp_status_unref(status.cast()) }
+            // Not by the exported function: spice-gtk's could take its place.
+            // SAFETY: the task gives its reference to a boxed `Status` back.
+            unsafe {
+                glib::gobject_ffi::g_boxed_free(Status::static_type().into_glib(), status);
+            }
         }
         let status: <Status as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
         // SAFETY: the task is live, and gets the reference with what gives it back.

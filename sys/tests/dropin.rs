@@ -314,7 +314,6 @@ fn remote_viewer_pauses_and_resumes_a_machine() {
 
 /// As with spice-gtk's helper, where remote-viewer itself then does not end.
 #[test]
-#[ignore = "the port sends in the next turn, and the session is disconnected in this one"]
 fn remote_viewer_ends_its_machine_when_it_is_closed() {
     for program in Program::all() {
         let mut viewer = Viewer::start(&program);
