@@ -310,3 +310,32 @@ fn fire_and_forget_leaves_nothing_behind() {
         assert!(!main.context().pending());
     });
 }
+
+#[test]
+fn an_out_of_band_call_that_is_given_up_blocks_nothing() {
+    with_own(|main| {
+        let (port, server) = script::ready_with(main, OOB_GREETING);
+        let ends = Ends::default();
+        let out = CallOptions {
+            band: Band::Out,
+            ..CallOptions::default()
+        };
+        let lost = call_with(&port, "yank", out, &ends);
+        let given_up: Vec<_> = (0..7).map(|_| call(&port, "lost", &ends)).collect();
+        main.drain();
+        assert_eq!(server.requests().len(), 8);
+        for id in given_up.into_iter().chain([lost]) {
+            assert!(port.cancel(id));
+        }
+
+        // QEMU answers in order: those before will not be answered any more.
+        call(&port, "a", &ends);
+        main.drain();
+        server.answer("a", json!({}));
+        for _ in 0..8 {
+            call(&port, "b", &ends);
+        }
+        main.drain();
+        assert_eq!(server.commands(), ["b"; 8]);
+    });
+}

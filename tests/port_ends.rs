@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::main_loop::with_own;
-use common::script::{self, Ends, call, call_with};
+use common::main_loop::{FAR, with_own};
+use common::script::{self, Ends, GREETING, OOB_GREETING, call, call_with};
 use serde_json::{Value, json};
+use spice_qmp::qmp::limits::MAX_BAD_LINES;
 use spice_qmp::{Call, CallOptions, Error, PeerError, VmAction};
 
 /// Polls a call once, which sends it.
@@ -263,5 +264,69 @@ fn failing_for_good_ends_calls() {
             Err(Error::Peer(PeerError::NotQmp { .. }))
         ));
         assert_eq!(ends.borrow().len(), 2);
+    });
+}
+
+#[test]
+fn a_quit_that_qemu_did_not_end_has_not_succeeded() {
+    with_own(|main| {
+        let bad_lines = "garbage\n".repeat(MAX_BAD_LINES.try_into().unwrap());
+        for said in [GREETING, OOB_GREETING, &bad_lines, "garbage"] {
+            let (port, server) = script::ready(main);
+            let ends = Ends::default();
+            call(&port, "quit", &ends);
+            main.drain();
+            server.request("quit");
+            server.line(said);
+            main.drain();
+            // What comes after that is too late.
+            server.peer.close("the end");
+            main.drain();
+            assert!(
+                matches!(ends.borrow()[..], [(_, Err(_))]),
+                "{said:?}: {ends:?}"
+            );
+        }
+
+        // Nor one that the program did not wait for.
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        call(&port, "quit", &ends);
+        main.drain();
+        main.block_on(port.close());
+        main.drain();
+        assert!(matches!(ends.borrow()[..], [(_, Err(Error::Closed(_)))]));
+        let (port, other) = script::ready(main);
+        call(&port, "quit", &ends);
+        main.drain();
+        drop(port);
+        main.drain();
+        assert!(matches!(ends.borrow()[1], (_, Err(Error::Closed(_)))));
+        drop((server, other));
+    });
+}
+
+#[test]
+fn a_deadline_that_is_far_off_is_not_near() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let ends = Ends::default();
+        for far in FAR {
+            let options = CallOptions {
+                timeout: Some(far),
+                ..CallOptions::default()
+            };
+            call_with(&port, "callback", options, &ends);
+            let future = main.spawn(port.execute::<Value>("future", ()).timeout(far));
+            // Those who lose the upper bits are done by now.
+            main.run_for(Duration::from_millis(20));
+            assert!(ends.borrow().is_empty(), "{far:?}: {ends:?}");
+            assert!(!future.is_done(), "{far:?}");
+            for request in server.requests() {
+                server.reply(&request, json!(1));
+            }
+            assert_eq!(main.join("the future", &future), Ok(json!(1)));
+            assert_eq!(ends.take(), [("callback".into(), Ok("1".into()))]);
+        }
     });
 }

@@ -12,7 +12,7 @@ use common::script;
 use glib::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spice_qmp::{EVENT_QUEUE, Event, EventStream, QmpPort};
+use spice_qmp::{EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream, QmpPort};
 
 type Seen = Rc<RefCell<Vec<String>>>;
 
@@ -297,5 +297,44 @@ fn events_come_before_ready_and_before_the_greeting() {
         main.drain();
         assert!(port.ready());
         assert_eq!(*seen.borrow(), ["EARLY", "BETWEEN"]);
+    });
+}
+
+#[test]
+fn a_stream_that_is_not_read_is_bounded_in_bytes() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let mut events = port.events();
+        let third = "x".repeat(EVENT_QUEUE_BYTES / 3 + 1);
+        for name in ["A", "B", "C", "D"] {
+            server.event_with(name, &json!(third));
+            main.drain();
+        }
+        assert_eq!(events.take_dropped(), 2);
+        assert_eq!(waiting(&mut events), ["C", "D"]);
+
+        // The newest always waits.
+        server.event("E");
+        server.event_with("F", &json!("x".repeat(EVENT_QUEUE_BYTES)));
+        main.drain();
+        assert_eq!(events.take_dropped(), 1);
+        assert_eq!(waiting(&mut events), ["F"]);
+        server.event("G");
+        main.drain();
+        assert_eq!(waiting(&mut events), ["G"]);
+        assert_eq!(events.take_dropped(), 0);
+    });
+}
+
+#[test]
+fn names_that_no_event_has() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        for name in ["", "A\0B", "\0", "a::b", "é"] {
+            let (seen, _) = note_names(&port, Some(name));
+            server.event("C");
+            main.drain();
+            assert!(seen.borrow().is_empty(), "{name:?}");
+        }
     });
 }

@@ -6,11 +6,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::main_loop::{MainLoop, with_default, with_own};
+use common::main_loop::{with_default, with_own};
 use common::script::{self, Ends, call, call_with};
+use common::spice::{finish_lone, lone_channel};
 use glib::prelude::*;
 use serde_json::{Value, json};
-use spice_qmp::{CallOptions, Error, PortChannel, PortState, QmpPort, Session};
+use spice_qmp::{CallOptions, Error, PortState, QmpPort, Session};
 
 #[test]
 fn the_last_reference_ends_a_port_whatever_it_does() {
@@ -182,34 +183,12 @@ fn a_closed_port_goes_like_any_other() {
     });
 }
 
-/// A port channel that leads nowhere.
-fn channel(session: &Session) -> PortChannel {
-    let channel: PortChannel = glib::Object::builder()
-        .property("spice-session", session)
-        .property("channel-type", 10)
-        .property("channel-id", 0)
-        .build();
-    // spice-gtk takes the first reference to be the session's, which gives it back.
-    std::mem::forget(channel.clone());
-    channel
-}
-
-/// Lets a session and a channel go, and waits until the channel is gone.
-fn finish(main: &MainLoop, session: Session, channel: PortChannel) {
-    let weak = channel.downgrade();
-    drop(channel);
-    session.disconnect();
-    drop(session);
-    main.until("the channel is gone", || weak.upgrade().is_none());
-    main.drain();
-}
-
 #[test]
 fn a_channel_has_one_port() {
     with_default(|main| {
         let session = Session::new();
-        let first = channel(&session);
-        let second = channel(&session);
+        let first = lone_channel(&session);
+        let second = lone_channel(&session);
         let port = QmpPort::get(&first);
         assert_eq!(port, QmpPort::get(&first));
         assert_eq!(port, QmpPort::get(first.clone()));
@@ -219,7 +198,7 @@ fn a_channel_has_one_port() {
         assert!(!port.ready());
         drop(port);
         drop(second);
-        finish(main, session, first);
+        finish_lone(main, session, first);
     });
 }
 
@@ -227,13 +206,13 @@ fn a_channel_has_one_port() {
 fn the_channel_owns_its_port_and_not_the_other_way_round() {
     with_default(|main| {
         let session = Session::new();
-        let channel = channel(&session);
+        let channel = lone_channel(&session);
         let weak = QmpPort::get(&channel).downgrade();
         main.drain();
         let port = weak.upgrade().expect("the channel owns it");
         assert_eq!(QmpPort::get(&channel), port);
         drop(port);
-        finish(main, session, channel);
+        finish_lone(main, session, channel);
         assert!(weak.upgrade().is_none());
     });
 }
@@ -242,7 +221,7 @@ fn the_channel_owns_its_port_and_not_the_other_way_round() {
 fn a_port_outlives_its_channel() {
     with_default(|main| {
         let session = Session::new();
-        let channel = channel(&session);
+        let channel = lone_channel(&session);
         let port = QmpPort::get(&channel);
         let mut events = port.events();
         let wait = main.spawn({
@@ -250,7 +229,7 @@ fn a_port_outlives_its_channel() {
             async move { port.wait_ready().await }
         });
         main.drain();
-        finish(main, session, channel);
+        finish_lone(main, session, channel);
         assert!(matches!(
             main.join("the wait", &wait),
             Err(Error::Closed(_))
@@ -275,7 +254,7 @@ fn a_port_outlives_its_channel() {
 fn a_port_that_was_closed_is_replaced() {
     with_default(|main| {
         let session = Session::new();
-        let channel = channel(&session);
+        let channel = lone_channel(&session);
         let port = QmpPort::get(&channel);
         main.block_on(port.close());
         let next = QmpPort::get(&channel);
@@ -290,7 +269,7 @@ fn a_port_that_was_closed_is_replaced() {
         assert!(weak.upgrade().is_none());
         assert_eq!(next, QmpPort::get(&channel));
         drop(next);
-        finish(main, session, channel);
+        finish_lone(main, session, channel);
     });
 }
 
@@ -298,7 +277,7 @@ fn a_port_that_was_closed_is_replaced() {
 fn bytes_of_a_channel_that_cannot_be_written_to() {
     with_default(|main| {
         let session = Session::new();
-        let channel = channel(&session);
+        let channel = lone_channel(&session);
         let port = QmpPort::get(&channel);
         let greeting = format!("{}\r\n", script::GREETING);
         let data: glib::Pointer = greeting.as_ptr().cast_mut().cast();
@@ -309,6 +288,6 @@ fn bytes_of_a_channel_that_cannot_be_written_to() {
         assert!(matches!(error, Error::Closed(_)), "{error:?}");
         assert_eq!(port.state(), PortState::Closed);
         drop(port);
-        finish(main, session, channel);
+        finish_lone(main, session, channel);
     });
 }

@@ -399,3 +399,30 @@ fn dropping_a_future_in_a_callback_is_fine() {
         assert!(held.borrow().is_none());
     });
 }
+
+#[test]
+fn a_command_given_while_pending_is_told_is_told_too() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let ends = Ends::default();
+        port.connect_pending_notify({
+            let (told, ends) = (told.clone(), ends.clone());
+            move |port| {
+                told.borrow_mut().push(port.pending());
+                if told.borrow().len() == 1 {
+                    call(port, "b", &ends);
+                }
+            }
+        });
+        call(&port, "a", &ends);
+        main.drain();
+        assert_eq!(*told.borrow(), [1, 2]);
+        for request in server.requests() {
+            server.reply(&request, json!({}));
+        }
+        main.drain();
+        assert_eq!(*told.borrow(), [1, 2, 0]);
+        assert_eq!(ends.borrow().len(), 2);
+    });
+}

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::main_loop::{MainLoop, with_own};
+use common::main_loop::{FAR, MainLoop, with_own};
 use common::script::{self, GREETING, OOB_GREETING, Server};
 use glib::prelude::*;
 use serde_json::{Value, json};
@@ -431,5 +431,23 @@ fn a_transport_that_never_connects_leaves_the_port_closed() {
         assert_eq!(port.state(), PortState::Closed);
         let error = main.block_on(port.wait_ready()).unwrap_err();
         assert!(matches!(error, Error::Closed(_)), "{error:?}");
+    });
+}
+
+#[test]
+fn a_wait_that_is_far_from_its_end_goes_on() {
+    with_own(|main| {
+        for far in FAR {
+            let (port, server) = script::port();
+            let wait = main.spawn({
+                let port = port.clone();
+                async move { port.wait_ready_within(far).await }
+            });
+            main.run_for(Duration::from_millis(20));
+            assert!(!wait.is_done(), "{far:?}");
+            server.peer.open();
+            server.make_ready(main, GREETING);
+            assert_eq!(main.join("the wait", &wait), Ok(()));
+        }
     });
 }

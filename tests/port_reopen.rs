@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use common::main_loop::with_own;
 use common::script::{self, Ends, GREETING, call};
@@ -270,5 +272,29 @@ fn last_error_is_forgotten_when_all_is_well_again() {
         server.peer.open();
         server.make_ready(main, GREETING);
         assert!(port.last_error().is_none());
+    });
+}
+
+#[test]
+fn the_reason_of_a_close_is_told_though_it_was_reopened_at_once() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let told = Rc::<RefCell<Vec<_>>>::default();
+        port.connect_last_error_notify({
+            let told = told.clone();
+            move |port| {
+                let error = port.last_error().map(|error| error.message().to_owned());
+                told.borrow_mut().push(error);
+            }
+        });
+        server.peer.close("gone");
+        server.peer.open();
+        main.drain();
+        let gone = || Some("the QMP connection is closed: gone".to_owned());
+        assert_eq!(*told.borrow(), [gone()]);
+        assert_eq!(port.state(), PortState::Greeting);
+        assert!(port.last_error().is_some());
+        server.make_ready(main, GREETING);
+        assert_eq!(*told.borrow(), [gone(), None]);
     });
 }

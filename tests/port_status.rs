@@ -6,9 +6,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use common::main_loop::with_own;
-use common::script::{self, Ends, GREETING, call, paused, running};
+use common::script::{self, Ends, GREETING, Server, call, paused, running};
+use glib::prelude::*;
 use serde_json::json;
-use spice_qmp::QmpPort;
+use spice_qmp::transport::pair;
+use spice_qmp::{Error, PeerError, QmpErrorCode, QmpPort};
 
 /// What `status` is at each of its notifications.
 fn notes(port: &QmpPort) -> Rc<RefCell<Vec<Option<String>>>> {
@@ -218,5 +220,120 @@ fn a_status_is_a_value() {
         server.answer("query-status", running());
         main.drain();
         assert_eq!(before, port.status().unwrap());
+    });
+}
+
+#[test]
+fn a_state_or_a_package_with_a_nul_is_none() {
+    with_own(|main| {
+        let with_nul = "run\0ning";
+        let (port, server) = script::ready(main);
+        let notes = notes(&port);
+        let asked = main.spawn(port.query_status());
+        server.event("STOP");
+        main.drain();
+        for request in server.requests() {
+            server.reply(&request, json!({ "running": true, "status": with_nul }));
+        }
+        let error = main.join("the status", &asked).unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Peer(PeerError::UnexpectedReply { .. })
+        ));
+        main.drain();
+        assert!(notes.borrow().is_empty());
+        assert_eq!(port.status().unwrap().status(), "running");
+
+        // A port that missed the greeting asks for the version.
+        let (transport, peer) = pair();
+        peer.open();
+        let port = QmpPort::for_transport(Box::new(transport));
+        let server = Server::new(peer);
+        main.drain();
+        server.answer("qmp_capabilities", json!({}));
+        main.drain();
+        let version = json!({ "major": 10, "minor": 0, "micro": 2 });
+        for request in server.requests() {
+            server.reply(&request, json!({ "qemu": version, "package": with_nul }));
+        }
+        main.drain();
+        assert!(port.ready());
+        assert_eq!((port.version(), port.package()), (None, None));
+
+        // And one that hears it takes it for no greeting.
+        let (port, server) = script::port();
+        server.peer.open();
+        server.line(&GREETING.replace("Debian", "De\\u0000bian"));
+        main.drain();
+        assert!(!port.ready());
+        assert_eq!(port.package(), None);
+        let error = port.last_error().unwrap();
+        assert_eq!(error.kind(), Some(QmpErrorCode::Protocol));
+    });
+}
+
+#[test]
+fn a_change_while_pending_is_told_is_not_forgotten() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let server = Rc::new(server);
+        let handler = port.connect_pending_notify({
+            let server = server.clone();
+            move |_| server.event("STOP")
+        });
+        let ends = Ends::default();
+        call(&port, "a", &ends);
+        main.drain();
+        port.disconnect(handler);
+        let requests = server.requests();
+        let asked: Vec<_> = requests.iter().map(|r| r.command.as_str()).collect();
+        assert_eq!(asked, ["a", "query-status"]);
+        server.reply(&requests[1], paused());
+        main.drain();
+        assert_eq!(port.status().unwrap().status(), "paused");
+    });
+}
+
+#[test]
+fn a_question_whose_answer_is_lost_does_not_block_the_next() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        port.set_command_timeout(20);
+        server.event("STOP");
+        main.drain();
+        server.request("query-status");
+        // The deadline of what was asked later has passed too.
+        let ends = Ends::default();
+        call(&port, "a", &ends);
+        main.until("the deadline", || !ends.borrow().is_empty());
+        server.request("a");
+        assert_eq!(port.status().unwrap().status(), "running");
+
+        server.event("STOP");
+        main.drain();
+        server.answer("query-status", paused());
+        main.drain();
+        assert_eq!(port.status().unwrap().status(), "paused");
+        assert_eq!(port.pending(), 0);
+    });
+}
+
+#[test]
+fn an_answer_that_was_not_told_yet_does_not_count() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        server.event("STOP");
+        main.drain();
+        let question = server.request("query-status");
+        let ends = Ends::default();
+        for name in ["a", "b"] {
+            call(&port, name, &ends);
+        }
+        main.drain();
+        assert_eq!(port.pending(), 2);
+        server.reply(&question, paused());
+        assert_eq!(port.pending(), 2, "decoded and not told");
+        main.drain();
+        assert_eq!(port.pending(), 2);
     });
 }

@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use common::main_loop::{MainLoop, with_own};
+use common::main_loop::{FAR, MainLoop, with_own};
 use common::qemu::{Config, Program, Qemu};
-use common::script::{Ends, call};
+use common::script::{Ends, GREETING, call};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use spice_qmp::{ConnectError, Error, ErrorClass, PortState, QmpPort, UsageError, VmAction};
@@ -276,6 +276,9 @@ fn addresses_that_are_none() {
         for address in [
             "",
             "unix:",
+            "unix:/tmp/a\0b",
+            "tcp:ho\0st:1",
+            "host\0:1",
             "tcp:",
             "tcp:host",
             "tcp:host:0",
@@ -332,6 +335,34 @@ fn a_server_that_is_no_monitor() {
             };
             assert_eq!(error, not_qmp.into());
             drop(qemu);
+        }
+    });
+}
+
+#[test]
+fn a_connection_may_take_for_ever() {
+    with_own(|main| {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let path = folder.path().join("slow.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        for far in FAR {
+            let address = unix(&path);
+            let open = main.spawn(async move { QmpPort::open_within(&address, far).await });
+            let mut server = None;
+            main.until("the connection", || {
+                server = listener.accept().ok();
+                server.is_some()
+            });
+            let (mut server, _) = server.unwrap();
+            main.run_for(Duration::from_millis(20));
+            assert!(!open.is_done(), "{far:?}");
+            writeln!(server, "{GREETING}").unwrap();
+            main.run_for(Duration::from_millis(20));
+            assert!(!open.is_done(), "{far:?}");
+            drop(server);
+            let end = main.join("the end", &open);
+            assert!(matches!(end, Err(Error::Closed(_))), "{end:?}");
         }
     });
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::main_loop::{MainLoop, with_default};
+use common::main_loop::{FAR, MainLoop, with_default};
 use common::qemu::{Config, Mode, Program};
 use common::spice::Client;
 use glib::prelude::*;
@@ -371,6 +371,76 @@ fn a_second_client_takes_the_place_of_the_first() {
             drop((port, other));
             first.finish(main);
             second.finish(main);
+        }
+    });
+}
+
+#[test]
+fn a_server_that_may_take_for_ever() {
+    with_default(|main| {
+        let program = Program::system();
+        for far in FAR {
+            let qemu = Config::new().start(&program);
+            qemu.stop();
+            let client = Client::new(&qemu);
+            let session = client.session.clone();
+            let search = main.spawn(async move { QmpPort::find_within(&session, far).await });
+            main.run_for(Duration::from_millis(50));
+            assert!(!search.is_done(), "{far:?}");
+            qemu.cont();
+            let port = main.join("the port", &search).unwrap();
+            check(main, &program, &port);
+            drop(port);
+            client.finish(main);
+        }
+    });
+}
+
+#[test]
+fn no_port_at_all_while_the_program_is_busy() {
+    with_default(|main| {
+        for program in Program::all() {
+            let qemu = Config::new().no_ports().start(&program);
+            for connected in [false, true] {
+                let client = Client::new(&qemu);
+                if connected {
+                    assert_eq!(find(main, &client), Err(ConnectError::NoPort.into()));
+                }
+                let busy = glib::idle_source_new(None, glib::Priority::DEFAULT_IDLE, || {
+                    glib::ControlFlow::Continue
+                });
+                busy.attach(Some(main.context()));
+                let session = client.session.clone();
+                let search = main.spawn(QmpPort::find(session));
+                let found = main.join("the end of the search", &search);
+                busy.destroy();
+                assert_eq!(found, Err(ConnectError::NoPort.into()));
+                client.finish(main);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_that_comes_later() {
+    with_default(|main| {
+        for program in Program::all() {
+            let folder = tempfile::tempdir_in("/tmp").unwrap();
+            let socket = folder.path().join("spice.sock");
+            let client = Client::to(&format!("spice+unix://{}", socket.display()));
+            for _ in 0..2 {
+                let error = find(main, &client).unwrap_err();
+                assert!(
+                    matches!(error, Error::Connect(ConnectError::Unreachable { .. })),
+                    "{error:?}"
+                );
+            }
+            let qemu = Config::new().spice_unix(&socket).start(&program);
+            let port = find(main, &client).unwrap();
+            check(main, &program, &port);
+            drop(port);
+            client.finish(main);
+            drop(qemu);
         }
     });
 }

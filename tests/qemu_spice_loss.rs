@@ -13,7 +13,7 @@ use common::spice::{Client, disconnect};
 use glib::prelude::*;
 use serde_json::{Value, json};
 use spice_qmp::transport::spice::{Channel, ChannelEvent};
-use spice_qmp::{CallOptions, Error, PortState, QmpPort};
+use spice_qmp::{CallOptions, Error, PortState, QmpPort, VmAction};
 
 fn find(main: &MainLoop, client: &Client) -> QmpPort {
     let port = main.block_on(QmpPort::find(&client.session)).unwrap();
@@ -174,6 +174,43 @@ fn a_port_is_ready_again_when_qemu_comes_back_at_the_same_address() {
                 main.until("the news of it", || port.version().is_none());
                 client.session.disconnect();
                 main.until("the end of the channels", || client.ports().is_empty());
+                last = Some(port);
+            }
+            drop(last);
+            client.finish(main);
+        }
+    });
+}
+
+#[test]
+fn a_session_that_was_lost_is_found_again_without_a_disconnect() {
+    with_default(|main| {
+        for program in Program::all() {
+            let folder = tempfile::tempdir_in("/tmp").unwrap();
+            let socket = folder.path().join("spice.sock");
+            let client = Client::to(&format!("spice+unix://{}", socket.display()));
+            let mut last = None;
+            for quits in [true, false, false] {
+                let mut qemu = Config::new().spice_unix(&socket).start(&program);
+                let port = find(main, &client);
+                let name: Value = main.block_on(port.execute("query-name", ())).unwrap();
+                assert_eq!(name, json!({}));
+                if quits {
+                    main.block_on(port.vm_action(VmAction::Quit)).unwrap();
+                } else {
+                    qemu.kill();
+                }
+                main.until("the loss", || port.state() == PortState::Closed);
+                // spice-gtk notices it channel by channel.
+                let socket = |c: &Channel| c.property::<Option<gio::Socket>>("socket");
+                main.until("the end of the channels", || {
+                    client
+                        .session
+                        .channels()
+                        .iter()
+                        .all(|c| socket(c).is_none())
+                });
+                main.drain();
                 last = Some(port);
             }
             drop(last);

@@ -16,6 +16,9 @@ use glib::ControlFlow;
 
 /// What is not there by then will not come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeouts that GLib's 32 bits of milliseconds cannot hold. The first one would
+/// be 1 ms.
+pub const FAR: [Duration; 2] = [Duration::from_millis((1 << 32) + 1), Duration::MAX];
 /// How often a condition is looked at when nothing happens on the main loop.
 const TICK: Duration = Duration::from_millis(5);
 /// More turns than this without a pause are a busy loop.

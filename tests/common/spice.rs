@@ -75,6 +75,28 @@ impl Client {
     }
 }
 
+/// A port channel that leads nowhere.
+pub fn lone_channel(session: &Session) -> PortChannel {
+    let channel: PortChannel = glib::Object::builder()
+        .property("spice-session", session)
+        .property("channel-type", 10)
+        .property("channel-id", 0)
+        .build();
+    // spice-gtk takes the first reference to be the session's, which gives it back.
+    std::mem::forget(channel.clone());
+    channel
+}
+
+/// Lets a session and its lone channel go, and waits until the channel is gone.
+pub fn finish_lone(main: &MainLoop, session: Session, channel: PortChannel) {
+    let weak = channel.downgrade();
+    drop(channel);
+    session.disconnect();
+    drop(session);
+    main.until("the channel is gone", || weak.upgrade().is_none());
+    main.drain();
+}
+
 /// Ends the connection of one channel, which can be connected again.
 #[allow(unsafe_code)]
 pub fn disconnect(channel: &PortChannel) {
