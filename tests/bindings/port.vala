@@ -54,7 +54,8 @@ class Case : Object {
         SpiceQmp.Event? reset = null;
         ulong[] handlers = {
             port.qmp_event.connect ((event) => names.add (event.get_name ())),
-            port.qmp_event["RESET"].connect ((event) => reset = event)
+            // The firmware may reset the machine once more.
+            port.qmp_event["RESET"].connect ((event) => reset = reset ?? event)
         };
         yield port.vm_action_async (CONTINUE);
         yield port.vm_action_async (RESET);

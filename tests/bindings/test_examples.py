@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import unittest
 
 TIMEOUT = 20  # seconds
@@ -30,16 +31,15 @@ def run(*command):
 class Monitor:
     """A QMP client apart from the library under test."""
 
-    def __enter__(self):
+    def __init__(self):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(TIMEOUT)
         self.socket.connect(os.environ["SPICE_QMP_TEST_SOCKET"])
         self.lines = self.socket.makefile("r")
         self.lines.readline()
         self.execute("qmp_capabilities")
-        return self
 
-    def __exit__(self, *_):
+    def close(self):
         self.lines.close()
         self.socket.close()
 
@@ -50,14 +50,20 @@ class Monitor:
             if "event" not in message:
                 return message["return"]
 
-
-def state():
-    with Monitor() as monitor:
-        return monitor.execute("query-status")["status"]
+    def state(self):
+        return self.execute("query-status")["status"]
 
 
 class Examples(unittest.TestCase):
     maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.monitor = Monitor()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.monitor.close()
 
     def succeeds(self, result, output):
         self.assertEqual((result.returncode, result.stdout, result.stderr), (0, output, ""))
@@ -73,12 +79,12 @@ class Examples(unittest.TestCase):
 
     def test_vm_status(self):
         program = [sys.executable, f"{examples}/vm-status.py"]
-        output = f"machine: without a name\nQEMU: {version}\nstate: {state()}\n"
+        output = f"machine: without a name\nQEMU: {version}\nstate: {self.monitor.state()}\n"
         self.succeeds(run(*program, uri), output + "memory: 64 MiB\nprocessors: 1\n")
         self.refuses(*program)
 
-    def events(self, act, *names):
-        """What events.js prints while the monitor acts; it ends on Ctrl+C."""
+    def event(self, wanted, commands, *names):
+        """What events.js prints of an event that the commands cause; it ends on Ctrl+C."""
         process = subprocess.Popen(
             ["gjs", "-m", f"{examples}/events.js", uri, *names],
             stdin=subprocess.DEVNULL,
@@ -87,30 +93,29 @@ class Examples(unittest.TestCase):
             text=True,
         )
         try:
-            self.assertEqual(process.stderr.readline(), f"events: QEMU {version}, {state()}\n")
-            with Monitor() as monitor:
-                act(monitor)
-            lines = [json.loads(process.stdout.readline())]
+            hello = f"events: QEMU {version}, {self.monitor.state()}\n"
+            self.assertEqual(process.stderr.readline(), hello)
+            for command in commands:
+                self.monitor.execute(command)
+            # Others come as well: the firmware resets the machine once more.
+            events = (json.loads(line) for line in process.stdout)
+            event = next(event for event in events if event["event"] == wanted)
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=TIMEOUT)
+            _, errors = process.communicate(timeout=TIMEOUT)
         finally:
             process.kill()
             process.wait()
         self.assertEqual((process.returncode, errors), (0, ""))
-        return lines + [json.loads(line) for line in output.splitlines()]
+        return event
 
     def test_events(self):
-        def act(monitor):
-            monitor.execute("cont")
-            monitor.execute("system_reset")
-
-        (reset,) = self.events(act, "RESET")
+        reset = self.event("RESET", ["cont", "system_reset"], "RESET")
         self.assertRegex(reset.pop("time"), r"^20\d\d-.*Z$")
         data = {"guest": False, "reason": "host-qmp-system-reset"}
         self.assertEqual(reset, {"event": "RESET", "data": data})
 
-        stop, *_ = self.events(lambda monitor: monitor.execute("stop"))
-        self.assertEqual((stop["event"], stop["data"]), ("STOP", None))
+        stop = self.event("STOP", ["stop"])
+        self.assertIsNone(stop["data"])
         self.refuses("gjs", "-m", f"{examples}/events.js")
 
     def test_power(self):
@@ -118,10 +123,16 @@ class Examples(unittest.TestCase):
             self.skipTest("power.vala was not compiled")
         self.succeeds(run(power, uri, "resume"), "running\n")
         self.succeeds(run(power, uri), "running\n")
-        self.succeeds(run(power, uri, "reset"), "running\n")
         self.succeeds(run(power, uri, "powerdown"), "running\n")
         self.succeeds(run(power, uri, "pause"), "paused\n")
-        self.assertEqual(state(), "paused")
+        self.assertEqual(self.monitor.state(), "paused")
+
+        # QEMU answers before it resets; then a machine that is paused waits anew.
+        self.assertEqual(run(power, uri, "reset").returncode, 0)
+        deadline = time.monotonic() + TIMEOUT
+        while self.monitor.state() != "prelaunch":
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
         self.refuses(power)
         self.assertEqual(run(power, uri, "make-coffee").returncode, 2)
 
