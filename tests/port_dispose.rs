@@ -163,19 +163,22 @@ fn callbacks_do_not_run_within_the_end_of_the_channel() {
         // The last moment before spice-gtk drops the channel, and the channel its port.
         session.connect_local("channel-destroy", false, {
             let (port, lived) = (port.clone(), lived.clone());
+            let told = lived.clone();
             move |_| {
                 let (weak, lived) = (port.clone(), lived.clone());
                 let port = port.upgrade()?;
                 port.execute_with("a", None, CallOptions::default(), move |_| {
                     lived.set(Some(weak.upgrade().is_some()));
                 });
+                assert_eq!(told.get(), None, "told within the call");
                 None
             }
         });
         finish_lone(main, session, channel);
         main.drain();
         assert!(port.upgrade().is_none());
-        assert_eq!(lived.get(), Some(false), "told while the port was there");
+        // The port tells what ended with its channel before it goes too.
+        assert_eq!(lived.get(), Some(true));
     });
 }
 

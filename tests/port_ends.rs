@@ -231,8 +231,10 @@ fn a_quit_that_ends_in_a_close_has_succeeded() {
         assert_eq!(main.join("quit", &quit), Ok(()));
         assert!(matches!(ends.borrow()[0].1, Err(Error::Closed(_))));
 
-        // One that was not sent has not.
+        // One that was not sent has not: it waits for another write.
         let (port, server) = script::ready(main);
+        server.peer.block(true);
+        call(&port, "stop", &Ends::default());
         call(&port, "quit", &ends);
         server.peer.close("the end");
         main.drain();

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -21,9 +22,17 @@ pub(super) async fn find(session: Session, timeout: Duration) -> Result<QmpPort,
     let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));
     let channel = found_within(timeout, found).await?;
     let port = QmpPort::get(&channel);
-    port.wait_ready_within(timeout.saturating_sub(started.elapsed()))
+    let rest = timeout.saturating_sub(started.elapsed());
+    let ready = async {
+        let mut ready = pin!(port.wait_ready_within(rest));
+        // The session may still turn out to be over.
+        poll_fn(|cx| match search.poll(cx.waker(), |_| None) {
+            Poll::Pending => ready.as_mut().poll(cx),
+            over @ Poll::Ready(_) => over,
+        })
         .await
-        .map_err(|error| with_timeout(error, timeout))?;
+    };
+    ready.await.map_err(|error| with_timeout(error, timeout))?;
     Ok(port)
 }
 

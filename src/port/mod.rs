@@ -306,9 +306,8 @@ impl QmpPort {
         f: impl Fn(&Self, &Event) + 'static,
     ) -> glib::SignalHandlerId {
         let detail = name.map(|name| {
-            // No event has a name with a NUL.
-            let name = name.split('\0').next().unwrap_or_default();
-            glib::Quark::from_str(name)
+            // No event has a name with a NUL, which cannot be part of a detail.
+            glib::Quark::from_str(name.replace('\0', "\u{fffd}"))
         });
         self.connect_local_id(turn::qmp_event_id(), detail, false, move |values| {
             if let (Ok(port), Ok(event)) = (values[0].get::<Self>(), values[1].get::<Event>()) {

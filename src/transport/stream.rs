@@ -23,8 +23,8 @@ struct Link {
     open: Cell<bool>,
     /// Where a read leaves its bytes, while no read is under way.
     buffer: RefCell<Vec<u8>>,
-    /// Whether the next read waits for [`Transport::resume`].
-    waits: Cell<bool>,
+    /// What the last read brought, while the next one waits for [`Transport::resume`].
+    waits: Cell<Option<usize>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -60,7 +60,7 @@ impl Transport for StreamTransport {
             cancellable: self.cancellable.clone(),
             open: Cell::new(true),
             buffer: RefCell::default(),
-            waits: Cell::new(false),
+            waits: Cell::new(None),
         });
         self.link.replace(Some(link.clone()));
         let _ = (link.sink)(Incoming::Opened { late: false });
@@ -92,8 +92,10 @@ impl Transport for StreamTransport {
 
     fn resume(&self) {
         let link = self.link.borrow().clone();
-        if let Some(link) = link.filter(|link| link.waits.replace(false)) {
-            link.read(0);
+        if let Some(link) = link
+            && let Some(last) = link.waits.take()
+        {
+            link.read(last);
         }
     }
 
@@ -148,7 +150,7 @@ impl Link {
                 let flow = (self.sink)(Incoming::Data(&buffer[..count]));
                 self.buffer.replace(buffer);
                 match flow {
-                    Flow::Wait => self.waits.set(true),
+                    Flow::Wait => self.waits.set(Some(count)),
                     Flow::On => self.read(count),
                 }
             }
