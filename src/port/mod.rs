@@ -150,7 +150,8 @@ impl QmpPort {
     /// The ready QMP port of a SPICE session, which is connected if it is not yet,
     /// within [`CONNECT_TIMEOUT`].
     ///
-    /// Port channels of the session are connected to learn their names.
+    /// Port channels of the session are connected to learn their names. The
+    /// property `status` follows shortly after.
     ///
     /// # Errors
     ///

@@ -97,7 +97,8 @@ impl Transport for SpiceTransport {
                     ChannelEvent::Switching => {
                         link.closed("the SPICE channel moves to another server");
                     }
-                    ChannelEvent::Closed => link.closed("the SPICE channel was closed"),
+                    ChannelEvent::Closed => link
+                        .closed("the SPICE channel was closed (did another SPICE client connect?)"),
                     ChannelEvent::ConnectFailed(_, text)
                     | ChannelEvent::AuthenticationFailed(text)
                     | ChannelEvent::Broken(text) => link.closed(&text),

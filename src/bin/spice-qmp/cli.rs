@@ -19,6 +19,7 @@ pub(crate) struct Cli {
     #[arg(
         short,
         long,
+        alias = "address",
         global = true,
         value_name = "ADDRESS",
         env = "SPICE_QMP_ADDRESS",
