@@ -39,7 +39,7 @@ pub(super) async fn find(session: Session, timeout: Duration) -> Result<QmpPort,
 /// The names of all ports of `session`, sorted.
 pub(super) async fn port_names(session: Session, timeout: Duration) -> Result<Vec<String>, Error> {
     let search = Search::start(session);
-    let named = poll_fn(|cx| search.poll(cx.waker(), Search::names));
+    let named = poll_fn(|cx| search.poll(cx.waker(), |search| search.names().map(Ok)));
     found_within(timeout, named).await
 }
 
@@ -130,7 +130,7 @@ impl Search {
                 return Some(Ok(port.clone()));
             }
         }
-        let names = self.names()?.ok()?;
+        let names = self.names()?;
         if names.len() < ports.len() {
             // Who knows what that one was.
             return Some(Err(ConnectError::Unreachable {
@@ -148,8 +148,7 @@ impl Search {
     }
 
     /// The names of the ports, once all are known.
-    #[allow(clippy::unnecessary_wraps)]
-    fn names(&self) -> Option<Result<Vec<String>, Error>> {
+    fn names(&self) -> Option<Vec<String>> {
         let ports = self.shared.ports();
         let known = |(port, ended): &(PortChannel, bool)| *ended || port.port_name().is_some();
         if !self.shared.listed.get() || !ports.iter().all(known) {
@@ -157,7 +156,7 @@ impl Search {
         }
         let mut names: Vec<_> = ports.iter().filter_map(|(p, _)| p.port_name()).collect();
         names.sort();
-        Some(Ok(names))
+        Some(names)
     }
 }
 

@@ -18,7 +18,7 @@ use super::turn::{Action, Callback, Owner, Token};
 use super::{CallOptions, Event, PORT_QUARK, PortState, Status, VmAction};
 use crate::qmp::{Band, CallId, Error, Session, State, Version, redacted};
 use crate::transport::spice::PortChannel;
-use crate::transport::{Flow, Transport};
+use crate::transport::{Flow, SpiceTransport, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
@@ -56,7 +56,7 @@ pub struct QmpPort {
     command_timeout: Cell<u32>,
 
     pub(super) context: OnceCell<glib::MainContext>,
-    pub(super) transport: RefCell<Option<Rc<dyn Transport>>>,
+    transport: RefCell<Option<Rc<dyn Transport>>>,
     /// What has happened and was not told yet.
     pub(super) actions: RefCell<VecDeque<Action>>,
     pub(super) turn: RefCell<Option<glib::Source>>,
@@ -144,7 +144,7 @@ impl ObjectImpl for QmpPort {
     fn constructed(&self) {
         self.parent_constructed();
         if let Some(channel) = self.channel.upgrade() {
-            self.attach(super::QmpPort::spice(&channel));
+            self.attach(Box::new(SpiceTransport::new(&channel)));
         }
     }
 
@@ -175,6 +175,11 @@ impl QmpPort {
             port.upgrade()
                 .map_or(Flow::On, |port| port.imp().incoming(incoming))
         }));
+    }
+
+    /// The transport, while the port has one. Nothing is borrowed then.
+    pub(super) fn transport(&self) -> Option<Rc<dyn Transport>> {
+        self.transport.borrow().clone()
     }
 
     /// Ends all calls and lets go of the connection, for good.
@@ -275,12 +280,7 @@ impl QmpPort {
     /// it cannot be. `closures` is what [`closures`](Self::closures) was at first.
     pub(super) fn readiness(&self, closures: u64) -> Option<Result<(), Error>> {
         let session = self.session.borrow();
-        let may_reopen = || {
-            let transport = self.transport.borrow();
-            transport
-                .as_ref()
-                .is_some_and(|transport| transport.reopens())
-        };
+        let may_reopen = || self.transport().is_some_and(|it| it.reopens());
         match session.state() {
             State::Ready => Some(Ok(())),
             State::Closed if self.closures.get() == closures && may_reopen() => None,

@@ -129,8 +129,7 @@ impl QmpPort {
 
     fn set_status(&self, status: Option<Status>) {
         if *self.status.borrow() != status {
-            let old = self.status.replace(status);
-            drop(old);
+            self.status.replace(status);
             self.obj().notify_status();
         }
     }

@@ -29,10 +29,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
-#[allow(unused_imports, reason = "named in the documentation")]
-use crate::qmp::{ConnectError, UsageError};
 use crate::transport::spice::PortChannel;
-use crate::transport::{SpiceTransport, StreamTransport, Transport};
+use crate::transport::{StreamTransport, Transport};
 
 pub use action::VmAction;
 pub use call::Call;
@@ -131,8 +129,8 @@ impl QmpPort {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Unreachable`], [`Error::TimedOut`] where the server does
-    /// not greet, [`UsageError::InvalidArgument`] for another address, or
+    /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable), [`Error::TimedOut`] where the server does
+    /// not greet, [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for another address, or
     /// [`PeerError::NotQmp`](crate::PeerError::NotQmp).
     pub async fn open(address: &str) -> Result<Self, Error> {
         connect::open(address, CONNECT_TIMEOUT).await
@@ -155,7 +153,7 @@ impl QmpPort {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] where there is no such port, only a human monitor,
+    /// [`ConnectError`](crate::ConnectError) where there is no such port, only a human monitor,
     /// where the login is refused or the server cannot be reached, and
     /// [`Error::TimedOut`] where it says nothing.
     pub async fn find(session: impl Into<crate::Session>) -> Result<Self, Error> {
@@ -335,10 +333,6 @@ impl QmpPort {
         // A peer that does not answer cannot hold the close up.
         within(CLOSE_TIMEOUT, settled).await;
         self.imp().shut("the program closed the port");
-    }
-
-    fn spice(channel: &PortChannel) -> Box<dyn Transport> {
-        Box::new(SpiceTransport::new(channel))
     }
 }
 

@@ -105,13 +105,11 @@ impl Timers {
 impl QmpPort {
     /// A message may have begun or gone on: bytes have just come.
     pub(super) fn watch_for_stall(&self) {
-        let transport = self.transport.borrow().clone();
-        let stalls = transport.is_some_and(|transport| transport.is_spice_port());
         let mid_reply = {
             let session = self.session.borrow();
             session.mid_message() && session.state() == State::Ready
         };
-        if !(stalls && mid_reply) {
+        if !mid_reply || !self.transport().is_some_and(|it| it.is_spice_port()) {
             self.timers.stall.set(None);
             return;
         }

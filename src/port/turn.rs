@@ -90,8 +90,7 @@ impl QmpPort {
     /// The connection is gone, and the port with it where it cannot come back.
     fn lose(&self, reason: &str) {
         self.end(|session| session.close(reason));
-        let transport = self.transport.borrow().clone();
-        if transport.is_some_and(|transport| !transport.reopens()) {
+        if self.transport().is_some_and(|it| !it.reopens()) {
             self.shut(reason);
         }
     }
@@ -268,8 +267,7 @@ impl QmpPort {
             self.schedule_turn();
             return;
         }
-        let transport = self.transport.borrow().clone();
-        if let Some(transport) = transport {
+        if let Some(transport) = self.transport() {
             transport.resume();
         }
     }
@@ -400,7 +398,7 @@ impl QmpPort {
         if self.writing.get() {
             return;
         }
-        let Some(transport) = self.transport.borrow().clone() else {
+        let Some(transport) = self.transport() else {
             return;
         };
         let bytes = self.session.borrow_mut().poll_transmit();

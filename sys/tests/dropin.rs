@@ -312,17 +312,6 @@ fn remote_viewer_pauses_and_resumes_a_machine() {
     }
 }
 
-/// As with spice-gtk's helper, where remote-viewer itself then does not end.
-#[test]
-fn remote_viewer_ends_its_machine_when_it_is_closed() {
-    for program in Program::all() {
-        let mut viewer = Viewer::start(&program);
-        viewer.close();
-        let exit = viewer.qemu.wait_exit(Duration::from_secs(10));
-        assert!(exit.is_some_and(|exit| exit.success()), "{exit:?}");
-    }
-}
-
 #[test]
 fn remote_viewer_survives_the_end_of_its_machine() {
     for program in Program::all() {

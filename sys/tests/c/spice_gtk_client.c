@@ -162,7 +162,9 @@ main(int argc, char **argv)
     query("paused");
     act("continue", SPICE_QMP_PORT_VM_ACTION_CONTINUE);
 
-    /* The port goes and comes back. */
+    /* The port goes and comes back. QEMU may crash where something is under way
+     * then, be it a question of the helper's own. */
+    WAIT_FOR(FALSE);
     spice_channel_disconnect(channel, SPICE_CHANNEL_CLOSED);
     WAIT_FOR(FALSE);
     g_print("ready while closed: %d\n", is_ready());

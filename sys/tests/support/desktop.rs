@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,11 +52,15 @@ pub struct Desktop {
     bus: String,
     dir: PathBuf,
     _processes: [Process; 3],
+    /// Dropped last: two X servers that start at once may take the same number.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Desktop {
     /// Starts one. It keeps its files in this folder.
     pub fn start(dir: &Path) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut server = command("Xvfb");
         server.args(["-displayfd", "1", "-screen", "0", "1100x640x24"]);
         server.args(["-nolisten", "tcp"]).stdout(Stdio::piped());
@@ -75,6 +80,7 @@ impl Desktop {
             bus: address,
             dir: dir.to_owned(),
             _processes: [server, bus, manager],
+            _alone: alone,
         };
         until("the window manager", || {
             desktop.xdotool(&["get_num_desktops"]).is_some()
