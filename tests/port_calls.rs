@@ -207,7 +207,7 @@ fn a_thousand_calls_are_in_flight_at_once() {
             port.execute_with("echo", Some(&arguments), CallOptions::default(), {
                 move |reply| {
                     // In the order of issue, each its own.
-                    assert_eq!(reply.unwrap().get(), number.to_string());
+                    assert_eq!(reply.unwrap(), number.to_string());
                     assert_eq!(right.replace(number + 1), number);
                 }
             });

@@ -11,7 +11,6 @@ use std::time::Duration;
 use glib::subclass::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use super::{CallOptions, QmpPort};
 use crate::qmp::{Band, CallId, Error, PeerError, UsageError};
@@ -31,7 +30,7 @@ pub struct Call<R> {
 }
 
 /// Makes a value of a reply to the named command.
-type Decode<R> = fn(&str, &RawValue) -> Result<R, Error>;
+type Decode<R> = fn(&str, &str) -> Result<R, Error>;
 
 enum Stage {
     New,
@@ -42,7 +41,7 @@ enum Stage {
 /// Where the callback leaves the reply.
 #[derive(Default)]
 struct Slot {
-    reply: Option<Result<Box<RawValue>, Error>>,
+    reply: Option<Result<String, Error>>,
     waker: Option<Waker>,
 }
 
@@ -155,8 +154,8 @@ fn encode(arguments: &impl Serialize) -> Result<Option<String>, Error> {
 }
 
 /// Decodes a reply as any type.
-pub(super) fn decode<R: DeserializeOwned>(command: &str, reply: &RawValue) -> Result<R, Error> {
-    serde_json::from_str(reply.get()).map_err(|error| {
+pub(super) fn decode<R: DeserializeOwned>(command: &str, reply: &str) -> Result<R, Error> {
+    serde_json::from_str(reply).map_err(|error| {
         PeerError::UnexpectedReply {
             command: command.into(),
             reason: error.to_string().into(),

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use glib::subclass::prelude::*;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::imp::QmpPort;
 use super::turn::Owner;
@@ -104,16 +103,16 @@ impl QmpPort {
         self.issue(command, None, Band::In, owner, Some(timeout));
     }
 
-    pub(super) fn got_status(&self, reply: Result<Box<RawValue>, Error>) {
+    pub(super) fn got_status(&self, reply: Result<String, Error>) {
         self.status_asked.set(false);
         if let Ok(status) = reply.and_then(|reply| status::decode("query-status", &reply)) {
             self.set_status(Some(status));
         }
     }
 
-    pub(super) fn got_version(&self, reply: Result<Box<RawValue>, Error>) {
+    pub(super) fn got_version(&self, reply: Result<String, Error>) {
         if let Ok(reply) = reply {
-            let version = serde_json::from_str::<Version>(reply.get()).ok();
+            let version = serde_json::from_str::<Version>(&reply).ok();
             // What becomes a C string must not hold a NUL.
             self.set_version(version.filter(|version| !version.package.contains('\0')));
         }

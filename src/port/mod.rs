@@ -26,7 +26,6 @@ use glib::subclass::prelude::*;
 use once_cell::sync::Lazy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
 use crate::transport::spice::PortChannel;
@@ -218,7 +217,7 @@ impl QmpPort {
 
     /// Any command. `arguments` is what serializes to a JSON object, or `()`.
     /// The reply is decoded as `R`: a type of one's own,
-    /// [`serde_json::Value`], or `Box<`[`RawValue`]`>` for the JSON text.
+    /// [`serde_json::Value`], or `Box<`[`RawValue`](serde_json::value::RawValue)`>`.
     ///
     /// ```no_run
     /// # async fn f(port: spice_qmp::QmpPort) -> Result<(), spice_qmp::Error> {
@@ -267,14 +266,15 @@ impl QmpPort {
 
     /// Any command with a callback, for bindings to other languages.
     ///
-    /// `arguments` is the text of a JSON object. The callback is called once,
-    /// from the main context, never from within this function.
+    /// `arguments` is the text of a JSON object, and the reply is JSON text. The
+    /// callback is called once, from the main context, never from within this
+    /// function.
     pub fn execute_with(
         &self,
         command: &str,
         arguments: Option<&str>,
         options: CallOptions,
-        callback: impl FnOnce(Result<Box<RawValue>, Error>) + 'static,
+        callback: impl FnOnce(Result<String, Error>) + 'static,
     ) -> CallId {
         self.imp()
             .execute(command, arguments, options, Box::new(callback))

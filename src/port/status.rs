@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use glib::translate::IntoGlib;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::qmp::{Error, PeerError};
 
@@ -58,7 +57,7 @@ impl Status {
     /// # Errors
     ///
     /// [`PeerError::UnexpectedReply`] where it is none.
-    pub fn from_json(json: &RawValue) -> Result<Self, Error> {
+    pub fn from_json(json: &str) -> Result<Self, Error> {
         decode("query-status", json)
     }
 
@@ -80,7 +79,7 @@ impl Status {
 }
 
 /// Decodes the reply to `query-status`.
-pub(super) fn decode(command: &str, reply: &RawValue) -> Result<Status, Error> {
+pub(super) fn decode(command: &str, reply: &str) -> Result<Status, Error> {
     #[derive(Deserialize)]
     struct Wire<'a> {
         running: bool,
@@ -94,7 +93,7 @@ pub(super) fn decode(command: &str, reply: &RawValue) -> Result<Status, Error> {
         reason: reason.into(),
     };
     let wire: Wire<'_> =
-        serde_json::from_str(reply.get()).map_err(|error| unexpected(&error.to_string()))?;
+        serde_json::from_str(reply).map_err(|error| unexpected(&error.to_string()))?;
     if wire.status.contains('\0') {
         return Err(unexpected("the run state has a NUL").into());
     }

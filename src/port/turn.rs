@@ -13,7 +13,6 @@ use glib::subclass::SignalId;
 use glib::subclass::prelude::*;
 use glib::thread_guard::ThreadGuard;
 use once_cell::sync::Lazy;
-use serde_json::value::RawValue;
 
 use super::imp::{EVENT, QMP_EVENT, QmpPort};
 use super::timers::Deadline;
@@ -22,7 +21,7 @@ use crate::qmp::{Error, Ignored, Opening, Output, PeerError, Session, State};
 use crate::transport::{Flow, Incoming};
 
 /// Called once, when a call ends.
-pub(super) type Callback = Box<dyn FnOnce(Result<Box<RawValue>, Error>)>;
+pub(super) type Callback = Box<dyn FnOnce(Result<String, Error>)>;
 
 /// A call that has not ended.
 pub(super) struct Token {
@@ -41,7 +40,7 @@ pub(super) enum Owner {
 
 /// Something to tell.
 pub(super) enum Action {
-    Ended(Owner, Result<Box<RawValue>, Error>),
+    Ended(Owner, Result<String, Error>),
     Event(Event),
     State(State, Option<Error>),
     Bad(PeerError),
@@ -151,7 +150,7 @@ impl QmpPort {
         match output {
             Output::Ended { token, result } => {
                 self.traffic.note(|| match &result {
-                    Ok(value) => format!("<- return {}", log::cut(value.get())),
+                    Ok(value) => format!("<- return {}", log::cut(value)),
                     Err(error) => format!("<- {error}"),
                 });
                 if let Some(deadline) = token.deadline {
@@ -160,11 +159,11 @@ impl QmpPort {
                 if !matches!(token.owner, Owner::Caller(_)) {
                     self.own_calls.set(self.own_calls.get() - 1);
                 }
-                Some(Action::Ended(token.owner, result.map(RawValue::to_owned)))
+                Some(Action::Ended(token.owner, result.map(str::to_owned)))
             }
             Output::Event(event) => {
                 self.traffic.note(|| {
-                    let data = event.data.map_or("", RawValue::get);
+                    let data = event.data.unwrap_or_default();
                     format!("<- event {} {}", event.name, log::cut(data))
                 });
                 if live::may_end_qemu(&event.name) {

@@ -1,16 +1,16 @@
 //! Decodes what a QMP server sends: the envelope only.
 //!
-//! Payloads stay [`RawValue`] until someone asks for them. Unknown members,
+//! Payloads stay text until someone asks for them. Unknown members,
 //! classes, events and capabilities are no errors (QMP specification, sections
 //! "Server Greeting", "Commands Responses", "Asynchronous events").
 
 use std::{borrow::Cow, fmt};
 
-use memchr::{memchr, memmem};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, value::RawValue};
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::limits::MAX_DEPTH;
+use super::json;
 
 /// One message from the server.
 #[derive(Debug)]
@@ -20,14 +20,14 @@ pub enum Message<'a> {
     /// A command succeeded.
     Success {
         /// The `id` of the request, if the server gave one.
-        id: Option<&'a RawValue>,
+        id: Option<&'a str>,
         /// What the command returned.
-        value: &'a RawValue,
+        value: &'a str,
     },
     /// A command failed.
     Failure {
         /// The `id` of the request; absent where the server could not read the request.
-        id: Option<&'a RawValue>,
+        id: Option<&'a str>,
         /// The class and text of the error.
         error: Failure<'a>,
     },
@@ -37,6 +37,7 @@ pub enum Message<'a> {
 
 /// The `error` member of a reply.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object with `class` and `desc`")]
 pub struct Failure<'a> {
     /// The error's class, see [`ErrorClass`](super::ErrorClass).
     #[serde(borrow)]
@@ -52,29 +53,32 @@ pub struct Event<'a> {
     /// Its name, such as `STOP`.
     pub name: Cow<'a, str>,
     /// Its data, a JSON object, if it has any.
-    pub data: Option<&'a RawValue>,
-    timestamp: Option<&'a RawValue>,
+    pub data: Option<&'a str>,
+    timestamp: Option<&'a str>,
 }
 
 impl Event<'_> {
     /// Microseconds since 1970, or -1 where QEMU's clock failed or no time was sent.
     #[must_use]
     pub fn timestamp(&self) -> i64 {
-        #[derive(Deserialize)]
-        struct Timestamp {
-            seconds: i64,
-            microseconds: i64,
-        }
-        self.timestamp
-            .and_then(|raw| serde_json::from_str::<Timestamp>(raw.get()).ok())
-            .filter(|t| t.seconds >= 0 && t.microseconds >= 0)
-            .and_then(|t| {
-                t.seconds
-                    .checked_mul(1_000_000)?
-                    .checked_add(t.microseconds)
-            })
-            .unwrap_or(-1)
+        self.timestamp.and_then(microseconds).unwrap_or(-1)
     }
+}
+
+/// A point in time as QEMU writes it.
+fn microseconds(timestamp: &str) -> Option<i64> {
+    let (mut seconds, mut microseconds) = (None, None);
+    json::check_object(timestamp, |name, value| {
+        let part = match name {
+            "\"seconds\"" => &mut seconds,
+            "\"microseconds\"" => &mut microseconds,
+            _ => return Ok(()),
+        };
+        *part = value.parse::<i64>().ok().filter(|&number| number >= 0);
+        Ok(())
+    })
+    .ok()?;
+    seconds?.checked_mul(1_000_000)?.checked_add(microseconds?)
 }
 
 /// What the server says of itself.
@@ -120,18 +124,9 @@ impl fmt::Display for VersionTriple {
 /// A text that says why `line` is not a QMP message.
 pub fn parse(line: &[u8]) -> Result<Message<'_>, String> {
     let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
-    if !text.trim_start().starts_with('{') {
-        return Err("it is not a JSON object".into());
-    }
-    if too_deep(line) {
-        return Err(format!("it is nested deeper than {MAX_DEPTH}"));
-    }
-    if has_lone_surrogate(line) {
-        return Err("a string has half of a surrogate pair".into());
-    }
-    serde_json::from_str::<Envelope<'_>>(text)
-        .map_err(|error| error.to_string())?
-        .into_message()
+    let mut envelope = Envelope::default();
+    json::check_object(text, |name, value| envelope.take(name, value))?;
+    envelope.into_message()
 }
 
 /// Whether a line that is not QMP may come from QEMU's human monitor: its
@@ -142,49 +137,55 @@ pub(super) fn is_of_human_monitor(line: &[u8]) -> bool {
         || memmem::find(line, b"\x1b[K").is_some()
 }
 
-#[derive(Deserialize)]
+/// The members of a message that mean something, as they stand.
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, default, rename = "QMP", deserialize_with = "present")]
-    qmp: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "return", deserialize_with = "present")]
-    value: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<Failure<'a>>,
-    #[serde(borrow, default)]
-    event: Option<Name<'a>>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    timestamp: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-}
-
-/// A string that is borrowed unless it has escapes. (`Option<Cow<str>>` never borrows.)
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// A member that is there, be it `null`.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+    greeting: Option<&'a str>,
+    value: Option<&'a str>,
+    error: Option<&'a str>,
+    event: Option<&'a str>,
+    data: Option<&'a str>,
+    timestamp: Option<&'a str>,
+    id: Option<&'a str>,
 }
 
 impl<'a> Envelope<'a> {
+    fn take(&mut self, name: &'a str, value: &'a str) -> Result<(), String> {
+        let name = json::unquoted(name);
+        let member = match &*name {
+            "QMP" => &mut self.greeting,
+            "return" => &mut self.value,
+            "error" => &mut self.error,
+            "event" => &mut self.event,
+            "data" => &mut self.data,
+            "timestamp" => &mut self.timestamp,
+            "id" => &mut self.id,
+            // Later versions may send more.
+            _ => return Ok(()),
+        };
+        if member.replace(value).is_some() {
+            return Err(format!("duplicate member `{name}`"));
+        }
+        Ok(())
+    }
+
     fn into_message(self) -> Result<Message<'a>, String> {
-        match (self.qmp, self.value, self.error, self.event) {
+        let there = |member: Option<&'a str>| member.filter(|&value| value != "null");
+        match (
+            self.greeting,
+            self.value,
+            there(self.error),
+            there(self.event),
+        ) {
             (Some(greeting), None, None, None) => parse_greeting(greeting).map(Message::Greeting),
             (None, Some(value), None, None) => Ok(Message::Success { id: self.id, value }),
             (None, None, Some(error), None) => Ok(Message::Failure {
                 id: self.id,
-                error: Failure {
-                    class: without_nul(error.class)?,
-                    desc: without_nul(error.desc)?,
-                },
+                error: parse_failure(error)?,
             }),
-            (None, None, None, Some(Name(name))) => Ok(Message::Event(Event {
-                name: without_nul(name)?,
-                data: self.data,
+            (None, None, None, Some(name)) => Ok(Message::Event(Event {
+                name: parse_name(name)?,
+                data: there(self.data),
                 timestamp: self.timestamp,
             })),
             (None, None, None, None) => {
@@ -195,6 +196,22 @@ impl<'a> Envelope<'a> {
     }
 }
 
+fn parse_name(name: &str) -> Result<Cow<'_, str>, String> {
+    if !name.starts_with('"') {
+        return Err("event: its name is not a string".into());
+    }
+    without_nul(json::unquoted(name))
+}
+
+fn parse_failure(raw: &str) -> Result<Failure<'_>, String> {
+    let Failure { class, desc } =
+        serde_json::from_str(raw).map_err(|error| format!("error: {error}"))?;
+    Ok(Failure {
+        class: without_nul(class)?,
+        desc: without_nul(desc)?,
+    })
+}
+
 /// What becomes a C string must not hold a NUL. Only an escape can have brought one.
 fn without_nul(text: Cow<'_, str>) -> Result<Cow<'_, str>, String> {
     match text {
@@ -203,15 +220,14 @@ fn without_nul(text: Cow<'_, str>) -> Result<Cow<'_, str>, String> {
     }
 }
 
-fn parse_greeting(raw: &RawValue) -> Result<Greeting, String> {
+fn parse_greeting(raw: &str) -> Result<Greeting, String> {
     #[derive(Deserialize)]
     struct Wire {
         version: Version,
         #[serde(default)]
         capabilities: Vec<Value>,
     }
-    let wire: Wire =
-        serde_json::from_str(raw.get()).map_err(|error| format!("greeting: {error}"))?;
+    let wire: Wire = serde_json::from_str(raw).map_err(|error| format!("greeting: {error}"))?;
     let greeting = Greeting {
         version: wire.version,
         capabilities: wire
@@ -228,65 +244,4 @@ fn parse_greeting(raw: &RawValue) -> Result<Greeting, String> {
         return Err("greeting: a string has a NUL".into());
     }
     Ok(greeting)
-}
-
-/// Whether brackets nest deeper than [`MAX_DEPTH`]; strings do not count.
-fn too_deep(line: &[u8]) -> bool {
-    // A short line has no room for so many brackets.
-    if line.len() <= MAX_DEPTH {
-        return false;
-    }
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for &byte in line {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-        } else {
-            match byte {
-                b'"' => in_string = true,
-                b'{' | b'[' => {
-                    depth += 1;
-                    if depth > MAX_DEPTH {
-                        return true;
-                    }
-                }
-                b'}' | b']' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-    }
-    false
-}
-
-/// Whether a `\u` escape names a surrogate that has no partner: no text can hold it.
-fn has_lone_surrogate(line: &[u8]) -> bool {
-    let mut at = 0;
-    while at < line.len() {
-        if line[at] != b'\\' {
-            // Most messages have no escape at all.
-            match memchr(b'\\', &line[at..]) {
-                Some(len) => at += len,
-                None => return false,
-            }
-        }
-        at += match escaped_unit(&line[at..]) {
-            Some(0xDC00..=0xDFFF) => return true,
-            Some(0xD800..=0xDBFF) => match escaped_unit(&line[at + 6..]) {
-                Some(0xDC00..=0xDFFF) => 12,
-                _ => return true,
-            },
-            _ => 2,
-        };
-    }
-    false
-}
-
-/// The UTF-16 unit of the `\uXXXX` that starts `bytes`.
-fn escaped_unit(bytes: &[u8]) -> Option<u16> {
-    let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
-    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

@@ -23,12 +23,13 @@
 //! let mut input: &[u8] = b"{\"return\":{\"running\":true,\"status\":\"running\"},\"id\":16777217}\n";
 //! let Some(Output::Ended { token, result }) = session.receive(&mut input) else { panic!() };
 //! assert_eq!(token, "my token");
-//! assert_eq!(result.unwrap().get(), r#"{"running":true,"status":"running"}"#);
+//! assert_eq!(result.unwrap(), r#"{"running":true,"status":"running"}"#);
 //! ```
 
 mod calls;
 mod error;
 mod framing;
+mod json;
 pub mod limits;
 mod message;
 mod port_name;

@@ -3,9 +3,7 @@
 //! Requests are as short as JSON allows and end in one LF at most: QEMU reads its
 //! sockets byte by byte, so that each byte costs a round trip 2.5 µs.
 
-use serde_json::value::RawValue;
-
-use super::UsageError;
+use super::{UsageError, json};
 
 /// How a command is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,14 +49,8 @@ pub(super) fn check_command(name: &str) -> Result<(), UsageError> {
 
 /// Checks that a command's arguments are one JSON object.
 pub(super) fn check_arguments(arguments: &str) -> Result<(), UsageError> {
-    let invalid = |why: &str| UsageError::InvalidArgument(format!("arguments: {why}").into());
-    let raw: &RawValue =
-        serde_json::from_str(arguments).map_err(|error| invalid(&error.to_string()))?;
-    if raw.get().starts_with('{') {
-        Ok(())
-    } else {
-        Err(invalid("they must be a JSON object"))
-    }
+    json::check_object(arguments, |_, _| Ok(()))
+        .map_err(|why| UsageError::InvalidArgument(format!("arguments: {why}").into()))
 }
 
 /// Appends valid JSON without the white space between its tokens.

@@ -1,9 +1,6 @@
 //! One end of a QMP connection as a state machine.
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
-
-use serde_json::value::RawValue;
 
 use super::calls::{CallId, Calls, Stage};
 use super::framing::{Frame, Framer};
@@ -40,8 +37,8 @@ pub enum Output<'a, T> {
     Ended {
         /// What the caller gave to `execute`.
         token: T,
-        /// The `return` of the reply, or why there is none.
-        result: Result<&'a RawValue, Error>,
+        /// The `return` of the reply, as JSON text, or why there is none.
+        result: Result<&'a str, Error>,
     },
     /// An event.
     Event(Event<'a>),
@@ -94,7 +91,7 @@ impl<T> Queued<T> {
         match self {
             Self::Ended(token, result) => Output::Ended {
                 token,
-                result: result.map(|()| &**EMPTY_OBJECT),
+                result: result.map(|()| EMPTY_OBJECT),
             },
             Self::State(state, error) => Output::State { state, error },
         }
@@ -111,8 +108,7 @@ enum Quit {
 }
 
 /// What `quit` returns when a close is all that is heard of it.
-static EMPTY_OBJECT: LazyLock<Box<RawValue>> =
-    LazyLock::new(|| RawValue::from_string("{}".into()).expect("an empty object is valid JSON"));
+const EMPTY_OBJECT: &str = "{}";
 
 impl<T> Session<T> {
     /// A closed session whose requests have ids from `first_id` on.
@@ -479,11 +475,11 @@ impl<T> Core<T> {
 
     fn replied<'a>(
         &mut self,
-        id: Option<&RawValue>,
-        result: Result<&'a RawValue, Failure<'_>>,
+        id: Option<&str>,
+        result: Result<&'a str, Failure<'_>>,
     ) -> Output<'a, T> {
         let id = match id {
-            Some(raw) => raw.get().parse().ok(),
+            Some(id) => id.parse().ok(),
             // QEMU could not parse a request.
             None if result.is_err() => {
                 if self.state == State::Negotiating && self.greeting.is_none() {

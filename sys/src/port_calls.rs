@@ -98,7 +98,9 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_async(
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) };
-        caller.command(&port, "query-status", None, Band::In, Status::from_json);
+        caller.command(&port, "query-status", None, Band::In, |reply| {
+            Status::from_json(&reply)
+        });
     });
 }
 
@@ -280,7 +282,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
         let command = command.to_string_lossy();
         match arguments.as_ref().map(variant_to_json).transpose() {
             Ok(json) => caller.command(&port, &command, json.as_deref(), Band::In, |reply| {
-                json_to_variant(reply.get())
+                json_to_variant(&reply)
             }),
             Err(error) => caller.fail(Some(&*port), error),
         }
@@ -332,7 +334,5 @@ unsafe fn execute(
             arguments,
         )
     };
-    caller.command(&port, &command, arguments.as_deref(), band, |reply| {
-        Ok(reply.to_owned())
-    });
+    caller.command(&port, &command, arguments.as_deref(), band, Ok);
 }

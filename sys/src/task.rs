@@ -13,7 +13,6 @@ use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::object::SendWeakRef;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
-use serde_json::value::RawValue;
 use spice_qmp::qmp::{Band, CallId};
 use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError};
 
@@ -127,7 +126,7 @@ impl Caller {
         command: &str,
         arguments: Option<&str>,
         band: Band,
-        decode: fn(&RawValue) -> Result<A, Error>,
+        decode: fn(String) -> Result<A, Error>,
     ) {
         let name = self.operation.name();
         let options = CallOptions {
@@ -152,7 +151,7 @@ impl Caller {
             move |reply| {
                 drop(cancelling.take());
                 no_panic(name, (), || {
-                    task.answer(reply.and_then(|reply| decode(&reply)));
+                    task.answer(reply.and_then(decode));
                 });
             }
         });
@@ -282,9 +281,9 @@ impl Answer for Status {
 }
 
 /// JSON text.
-impl Answer for Box<RawValue> {
+impl Answer for String {
     fn give(self, task: *mut GTask) {
-        let text: *mut c_char = self.get().to_glib_full();
+        let text: *mut c_char = self.to_glib_full();
         // SAFETY: the task is live, and gets the string with what frees it.
         unsafe { gio::ffi::g_task_return_pointer(task, text.cast(), Some(glib::ffi::g_free)) }
     }

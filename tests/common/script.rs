@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use glib::prelude::*;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use spice_qmp::transport::{PairPeer, pair};
 use spice_qmp::{CallOptions, Error, QmpPort};
@@ -71,7 +70,6 @@ pub fn call_with(
 ) -> spice_qmp::qmp::CallId {
     let (name, ends) = (command.to_owned(), ends.clone());
     port.execute_with(command, None, options, move |result| {
-        let result = result.map(|reply: Box<RawValue>| reply.get().to_owned());
         ends.borrow_mut().push((name, result));
     })
 }

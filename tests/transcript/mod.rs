@@ -305,13 +305,13 @@ impl Player {
 fn render(output: &Output<'_, String>) -> String {
     match output {
         Output::Ended { token, result } => match result {
-            Ok(value) => format!("ended {token} {}", on_one_line(value.get())),
+            Ok(value) => format!("ended {token} {}", on_one_line(value)),
             Err(error) => format!("failed {token}: {error}"),
         },
         Output::Event(event) => {
             let mut text = format!("event {}", event.name);
             if let Some(data) = event.data {
-                text = format!("{text} {}", on_one_line(data.get()));
+                text = format!("{text} {}", on_one_line(data));
             }
             if event.timestamp() != -1 {
                 let _ = write!(text, " @{}", event.timestamp());

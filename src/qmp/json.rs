@@ -1,0 +1,456 @@
+//! Checks JSON text (RFC 8259) and finds the members of an object in it.
+//!
+//! A text is read once, and nothing is made of what it says: most of what QEMU
+//! sends is wanted as text, or by nobody.
+
+use std::borrow::Cow;
+
+use super::limits::MAX_DEPTH;
+
+/// Why a text is not JSON, or not JSON that is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{problem} at byte {at}")]
+pub(super) struct Malformed {
+    problem: &'static str,
+    /// Counted from 0.
+    at: usize,
+}
+
+/// Checks that `text` is one object, and calls `member` with the name of each of
+/// its members, in quotes as it stands, and the text of its value.
+pub(super) fn check_object<'a>(
+    text: &'a str,
+    mut member: impl FnMut(&'a str, &'a str) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut scanner = Scanner { text, at: 0 };
+    if scanner.token() != b'{' {
+        return Err(scanner.malformed("expected an object").into());
+    }
+    scanner.at += 1;
+    if scanner.token() != b'}' {
+        loop {
+            let name = scanner.name()?;
+            let value = scanner.value(1)?;
+            member(name, value)?;
+            match scanner.token() {
+                b',' => scanner.at += 1,
+                b'}' => break,
+                _ => {
+                    return Err(scanner
+                        .malformed("expected a comma or the object's end")
+                        .into());
+                }
+            }
+        }
+    }
+    scanner.at += 1;
+    scanner.token();
+    if scanner.at < text.len() {
+        return Err(scanner.malformed("trailing characters").into());
+    }
+    Ok(())
+}
+
+/// What a string in quotes says. It was checked before.
+pub(super) fn unquoted(string: &str) -> Cow<'_, str> {
+    if string.contains('\\') {
+        // All that a checked string can hold, serde_json can read.
+        serde_json::from_str(string).unwrap_or(Cow::Borrowed(string))
+    } else {
+        Cow::Borrowed(&string[1..string.len() - 1])
+    }
+}
+
+impl From<Malformed> for String {
+    fn from(malformed: Malformed) -> Self {
+        malformed.to_string()
+    }
+}
+
+/// Reads a text from front to back.
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// Which of the containers around a value are objects: one bit each.
+#[derive(Default)]
+struct Containers {
+    /// The innermost 64 at most, the innermost of all in the lowest bit.
+    inner: u64,
+    /// Those around them.
+    outer: Vec<u64>,
+    depth: usize,
+}
+
+impl Containers {
+    fn enter(&mut self, object: bool) {
+        if self.depth != 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.inner);
+        }
+        self.inner = self.inner << 1 | u64::from(object);
+        self.depth += 1;
+    }
+
+    fn leave(&mut self) {
+        self.depth -= 1;
+        self.inner >>= 1;
+        if self.depth != 0 && self.depth.is_multiple_of(64) {
+            self.inner = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    fn in_object(&self) -> bool {
+        self.inner & 1 == 1
+    }
+}
+
+impl<'a> Scanner<'a> {
+    fn malformed(&self, problem: &'static str) -> Malformed {
+        let at = self.at;
+        Malformed { problem, at }
+    }
+
+    /// The next byte; NUL, which JSON has no use for, at the end.
+    fn peek(&self) -> u8 {
+        self.text.as_bytes().get(self.at).copied().unwrap_or(0)
+    }
+
+    /// The next byte that is not white space.
+    fn token(&mut self) -> u8 {
+        loop {
+            let byte = self.peek();
+            if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+                return byte;
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Takes a member's name and the colon behind it.
+    fn name(&mut self) -> Result<&'a str, Malformed> {
+        if self.token() != b'"' {
+            return Err(self.malformed("expected a member's name"));
+        }
+        let start = self.at;
+        self.string()?;
+        let name = &self.text[start..self.at];
+        if self.token() != b':' {
+            return Err(self.malformed("expected a colon"));
+        }
+        self.at += 1;
+        Ok(name)
+    }
+
+    /// Takes a value within so many containers.
+    fn value(&mut self, around: usize) -> Result<&'a str, Malformed> {
+        self.token();
+        let start = self.at;
+        let mut containers = Containers::default();
+        loop {
+            match self.token() {
+                b'"' => self.string()?,
+                open @ (b'{' | b'[') => {
+                    if around + containers.depth == MAX_DEPTH {
+                        return Err(self.malformed("nested too deep"));
+                    }
+                    self.at += 1;
+                    containers.enter(open == b'{');
+                    // `]` and `}` are two behind their partners.
+                    if self.token() != open + 2 {
+                        if open == b'{' {
+                            self.name()?;
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                    containers.leave();
+                }
+                b'-' | b'0'..=b'9' => self.number()?,
+                b't' => self.word("true")?,
+                b'f' => self.word("false")?,
+                b'n' => self.word("null")?,
+                _ => return Err(self.malformed("expected a value")),
+            }
+            // The value may be the last one in its container.
+            loop {
+                if containers.depth == 0 {
+                    return Ok(&self.text[start..self.at]);
+                }
+                let in_object = containers.in_object();
+                match self.token() {
+                    b',' => {
+                        self.at += 1;
+                        if in_object {
+                            self.name()?;
+                        }
+                        break;
+                    }
+                    b'}' if in_object => {}
+                    b']' if !in_object => {}
+                    _ => return Err(self.malformed("expected a comma or an end")),
+                }
+                self.at += 1;
+                containers.leave();
+            }
+        }
+    }
+
+    /// Takes a string, from quote to quote.
+    fn string(&mut self) -> Result<(), Malformed> {
+        self.at += 1;
+        let bytes = self.text.as_bytes();
+        loop {
+            while let Some(word) = bytes[self.at..].first_chunk() {
+                let plain = plain_bytes(u64::from_le_bytes(*word));
+                self.at += plain;
+                if plain < 8 {
+                    break;
+                }
+            }
+            match bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                Some(b' '..) => self.at += 1,
+                Some(_) => return Err(self.malformed("control character in a string")),
+                None => return Err(self.malformed("the text ends in a string")),
+            }
+        }
+    }
+
+    #[cold]
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let half = "a string has half of a surrogate pair";
+        match self.text.as_bytes().get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => match self.utf16_unit() {
+                Some(0xD800..=0xDBFF) => {
+                    self.at += 6;
+                    if !matches!(self.utf16_unit(), Some(0xDC00..=0xDFFF)) {
+                        return Err(self.malformed(half));
+                    }
+                    self.at += 6;
+                }
+                Some(0xDC00..=0xDFFF) => return Err(self.malformed(half)),
+                Some(_) => self.at += 6,
+                None => return Err(self.malformed("invalid escape")),
+            },
+            _ => return Err(self.malformed("invalid escape")),
+        }
+        Ok(())
+    }
+
+    /// The UTF-16 unit of the `\uXXXX` that is next.
+    fn utf16_unit(&self) -> Option<u16> {
+        let digits = self.text.as_bytes()[self.at..].strip_prefix(b"\\u")?;
+        digits.get(..4)?.iter().try_fold(0, |unit, &digit| {
+            let digit = char::from(digit).to_digit(16)?;
+            Some(unit << 4 | u16::try_from(digit).ok()?)
+        })
+    }
+
+    fn number(&mut self) -> Result<(), Malformed> {
+        if self.peek() == b'-' {
+            self.at += 1;
+        }
+        if self.peek() == b'0' {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.peek() == b'.' {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), b'e' | b'E') {
+            self.at += 1;
+            if matches!(self.peek(), b'+' | b'-') {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Malformed> {
+        if !self.peek().is_ascii_digit() {
+            return Err(self.malformed("invalid number"));
+        }
+        while self.peek().is_ascii_digit() {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), Malformed> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.malformed("expected a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+}
+
+/// How many of the eight bytes, from the lowest on, come before one that means
+/// something in a string: a quote, a backslash, a control character.
+///
+/// "Hacker's Delight", section 6-1: the lowest of the bits that a subtraction of
+/// 1 in each byte turns on is that of the first byte that was 0.
+fn plain_bytes(word: u64) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    let below = |word: u64, least: u8| word.wrapping_sub(ONES * u64::from(least)) & !word & HIGHS;
+    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let special = below(word, b' ') | equal(b'"') | equal(b'\\');
+    special.trailing_zeros() as usize / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Vec<(&str, &str)>, String> {
+        let mut members = Vec::new();
+        check_object(text, |name, value| {
+            members.push((name, value));
+            Ok(())
+        })?;
+        Ok(members)
+    }
+
+    #[test]
+    fn members_are_found_as_they_stand() {
+        let text = " {\"a\" : [1, {\"b\": \"]\\\"}\"}] ,\"\\u0061é\":-0.5e+7,\"\": null}\r\n";
+        let members = [
+            ("\"a\"", "[1, {\"b\": \"]\\\"}\"}]"),
+            ("\"\\u0061é\"", "-0.5e+7"),
+            ("\"\"", "null"),
+        ];
+        assert_eq!(check(text).unwrap(), members);
+        assert_eq!(check("{ }").unwrap(), []);
+    }
+
+    #[test]
+    fn names_lose_their_quotes_and_escapes() {
+        assert_eq!(unquoted(r#""a""#), "a");
+        assert_eq!(unquoted(r#""""#), "");
+        assert_eq!(unquoted(r#""\u0061\"\ud83d\ude00""#), "a\"😀");
+    }
+
+    #[test]
+    fn the_problem_and_its_place_are_told() {
+        let cases = [
+            ("[]", "expected an object at byte 0"),
+            ("{,}", "expected a member's name at byte 1"),
+            ("{\"a\" 1}", "expected a colon at byte 5"),
+            ("{\"a\":}", "expected a value at byte 5"),
+            ("{\"a\":1", "expected a comma or the object's end at byte 6"),
+            ("{\"a\":[1}", "expected a comma or an end at byte 7"),
+            ("{\"a\":1}}", "trailing characters at byte 7"),
+            ("{\"a\":\"", "the text ends in a string at byte 6"),
+            ("{\"a\":\"\n\"}", "control character in a string at byte 6"),
+            ("{\"a\":\"\\x\"}", "invalid escape at byte 6"),
+            ("{\"a\":\"\\u12\"}", "invalid escape at byte 6"),
+            (
+                "{\"a\":\"\\udc00\"}",
+                "a string has half of a surrogate pair at byte 6",
+            ),
+            (
+                "{\"a\":\"\\ud800\\u0020\"}",
+                "a string has half of a surrogate pair at byte 12",
+            ),
+            ("{\"a\":-}", "invalid number at byte 6"),
+            (
+                "{\"a\":01}",
+                "expected a comma or the object's end at byte 6",
+            ),
+        ];
+        for (text, problem) in cases {
+            assert_eq!(check(text).unwrap_err(), problem, "{text}");
+        }
+    }
+
+    #[test]
+    fn depth_is_limited_and_any_depth_below_is_understood() {
+        for depth in [1, 2, 63, 64, 65, 66, 127, 128, 129, 130, 1023, 1024] {
+            // The object around it counts.
+            let inner = depth - 1;
+            let arrays = format!("{{\"a\":{}{}}}", "[".repeat(inner), "]".repeat(inner));
+            assert_eq!(check(&arrays).is_ok(), depth > 1, "{depth}");
+            let mixed = format!(
+                "{{\"a\":{}0{}}}",
+                "[{\"b\":".repeat(inner / 2),
+                "}]".repeat(inner / 2)
+            );
+            assert!(check(&mixed).is_ok(), "{depth}");
+            let wrong = mixed.replacen("}]", "]}", 1);
+            assert_eq!(check(&wrong).is_ok(), inner < 2, "{depth}");
+        }
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(1024), "]".repeat(1024));
+        assert!(check(&deep).unwrap_err().starts_with("nested too deep"));
+    }
+
+    #[test]
+    fn what_is_accepted_is_what_serde_json_accepts() {
+        use proptest::prelude::*;
+
+        let token = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"a\"",
+            "\"\"",
+            "\"\\n\"",
+            "\"\\u00e9\"",
+            "\"\\q\"",
+            "\"é😀\"",
+            "0",
+            "-1",
+            "1.5",
+            "1e9",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "true",
+            "false",
+            "null",
+            "nul",
+            " ",
+            "\t",
+            "\n",
+            "\r",
+            "\u{b}",
+            "\"",
+            "\\",
+            "\0",
+        ]);
+        let text = prop::collection::vec(token, 0..24)
+            .prop_map(|tokens| format!("{{\"a\":[{}]}}", tokens.concat()));
+        proptest!(ProptestConfig::with_cases(4096), |(text in text)| {
+            let expected = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            prop_assert_eq!(check(&text).is_ok(), expected, "{}", text);
+        });
+    }
+
+    #[test]
+    fn plain_bytes_are_counted_up_to_each_special_one() {
+        for special in [0, 0x1f, b'"', b'\\'] {
+            for at in 0..8 {
+                for plain in [b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xff] {
+                    let mut word = [plain; 8];
+                    word[at] = special;
+                    assert_eq!(plain_bytes(u64::from_le_bytes(word)), at);
+                    word[at] = plain;
+                    assert_eq!(plain_bytes(u64::from_le_bytes(word)), 8);
+                }
+            }
+        }
+    }
+}
