@@ -11,6 +11,7 @@ use glib::subclass::Signal;
 use glib::subclass::prelude::*;
 use once_cell::sync::Lazy;
 
+use super::audience::Audience;
 use super::listen::{EventStream, Listeners};
 use super::log::Traffic;
 use super::timers::Timers;
@@ -70,6 +71,7 @@ pub struct QmpPort {
     pub(super) was_ready: Cell<bool>,
     pub(super) told_pending: Cell<u32>,
     pub(super) listeners: Listeners,
+    pub(super) audience: RefCell<Audience>,
     pub(super) traffic: Traffic,
     wakers: RefCell<Vec<Waker>>,
     /// How often the connection was lost.
@@ -103,6 +105,7 @@ impl Default for QmpPort {
             was_ready: Cell::default(),
             told_pending: Cell::default(),
             listeners: Listeners::default(),
+            audience: RefCell::default(),
             traffic: Traffic::default(),
             wakers: RefCell::default(),
             closures: Cell::default(),

@@ -107,10 +107,15 @@ impl Listeners {
     }
 
     pub(super) fn push(&self, event: &Event) {
-        for queue in self.live() {
+        let mut wakers = Vec::new();
+        for queue in self.queues.borrow().iter().filter_map(Weak::upgrade) {
             if queue.wants(event.name()) {
-                queue.push(event.clone());
+                wakers.extend(queue.push(event.clone()));
             }
+        }
+        // Whoever is woken may make a stream, or drop one.
+        for waker in wakers {
+            waker.wake();
         }
     }
 
@@ -137,7 +142,8 @@ impl Queue {
         self.names.is_empty() || self.names.iter().any(|wanted| wanted == name)
     }
 
-    fn push(&self, event: Event) {
+    /// Returns whom to wake.
+    fn push(&self, event: Event) -> Option<Waker> {
         let mut state = self.state.borrow_mut();
         state.bytes += size(&event);
         state.events.push_back(event);
@@ -147,8 +153,7 @@ impl Queue {
             state.pop();
             state.dropped += 1;
         }
-        drop(state);
-        self.wake();
+        state.waker.take()
     }
 
     fn wake(&self) {

@@ -1,6 +1,7 @@
 //! The GObject that joins protocol and transport: `SpiceQmpPort`.
 
 mod action;
+mod audience;
 mod call;
 mod connect;
 mod error;
@@ -308,7 +309,7 @@ impl QmpPort {
             // No event has a name with a NUL, which cannot be part of a detail.
             glib::Quark::from_str(name.replace('\0', "\u{fffd}"))
         });
-        self.connect_local_id(turn::qmp_event_id(), detail, false, move |values| {
+        self.connect_local_id(*audience::QMP_EVENT_ID, detail, false, move |values| {
             if let (Ok(port), Ok(event)) = (values[0].get::<Self>(), values[1].get::<Event>()) {
                 f(&port, &event);
             }

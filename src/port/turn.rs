@@ -9,12 +9,11 @@
 use std::cell::Cell;
 
 use glib::prelude::*;
-use glib::subclass::SignalId;
 use glib::subclass::prelude::*;
 use glib::thread_guard::ThreadGuard;
-use once_cell::sync::Lazy;
 
-use super::imp::{EVENT, QMP_EVENT, QmpPort};
+use super::audience::{EVENT_ID, QMP_EVENT_ID, detail};
+use super::imp::QmpPort;
 use super::timers::Deadline;
 use super::{Event, json_glib, live, log};
 use crate::qmp::{Error, Ignored, Opening, Output, PeerError, Session, State};
@@ -121,6 +120,7 @@ impl QmpPort {
     }
 
     fn receive(&self, mut input: &[u8]) -> Flow {
+        self.forget_audience();
         let mut session = self.session.borrow_mut();
         let mut told = self.actions.borrow().is_empty();
         while told && let Some(output) = session.receive(&mut input) {
@@ -192,17 +192,6 @@ impl QmpPort {
                 Some(Action::Bad(error))
             }
         }
-    }
-
-    fn is_wanted(&self, name: &str) -> bool {
-        self.listeners.want(name)
-            || self.has_handler(*EVENT_ID, None)
-            || self.has_handler(*QMP_EVENT_ID, None)
-            || detail(name).is_some_and(|detail| self.has_handler(*QMP_EVENT_ID, Some(detail)))
-    }
-
-    fn has_handler(&self, signal: SignalId, detail: Option<glib::Quark>) -> bool {
-        glib::signal::signal_has_handler_pending(&*self.obj(), signal, detail, false)
     }
 
     /// Lets [`turn`](Self::turn) run from the main loop soon.
@@ -298,6 +287,7 @@ impl QmpPort {
 
     /// Decodes what the session holds back up to what is to be told.
     fn decode_one(&self, session: &mut Session<Token>) -> Option<Action> {
+        self.forget_audience();
         while let Some(output) = session.receive(&mut &[][..]) {
             if let Some(action) = self.plan(output) {
                 return Some(action);
@@ -360,7 +350,10 @@ impl QmpPort {
         }
         match detail(event.name()) {
             Some(detail) => port.emit_with_details::<()>(*QMP_EVENT_ID, detail, &[event]),
-            None => port.emit::<()>(*QMP_EVENT_ID, &[event]),
+            None if self.has_handler(*QMP_EVENT_ID, None) => {
+                port.emit::<()>(*QMP_EVENT_ID, &[event]);
+            }
+            None => {}
         }
     }
 
@@ -415,25 +408,4 @@ impl QmpPort {
         self.session.borrow_mut().nudge();
         self.flush();
     }
-}
-
-/// The detail of an event's signal, if anyone ever named it. Names of a peer are
-/// not interned: they would stay for ever.
-fn detail(name: &str) -> Option<glib::Quark> {
-    // A NUL cannot be part of a detail.
-    (!name.contains('\0'))
-        .then(|| glib::Quark::try_from_str(name))
-        .flatten()
-}
-
-static EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(EVENT));
-/// The id of the signal `qmp-event`.
-pub(super) fn qmp_event_id() -> SignalId {
-    *QMP_EVENT_ID
-}
-
-static QMP_EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(QMP_EVENT));
-
-fn signal_id(name: &str) -> SignalId {
-    SignalId::lookup(name, super::QmpPort::static_type()).expect("a signal of the port's")
 }

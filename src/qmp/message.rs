@@ -65,20 +65,40 @@ impl Event<'_> {
     }
 }
 
-/// A point in time as QEMU writes it.
+/// A point in time.
 fn microseconds(timestamp: &str) -> Option<i64> {
+    let number = |text: &str| text.parse::<i64>().ok().filter(|&number| number >= 0);
+    let numbers = |(seconds, micros)| Some((number(seconds)?, number(micros)?));
+    let (seconds, micros) = of_qemu(timestamp)
+        .and_then(numbers)
+        .or_else(|| of_any_server(timestamp).and_then(numbers))?;
+    seconds.checked_mul(1_000_000)?.checked_add(micros)
+}
+
+/// The seconds and microseconds of a timestamp as QEMU writes it.
+fn of_qemu(timestamp: &str) -> Option<(&str, &str)> {
+    let (seconds, microseconds) = timestamp.split_once(',')?;
+    Some((
+        seconds.strip_prefix("{\"seconds\": ")?,
+        microseconds
+            .strip_prefix(" \"microseconds\": ")?
+            .strip_suffix('}')?,
+    ))
+}
+
+/// The same in any form.
+fn of_any_server(timestamp: &str) -> Option<(&str, &str)> {
     let (mut seconds, mut microseconds) = (None, None);
     json::check_object(timestamp, |name, value| {
-        let part = match name {
-            "\"seconds\"" => &mut seconds,
-            "\"microseconds\"" => &mut microseconds,
-            _ => return Ok(()),
-        };
-        *part = value.parse::<i64>().ok().filter(|&number| number >= 0);
+        match name {
+            "seconds" => seconds = Some(value),
+            "microseconds" => microseconds = Some(value),
+            _ => {}
+        }
         Ok(())
     })
     .ok()?;
-    seconds?.checked_mul(1_000_000)?.checked_add(microseconds?)
+    Some((seconds?, microseconds?))
 }
 
 /// What the server says of itself.
@@ -150,9 +170,8 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn take(&mut self, name: &'a str, value: &'a str) -> Result<(), String> {
-        let name = json::unquoted(name);
-        let member = match &*name {
+    fn take(&mut self, name: &str, value: &'a str) -> Result<(), String> {
+        let member = match name {
             "QMP" => &mut self.greeting,
             "return" => &mut self.value,
             "error" => &mut self.error,

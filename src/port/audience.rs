@@ -1,0 +1,65 @@
+//! Who wants to hear of events.
+
+use glib::prelude::*;
+use glib::subclass::SignalId;
+use glib::subclass::prelude::*;
+use once_cell::sync::Lazy;
+
+use super::imp::{EVENT, QMP_EVENT, QmpPort};
+
+/// The signal for C.
+pub(super) static EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(EVENT));
+/// The signal for everyone.
+pub(super) static QMP_EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(QMP_EVENT));
+
+fn signal_id(name: &str) -> SignalId {
+    SignalId::lookup(name, super::QmpPort::static_type()).expect("a signal of the port's")
+}
+
+/// What was found out since code of the program's ran last, which may have
+/// connected and disconnected handlers: a storm of events asks the same again
+/// and again.
+#[derive(Debug, Default)]
+pub(super) struct Audience {
+    /// Whether a handler gets all events.
+    of_all: Option<bool>,
+    /// The name of the last event, and whether somebody wants those.
+    last: String,
+    wanted: bool,
+}
+
+impl QmpPort {
+    /// Code of the program's may have run.
+    pub(super) fn forget_audience(&self) {
+        let mut audience = self.audience.borrow_mut();
+        audience.of_all = None;
+        audience.last.clear();
+    }
+
+    /// Whether somebody wants to hear of events of this name.
+    pub(super) fn is_wanted(&self, name: &str) -> bool {
+        let audience = &mut *self.audience.borrow_mut();
+        let of_all = audience.of_all.get_or_insert_with(|| {
+            self.has_handler(*QMP_EVENT_ID, None) || self.has_handler(*EVENT_ID, None)
+        });
+        if *of_all {
+            return true;
+        }
+        if audience.last != name {
+            audience.last.replace_range(.., name);
+            audience.wanted = self.listeners.want(name)
+                || detail(name).is_some_and(|name| self.has_handler(*QMP_EVENT_ID, Some(name)));
+        }
+        audience.wanted
+    }
+
+    pub(super) fn has_handler(&self, signal: SignalId, detail: Option<glib::Quark>) -> bool {
+        glib::signal::signal_has_handler_pending(&*self.obj(), signal, detail, false)
+    }
+}
+
+/// The detail of an event's signal, if anyone ever named it. Names of a peer are
+/// not interned: they would stay for ever.
+pub(super) fn detail(name: &str) -> Option<glib::Quark> {
+    glib::Quark::try_from_str(name)
+}
