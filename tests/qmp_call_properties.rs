@@ -339,7 +339,7 @@ impl World {
             if let Ok(value) = result {
                 assert!(call.sent && !call.failed, "{token}");
                 let own = token.to_string();
-                assert!([&*own, "{}"].contains(&value), "{token}: {value}");
+                assert!([&*own, "{}"].contains(&&*value), "{token}: {value}");
             }
         }
         assert!(rest.is_empty());

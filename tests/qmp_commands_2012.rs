@@ -115,11 +115,11 @@ fn run(session: &mut Session<()>, example: &Example, pretty: bool) -> Vec<Decode
     while let Some(output) = session.receive(&mut input) {
         decoded.push(match output {
             Output::Ended { token: (), result } => {
-                Decoded::Return(serde_json::from_str(result.unwrap()).unwrap())
+                Decoded::Return(serde_json::from_str(&result.unwrap()).unwrap())
             }
             Output::Event(event) => Decoded::Event(
                 event.name.clone().into_owned(),
-                event.data.map(|raw| serde_json::from_str(raw).unwrap()),
+                event.data.as_deref().map(|raw| serde_json::from_str(raw).unwrap()),
                 event.timestamp(),
             ),
             Output::State { state, .. } => panic!("state {state}"),

@@ -2,7 +2,7 @@
 //! make a session keep.
 
 use spice_qmp::qmp::limits::{MAX_DEPTH, MAX_MESSAGE_SIZE};
-use spice_qmp::qmp::{Ignored, Opening, Output, PeerError, Session, State};
+use spice_qmp::qmp::{Band, Ignored, Opening, Output, PeerError, Session, State};
 
 const GREETING: &[u8] = b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7, \"minor\": 2, \
     \"micro\": 22}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -117,6 +117,43 @@ fn answered_greetings_without_end_are_not_kept() {
         after.push(kept(&session));
     }
     assert_eq!(after, [after[0]; 3]);
+}
+
+#[test]
+fn large_messages_are_the_same_in_pieces() {
+    let long = "é".repeat(100_000);
+    for message in [
+        format!("{{\"return\": {{\"a\": \"{long}\"}}, \"id\": 16777217}}\r\n"),
+        format!("{{\"id\": 16777217, \"return\": \"{long}\"}}\n"),
+        format!("{{\"return\": \"{long}\", \"id\": 1}}\n"),
+        format!("{{\"id\": 16777217, \"error\": {{\"class\": \"E\", \"desc\": \"{long}\"}}}}\n"),
+        format!("{{\"event\": \"A{long}\", \"data\": [\"{long}\"], \"timestamp\": {{}}}}\n"),
+        format!(
+            "{{\"QMP\": {{\"version\": {{\"qemu\": {{\"major\": 7, \"minor\": 2, \"micro\": 22}}, \
+            \"package\": \"{long}\"}}, \"capabilities\": []}}}}\n"
+        ),
+        format!("{{\n    \"event\": \"{long}\"\n}}\n"),
+        format!("{long}\n"),
+        format!("{{\"return\": \"{long}, \"id\": 16777217}}\n"),
+    ] {
+        let outputs = |len: usize| {
+            let mut session = ready();
+            session.execute("query-status", None, Band::In, ());
+            session.poll_transmit().unwrap();
+            let mut outputs = Vec::new();
+            for mut chunk in message.as_bytes().chunks(len) {
+                while let Some(output) = session.receive(&mut chunk) {
+                    outputs.push(format!("{output:?}"));
+                }
+            }
+            outputs
+        };
+        let whole = outputs(message.len());
+        assert!(!whole.is_empty());
+        for len in [4096, 70_000, message.len() - 1] {
+            assert!(outputs(len) == whole, "{} in {len}", &message[..60]);
+        }
+    }
 }
 
 fn event(data: &str) -> String {

@@ -181,7 +181,10 @@ fn ready() -> Session<()> {
 fn render(output: &Output<'_, ()>) -> Decoded {
     match output {
         Output::Event(event) => {
-            let data = event.data.map(|raw| serde_json::from_str(raw).unwrap());
+            let data = event
+                .data
+                .as_deref()
+                .map(|raw| serde_json::from_str(raw).unwrap());
             Decoded::Event(event.name.clone().into_owned(), data)
         }
         Output::Ignored(Ignored::Reply) => Decoded::Reply,

@@ -72,7 +72,7 @@ impl From<&qmp::Event<'_>> for Event {
     fn from(event: &qmp::Event<'_>) -> Self {
         Self(Arc::new(Inner {
             name: event.name.as_ref().into(),
-            data: event.data.map(Into::into),
+            data: event.data.as_deref().map(Into::into),
             timestamp: event.timestamp(),
         }))
     }

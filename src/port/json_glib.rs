@@ -63,7 +63,7 @@ pub(super) fn with_node(json: Option<&str>, act: impl FnOnce(glib::Pointer)) {
 }
 
 fn node(json: &str) -> Option<Node> {
-    // What serde_json will not make a value of is left to JSON-GLib: what is
+    // What `serde_json` will not make a value of is left to JSON-GLib: what is
     // nested deeper than 128, say.
     build(json).or_else(|| parse(json))
 }
@@ -92,7 +92,7 @@ impl Node {
     }
 }
 
-/// Makes nodes as serde_json reads, so that no tree is made but theirs.
+/// Makes nodes as `serde_json` reads, so that no tree is made but theirs.
 fn build(json: &str) -> Option<Node> {
     let mut reader = serde_json::Deserializer::from_str(json);
     Builder.deserialize(&mut reader).ok()
@@ -204,7 +204,7 @@ impl<'de> Visitor<'de> for Builder {
     }
 }
 
-/// Where another crate of the program turns on serde_json's
+/// Where another crate of the program turns on `serde_json`'s
 /// `arbitrary_precision`, a number looks like an object with such a member.
 const SERDE_JSON_PRIVATE: &str = "$serde_json::private::";
 
@@ -325,10 +325,8 @@ mod tests {
         let node = build(r#"["a\u0000b"]"#).unwrap();
         let expected = build(r#"["a"]"#).unwrap();
         // SAFETY: both are live nodes.
-        assert_eq!(
-            unsafe { json_node_equal(node.0, expected.0) },
-            glib::ffi::GTRUE
-        );
+        let equal = unsafe { json_node_equal(node.0, expected.0) };
+        assert_eq!(equal, glib::ffi::GTRUE);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! A turn tells all that happened, in order, and then sends all that was asked
 //! for meanwhile in one write.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use glib::prelude::*;
@@ -159,11 +160,11 @@ impl QmpPort {
                 if !matches!(token.owner, Owner::Caller(_)) {
                     self.own_calls.set(self.own_calls.get() - 1);
                 }
-                Some(Action::Ended(token.owner, result.map(str::to_owned)))
+                Some(Action::Ended(token.owner, result.map(Cow::into_owned)))
             }
             Output::Event(event) => {
                 self.traffic.note(|| {
-                    let data = event.data.unwrap_or_default();
+                    let data = event.data.as_deref().unwrap_or_default();
                     format!("<- event {} {}", event.name, log::cut(data))
                 });
                 if live::may_end_qemu(&event.name) {

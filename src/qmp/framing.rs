@@ -34,6 +34,8 @@ pub(super) enum Frame<'i> {
     InPlace(&'i [u8]),
     /// A message within the framer's buffer; see [`Framer::bytes`].
     Buffered(Range<usize>),
+    /// A message that is large and all that the framer's buffer held, with the buffer.
+    Large(Vec<u8>),
     /// An object over many lines broke off.
     Broken,
     /// A message went over the limit; the rest of it is skipped.
@@ -173,7 +175,15 @@ impl Framer {
         };
         let range = self.start..self.searched;
         self.start = range.end;
-        self.finished(end.kind, len, Frame::Buffered(range))
+        let frame = self.finished(end.kind, len, Frame::Buffered(range));
+        match frame {
+            Some(Frame::Buffered(range)) if range.start == 0 && len > KEPT_BUFFER => {
+                self.start = 0;
+                self.searched = 0;
+                Some(Frame::Large(std::mem::take(&mut self.buffer)))
+            }
+            frame => frame,
+        }
     }
 
     /// `len` bytes of the current message have come, and it goes on.

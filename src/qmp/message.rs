@@ -53,15 +53,27 @@ pub struct Event<'a> {
     /// Its name, such as `STOP`.
     pub name: Cow<'a, str>,
     /// Its data, a JSON object, if it has any.
-    pub data: Option<&'a str>,
-    timestamp: Option<&'a str>,
+    pub data: Option<Cow<'a, str>>,
+    timestamp: Option<Cow<'a, str>>,
 }
 
 impl Event<'_> {
     /// Microseconds since 1970, or -1 where QEMU's clock failed or no time was sent.
     #[must_use]
     pub fn timestamp(&self) -> i64 {
-        self.timestamp.and_then(microseconds).unwrap_or(-1)
+        self.timestamp
+            .as_deref()
+            .and_then(microseconds)
+            .unwrap_or(-1)
+    }
+
+    pub(super) fn into_owned<'a>(self) -> Event<'a> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Event {
+            name: owned(self.name),
+            data: self.data.map(owned),
+            timestamp: self.timestamp.map(owned),
+        }
     }
 }
 
@@ -204,8 +216,8 @@ impl<'a> Envelope<'a> {
             }),
             (None, None, None, Some(name)) => Ok(Message::Event(Event {
                 name: parse_name(name)?,
-                data: there(self.data),
-                timestamp: self.timestamp,
+                data: there(self.data).map(Cow::Borrowed),
+                timestamp: self.timestamp.map(Cow::Borrowed),
             })),
             (None, None, None, None) => {
                 Err("it is neither a greeting nor a reply nor an event".into())

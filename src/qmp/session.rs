@@ -1,6 +1,8 @@
 //! One end of a QMP connection as a state machine.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::calls::{CallId, Calls, Stage};
 use super::framing::{Frame, Framer};
@@ -38,7 +40,7 @@ pub enum Output<'a, T> {
         /// What the caller gave to `execute`.
         token: T,
         /// The `return` of the reply, as JSON text, or why there is none.
-        result: Result<&'a str, Error>,
+        result: Result<Cow<'a, str>, Error>,
     },
     /// An event.
     Event(Event<'a>),
@@ -61,6 +63,20 @@ pub enum Ignored {
     Reply,
     /// The message was not QMP; the calls in flight fail.
     Bad(PeerError),
+}
+
+impl<T> Output<'_, T> {
+    fn into_owned<'a>(self) -> Output<'a, T> {
+        match self {
+            Self::Ended { token, result } => Output::Ended {
+                token,
+                result: result.map(|value| value.into_owned().into()),
+            },
+            Self::Event(event) => Output::Event(event.into_owned()),
+            Self::State { state, error } => Output::State { state, error },
+            Self::Ignored(ignored) => Output::Ignored(ignored),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -91,7 +107,7 @@ impl<T> Queued<T> {
         match self {
             Self::Ended(token, result) => Output::Ended {
                 token,
-                result: result.map(|()| EMPTY_OBJECT),
+                result: result.map(|()| EMPTY_OBJECT.into()),
             },
             Self::State(state, error) => Output::State { state, error },
         }
@@ -340,6 +356,7 @@ impl<T> Session<T> {
         Some(match self.framer.next(input)? {
             Frame::InPlace(bytes) => self.core.message(bytes),
             Frame::Buffered(range) => self.core.message(self.framer.bytes(&range)),
+            Frame::Large(bytes) => self.core.large_message(bytes),
             Frame::Broken => self
                 .core
                 .bad_line("an object over many lines broke off", b""),
@@ -447,16 +464,36 @@ impl<T> Core<T> {
     }
 
     fn message<'a>(&mut self, line: &'a [u8]) -> Output<'a, T> {
-        let message = match message::parse(line) {
+        self.parsed(message::parse(line), line)
+    }
+
+    fn parsed<'a>(&mut self, message: Result<Message<'a>, String>, line: &[u8]) -> Output<'a, T> {
+        let message = match message {
             Ok(message) => message,
             Err(reason) => return self.bad_line(&reason, line),
         };
         self.bad_lines = 0;
         match message {
             Message::Greeting(greeting) => self.greeted(greeting),
-            Message::Success { id, value } => self.replied(id, Ok(value)),
+            Message::Success { id, value } => self.replied(id, Ok(value.into())),
             Message::Failure { id, error } => self.replied(id, Err(error)),
             Message::Event(event) => Output::Event(event),
+        }
+    }
+
+    /// A message in a buffer of its own: what a call returned stays in it, and takes
+    /// no room twice.
+    fn large_message<'a>(&mut self, bytes: Vec<u8>) -> Output<'a, T> {
+        match message::parse(&bytes) {
+            Ok(Message::Success { id, value }) => {
+                let id = id.map(str::to_owned);
+                let start = value.as_ptr().addr() - bytes.as_ptr().addr();
+                let part = start..start + value.len();
+                let value = cut_out(bytes, part);
+                self.bad_lines = 0;
+                self.replied(id.as_deref(), Ok(value.into()))
+            }
+            parsed => self.parsed(parsed, &bytes).into_owned(),
         }
     }
 
@@ -476,7 +513,7 @@ impl<T> Core<T> {
     fn replied<'a>(
         &mut self,
         id: Option<&str>,
-        result: Result<&'a str, Failure<'_>>,
+        result: Result<Cow<'a, str>, Failure<'_>>,
     ) -> Output<'a, T> {
         let id = match id {
             Some(id) => id.parse().ok(),
@@ -563,4 +600,12 @@ impl<T> Core<T> {
             None => Output::Ignored(ignored),
         }
     }
+}
+
+/// A part of a text, in the memory of the whole.
+fn cut_out(mut text: Vec<u8>, part: Range<usize>) -> String {
+    text.truncate(part.end);
+    text.drain(..part.start);
+    text.shrink_to_fit();
+    String::from_utf8(text).expect("it was text before")
 }

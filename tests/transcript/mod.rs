@@ -310,7 +310,7 @@ fn render(output: &Output<'_, String>) -> String {
         },
         Output::Event(event) => {
             let mut text = format!("event {}", event.name);
-            if let Some(data) = event.data {
+            if let Some(data) = &event.data {
                 text = format!("{text} {}", on_one_line(data));
             }
             if event.timestamp() != -1 {
