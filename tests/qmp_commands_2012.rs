@@ -119,7 +119,10 @@ fn run(session: &mut Session<()>, example: &Example, pretty: bool) -> Vec<Decode
             }
             Output::Event(event) => Decoded::Event(
                 event.name.clone().into_owned(),
-                event.data.as_deref().map(|raw| serde_json::from_str(raw).unwrap()),
+                event
+                    .data
+                    .as_deref()
+                    .map(|raw| serde_json::from_str(raw).unwrap()),
                 event.timestamp(),
             ),
             Output::State { state, .. } => panic!("state {state}"),

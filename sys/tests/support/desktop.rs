@@ -63,7 +63,9 @@ impl Desktop {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut server = command("Xvfb");
         server.args(["-displayfd", "1", "-screen", "0", "1100x640x24"]);
-        server.args(["-nolisten", "tcp"]).stdout(Stdio::piped());
+        // A server that has lost its only client begins anew, and throws out who is just coming.
+        server.args(["-noreset", "-nolisten", "tcp"]);
+        server.stdout(Stdio::piped());
         let mut server = spawn(&mut server, "xvfb");
         let display = format!(":{}", server.first_line());
         assert_ne!(display, ":", "Xvfb does not start. {XVFB}");
