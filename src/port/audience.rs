@@ -12,6 +12,9 @@ pub(super) static EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(EVENT));
 /// The signal for everyone.
 pub(super) static QMP_EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(QMP_EVENT));
 
+static NOTIFY_ID: Lazy<SignalId> = Lazy::new(|| signal_id("notify"));
+static PENDING: Lazy<glib::Quark> = Lazy::new(|| glib::Quark::from_str("pending"));
+
 fn signal_id(name: &str) -> SignalId {
     SignalId::lookup(name, super::QmpPort::static_type()).expect("a signal of the port's")
 }
@@ -51,6 +54,14 @@ impl QmpPort {
                 || detail(name).is_some_and(|name| self.has_handler(*QMP_EVENT_ID, Some(name)));
         }
         audience.wanted
+    }
+
+    /// Notifies of the property `pending`, which changes with each call: asking
+    /// whether somebody listens takes a fifth of the time of telling nobody.
+    pub(super) fn notify_pending(&self) {
+        if self.has_handler(*NOTIFY_ID, Some(*PENDING)) || self.has_handler(*NOTIFY_ID, None) {
+            self.obj().notify_pending();
+        }
     }
 
     pub(super) fn has_handler(&self, signal: SignalId, detail: Option<glib::Quark>) -> bool {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub struct QmpPort {
     command_timeout: Cell<u32>,
 
     pub(super) context: OnceCell<glib::MainContext>,
+    pub(super) weak: OnceCell<Arc<glib::SendWeakRef<super::QmpPort>>>,
     transport: RefCell<Option<Rc<dyn Transport>>>,
     /// What has happened and was not told yet.
     pub(super) actions: RefCell<VecDeque<Action>>,
@@ -94,6 +96,7 @@ impl Default for QmpPort {
             last_error: RefCell::default(),
             command_timeout: Cell::default(),
             context: OnceCell::default(),
+            weak: OnceCell::default(),
             transport: RefCell::default(),
             actions: RefCell::default(),
             turn: RefCell::default(),

@@ -139,7 +139,7 @@ impl QmpPort {
         let micros = u64::try_from(next - glib::monotonic_time()).unwrap_or(0);
         // Rounded up: a timer that goes off early is of no use.
         let interval = Duration::from_millis(micros.div_ceil(1000)).min(LONGEST_SLEEP);
-        let port = glib::SendWeakRef::from(self.obj().downgrade());
+        let port = self.weak();
         let source = glib::timeout_source_new(
             interval,
             Some("spice-qmp timer"),

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::sync::Arc;
 
 use glib::prelude::*;
 use glib::subclass::prelude::*;
@@ -204,7 +205,7 @@ impl QmpPort {
         if self.turn.borrow().is_some() {
             return;
         }
-        let port = glib::SendWeakRef::from(self.obj().downgrade());
+        let port = self.weak();
         let source = glib::idle_source_new(Some("spice-qmp"), priority, move || {
             if let Some(port) = port.upgrade() {
                 port.imp().turn.take();
@@ -214,6 +215,14 @@ impl QmpPort {
         });
         source.attach(Some(self.main_context()));
         self.turn.replace(Some(source));
+    }
+
+    /// A reference for sources, made once: to make one takes a lock of GObject's.
+    pub(super) fn weak(&self) -> Arc<glib::SendWeakRef<super::QmpPort>> {
+        let weak = self
+            .weak
+            .get_or_init(|| Arc::new(self.obj().downgrade().into()));
+        weak.clone()
     }
 
     pub(super) fn main_context(&self) -> &glib::MainContext {
@@ -242,7 +251,7 @@ impl QmpPort {
         }
         let pending = self.pending();
         if self.told_pending.replace(pending) != pending {
-            self.obj().notify_pending();
+            self.notify_pending();
         }
         self.flush();
         self.wake_if_settled();

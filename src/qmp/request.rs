@@ -32,7 +32,9 @@ pub(super) fn encode(command: &str, arguments: Option<&str>, band: Band, id: u64
         line.extend_from_slice(br#","arguments":"#);
         push_minified(&mut line, arguments);
     }
-    line.extend_from_slice(format!(",\"id\":{id}}}").as_bytes());
+    line.extend_from_slice(br#","id":"#);
+    line.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
+    line.push(b'}');
     line
 }
 
