@@ -24,9 +24,11 @@ fn signal_id(name: &str) -> SignalId {
 /// and again.
 #[derive(Debug, Default)]
 pub(super) struct Audience {
-    /// Whether a handler gets all events.
-    of_all: Option<bool>,
-    /// The name of the last event, and whether somebody wants those.
+    /// Whether the signal `event` has a handler.
+    event: Option<bool>,
+    /// Whether `qmp-event` has one for all events.
+    qmp_event: Option<bool>,
+    /// The name of the last event, and whether somebody wants those by name.
     last: String,
     wanted: bool,
 }
@@ -35,19 +37,32 @@ impl QmpPort {
     /// Code of the program's may have run.
     pub(super) fn forget_audience(&self) {
         let mut audience = self.audience.borrow_mut();
-        audience.of_all = None;
+        audience.event = None;
+        audience.qmp_event = None;
         audience.last.clear();
     }
 
     /// Whether somebody wants to hear of events of this name.
     pub(super) fn is_wanted(&self, name: &str) -> bool {
+        self.hears_qmp_event() || self.hears_event() || self.is_wanted_by_name(name)
+    }
+
+    /// Whether the signal `event` has a handler.
+    pub(super) fn hears_event(&self) -> bool {
+        let mut audience = self.audience.borrow_mut();
+        let ask = || self.has_handler(*EVENT_ID, None);
+        *audience.event.get_or_insert_with(ask)
+    }
+
+    /// Whether the signal `qmp-event` has a handler for all events.
+    pub(super) fn hears_qmp_event(&self) -> bool {
+        let mut audience = self.audience.borrow_mut();
+        let ask = || self.has_handler(*QMP_EVENT_ID, None);
+        *audience.qmp_event.get_or_insert_with(ask)
+    }
+
+    fn is_wanted_by_name(&self, name: &str) -> bool {
         let audience = &mut *self.audience.borrow_mut();
-        let of_all = audience.of_all.get_or_insert_with(|| {
-            self.has_handler(*QMP_EVENT_ID, None) || self.has_handler(*EVENT_ID, None)
-        });
-        if *of_all {
-            return true;
-        }
         if audience.last != name {
             audience.last.replace_range(.., name);
             audience.wanted = self.listeners.want(name)
@@ -64,7 +79,7 @@ impl QmpPort {
         }
     }
 
-    pub(super) fn has_handler(&self, signal: SignalId, detail: Option<glib::Quark>) -> bool {
+    fn has_handler(&self, signal: SignalId, detail: Option<glib::Quark>) -> bool {
         glib::signal::signal_has_handler_pending(&*self.obj(), signal, detail, false)
     }
 }

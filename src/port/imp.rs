@@ -58,7 +58,7 @@ pub struct QmpPort {
     command_timeout: Cell<u32>,
 
     pub(super) context: OnceCell<glib::MainContext>,
-    pub(super) weak: OnceCell<Arc<glib::SendWeakRef<super::QmpPort>>>,
+    pub(super) weak: RefCell<Option<Arc<glib::SendWeakRef<super::QmpPort>>>>,
     transport: RefCell<Option<Rc<dyn Transport>>>,
     /// What has happened and was not told yet.
     pub(super) actions: RefCell<VecDeque<Action>>,
@@ -96,7 +96,7 @@ impl Default for QmpPort {
             last_error: RefCell::default(),
             command_timeout: Cell::default(),
             context: OnceCell::default(),
-            weak: OnceCell::default(),
+            weak: RefCell::default(),
             transport: RefCell::default(),
             actions: RefCell::default(),
             turn: RefCell::default(),
@@ -155,6 +155,8 @@ impl ObjectImpl for QmpPort {
     }
 
     fn dispose(&self) {
+        // GObject has cleared it.
+        self.weak.take();
         if let Some(channel) = self.channel.upgrade() {
             channel.disown(*PORT_QUARK, &*self.obj());
         }

@@ -219,10 +219,9 @@ impl QmpPort {
 
     /// A reference for sources, made once: to make one takes a lock of GObject's.
     pub(super) fn weak(&self) -> Arc<glib::SendWeakRef<super::QmpPort>> {
-        let weak = self
-            .weak
-            .get_or_init(|| Arc::new(self.obj().downgrade().into()));
-        weak.clone()
+        let mut weak = self.weak.borrow_mut();
+        let make = || Arc::new(self.obj().downgrade().into());
+        weak.get_or_insert_with(make).clone()
     }
 
     pub(super) fn main_context(&self) -> &glib::MainContext {
@@ -288,6 +287,7 @@ impl QmpPort {
 
     fn next_action(&self) -> Option<Action> {
         if let Some(action) = self.actions.borrow_mut().pop_front() {
+            self.forget_audience();
             return Some(action);
         }
         let action = self.decode_one(&mut self.session.borrow_mut());
@@ -353,14 +353,15 @@ impl QmpPort {
     fn tell_event(&self, event: &Event) {
         let port = self.obj();
         self.listeners.push(event);
-        if self.has_handler(*EVENT_ID, None) {
+        if self.hears_event() {
             json_glib::with_node(event.data(), |node| {
                 port.emit::<()>(*EVENT_ID, &[&event.name(), &node]);
             });
+            self.forget_audience();
         }
         match detail(event.name()) {
             Some(detail) => port.emit_with_details::<()>(*QMP_EVENT_ID, detail, &[event]),
-            None if self.has_handler(*QMP_EVENT_ID, None) => {
+            None if self.hears_qmp_event() => {
                 port.emit::<()>(*QMP_EVENT_ID, &[event]);
             }
             None => {}
