@@ -1,6 +1,6 @@
 //! The private state of a port: properties, signals, life and death.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use glib::subclass::prelude::*;
 use once_cell::sync::Lazy;
 
 use super::audience::Audience;
+use super::home::Home;
 use super::listen::{EventStream, Listeners};
 use super::log::Traffic;
 use super::timers::Timers;
@@ -57,7 +58,7 @@ pub struct QmpPort {
     #[property(get, set)]
     command_timeout: Cell<u32>,
 
-    pub(super) context: OnceCell<glib::MainContext>,
+    pub(super) home: Home,
     pub(super) weak: RefCell<Option<Arc<glib::SendWeakRef<super::QmpPort>>>>,
     transport: RefCell<Option<Rc<dyn Transport>>>,
     /// What has happened and was not told yet.
@@ -95,7 +96,7 @@ impl Default for QmpPort {
             status: RefCell::default(),
             last_error: RefCell::default(),
             command_timeout: Cell::default(),
-            context: OnceCell::default(),
+            home: Home::here(),
             weak: RefCell::default(),
             transport: RefCell::default(),
             actions: RefCell::default(),
@@ -128,8 +129,25 @@ impl ObjectSubclass for QmpPort {
     type Type = super::QmpPort;
 }
 
-#[glib::derived_properties]
 impl ObjectImpl for QmpPort {
+    fn properties() -> &'static [glib::ParamSpec] {
+        Self::derived_properties()
+    }
+
+    fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
+        if self.may_touch(property) {
+            self.derived_property(id, property)
+        } else {
+            property.default_value().clone()
+        }
+    }
+
+    fn set_property(&self, id: usize, value: &glib::Value, property: &glib::ParamSpec) {
+        if self.may_touch(property) {
+            self.derived_set_property(id, value, property);
+        }
+    }
+
     fn signals() -> &'static [Signal] {
         static SIGNALS: Lazy<[Signal; 2]> = Lazy::new(|| {
             [
@@ -155,11 +173,16 @@ impl ObjectImpl for QmpPort {
     }
 
     fn dispose(&self) {
+        // A count of one is the reference that is being dropped. As long as the
+        // channel owns the port, that is the channel's.
+        let given_back = self.obj().ref_count() == 1;
+        if !self.home.is_here() {
+            self.home.dispose_there(self.obj().clone(), given_back);
+            return;
+        }
         // GObject has cleared it.
         self.weak.take();
-        if let Some(channel) = self.channel.upgrade() {
-            channel.disown(*PORT_QUARK, &*self.obj());
-        }
+        self.leave_channel(given_back);
         self.shut("the port is gone");
         self.tell_last();
         if let Some(source) = self.turn.take() {
@@ -171,6 +194,19 @@ impl ObjectImpl for QmpPort {
 }
 
 impl QmpPort {
+    /// Whether this thread may use a property; if not, that is a critical.
+    fn may_touch(&self, property: &glib::ParamSpec) -> bool {
+        let here = self.home.is_here();
+        if !here {
+            glib::g_critical!(
+                "SpiceQmp",
+                "the property {:?} of a port was used on another thread than the port's",
+                property.name()
+            );
+        }
+        here
+    }
+
     /// Starts to speak QMP over `transport`.
     pub(super) fn attach(&self, transport: Box<dyn Transport>) {
         let transport: Rc<dyn Transport> = transport.into();
@@ -183,6 +219,14 @@ impl QmpPort {
             port.upgrade()
                 .map_or(Flow::On, |port| port.imp().incoming(incoming))
         }));
+    }
+
+    /// Has the channel forget the port. `given_back`: whether somebody gave back
+    /// the channel's reference.
+    pub(super) fn leave_channel(&self, given_back: bool) {
+        if let Some(channel) = self.channel.upgrade() {
+            channel.disown(*PORT_QUARK, &*self.obj(), given_back);
+        }
     }
 
     /// The transport, while the port has one. Nothing is borrowed then.

@@ -91,9 +91,11 @@ impl Listeners {
                 ..QueueState::default()
             }),
         });
-        let mut queues = self.queues.borrow_mut();
-        queues.retain(|queue| queue.strong_count() > 0);
-        queues.push(Rc::downgrade(&queue));
+        if !self.ended.get() {
+            let mut queues = self.queues.borrow_mut();
+            queues.retain(|queue| queue.strong_count() > 0);
+            queues.push(Rc::downgrade(&queue));
+        }
         EventStream { queue }
     }
 
@@ -122,7 +124,7 @@ impl Listeners {
     /// No more events will come.
     pub(super) fn end(&self) {
         self.ended.set(true);
-        for queue in self.live() {
+        for queue in self.queues.take().iter().filter_map(Weak::upgrade) {
             queue.state.borrow_mut().ended = true;
             queue.wake();
         }

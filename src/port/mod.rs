@@ -7,6 +7,7 @@ mod connect;
 mod error;
 mod event;
 mod find;
+mod home;
 mod imp;
 mod json_glib;
 mod listen;
@@ -101,7 +102,9 @@ impl QmpPort {
     pub fn get(channel: impl Into<PortChannel>) -> Self {
         let channel = channel.into();
         let owned = channel.owned(*PORT_QUARK);
-        if let Some(port) = owned.filter(|port: &Self| !port.imp().is_shut()) {
+        // What another thread has, only that thread may look into.
+        let usable = |port: &Self| !port.is_on_its_thread() || !port.imp().is_shut();
+        if let Some(port) = owned.filter(usable) {
             return port;
         }
         let port: Self = glib::Object::builder()
@@ -182,6 +185,12 @@ impl QmpPort {
         timeout: Duration,
     ) -> Result<Vec<String>, Error> {
         find::port_names(session.into(), timeout).await
+    }
+
+    /// Whether the calling thread is the one that made the port: no other may use
+    /// it, but for references. For bindings to languages that do not see to that.
+    pub fn is_on_its_thread(&self) -> bool {
+        self.imp().home.is_here()
     }
 
     /// Whether a SPICE port of this name speaks QMP; see [`is_qmp_port_name`].

@@ -225,8 +225,7 @@ impl QmpPort {
     }
 
     pub(super) fn main_context(&self) -> &glib::MainContext {
-        self.context
-            .get_or_init(glib::MainContext::ref_thread_default)
+        self.home.context()
     }
 
     /// Tells what happened and sends what was asked for.

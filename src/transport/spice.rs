@@ -279,14 +279,17 @@ impl PortChannel {
 
     /// Forgets `object`, which is being disposed of, if it is what is owned under `key`.
     ///
-    /// The owned reference is given back, unless somebody did that already: viewers
-    /// unref what [`own`](Self::own) only lends them, so that the last reference
-    /// of a disposed object can be the owned one.
-    pub(crate) fn disown(&self, key: glib::Quark, object: &impl IsA<glib::Object>) {
+    /// The owned reference is given back unless somebody did that already
+    /// (`given_back`): viewers unref what [`own`](Self::own) only lends them.
+    pub(crate) fn disown(
+        &self,
+        key: glib::Quark,
+        object: &impl IsA<glib::Object>,
+        given_back: bool,
+    ) {
         let object: *mut glib::gobject_ffi::GObject = object.upcast_ref().as_ptr();
         // SAFETY: all objects are live; `steal` calls no destroy notify, so the
-        // reference that `own` took is ours to give back. A count of one is the
-        // reference of whoever drops the last one just now, which is that one.
+        // reference that `own` took is ours to give back.
         unsafe {
             let channel = self.as_ptr().cast();
             let key = key.into_glib();
@@ -294,7 +297,7 @@ impl PortChannel {
                 return;
             }
             glib::gobject_ffi::g_object_steal_qdata(channel, key);
-            if (*object).ref_count > 1 {
+            if !given_back {
                 glib::gobject_ffi::g_object_unref(object);
             }
         }

@@ -96,6 +96,26 @@ pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool
     is_a(cancellable.cast(), gio::Cancellable::static_type())
 }
 
+/// Whether this thread made the port, which was found to be one.
+pub(crate) fn IS_THREAD_OF(port: *mut crate::port::SpiceQmpPort) -> bool {
+    // SAFETY: it is a live SpiceQmpPort; any thread may ask.
+    unsafe { crate::port::borrow(port) }.is_on_its_thread()
+}
+
+/// Whether this thread runs the main context that its calls would use, or could.
+pub(crate) fn IS_THREAD_OF_MAIN_CONTEXT() -> bool {
+    is_run_here(&glib::MainContext::ref_thread_default())
+}
+
+/// Whether this thread runs GLib's default main context, or could: spice-gtk knows no other.
+pub(crate) fn IS_THREAD_OF_SPICE() -> bool {
+    is_run_here(&glib::MainContext::default())
+}
+
+fn is_run_here(context: &glib::MainContext) -> bool {
+    context.is_owner() || context.acquire().is_ok()
+}
+
 /// Whether it is a string that Rust can read.
 pub(crate) fn g_utf8_validate(text: *const c_char) -> bool {
     // SAFETY: `text` is NULL or NUL-terminated.

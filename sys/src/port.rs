@@ -14,8 +14,9 @@ use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
 use spice_qmp::{PortChannel, QmpPort, Session};
 
 use crate::guard::{
-    G_IS_IO_STREAM, SPICE_IS_PORT_CHANNEL, SPICE_IS_QMP_PORT, SPICE_IS_SESSION,
-    g_return_val_if_fail, g_utf8_validate, no_panic,
+    G_IS_IO_STREAM, IS_THREAD_OF, IS_THREAD_OF_MAIN_CONTEXT, IS_THREAD_OF_SPICE,
+    SPICE_IS_PORT_CHANNEL, SPICE_IS_QMP_PORT, SPICE_IS_SESSION, g_return_val_if_fail,
+    g_utf8_validate, no_panic,
 };
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
 
@@ -65,12 +66,15 @@ pub extern "C" fn spice_qmp_port_get_type() -> GType {
 pub unsafe extern "C" fn spice_qmp_port_get(channel: *mut SpicePortChannel) -> *mut SpiceQmpPort {
     no_panic("spice_qmp_port_get", null_mut(), || {
         g_return_val_if_fail!(spice_qmp_port_get: SPICE_IS_PORT_CHANNEL(channel), null_mut());
+        g_return_val_if_fail!(spice_qmp_port_get: IS_THREAD_OF_SPICE(), null_mut());
         // SAFETY: it was found to be a SpicePortChannel.
         let channel: Borrowed<PortChannel> = unsafe { from_glib_borrow(channel) };
         let port = QmpPort::get(&*channel);
         // The channel's reference keeps it.
         let port: *mut <QmpPort as ObjectType>::GlibType = port.to_glib_none().0;
-        port.cast()
+        let port = port.cast();
+        g_return_val_if_fail!(spice_qmp_port_get: IS_THREAD_OF(port), null_mut());
+        port
     })
 }
 
@@ -90,6 +94,7 @@ pub unsafe extern "C" fn spice_qmp_port_new_for_stream(
 ) -> *mut SpiceQmpPort {
     no_panic("spice_qmp_port_new_for_stream", null_mut(), || {
         g_return_val_if_fail!(spice_qmp_port_new_for_stream: G_IS_IO_STREAM(stream), null_mut());
+        g_return_val_if_fail!(spice_qmp_port_new_for_stream: IS_THREAD_OF_MAIN_CONTEXT(), null_mut());
         // SAFETY: it was found to be a GIOStream.
         let stream: Borrowed<gio::IOStream> = unsafe { from_glib_borrow(stream) };
         give(QmpPort::for_stream(&*stream))
@@ -118,6 +123,7 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
     let caller = unsafe { Caller::new(Operation::Open, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_open_async", (), || {
         g_task_return_if_fail!(caller: g_utf8_validate(address));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_MAIN_CONTEXT());
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: the address is not NULL, and NUL-terminated.
         let address = unsafe { CStr::from_ptr(address) }
@@ -176,6 +182,8 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
     let caller = unsafe { Caller::new(Operation::Find, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_find_async", (), || {
         g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
+        g_task_return_if_fail!(caller: IS_THREAD_OF_MAIN_CONTEXT());
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceSession.
         let session: Session = unsafe { from_glib_none(session) };
@@ -249,6 +257,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
     let caller = unsafe { Caller::new(Operation::WaitReady, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_wait_ready_async", (), || {
         g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
+        g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) }.clone();
@@ -308,6 +317,7 @@ pub unsafe extern "C" fn spice_qmp_port_close_async(
     let caller = unsafe { Caller::new(Operation::Close, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_close_async", (), || {
         g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
+        g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) }.clone();

@@ -8,7 +8,7 @@ use glib::translate::from_glib_none;
 use spice_qmp::qmp::Band;
 use spice_qmp::{Status, json_to_variant, variant_to_json};
 
-use crate::guard::{SPICE_IS_QMP_PORT, g_utf8_validate, no_panic};
+use crate::guard::{IS_THREAD_OF, SPICE_IS_QMP_PORT, g_utf8_validate, no_panic};
 use crate::port::{SpiceQmpPort, borrow};
 use crate::status::SpiceQmpStatus;
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
@@ -38,6 +38,7 @@ pub unsafe extern "C" fn spice_qmp_port_vm_action_async(
     let caller = unsafe { Caller::new(Operation::VmAction, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_vm_action_async", (), || {
         g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
+        g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         let Some(action) = action.action() else {
             return caller.refuse("action >= 0 && action < SPICE_QMP_PORT_VM_ACTION_LAST");
@@ -95,6 +96,7 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_async(
     let caller = unsafe { Caller::new(Operation::QueryStatus, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_query_status_async", (), || {
         g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
+        g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) };
@@ -275,6 +277,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
         // SAFETY: it is a GVariant or NULL; a floating reference is taken over.
         let arguments: Option<glib::Variant> = unsafe { from_glib_none(arguments) };
         g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
+        g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         g_task_return_if_fail!(caller: g_utf8_validate(command));
         // SAFETY: port and command were checked.
@@ -322,6 +325,7 @@ unsafe fn execute(
     band: Band,
 ) {
     g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
+    g_task_return_if_fail!(caller: IS_THREAD_OF(port));
     g_task_return_if_fail!(caller: caller.cancellable_fits());
     g_task_return_if_fail!(caller: g_utf8_validate(command));
     g_task_return_if_fail!(caller: (arguments.is_null() || g_utf8_validate(arguments)));

@@ -101,6 +101,20 @@ fn port_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+/// Each listed function on a thread that it is not for.
+#[test]
+fn threads() {
+    let program = Compiler::c().compile("threads", "threads");
+    run(with_library(program).arg(here().join("symbols.txt")), "");
+}
+
+#[test]
+fn threads_under_valgrind() {
+    let program = Compiler::c().compile("threads", "threads-valgrind");
+    let mut valgrind = valgrind(&program);
+    run(valgrind.arg(here().join("symbols.txt")), "valgrind");
+}
+
 /// The library itself is built by stable Rust, which has no address sanitizer:
 /// this watches what the C program does with what the library gives it, and the
 /// heap, which the library shares.

@@ -889,10 +889,15 @@ G_END_DECLS
  * spice_qmp_port_new_for_stream() takes any stream.
  *
  * A port belongs to the thread that made it, and to the main context that was
- * the thread's default one then: all callbacks and signals come from there.
+ * the thread's default one then, which that thread has to run: all callbacks and
+ * signals come from there. On another thread its functions are a critical and an
+ * error, and its properties a critical and their defaults. But any thread may
+ * reference and unreference a port, connect to its signals, call a `_finish`
+ * function, or cancel a GCancellable.
+ *
  * Nothing blocks, and every call ends. A port that is closed by its peer becomes
  * ready again when it is opened again. No callback is called from within the
- * function that it is given to. A GCancellable may be cancelled by any thread.
+ * function that it is given to.
  *
  * Since: 0.1
  */

@@ -1,0 +1,482 @@
+/* Every function of the C library on a thread that did not make the port: what it
+ * may not do there is a critical and an error, and harms nothing. */
+#include "server.h"
+
+/* What there is to use. */
+typedef struct {
+    Server *server;
+    GIOStream *client;
+    SpiceQmpPort *port;
+    SpiceSession *session;
+    SpicePortChannel *channel;
+    SpiceQmpStatus *status;
+    SpiceQmpEvent *event;
+    GAsyncResult *result; /* for a _finish function */
+    Reply reply;          /* of an _async function */
+} Things;
+
+static void
+keep_event(SpiceQmpPort *port G_GNUC_UNUSED, SpiceQmpEvent *event, Things *t)
+{
+    t->event = spice_qmp_event_ref(event);
+}
+
+static void
+set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    GError *error = NULL;
+    gulong handler;
+
+    t->server = server_pair(&t->client);
+    t->server->oob = TRUE;
+    t->port = spice_qmp_port_new_for_stream(t->client);
+    server_greet(t->server);
+    wait_ready(t->port, &error);
+    g_assert_no_error(error);
+    handler = g_signal_connect(t->port, "qmp-event", G_CALLBACK(keep_event), t);
+    server_event(t->server, "RTC_CHANGE", "{\"offset\": 7}");
+    WAIT_UNTIL(t->event);
+    g_signal_handler_disconnect(t->port, handler);
+    g_object_get(t->port, "status", &t->status, NULL);
+    g_assert_nonnull(t->status);
+    t->session = spice_session_new();
+    t->channel = SPICE_PORT_CHANNEL(spice_channel_new(t->session, SPICE_CHANNEL_PORT, 0));
+}
+
+static void
+tear_down(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    gboolean freed;
+
+    spice_qmp_status_unref(t->status);
+    spice_qmp_event_unref(t->event);
+    spice_session_disconnect(t->session);
+    g_object_unref(t->session);
+    if (t->port) {
+        watch(t->port, &freed);
+        g_object_unref(t->port);
+        WAIT_UNTIL(freed);
+    }
+    g_object_unref(t->client);
+    server_free(t->server);
+    settle();
+}
+
+/* --- another thread ------------------------------------------------------ */
+
+typedef void (*Use)(Things *t);
+
+typedef struct {
+    Use use;
+    Things *things;
+    gint done;
+} Job;
+
+static gpointer
+work(gpointer data)
+{
+    Job *job = data;
+
+    job->use(job->things);
+    g_atomic_int_set(&job->done, TRUE);
+    return NULL;
+}
+
+/* Runs `use` on another thread while this one runs its main loop. */
+static void
+elsewhere(Use use, Things *t)
+{
+    Job job = { use, t, FALSE };
+    GThread *thread;
+
+    g_assert_true(g_main_context_acquire(NULL));
+    thread = g_thread_new("elsewhere", work, &job);
+    WAIT_UNTIL(g_atomic_int_get(&job.done));
+    g_thread_join(thread);
+    g_main_context_release(NULL);
+}
+
+/* --- the functions --------------------------------------------------------- */
+
+#define PORT_CHECK "IS_THREAD_OF(port)"
+#define MAIN_CHECK "IS_THREAD_OF_MAIN_CONTEXT()"
+#define SPICE_CHECK "IS_THREAD_OF_SPICE()"
+
+/* An _async function is refused, also without a callback. */
+#define ASYNC(name, check, ...)                                                \
+    static void                                                                \
+    use_##name##_async(Things *t)                                              \
+    {                                                                          \
+        expect_critical("spice_qmp_port_" #name "_async", check);              \
+        spice_qmp_port_##name##_async(__VA_ARGS__, NULL, NULL, NULL);          \
+        expect_critical("spice_qmp_port_" #name "_async", check);              \
+        spice_qmp_port_##name##_async(__VA_ARGS__, NULL, on_reply, &t->reply); \
+        g_test_assert_expected_messages();                                     \
+    }
+
+/* A _finish function works anywhere. */
+#define FINISH(name, start, type, free_it, ...)                                \
+    static void                                                                \
+    start_##name(Things *t)                                                    \
+    {                                                                          \
+        start;                                                                 \
+    }                                                                          \
+    static void                                                                \
+    use_##name##_finish(Things *t)                                             \
+    {                                                                          \
+        GError *error = NULL;                                                  \
+        type value = spice_qmp_port_##name##_finish(__VA_ARGS__, &error);      \
+                                                                               \
+        g_assert_true(!value == (error != NULL));                              \
+        g_clear_error(&error);                                                 \
+        if (value)                                                             \
+            free_it;                                                           \
+    }
+
+#define CALL(name, ...)                                                        \
+    ASYNC(name, PORT_CHECK, t->port, ##__VA_ARGS__)
+
+CALL(vm_action, SPICE_QMP_PORT_VM_ACTION_PAUSE)
+CALL(query_status)
+CALL(execute, "echo", NULL)
+CALL(execute_oob, "echo", NULL)
+CALL(execute_variant, "echo", g_variant_new("a{sv}", NULL))
+CALL(wait_ready)
+CALL(close)
+ASYNC(open, MAIN_CHECK, "unix:/nowhere")
+ASYNC(find, SPICE_CHECK, t->session)
+
+#define START(name, ...)                                                       \
+    spice_qmp_port_##name##_async(__VA_ARGS__, NULL, on_reply, &t->reply)
+
+FINISH(vm_action, START(vm_action, t->port, SPICE_QMP_PORT_VM_ACTION_PAUSE), gboolean,
+       (void) value, t->port, t->result)
+FINISH(query_status, START(query_status, t->port), SpiceQmpStatus *,
+       spice_qmp_status_unref(value), t->port, t->result)
+FINISH(execute, START(execute, t->port, "echo", NULL), char *, g_free(value), t->port, t->result)
+FINISH(execute_oob, START(execute_oob, t->port, "refuse", "{\"class\": \"X\", \"desc\": \"x\"}"),
+       char *, g_free(value), t->port, t->result)
+FINISH(execute_variant, START(execute_variant, t->port, "stop", NULL), GVariant *,
+       g_variant_unref(value), t->port, t->result)
+FINISH(wait_ready, START(wait_ready, t->port), gboolean, (void) value, t->port, t->result)
+FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
+FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
+FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
+
+static void
+use_get(Things *t)
+{
+    expect_critical("spice_qmp_port_get", SPICE_CHECK);
+    g_assert_null(spice_qmp_port_get(t->channel));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_new_for_stream(Things *t)
+{
+    expect_critical("spice_qmp_port_new_for_stream", MAIN_CHECK);
+    g_assert_null(spice_qmp_port_new_for_stream(t->client));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_values(Things *t)
+{
+    GVariant *data;
+
+    g_assert_true(spice_qmp_port_is_qmp_name("org.qemu.monitor.qmp.0"));
+    g_assert_true(spice_qmp_error_quark() == SPICE_QMP_ERROR);
+    g_assert_cmpuint(spice_qmp_port_get_type(), ==, SPICE_TYPE_QMP_PORT);
+    g_assert_cmpuint(spice_qmp_port_state_get_type(), ==, SPICE_TYPE_QMP_PORT_STATE);
+    g_assert_cmpuint(spice_qmp_port_vm_action_get_type(), ==, SPICE_TYPE_QMP_PORT_VM_ACTION);
+    g_assert_cmpuint(spice_qmp_status_get_type(), ==, SPICE_TYPE_QMP_STATUS);
+    g_assert_cmpuint(spice_qmp_event_get_type(), ==, SPICE_TYPE_QMP_EVENT);
+    g_assert_true(spice_qmp_status_ref(t->status) == t->status);
+    spice_qmp_status_unref(t->status);
+    g_assert_true(spice_qmp_event_ref(t->event) == t->event);
+    spice_qmp_event_unref(t->event);
+    g_assert_cmpstr(spice_qmp_event_get_name(t->event), ==, "RTC_CHANGE");
+    g_assert_cmpstr(spice_qmp_event_get_data(t->event), ==, "{\"offset\": 7}");
+    g_assert_cmpint(spice_qmp_event_get_timestamp(t->event), ==, 12000034);
+    data = spice_qmp_event_get_data_variant(t->event);
+    g_assert_nonnull(data);
+    g_variant_unref(data);
+}
+
+/* A function, what uses it, and what a _finish function needs before. */
+typedef struct {
+    const char *name;
+    Use use;
+    Use start;
+} Function;
+
+#define REFUSED(name) { "spice_qmp_port_" #name, use_##name, NULL }
+#define PAIR(name)                                                             \
+    REFUSED(name##_async),                                                     \
+    { "spice_qmp_port_" #name "_finish", use_##name##_finish, start_##name }
+#define VALUE(name) { "spice_qmp_" #name, use_values, NULL }
+
+/* In the order of symbols.txt. */
+static const Function functions[] = {
+    VALUE(error_quark),
+    VALUE(event_get_data),
+    VALUE(event_get_data_variant),
+    VALUE(event_get_name),
+    VALUE(event_get_timestamp),
+    VALUE(event_get_type),
+    VALUE(event_ref),
+    VALUE(event_unref),
+    PAIR(close),
+    PAIR(execute),
+    PAIR(execute_oob),
+    PAIR(execute_variant),
+    PAIR(find),
+    REFUSED(get),
+    VALUE(port_get_type),
+    VALUE(port_is_qmp_name),
+    REFUSED(new_for_stream),
+    PAIR(open),
+    PAIR(query_status),
+    VALUE(port_state_get_type),
+    PAIR(vm_action),
+    VALUE(port_vm_action_get_type),
+    PAIR(wait_ready),
+    VALUE(status_get_type),
+    VALUE(status_ref),
+    VALUE(status_unref),
+};
+
+static char *symbols;
+
+/* A function that is new needs a line above. */
+static void
+test_all_are_here(void)
+{
+    GString *names = g_string_new(NULL);
+    gsize i;
+
+    for (i = 0; i < G_N_ELEMENTS(functions); i++)
+        g_string_append_printf(names, "%s\n", functions[i].name);
+    g_assert_cmpstr(names->str, ==, symbols);
+    g_string_free(names, TRUE);
+}
+
+static void
+test_function(Things *t, gconstpointer data)
+{
+    const Function *function = data;
+
+    if (function->start) {
+        function->start(t);
+        await(&t->reply);
+        t->result = g_object_ref(t->reply.result);
+        forget(&t->reply);
+    }
+    elsewhere(function->use, t);
+    if (g_str_has_suffix(function->name, "_async")) {
+        GError *error = NULL;
+
+        WAIT_UNTIL(t->reply.calls);
+        g_assert_cmpint(t->reply.calls, ==, 1);
+        g_assert_null(t->reply.source);
+        /* What it is a result of does not matter. */
+        g_assert_false(g_task_propagate_boolean(G_TASK(t->reply.result), &error));
+        g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
+        g_error_free(error);
+        forget(&t->reply);
+    }
+    g_clear_object(&t->result);
+    if (strcmp(function->name, "spice_qmp_port_close_finish") != 0)
+        assert_executes(t->port, "echo", NULL);
+}
+
+/* --- properties, signals, references ---------------------------------------- */
+
+static void
+use_properties(Things *t)
+{
+    guint count, i;
+    GParamSpec **properties =
+        g_object_class_list_properties(G_OBJECT_GET_CLASS(t->port), &count);
+
+    g_assert_cmpuint(count, >=, 11);
+    for (i = 0; i < count; i++) {
+        char *pattern = g_strdup_printf("*\"%s\"*another thread*", properties[i]->name);
+        GValue value = G_VALUE_INIT;
+
+        g_value_init(&value, properties[i]->value_type);
+        g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, pattern);
+        g_object_get_property(G_OBJECT(t->port), properties[i]->name, &value);
+        g_assert_true(g_param_value_defaults(properties[i], &value));
+        if ((properties[i]->flags & G_PARAM_WRITABLE)
+            && !(properties[i]->flags & G_PARAM_CONSTRUCT_ONLY)) {
+            g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, pattern);
+            g_object_set_property(G_OBJECT(t->port), properties[i]->name, &value);
+        }
+        g_test_assert_expected_messages();
+        g_value_unset(&value);
+        g_free(pattern);
+    }
+    g_free(properties);
+}
+
+static void
+test_properties(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    guint timeout;
+
+    g_object_set(t->port, "command-timeout", 12345, NULL);
+    elsewhere(use_properties, t);
+    g_object_get(t->port, "command-timeout", &timeout, NULL);
+    g_assert_cmpuint(timeout, ==, 12345);
+    g_assert_true(is_ready(t->port));
+}
+
+static void
+count(SpiceQmpPort *port G_GNUC_UNUSED, SpiceQmpEvent *event G_GNUC_UNUSED, int *events)
+{
+    ++*events;
+}
+
+static int heard;
+
+static void
+use_signals(Things *t)
+{
+    g_signal_handler_disconnect(
+        t->port, g_signal_connect(t->port, "qmp-event", G_CALLBACK(count), &heard));
+    g_signal_connect(t->port, "qmp-event::STOP", G_CALLBACK(count), &heard);
+    g_object_unref(g_object_ref(t->port));
+}
+
+static void
+test_signals(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    heard = 0;
+    elsewhere(use_signals, t);
+    server_event(t->server, "STOP", NULL);
+    WAIT_UNTIL(heard);
+    g_assert_cmpint(heard, ==, 1);
+}
+
+static void
+drop_port(Things *t)
+{
+    g_object_unref(t->port);
+}
+
+/* Garbage collectors drop the last reference on any thread. The port then goes on
+ * its own, in the middle of whatever it does. */
+static void
+test_last_reference(Things *t, gconstpointer doing)
+{
+    int i;
+
+    g_clear_object(&t->port);
+    for (i = 0; i < 50; i++) {
+        GIOStream *client;
+        Server *server = server_pair(&client);
+        GError *error = NULL;
+        gboolean freed;
+        int events = 0, j;
+
+        t->port = spice_qmp_port_new_for_stream(client);
+        if (strcmp(doing, "greeting") != 0) {
+            server_greet(server);
+            wait_ready(t->port, &error);
+            g_assert_no_error(error);
+        }
+        if (strcmp(doing, "calls") == 0) {
+            g_object_set(t->port, "command-timeout", 1000, NULL);
+            /* Without a callback a call does not hold the port. */
+            for (j = 0; j < 10; j++)
+                spice_qmp_port_execute_async(t->port, "silent", NULL, NULL, NULL, NULL);
+            settle();
+        } else if (strcmp(doing, "events") == 0) {
+            g_signal_connect(t->port, "qmp-event", G_CALLBACK(count), &events);
+            for (j = 0; j < 100; j++)
+                server_event(server, "STOP", "{}");
+        }
+        watch(t->port, &freed);
+        elsewhere(drop_port, t);
+        WAIT_UNTIL(freed);
+        g_object_unref(client);
+        server_free(server);
+    }
+    t->port = NULL;
+}
+
+static void
+drop_result(Things *t)
+{
+    g_clear_object(&t->result);
+}
+
+/* A result holds the port, too. */
+static void
+test_last_result(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    gboolean freed;
+
+    spice_qmp_port_execute_async(t->port, "echo", NULL, NULL, on_reply, &t->reply);
+    await(&t->reply);
+    t->result = g_object_ref(t->reply.result);
+    forget(&t->reply);
+    settle();
+    watch(t->port, &freed);
+    g_object_unref(t->port);
+    t->port = NULL;
+    g_assert_false(freed);
+    elsewhere(drop_result, t);
+    WAIT_UNTIL(freed);
+}
+
+/* Some callers give back the channel's reference. */
+static void
+test_borrowed(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    SpiceQmpPort *own = t->port;
+    gboolean freed;
+    int i;
+
+    for (i = 0; i < 50; i++) {
+        t->port = spice_qmp_port_get(t->channel);
+        watch(t->port, &freed);
+        elsewhere(drop_port, t);
+        /* Until it has gone, the channel has it. */
+        if (!freed)
+            g_assert_true(spice_qmp_port_get(t->channel) == t->port);
+        WAIT_UNTIL(freed);
+    }
+    t->port = own;
+}
+
+int
+main(int argc, char **argv)
+{
+    gsize i;
+
+    g_test_init(&argc, &argv, NULL);
+    if (argc != 2 || !g_file_get_contents(argv[1], &symbols, NULL, NULL))
+        g_error("usage: threads symbols.txt");
+    g_test_add_func("/threads/all-are-here", test_all_are_here);
+    for (i = 0; i < G_N_ELEMENTS(functions); i++) {
+        char *path = g_strdup_printf("/threads/%s", functions[i].name);
+
+        g_test_add(path, Things, &functions[i], set_up, test_function, tear_down);
+        g_free(path);
+    }
+#define TEST(path, data, test)                                                 \
+    g_test_add("/threads/" path, Things, data, set_up, test, tear_down)
+    TEST("properties", NULL, test_properties);
+    TEST("signals", NULL, test_signals);
+    TEST("last-reference/idle", "idle", test_last_reference);
+    TEST("last-reference/greeting", "greeting", test_last_reference);
+    TEST("last-reference/calls", "calls", test_last_reference);
+    TEST("last-reference/events", "events", test_last_reference);
+    TEST("last-result", NULL, test_last_result);
+    TEST("borrowed", NULL, test_borrowed);
+    i = g_test_run();
+    g_free(symbols);
+    return i;
+}
