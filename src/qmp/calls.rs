@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::limits::MAX_IN_FLIGHT;
+use super::limits::{MAX_ABANDONED, MAX_IN_FLIGHT};
 use super::request::{self, Band};
 
 /// Names a call for [`Session::fail`] and [`Session::forget`]. Unique in the session.
@@ -30,6 +30,9 @@ pub(super) struct Calls<T> {
     urgent: VecDeque<Request>,
     /// The calls that were handed over and not acknowledged as sent.
     handed_over: Vec<u64>,
+    /// The calls of each band without a caller, the last [`MAX_ABANDONED`] of them.
+    /// Some may have been answered.
+    abandoned: [VecDeque<u64>; 2],
 }
 
 /// A call that got its reply, or its end.
@@ -74,6 +77,7 @@ impl<T> Calls<T> {
             requests: VecDeque::new(),
             urgent: VecDeque::new(),
             handed_over: Vec::new(),
+            abandoned: Default::default(),
         }
     }
 
@@ -147,7 +151,8 @@ impl<T> Calls<T> {
         token: Option<T>,
     ) -> u64 {
         let id = self.queue(command, arguments, band, self.line_feeds);
-        self.pending += usize::from(token.is_some());
+        let nobodys = token.is_none();
+        self.pending += usize::from(!nobodys);
         self.unanswered.insert(
             id,
             Call {
@@ -157,6 +162,9 @@ impl<T> Calls<T> {
                 stage: Stage::Waiting,
             },
         );
+        if nobodys {
+            self.remember_abandoned(id, band);
+        }
         id
     }
 
@@ -201,8 +209,9 @@ impl<T> Calls<T> {
     pub(super) fn abandon(&mut self, id: u64) -> Option<T> {
         let call = self.unanswered.get_mut(&id)?;
         let token = call.token.take()?;
+        let (band, stage) = (call.band, call.stage);
         self.pending -= 1;
-        if call.stage == Stage::Waiting {
+        if stage == Stage::Waiting {
             self.unanswered.remove(&id);
             for queue in [&mut self.requests, &mut self.urgent] {
                 // Ids only grow, so both queues are in order.
@@ -210,8 +219,24 @@ impl<T> Calls<T> {
                     queue.remove(at);
                 }
             }
+        } else {
+            self.remember_abandoned(id, band);
         }
         Some(token)
+    }
+
+    /// Forgets the oldest call without a caller where this one is too many. With
+    /// `oob` fewer in band can be in flight, so that their number stays right.
+    fn remember_abandoned(&mut self, id: u64, band: Band) {
+        let ids = &mut self.abandoned[band as usize];
+        ids.push_back(id);
+        if ids.len() <= MAX_ABANDONED {
+            return;
+        }
+        let forgotten = ids.pop_front().and_then(|id| self.unanswered.remove(&id));
+        if forgotten.is_some_and(|call| call.band == Band::In && call.is_sent()) {
+            self.in_flight -= 1;
+        }
     }
 
     /// Takes the call that a reply with this id answers, if QEMU has it.
@@ -265,6 +290,7 @@ impl<T> Calls<T> {
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
         self.clear_requests();
         self.handed_over.clear();
+        self.abandoned = Default::default();
         self.pending = 0;
         self.in_flight = 0;
         std::mem::take(&mut self.unanswered).into_values()

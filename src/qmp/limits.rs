@@ -22,5 +22,12 @@ pub const MAX_BAD_LINES: u32 = 16;
 /// commands back.
 pub const MAX_IN_FLIGHT: usize = 8;
 
+/// A peer that never answers would make calls that were given up (cancelled, or past
+/// their deadline) pile up: their places are kept so that the answers, which come
+/// in order, are known for theirs. So many are kept of each band, and then the
+/// oldest is forgotten. Ids are never used twice: an answer that comes after all
+/// is nobody's.
+pub const MAX_ABANDONED: usize = 1024;
+
 /// What the receive buffer may keep allocated once a message is consumed.
 pub(super) const KEPT_BUFFER: usize = 64 << 10;

@@ -1,0 +1,399 @@
+//! What a hostile server makes the library hold, counted byte by byte: never more
+//! than `qmp::limits` and `EVENT_QUEUE_BYTES` allow.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use common::main_loop::{MainLoop, with_own};
+use common::script::{self, Server};
+use serde_json::json;
+use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE};
+use spice_qmp::qmp::{Band, CallId, Error, Ignored, Opening, Output, PeerError, Session, State};
+use spice_qmp::{CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, QmpPort};
+
+/// How much a peer sends in one go.
+const CHUNK: usize = 64 << 10;
+/// What a session or a port may hold besides what the limits are about.
+const SMALL: usize = 512 << 10;
+/// A message that is larger.
+const LIMIT: usize = 1 << 20;
+
+/// Counts what Rust code allocates. What GLib does itself is in [`glib_bytes`].
+struct Counter;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static COUNTER: Counter = Counter;
+
+// SAFETY: all is left to the system's allocator.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counter {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(
+            NOW.fetch_add(layout.size(), Relaxed) + layout.size(),
+            Relaxed,
+        );
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+/// All that is allocated in this process now, also by GLib: glibc's own count.
+#[allow(unsafe_code)]
+fn process_bytes() -> usize {
+    /// `struct mallinfo2` of glibc.
+    #[repr(C)]
+    struct MallInfo {
+        before: [usize; 4],
+        hblkhd: usize,
+        between: [usize; 2],
+        uordblks: usize,
+        after: [usize; 2],
+    }
+    unsafe extern "C" {
+        fn mallinfo2() -> MallInfo;
+    }
+    // SAFETY: the function takes nothing, and the structure is glibc's.
+    let info = unsafe { mallinfo2() };
+    info.hblkhd + info.uordblks
+}
+
+/// Watches the memory from here on; one test at a time.
+struct Watch {
+    before: usize,
+    process_before: usize,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = NOW.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        Self {
+            before,
+            process_before: process_bytes(),
+            _alone: alone,
+        }
+    }
+
+    /// Whether what was added has been within `bound` all the time, and GLib's part now.
+    #[track_caller]
+    fn check(&self, bound: usize) {
+        let peak = PEAK.load(Relaxed).saturating_sub(self.before);
+        assert!(peak <= bound, "{peak} bytes at the peak, {bound} allowed");
+        let process = process_bytes().saturating_sub(self.process_before);
+        assert!(
+            process <= bound,
+            "{process} bytes with GLib's, {bound} allowed"
+        );
+    }
+}
+
+/// Feeds `total` bytes of repetitions of `piece`.
+fn rubbish(piece: &[u8], total: usize, mut feed: impl FnMut(&[u8])) {
+    let chunk = piece.repeat(CHUNK.div_ceil(piece.len()));
+    for _ in 0..total / chunk.len() {
+        feed(&chunk);
+    }
+}
+
+/// A gigabyte of what keeps a session at work and does not end it: pieces to repeat,
+/// and how many MiB of each. Short lines take the most time by far.
+fn streams() -> [(Vec<u8>, usize); 7] {
+    let good = b"{\"event\": \"A\", \"data\": {}}\n".as_slice();
+    let long = [b"{\"event\": \"".as_slice(), &[b'x'; 30_000], b"\"}\n"].concat();
+    [
+        ([b"rubbish\n".repeat(15).as_slice(), good].concat(), 16),
+        (b"{\n  ".repeat(1000), 16),
+        (
+            [&[b'['; MAX_DEPTH + 9], b"\n".as_slice(), good].concat(),
+            16,
+        ),
+        ([b"\xff\0\n".as_slice(), good].concat(), 16),
+        (b"{\"return\": {}, \"id\": 7}\r\n".to_vec(), 16),
+        (long, 48),
+        (b"x".to_vec(), 896),
+    ]
+}
+
+#[test]
+fn a_gigabyte_of_rubbish_through_a_session() {
+    let watch = Watch::start();
+    let streams = streams();
+    for (piece, size) in &streams {
+        let mut session = ready();
+        session.set_max_message_size(LIMIT);
+        rubbish(piece, size << 20, |chunk| feed(&mut session, chunk));
+        assert_eq!(session.state(), State::Ready);
+        watch.check(2 * LIMIT + SMALL);
+    }
+}
+
+#[test]
+fn a_gigabyte_of_rubbish_through_a_port() {
+    with_own(|main| {
+        let watch = Watch::start();
+        let streams = streams();
+        for (piece, size) in &streams {
+            let (port, server) = small_port(main);
+            let told = Rc::new(Cell::new(0_u64));
+            port.connect_qmp_event(None, {
+                let told = told.clone();
+                move |_, _| told.set(told.get() + 1)
+            });
+            rubbish(piece, size << 20, |chunk| {
+                server.peer.send(chunk);
+                main.drain();
+                watch.check(2 * LIMIT + SMALL);
+            });
+            assert!(port.ready());
+            let events = piece.windows(7).any(|word| word == b"\"event\"");
+            assert_eq!(told.get() > 0, events);
+        }
+    });
+}
+
+/// The buffer grows by doubling.
+#[test]
+fn an_endless_line_costs_twice_the_limit() {
+    for limit in [1000, LIMIT, MAX_MESSAGE_SIZE, 3 * MAX_MESSAGE_SIZE / 2] {
+        let watch = Watch::start();
+        let mut session = ready();
+        session.set_max_message_size(limit);
+        let mut told = 0;
+        rubbish(&b"x".repeat(CHUNK), 3 * MAX_MESSAGE_SIZE, |mut chunk| {
+            while let Some(output) = session.receive(&mut chunk) {
+                let too_large = Ignored::Bad(PeerError::TooLarge { limit });
+                assert!(matches!(output, Output::Ignored(bad) if bad == too_large));
+                told += 1;
+            }
+        });
+        assert_eq!(told, 1);
+        watch.check(2 * limit + SMALL);
+        // And nothing of it stays.
+        assert!(NOW.load(Relaxed) < watch.before + SMALL);
+    }
+}
+
+#[test]
+fn deep_nesting_costs_no_more_than_its_text() {
+    let watch = Watch::start();
+    let mut session = ready();
+    for open in ["[", "{\"\":", " {\n \"a\": [\n "] {
+        feed(&mut session, b"{\"event\": \"A\", \"data\": ");
+        rubbish(open.as_bytes(), 16 * LIMIT, |chunk| {
+            feed(&mut session, chunk)
+        });
+        feed(&mut session, b"\n}\n{}\n");
+        watch.check(2 * 16 * LIMIT + SMALL);
+    }
+}
+
+#[test]
+fn a_storm_of_events_that_nobody_takes() {
+    const STORM: usize = 200_000;
+    for size in [0, 2000] {
+        with_own(|main| {
+            let watch = Watch::start();
+            let (port, server) = small_port(main);
+            let stream = port.events();
+            let data = json!({ "fill": "x".repeat(size) });
+            let line = format!("{{\"event\": \"A\", \"data\": {data}}}\n");
+            let bound = EVENT_QUEUE_BYTES.min(EVENT_QUEUE * (line.len() + 200));
+            let chunk = line.repeat(100);
+            for _ in 0..STORM / 100 {
+                server.peer.send(chunk.as_bytes());
+                main.drain();
+                watch.check(bound + 4 * chunk.len() + SMALL);
+            }
+            assert_eq!(stream.take_dropped(), (STORM - EVENT_QUEUE) as u64);
+        });
+    }
+}
+
+#[test]
+fn a_storm_of_events_within_a_handler() {
+    const STORM: usize = 200_000;
+    with_own(|main| {
+        let watch = Watch::start();
+        let (port, server) = small_port(main);
+        let told = Rc::new(Cell::new(0));
+        let server = Rc::new(server);
+        let chunk = "{\"event\": \"A\"}\n".repeat(100);
+        // The first event opens a dialog, so to speak, during which the rest comes.
+        port.connect_qmp_event(None, {
+            let (told, server, chunk) = (told.clone(), server.clone(), chunk.clone());
+            move |_, _| {
+                told.set(told.get() + 1);
+                if told.get() == 1 {
+                    let context = glib::MainContext::ref_thread_default();
+                    for _ in 0..STORM / 100 {
+                        server.peer.send(chunk.as_bytes());
+                        while context.iteration(false) {}
+                    }
+                }
+            }
+        });
+        server.event("A");
+        main.drain();
+        assert_eq!(told.get(), STORM + 1);
+        watch.check(SMALL);
+    });
+}
+
+#[test]
+fn calls_that_are_given_up_and_never_answered() {
+    const CALLS: usize = 100_000;
+    // What one costs, with room.
+    const EACH: usize = 400;
+    for band in [Band::In, Band::Out] {
+        let watch = Watch::start();
+        let mut session = match band {
+            Band::In => ready(),
+            Band::Out => ready_with_oob(),
+        };
+        let mut late = Vec::new();
+        for number in 0..CALLS {
+            let (call, id) = send(&mut session, band);
+            assert!(session.fail(call, Error::Cancelled("it".into())));
+            assert_eq!(ends(&mut session), 1);
+            if number == 0 || number == CALLS - 1 {
+                late.push(id);
+            }
+            watch.check(MAX_ABANDONED * EACH + SMALL);
+        }
+        // The session is as good as ever: late answers are nobody's, and the new
+        // one finds its call.
+        assert!(!session.is_settled());
+        let (_, id) = send(&mut session, band);
+        for late in late {
+            answer(&mut session, &late);
+            assert_eq!(ends(&mut session), 0);
+        }
+        answer(&mut session, &id);
+        assert_eq!(ends(&mut session), 1);
+        assert_eq!(session.pending(), 0);
+        // Answers come in order only in band.
+        assert_eq!(session.is_settled(), band == Band::In);
+    }
+}
+
+/// Eight in band at a time, also where most were given up.
+#[test]
+fn calls_that_are_given_up_keep_their_place_in_flight() {
+    let mut session = ready_with_oob();
+    for _ in 0..8 {
+        let (call, _) = send(&mut session, Band::In);
+        session.forget(call);
+    }
+    for _ in 0..2 * MAX_ABANDONED {
+        let (call, _) = send(&mut session, Band::Out);
+        session.forget(call);
+    }
+    session.execute("query-name", None, Band::In, ());
+    assert_eq!(session.poll_transmit(), None);
+}
+
+#[test]
+fn calls_of_a_port_that_are_given_up_and_never_answered() {
+    const CALLS: usize = 100_000;
+    with_own(|main| {
+        let watch = Watch::start();
+        let (port, server) = small_port(main);
+        let ended = Rc::new(Cell::new(0));
+        for number in 0..CALLS / 100 {
+            let timeout = (number % 2 == 0).then_some(Duration::ZERO);
+            for _ in 0..100 {
+                let ended = ended.clone();
+                let options = CallOptions {
+                    timeout,
+                    ..CallOptions::default()
+                };
+                let id = port.execute_with("query-block", None, options, move |end| {
+                    assert!(matches!(
+                        end,
+                        Err(Error::TimedOut { .. } | Error::Cancelled(_))
+                    ));
+                    ended.set(ended.get() + 1);
+                });
+                if timeout.is_none() {
+                    main.drain();
+                    port.cancel(id);
+                }
+            }
+            main.until("the ends", || ended.get() == 100 * (number + 1));
+            drop(server.peer.received());
+            watch.check(MAX_ABANDONED * 400 + SMALL);
+        }
+        assert_eq!(port.pending(), 0);
+    });
+}
+
+/// A port with a small limit.
+fn small_port(main: &MainLoop) -> (QmpPort, Server) {
+    let (port, server) = script::ready(main);
+    port.set_max_message_size(LIMIT as u64);
+    (port, server)
+}
+
+fn ready() -> Session<()> {
+    let mut session = Session::new(1 << 24);
+    session.open(Opening::GreetingMayBeGone);
+    assert!(session.poll_transmit().is_some());
+    feed(&mut session, b"{\"return\": {}, \"id\": 16777216}\r\n");
+    assert_eq!(session.state(), State::Ready);
+    session
+}
+
+fn ready_with_oob() -> Session<()> {
+    let mut session = Session::new(1 << 24);
+    session.open(Opening::GreetingComes);
+    feed(&mut session, script::OOB_GREETING.as_bytes());
+    feed(&mut session, b"\n");
+    assert!(session.poll_transmit().is_some());
+    feed(&mut session, b"{\"return\": {}, \"id\": 16777216}\r\n");
+    assert!(session.oob());
+    session
+}
+
+/// Gives a command, which is sent, with the id that it is sent with.
+fn send(session: &mut Session<()>, band: Band) -> (CallId, String) {
+    let call = session.execute("query-block", None, band, ());
+    let request = String::from_utf8(session.poll_transmit().expect("a request")).unwrap();
+    session.transmitted();
+    let (_, id) = request.split_once("\"id\":").expect("an id");
+    (call, id.trim_end_matches(['}', '\n']).to_owned())
+}
+
+fn answer(session: &mut Session<()>, id: &str) {
+    session.stash(format!("{{\"return\": {{}}, \"id\": {id}}}\n").as_bytes());
+}
+
+/// How many calls end of what has come.
+fn ends(session: &mut Session<()>) -> usize {
+    let mut ends = 0;
+    while let Some(output) = session.receive(&mut &[][..]) {
+        ends += usize::from(matches!(output, Output::Ended { .. }));
+    }
+    ends
+}
+
+fn feed(session: &mut Session<()>, mut input: &[u8]) {
+    while session.receive(&mut input).is_some() {}
+}
