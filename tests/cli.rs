@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -374,6 +374,98 @@ fn passwords() {
         let gone = run(&address, &["status", "--password-file", "/no/such"]).failed(2);
         assert_has(&gone, "/no/such");
     }
+}
+
+/// Neither the log, with all of GLib's and spice-gtk's messages, nor an error, nor
+/// the command line of the tool has a secret.
+#[test]
+fn secrets_do_not_show() {
+    const TICKET: &str = "Ticket-0815";
+    const SECRET: &str = "Geheim-4711";
+    let program = Program::system();
+    let qemu = Config::new().spice_tcp_password(TICKET).start(&program);
+    let address = qemu.spice_uri();
+    let file = qemu.dir().join("ticket");
+    fs::write(&file, TICKET).expect("a file");
+    let file = file.display().to_string();
+    let log = [("G_MESSAGES_DEBUG", "all")];
+
+    let watch = Tool::start_with(&address, &["watch", "--password-file", &file], &log);
+    watch.line();
+    let id = watch.child.id();
+    let command_line = fs::read_to_string(format!("/proc/{id}/cmdline")).expect("/proc");
+    assert_has(&command_line, "--password-file");
+    qemu.monitor().execute("quit", None).expect("quit");
+    let watch = watch.end();
+    let mut seen = vec![command_line, watch.stdout, watch.stderr];
+
+    let qemu = Config::new().start(&program);
+    let address = unix(&qemu);
+    for (command, arguments, code) in [
+        (
+            "object-add",
+            json!({"qom-type": "secret", "id": "s", "data": SECRET}),
+            0,
+        ),
+        (
+            "object-add",
+            json!({"qom-type": "secret", "id": "s", "data": SECRET}),
+            1,
+        ),
+        (
+            "set_password",
+            json!({"protocol": "vnc", "password": SECRET}),
+            1,
+        ),
+        (
+            "set_password",
+            json!({"protocol": SECRET, "password": SECRET}),
+            1,
+        ),
+        ("change-vnc-password", json!({"password": [SECRET]}), 1),
+        (
+            "human-monitor-command",
+            json!({"command-line": format!("set_password x {SECRET}")}),
+            0,
+        ),
+        ("set_password", json!(SECRET), 2),
+        ("set_password", json!([SECRET]), 2),
+    ] {
+        let mut tool = command_with_input(&address, &["exec", command, "-"], &arguments);
+        let code_and_output = (
+            wait(&mut tool),
+            tool.wait_with_output().expect("an own child"),
+        );
+        let (ended, output) = code_and_output;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).expect("text");
+        assert_eq!(ended, Some(code), "{command} {arguments}: {text}");
+        if code < 2 {
+            assert_has(&text, &format!("-> {command} "));
+            assert_has(&text, "***");
+        }
+        seen.push(text);
+    }
+    let typed = run(&address, &["exec", "set_password", SECRET]).failed(2);
+    seen.push(typed);
+    for text in seen {
+        for secret in [TICKET, SECRET] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+/// The tool with all log messages on, and something to read.
+fn command_with_input(address: &str, args: &[&str], input: &Value) -> Child {
+    let mut child = command(address, args)
+        .env("G_MESSAGES_DEBUG", "all")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the tool runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    write!(stdin, "{input}").expect("it reads");
+    child
 }
 
 #[test]

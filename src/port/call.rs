@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{CallOptions, QmpPort};
-use crate::qmp::{Band, CallId, Error, PeerError, UsageError};
+use crate::qmp::{Band, CallId, Error, PeerError, UsageError, misfit};
 
 /// A command that is sent when it is first polled and yields its reply.
 ///
@@ -158,7 +158,7 @@ pub(super) fn decode<R: DeserializeOwned>(command: &str, reply: &str) -> Result<
     serde_json::from_str(reply).map_err(|error| {
         PeerError::UnexpectedReply {
             command: command.into(),
-            reason: error.to_string().into(),
+            reason: misfit(&error).into(),
         }
         .into()
     })

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use once_cell::sync::Lazy;
 
+use crate::qmp::redacted_payload;
+
 /// What is to be logged. It is kept until nothing is borrowed: a program's log
 /// handler may use the port.
 #[derive(Debug, Default)]
@@ -40,10 +42,11 @@ impl Traffic {
     }
 }
 
-/// The start of a long payload.
-pub(super) fn cut(text: &str) -> String {
+/// What the server sent, without secrets, and cut short.
+pub(super) fn payload(json: &str) -> String {
+    let text = redacted_payload(json);
     match text.char_indices().nth(LENGTH) {
         Some((end, _)) => format!("{} ... ({} bytes)", &text[..end], text.len()),
-        None => text.to_owned(),
+        None => text,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use glib::translate::IntoGlib;
 use serde::Deserialize;
 
-use crate::qmp::{Error, PeerError};
+use crate::qmp::{Error, PeerError, misfit};
 
 /// What `query-status` says (QAPI type `StatusInfo`).
 #[derive(Debug, Clone, PartialEq, Eq, glib::SharedBoxed)]
@@ -93,7 +93,7 @@ pub(super) fn decode(command: &str, reply: &str) -> Result<Status, Error> {
         reason: reason.into(),
     };
     let wire: Wire<'_> =
-        serde_json::from_str(reply).map_err(|error| unexpected(&error.to_string()))?;
+        serde_json::from_str(reply).map_err(|error| unexpected(&misfit(&error)))?;
     if wire.status.contains('\0') {
         return Err(unexpected("the run state has a NUL").into());
     }

@@ -152,7 +152,7 @@ impl QmpPort {
         match output {
             Output::Ended { token, result } => {
                 self.traffic.note(|| match &result {
-                    Ok(value) => format!("<- return {}", log::cut(value)),
+                    Ok(value) => format!("<- return {}", log::payload(value)),
                     Err(error) => format!("<- {error}"),
                 });
                 if let Some(deadline) = token.deadline {
@@ -165,8 +165,8 @@ impl QmpPort {
             }
             Output::Event(event) => {
                 self.traffic.note(|| {
-                    let data = event.data.as_deref().unwrap_or_default();
-                    format!("<- event {} {}", event.name, log::cut(data))
+                    let data = event.data.as_deref().map(log::payload);
+                    format!("<- event {} {}", event.name, data.unwrap_or_default())
                 });
                 if live::may_end_qemu(&event.name) {
                     self.timers.ask_later();

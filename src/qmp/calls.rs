@@ -1,8 +1,10 @@
 //! The calls of a session, from issue to reply, and the requests on their way out.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use super::limits::{MAX_ABANDONED, MAX_IN_FLIGHT};
+use super::redact;
 use super::request::{self, Band};
 
 /// Names a call for [`Session::fail`] and [`Session::forget`]. Unique in the session.
@@ -36,9 +38,10 @@ pub(super) struct Calls<T> {
 }
 
 /// A call that got its reply, or its end.
-#[derive(Debug)]
 pub(super) struct Call<T> {
     pub(super) command: Box<str>,
+    /// What of its arguments an error must not repeat.
+    pub(super) secrets: Vec<Box<str>>,
     /// Nothing when the call has ended but its reply is still to come.
     pub(super) token: Option<T>,
     band: Band,
@@ -53,10 +56,27 @@ pub(super) enum Stage {
     Sent,
 }
 
-#[derive(Debug)]
 struct Request {
     id: u64,
     line: Vec<u8>,
+}
+
+// Arguments may hold secrets.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Call<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("command", &self.command)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T> Call<T> {
@@ -157,6 +177,7 @@ impl<T> Calls<T> {
             id,
             Call {
                 command: command.into(),
+                secrets: redact::secrets(command, arguments),
                 token,
                 band,
                 stage: Stage::Waiting,

@@ -179,3 +179,79 @@ pub enum ConnectError {
         message: Box<str>,
     },
 }
+
+/// How a JSON text fails to be what is asked for, without a word of it: it may
+/// repeat a secret.
+pub(crate) fn misfit(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let starts = |kinds: &[&'static str]| kinds.iter().copied().find(|kind| text.starts_with(kind));
+    // All other kinds of errors, and these, do not quote.
+    if !error.is_data() || starts(&["missing field", "duplicate field"]).is_some() {
+        return text;
+    }
+    let kinds = [
+        "invalid type",
+        "invalid value",
+        "invalid length",
+        "unknown variant",
+        "unknown field",
+    ];
+    let kind = starts(&kinds).unwrap_or("a value does not fit");
+    let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
+    format!("{kind}{expected}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::misfit;
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "the tests read what does not fit")]
+    struct Form {
+        name: u8,
+        kind: Option<Kind>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kind {
+        Known,
+    }
+
+    #[test]
+    fn a_misfit_does_not_quote() {
+        let cases = [
+            (
+                r#"{"name": "geheim, expected geheim"}"#,
+                "invalid type, expected u8 at line 1 column 34",
+            ),
+            (
+                r#"{"name": 4711}"#,
+                "invalid value, expected u8 at line 1 column 13",
+            ),
+            (
+                r#"{"name": 1, "kind": "geheim"}"#,
+                "unknown variant, expected `known` at line 1 column 28",
+            ),
+            (
+                r#""geheim""#,
+                "invalid type, expected struct Form at line 1 column 8",
+            ),
+            (
+                r#"{"x": "geheim"}"#,
+                "missing field `name` at line 1 column 15",
+            ),
+            (
+                r#"{"name": 1, "name": 2}"#,
+                "duplicate field `name` at line 1 column 18",
+            ),
+            (r#"{"name": geheim}"#, "expected value at line 1 column 10"),
+        ];
+        for (text, expected) in cases {
+            let error = serde_json::from_str::<Form>(text).unwrap_err();
+            assert_eq!(misfit(&error), expected, "{text}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::error::misfit;
 use super::json;
 
 /// One message from the server.
@@ -236,7 +237,7 @@ fn parse_name(name: &str) -> Result<Cow<'_, str>, String> {
 
 fn parse_failure(raw: &str) -> Result<Failure<'_>, String> {
     let Failure { class, desc } =
-        serde_json::from_str(raw).map_err(|error| format!("error: {error}"))?;
+        serde_json::from_str(raw).map_err(|error| format!("error: {}", misfit(&error)))?;
     Ok(Failure {
         class: without_nul(class)?,
         desc: without_nul(desc)?,
@@ -258,7 +259,8 @@ fn parse_greeting(raw: &str) -> Result<Greeting, String> {
         #[serde(default)]
         capabilities: Vec<Value>,
     }
-    let wire: Wire = serde_json::from_str(raw).map_err(|error| format!("greeting: {error}"))?;
+    let wire: Wire =
+        serde_json::from_str(raw).map_err(|error| format!("greeting: {}", misfit(&error)))?;
     let greeting = Greeting {
         version: wire.version,
         capabilities: wire

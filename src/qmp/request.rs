@@ -42,8 +42,10 @@ pub(super) fn encode(command: &str, arguments: Option<&str>, band: Band, id: u64
 pub(super) fn check_command(name: &str) -> Result<(), UsageError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(fits) {
+        // The words of a human monitor command may have a secret among them.
+        let word = name.split_ascii_whitespace().next().unwrap_or_default();
         return Err(UsageError::InvalidArgument(
-            format!("{name:?} is not a command's name").into(),
+            format!("{word:?} is not a command's name").into(),
         ));
     }
     Ok(())

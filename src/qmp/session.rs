@@ -8,6 +8,7 @@ use super::calls::{CallId, Calls, Stage};
 use super::framing::{Frame, Framer};
 use super::limits::{MAX_BAD_LINES, MAX_MESSAGE_SIZE};
 use super::message::{self, Event, Failure, Greeting, Message};
+use super::redact;
 use super::request::{self, Band};
 use super::{Error, ErrorClass, PeerError, State, UsageError};
 
@@ -542,8 +543,8 @@ impl<T> Core<T> {
         };
         let result = result.map_err(|failure| Error::Command {
             command: call.command,
-            class: ErrorClass::from_name(&failure.class),
-            desc: failure.desc.into(),
+            class: ErrorClass::from_name(&redact::without(&call.secrets, &failure.class)),
+            desc: redact::without(&call.secrets, &failure.desc),
         });
         Output::Ended { token, result }
     }

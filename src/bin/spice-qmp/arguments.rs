@@ -14,19 +14,25 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Map<String, Value>>, Stri
 /// The text of a JSON object.
 pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text)
-        .map_err(|error| format!("the arguments are not a JSON object: {error}"))
+        // Other JSON is not repeated: it may hold a secret.
+        .map_err(|error| match error.is_data() {
+            true => "the arguments are JSON, but no object".into(),
+            false => format!("the arguments are not a JSON object: {error}"),
+        })
 }
 
 fn parse_pairs(words: &[String]) -> Result<Map<String, Value>, String> {
     let mut object = Map::new();
-    for word in words {
+    for (at, word) in words.iter().enumerate() {
         let (key, value) = match word.split_once('=') {
             Some(pair) if !word.trim_start().starts_with('{') => pair,
             // The word may hold a secret: it is not repeated.
             Some(_) => return Err("a JSON object must be the only argument".into()),
+            // This one, too.
             None => {
                 return Err(format!(
-                    "{word:?} is no argument: use key=value, or one JSON object"
+                    "argument {} is no key=value: use that, or one JSON object",
+                    at + 1
                 ));
             }
         };
