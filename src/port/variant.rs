@@ -13,6 +13,7 @@
 //! The way back takes more: every integer type, typed arrays and dictionaries
 //! such as `as` and `a{ss}`, tuples, maybes, object paths and signatures.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use glib::prelude::*;
@@ -32,7 +33,8 @@ pub const MAX_VARIANT_DEPTH: usize = 60;
 /// # Errors
 ///
 /// [`UsageError::InvalidArgument`] where the text is not JSON, nests deeper than
-/// [`MAX_VARIANT_DEPTH`], or holds what no `GVariant` can (a string with a NUL).
+/// [`MAX_VARIANT_DEPTH`], has a member twice, or holds what no `GVariant` can (a
+/// string with a NUL).
 pub fn json_to_variant(json: &str) -> Result<Variant, Error> {
     let mut reader = serde_json::Deserializer::from_str(json);
     let variant = ToVariantSeed { depth: 0 }.deserialize(&mut reader);
@@ -131,8 +133,13 @@ impl<'de> Visitor<'de> for ToVariantSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Variant, A::Error> {
         let deeper = self.deeper()?;
         let mut entries = Vec::new();
-        while let Some(key) = members.next_key::<String>()? {
-            let key = string(&key)?;
+        let mut names = HashSet::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let key = string(&name)?;
+            // Who looks it up in the dictionary would find the first, and others the last.
+            if !names.insert(name) {
+                return Err(A::Error::custom("a member is there twice"));
+            }
             let value = Variant::from_variant(&members.next_value_seed(deeper)?);
             entries.push(Variant::from_dict_entry(&key, &value));
         }
@@ -287,7 +294,15 @@ mod tests {
             assert!(error.starts_with("invalid argument: "), "{error}");
         }
         assert!(variant_to_json(&Handle(1).to_variant()).is_err());
-        for json in ["", "{", "1 2", r#""\u0000""#, r#"{"\u0000":1}"#] {
+        for json in [
+            r#"{"a":1,"a":2}"#,
+            r#"[{"a":1,"\u0061":1}]"#,
+            "",
+            "{",
+            "1 2",
+            r#""\u0000""#,
+            r#"{"\u0000":1}"#,
+        ] {
             assert!(json_to_variant(json).is_err(), "{json}");
         }
     }
