@@ -7,7 +7,6 @@ use std::process::Command;
 
 use common::main_loop::with_own;
 use common::script::{self, Ends};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use spice_qmp::qmp::{Band, Opening, Session};
 use spice_qmp::{CallOptions, QmpPort};
@@ -92,7 +91,6 @@ fn give(command: &str, arguments: &str, serve: impl FnOnce(&script::Server, &Val
         port.execute_with(command, Some(arguments), CallOptions::default(), {
             let ends = ends.clone();
             move |end| {
-                let end = end.map(|reply: Box<RawValue>| reply.get().to_owned());
                 ends.borrow_mut().push((String::new(), end));
             }
         });
@@ -191,7 +189,6 @@ fn what_cannot_be_sent() {
             port.execute_with(command, arguments, CallOptions::default(), {
                 let ends = ends.clone();
                 move |end| {
-                    let end = end.map(|reply: Box<RawValue>| reply.get().to_owned());
                     ends.borrow_mut().push((String::new(), end));
                 }
             });
