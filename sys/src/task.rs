@@ -12,6 +12,7 @@ use gio::prelude::*;
 use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::object::SendWeakRef;
+use glib::thread_guard::ThreadGuard;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
 use spice_qmp::qmp::{Band, CallId};
 use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError};
@@ -170,18 +171,28 @@ impl Caller {
         let name = self.operation.name();
         let cancellable = self.cancellable.clone();
         let task = self.task(source);
+        let context = glib::MainContext::ref_thread_default();
+        let home = context.clone();
         // Dropping the handle lets the future run on.
-        drop(
-            glib::MainContext::ref_thread_default().spawn_local(async move {
-                let answer = match cancellable {
-                    Some(cancellable) => gio::CancellableFuture::new(future, cancellable)
-                        .await
-                        .unwrap_or_else(|_| Err(Error::Cancelled(name.into()))),
-                    None => future.await,
-                };
-                no_panic(name, (), || task.answer(answer));
-            }),
-        );
+        drop(context.spawn_local(async move {
+            let answer = match cancellable {
+                Some(cancellable) => gio::CancellableFuture::new(future, cancellable)
+                    .await
+                    .unwrap_or_else(|_| Err(Error::Cancelled(name.into()))),
+                None => future.await,
+            };
+            // Not from here: GLib polls no future within another, and aborts where
+            // the callback runs a main loop that comes to one.
+            let answered = Cell::new(Some(ThreadGuard::new((task, answer))));
+            let source =
+                glib::idle_source_new(Some("spice-qmp"), glib::Priority::DEFAULT, move || {
+                    if let Some((task, answer)) = answered.take().map(ThreadGuard::into_inner) {
+                        no_panic(name, (), || task.answer(answer));
+                    }
+                    glib::ControlFlow::Break
+                });
+            source.attach(Some(&home));
+        }));
     }
 
     fn task(self, source: Option<&impl IsA<glib::Object>>) -> Task {
@@ -489,6 +500,38 @@ mod tests {
         }
         let error = kept.take().unwrap();
         assert!(error.matches(gio::IOErrorEnum::Failed), "{error}");
+    }
+
+    #[test]
+    fn a_callback_may_run_a_main_loop_that_ends_another_call() {
+        unsafe extern "C" fn run(_: *mut GObject, _: *mut GAsyncResult, ended: gpointer) {
+            // SAFETY: the test passes a counter, which it keeps.
+            let ended = unsafe { &*ended.cast::<Cell<u32>>() };
+            let before = ended.get();
+            ended.set(before + 1);
+            while before == 0 && ended.get() < 2 {
+                glib::MainContext::ref_thread_default().iteration(true);
+            }
+        }
+        let ended = Cell::new(0_u32);
+        let context = glib::MainContext::new();
+        let both = context.with_thread_default(|| {
+            for _ in 0..2 {
+                let data = (&raw const ended).cast_mut().cast();
+                // SAFETY: there is no cancellable, and `run` takes the counter.
+                let caller = unsafe { Caller::new(Operation::Close, null_mut(), Some(run), data) };
+                // The first future runs until the second has begun.
+                let later = glib::timeout_future(std::time::Duration::from_millis(1));
+                caller.future(None::<&glib::Object>, async move {
+                    later.await;
+                    Ok(())
+                });
+            }
+            while ended.get() < 2 {
+                context.iteration(true);
+            }
+        });
+        both.expect("the context is new");
     }
 
     #[test]

@@ -1,0 +1,684 @@
+//! The functions of the C library, on a stream within the process.
+#![allow(unsafe_code, reason = "they are called as C does")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::{CString, c_char, c_int};
+use std::ptr::{null, null_mut};
+use std::rc::Rc;
+use std::sync::Once;
+
+use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
+use gio::prelude::*;
+use glib::ffi::{GError, GFALSE, gboolean, gpointer};
+use glib::gobject_ffi::GObject;
+use glib::object::ObjectType;
+use glib::translate::{IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_full};
+use serde_json::value::RawValue;
+use spice_qmp::transport::{self, PairPeer};
+use spice_qmp::{QmpPort, json_to_variant};
+use spice_qmp_1::event::{
+    SpiceQmpEvent, spice_qmp_event_get_data, spice_qmp_event_get_data_variant,
+    spice_qmp_event_get_name, spice_qmp_event_get_timestamp, spice_qmp_event_ref,
+    spice_qmp_event_unref,
+};
+use spice_qmp_1::port::{
+    SpiceQmpPort, spice_qmp_port_close_async, spice_qmp_port_close_finish,
+    spice_qmp_port_is_qmp_name, spice_qmp_port_new_for_stream, spice_qmp_port_open_async,
+    spice_qmp_port_open_finish, spice_qmp_port_wait_ready_async, spice_qmp_port_wait_ready_finish,
+};
+use spice_qmp_1::port_calls::{
+    spice_qmp_port_execute_async, spice_qmp_port_execute_finish, spice_qmp_port_execute_oob_async,
+    spice_qmp_port_execute_oob_finish, spice_qmp_port_execute_variant_async,
+    spice_qmp_port_execute_variant_finish, spice_qmp_port_query_status_async,
+    spice_qmp_port_query_status_finish, spice_qmp_port_vm_action_async,
+    spice_qmp_port_vm_action_finish,
+};
+use spice_qmp_1::status::{spice_qmp_status_ref, spice_qmp_status_unref};
+use spice_qmp_1::vm_action::ActionOfC;
+
+use crate::decode::any_variant;
+use crate::operations::{pick, read, two_strings};
+use crate::session::{greeting, reply};
+
+/// Does the operations of `data` on a port: calls of the program's and doings of
+/// the server's. Every callback must come once, the port must go in the end, and
+/// nothing may be logged as a mistake.
+///
+/// In the byte of set-up: whether the port is on a `GIOStream` (then all that the
+/// server ever says is there from the start), whether it is open before the first
+/// operation, whether there are handlers of signals, and how the port ends.
+///
+/// # Panics
+///
+/// Where something of this is not so.
+pub fn capi(data: &[u8]) {
+    thread_local! {
+        /// One for all: to make a context takes the kernel's help.
+        static CONTEXT: glib::MainContext = glib::MainContext::new();
+    }
+    collect_mistakes();
+    let context = CONTEXT.with(Clone::clone);
+    let run = context.with_thread_default(|| {
+        let (setup, operations) = read(data);
+        let world = World::new(setup, operations.clone());
+        CURRENT.set(Some(world.clone()));
+        for (letter, with) in operations {
+            world.take(letter, with);
+            check_mistakes();
+        }
+        world.end(setup);
+        check_mistakes();
+        CURRENT.set(None);
+    });
+    run.expect("no other thread has the context");
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+    static MISTAKES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has warnings and criticals be kept for [`check_mistakes`].
+fn collect_mistakes() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        glib::log_set_writer_func(|level, fields| {
+            if matches!(
+                level,
+                glib::LogLevel::Error | glib::LogLevel::Critical | glib::LogLevel::Warning
+            ) {
+                let message = fields.iter().find(|it| it.key() == "MESSAGE");
+                let message = message.and_then(glib::LogField::value_str);
+                let message = message.unwrap_or_default().to_owned();
+                MISTAKES.with_borrow_mut(|mistakes| mistakes.push(message));
+            }
+            glib::LogWriterOutput::Handled
+        });
+    });
+}
+
+fn check_mistakes() {
+    MISTAKES.with_borrow_mut(|mistakes| {
+        assert!(
+            mistakes.is_empty(),
+            "{}",
+            std::mem::take(mistakes).join("\n")
+        );
+    });
+}
+
+/// The `_async` functions.
+#[derive(Debug, Clone, Copy)]
+enum Function {
+    Execute,
+    ExecuteOob,
+    ExecuteVariant,
+    QueryStatus,
+    VmAction,
+    WaitReady,
+    Close,
+    Open,
+}
+
+/// An asynchronous call with a callback.
+struct Call {
+    function: Function,
+    ends: u32,
+    /// What the callback does.
+    then: u8,
+    cancellable: Option<gio::Cancellable>,
+}
+
+struct World {
+    context: glib::MainContext,
+    /// The program's reference, until it gives it up.
+    port: Cell<*mut SpiceQmpPort>,
+    weak: glib::WeakRef<QmpPort>,
+    peer: Option<PairPeer>,
+    /// The ids of what the server got and did not answer.
+    got: RefCell<Vec<u64>>,
+    calls: RefCell<Vec<Call>>,
+    /// How many main loops run within each other.
+    depth: Cell<u32>,
+    /// How many events there were.
+    events: Cell<u32>,
+    /// Callbacks do nothing more.
+    is_ending: Cell<bool>,
+}
+
+impl World {
+    fn new<'d>(setup: u8, operations: impl Iterator<Item = (u8, &'d [u8])>) -> Rc<Self> {
+        // The ids of requests start at random otherwise.
+        // SAFETY: it takes a number.
+        unsafe { glib::ffi::g_random_set_seed(1) };
+        let on_stream = setup & 1 != 0;
+        let (port, peer) = if on_stream {
+            let input = gio::MemoryInputStream::new();
+            for (_, bytes) in operations.filter(|(letter, _)| *letter == b'<') {
+                input.add_bytes(&glib::Bytes::from(bytes));
+            }
+            let stream =
+                gio::SimpleIOStream::new(&input, &gio::MemoryOutputStream::new_resizable());
+            let stream = stream.upcast::<gio::IOStream>();
+            // SAFETY: it is a stream.
+            let port = unsafe { spice_qmp_port_new_for_stream(stream.to_glib_none().0) };
+            (port, None)
+        } else {
+            let (transport, peer) = transport::pair();
+            let port = QmpPort::for_transport(Box::new(transport));
+            let port: *mut <QmpPort as ObjectType>::GlibType = port.into_glib_ptr();
+            (port.cast::<SpiceQmpPort>(), Some(peer))
+        };
+        let world = Rc::new(Self {
+            context: glib::MainContext::ref_thread_default(),
+            port: Cell::new(port),
+            weak: glib::WeakRef::new(),
+            peer,
+            got: RefCell::default(),
+            calls: RefCell::default(),
+            depth: Cell::default(),
+            events: Cell::default(),
+            is_ending: Cell::default(),
+        });
+        world.with_port(|port| world.weak.set(Some(port)));
+        if setup & 2 != 0 {
+            world.with_peer(PairPeer::open);
+            world.with_peer(|peer| peer.send(&greeting(b"o")));
+        }
+        if setup & 4 != 0 {
+            world.connect_signals();
+        }
+        world
+    }
+
+    fn with_peer(&self, act: impl FnOnce(&PairPeer)) {
+        if let Some(peer) = &self.peer {
+            act(peer);
+        }
+    }
+
+    /// Calls `act` unless the program gave the port up.
+    fn with_port(&self, act: impl FnOnce(&QmpPort)) {
+        let port = self.port.get();
+        if !port.is_null() {
+            // SAFETY: the program has a reference to the port; another one keeps it
+            // should the program give that up meanwhile.
+            let port: glib::translate::Borrowed<QmpPort> =
+                unsafe { from_glib_borrow(port.cast::<<QmpPort as ObjectType>::GlibType>()) };
+            act(&port.clone());
+        }
+    }
+
+    fn connect_signals(&self) {
+        self.with_port(|port| {
+            let instance: *mut <QmpPort as ObjectType>::GlibType = port.to_glib_none().0;
+            for (signal, handler) in [
+                (c"event", on_event as *const ()),
+                (c"qmp-event", on_qmp_event as *const ()),
+                (c"qmp-event::STOP", on_qmp_event as *const ()),
+            ] {
+                // SAFETY: the handlers have the signatures of the signals.
+                unsafe {
+                    glib::gobject_ffi::g_signal_connect_data(
+                        instance.cast(),
+                        signal.as_ptr(),
+                        Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
+                            handler,
+                        )),
+                        null_mut(),
+                        None,
+                        0,
+                    );
+                }
+            }
+            port.connect_notify_local(None, |port, property| {
+                let value = port.property_value(property.name());
+                assert!(value.type_().is_a(property.value_type()));
+            });
+        });
+    }
+
+    fn take(&self, letter: u8, with: &[u8]) {
+        match letter {
+            b'o' => self.with_peer(PairPeer::open),
+            b'x' => self.with_peer(|peer| peer.close("closed")),
+            b'<' => self.with_peer(|peer| peer.send(with)),
+            b'G' => self.with_peer(|peer| peer.send(&greeting(with))),
+            b'r' | b'R' => self.reply(letter == b'r', with),
+            b'b' => self.with_peer(|peer| peer.block(true)),
+            b'B' => self.with_peer(|peer| peer.block(false)),
+            b'W' => self.with_peer(|peer| peer.fail_write("lost")),
+            b'i' => self.iterate(),
+            b'1' => {
+                self.context.iteration(false);
+            }
+            b'h' => self.connect_signals(),
+            b'm' => self.with_port(|port| {
+                let size = String::from_utf8_lossy(with).trim().parse::<u16>();
+                port.set_property("max-message-size", u64::from(size.unwrap_or(99).max(1)));
+            }),
+            b'C' => {
+                let calls = self.calls.borrow();
+                let call = (!calls.is_empty()).then(|| &calls[pick(with, calls.len())]);
+                let cancellable = call.and_then(|call| call.cancellable.clone());
+                drop(calls);
+                if let Some(cancellable) = cancellable {
+                    cancellable.cancel();
+                }
+            }
+            b'z' => self.give_up(),
+            b'N' => {
+                let name = string(with);
+                // SAFETY: it is a string.
+                unsafe { spice_qmp_port_is_qmp_name(name.as_ptr()) };
+            }
+            _ => self.call(letter, with),
+        }
+    }
+
+    /// Makes an asynchronous call: two bytes say whether it can be cancelled and
+    /// what its callback does, if it has one.
+    fn call(&self, letter: u8, with: &[u8]) {
+        let function = match letter {
+            b'e' => Function::Execute,
+            b'u' => Function::ExecuteOob,
+            b'v' => Function::ExecuteVariant,
+            b'q' => Function::QueryStatus,
+            b'a' => Function::VmAction,
+            b'w' => Function::WaitReady,
+            b'X' => Function::Close,
+            b'A' => Function::Open,
+            _ => return,
+        };
+        let (how, with) = with.split_at(with.len().min(2));
+        let then = how.get(1).copied().unwrap_or(b'-');
+        let cancellable = match how.first() {
+            Some(b'c') => Some(gio::Cancellable::new()),
+            Some(b'C') => {
+                let cancelled = gio::Cancellable::new();
+                cancelled.cancel();
+                Some(cancelled)
+            }
+            _ => None,
+        };
+        self.call_with(function, cancellable.as_ref(), then, with);
+    }
+
+    fn call_with(
+        &self,
+        function: Function,
+        cancellable: Option<&gio::Cancellable>,
+        then: u8,
+        with: &[u8],
+    ) {
+        let port = self.port.get();
+        if port.is_null() {
+            return;
+        }
+        let mut calls = self.calls.borrow_mut();
+        let data = calls.len() as gpointer;
+        let stash: *mut GCancellable = cancellable.to_glib_none().0;
+        let callback: GAsyncReadyCallback = if then == b'n' { None } else { Some(ended) };
+        calls.push(Call {
+            function,
+            // A call without a callback is over at once.
+            ends: u32::from(callback.is_none()),
+            then,
+            cancellable: cancellable.cloned(),
+        });
+        drop(calls);
+        let (command, arguments) = two_strings(with);
+        let command = string(command.as_bytes());
+        let variant = arguments
+            .as_deref()
+            .and_then(|text| json_to_variant(text).ok());
+        let variant = variant.or_else(|| Some(any_variant(with.strip_prefix(b"query-block\0")?)));
+        let arguments = arguments.map(|text| string(text.as_bytes()));
+        let arguments = arguments.as_ref().map_or(null(), |text| text.as_ptr());
+        // SAFETY: the port, the strings and the cancellable live, or are NULL where
+        // they may be, and the callback takes any data.
+        unsafe {
+            match function {
+                Function::Execute => spice_qmp_port_execute_async(
+                    port,
+                    command.as_ptr(),
+                    arguments,
+                    stash,
+                    callback,
+                    data,
+                ),
+                Function::ExecuteOob => spice_qmp_port_execute_oob_async(
+                    port,
+                    command.as_ptr(),
+                    arguments,
+                    stash,
+                    callback,
+                    data,
+                ),
+                Function::ExecuteVariant => spice_qmp_port_execute_variant_async(
+                    port,
+                    command.as_ptr(),
+                    variant.to_glib_none().0,
+                    stash,
+                    callback,
+                    data,
+                ),
+                Function::QueryStatus => {
+                    spice_qmp_port_query_status_async(port, stash, callback, data);
+                }
+                Function::VmAction => {
+                    spice_qmp_port_vm_action_async(port, action(with), stash, callback, data);
+                }
+                Function::WaitReady => {
+                    spice_qmp_port_wait_ready_async(port, stash, callback, data);
+                }
+                Function::Close => spice_qmp_port_close_async(port, stash, callback, data),
+                // No address of a peer's reaches the network.
+                Function::Open => {
+                    spice_qmp_port_open_async(c"nowhere".as_ptr(), stash, callback, data);
+                }
+            }
+        }
+    }
+
+    /// A callback came: takes the result, and does what the call says.
+    fn ended(&self, at: usize, source: *mut GObject, result: *mut GAsyncResult) {
+        let (function, then) = {
+            let mut calls = self.calls.borrow_mut();
+            let call = &mut calls[at];
+            call.ends += 1;
+            assert_eq!(
+                call.ends, 1,
+                "{at}, a {:?}, has ended before",
+                call.function
+            );
+            (call.function, call.then)
+        };
+        finish(function, source.cast(), result);
+        match then {
+            _ if self.is_ending.get() => {}
+            b'e' => self.call_with(Function::Execute, None, b'-', b"query-name"),
+            b'i' => self.iterate(),
+            b'z' => self.give_up(),
+            b'x' => self.with_peer(|peer| peer.close("closed in a callback")),
+            b'o' => self.with_peer(PairPeer::open),
+            b'X' => self.call_with(Function::Close, None, b'-', b""),
+            b'C' => self.take(b'C', b"0"),
+            b'<' => self.with_peer(|peer| peer.send(b"{\"event\": \"STOP\"}\n{\"event\"")),
+            _ => {}
+        }
+    }
+
+    fn reply(&self, worked: bool, with: &[u8]) {
+        self.with_peer(|peer| {
+            let bytes = peer.received();
+            let mut got = self.got.borrow_mut();
+            let requests = serde_json::Deserializer::from_slice(&bytes);
+            for request in requests.into_iter::<HashMap<String, &RawValue>>() {
+                let request = request.expect("a request is JSON");
+                got.push(request["id"].get().parse().expect("a number"));
+            }
+            if !got.is_empty() {
+                let count = got.len();
+                let id = got.remove(pick(with, count));
+                drop(got);
+                peer.send(&reply(id, worked, with.get(1..).unwrap_or(b"")));
+            }
+        });
+    }
+
+    /// Gives the program's reference up.
+    fn give_up(&self) {
+        let port = self.port.replace(null_mut());
+        if !port.is_null() {
+            // SAFETY: it was the program's reference, and there is no other place of it.
+            unsafe { glib::gobject_ffi::g_object_unref(port.cast()) };
+        }
+    }
+
+    /// Runs the main loop until there is nothing to do.
+    fn iterate(&self) {
+        if self.depth.get() > 3 {
+            return;
+        }
+        self.depth.set(self.depth.get() + 1);
+        let mut turns = 0;
+        while self.context.iteration(false) {
+            turns += 1;
+            assert!(turns < 100_000, "the main loop is busy for ever");
+        }
+        self.depth.set(self.depth.get() - 1);
+    }
+
+    fn end(&self, setup: u8) {
+        if setup & 8 != 0 {
+            self.call_with(Function::Close, None, b'-', b"");
+        }
+        if setup & 16 != 0 {
+            self.give_up();
+        }
+        self.iterate();
+        // Who waits for the port holds it, so it must fail to become ready.
+        self.is_ending.set(true);
+        self.with_peer(PairPeer::open);
+        self.with_peer(|peer| peer.close("the end"));
+        self.iterate();
+        self.give_up();
+        self.iterate();
+        for (at, call) in self.calls.borrow().iter().enumerate() {
+            assert_eq!(call.ends, 1, "{at}, a {:?}, has not ended", call.function);
+        }
+        assert!(self.weak.upgrade().is_none(), "something holds the port");
+        self.with_peer(|peer| assert!(!peer.is_used(), "the transport is kept"));
+        assert!(!self.context.pending());
+    }
+}
+
+fn string(bytes: &[u8]) -> CString {
+    // Other bytes than text are a mistake of the program's.
+    let text = String::from_utf8_lossy(bytes).replace('\0', "");
+    CString::new(text).expect("no NUL")
+}
+
+fn action(with: &[u8]) -> ActionOfC {
+    let action = c_int::try_from(pick(with, 5)).expect("a small number");
+    // SAFETY: it is a number, and nothing else is in it.
+    unsafe { std::mem::transmute::<c_int, ActionOfC>(action) }
+}
+
+fn current() -> Rc<World> {
+    CURRENT.with_borrow(Clone::clone).expect("a port is there")
+}
+
+unsafe extern "C" fn ended(source: *mut GObject, result: *mut GAsyncResult, data: gpointer) {
+    current().ended(data as usize, source, result);
+}
+
+/// Takes the result out with the function that belongs to it: there is a result or
+/// an error, and not both.
+fn finish(function: Function, port: *mut SpiceQmpPort, result: *mut GAsyncResult) {
+    let mut error: *mut GError = null_mut();
+    let place = &raw mut error;
+    // SAFETY: the result is one of this function on this port; what it gives is
+    // freed as it is told in its documentation.
+    unsafe {
+        let worked = match function {
+            Function::Execute => text(spice_qmp_port_execute_finish(port, result, place)),
+            Function::ExecuteOob => text(spice_qmp_port_execute_oob_finish(port, result, place)),
+            Function::ExecuteVariant => {
+                let variant = spice_qmp_port_execute_variant_finish(port, result, place);
+                if !variant.is_null() {
+                    assert_eq!(glib::ffi::g_variant_is_floating(variant), GFALSE);
+                    glib::ffi::g_variant_unref(variant);
+                }
+                !variant.is_null()
+            }
+            Function::QueryStatus => {
+                let status = spice_qmp_port_query_status_finish(port, result, place);
+                if !status.is_null() {
+                    spice_qmp_status_unref(spice_qmp_status_ref(status));
+                    spice_qmp_status_unref(status);
+                }
+                !status.is_null()
+            }
+            Function::VmAction => is(spice_qmp_port_vm_action_finish(port, result, place)),
+            Function::WaitReady => is(spice_qmp_port_wait_ready_finish(port, result, place)),
+            Function::Close => is(spice_qmp_port_close_finish(port, result, place)),
+            Function::Open => !spice_qmp_port_open_finish(result, place).is_null(),
+        };
+        assert_eq!(worked, error.is_null(), "{function:?}");
+        if !error.is_null() {
+            let error: glib::Error = from_glib_full(error);
+            assert!(!error.message().is_empty());
+        }
+    }
+}
+
+fn is(worked: gboolean) -> bool {
+    worked != GFALSE
+}
+
+/// Whether there is a JSON text.
+///
+/// # Safety
+///
+/// `text` is the caller's string or NULL.
+unsafe fn text(text: *mut c_char) -> bool {
+    if text.is_null() {
+        return false;
+    }
+    // SAFETY: as the caller promises.
+    let text: glib::GString = unsafe { from_glib_full(text) };
+    let json = serde_json::from_str::<&RawValue>(&text);
+    json.expect("a reply is JSON");
+    true
+}
+
+// spice-qmp links JSON-GLib.
+unsafe extern "C" {
+    fn json_to_string(node: gpointer, pretty: gboolean) -> *mut c_char;
+}
+
+unsafe extern "C" fn on_event(_: *mut GObject, name: *const c_char, node: gpointer, _: gpointer) {
+    assert!(!name.is_null());
+    if !node.is_null() {
+        // SAFETY: it is a JsonNode, which lives as long as the handler runs.
+        let text: glib::GString = unsafe { from_glib_full(json_to_string(node, GFALSE)) };
+        assert!(!text.is_empty());
+    }
+    told_event();
+}
+
+unsafe extern "C" fn on_qmp_event(_: *mut GObject, event: *mut SpiceQmpEvent, _: gpointer) {
+    // SAFETY: the event lives as long as the handler runs, and what its functions
+    // lend; the variant is the caller's.
+    unsafe {
+        let event = spice_qmp_event_ref(event);
+        assert!(!spice_qmp_event_get_name(event).is_null());
+        assert!(spice_qmp_event_get_timestamp(event) >= -1);
+        let has_data = !spice_qmp_event_get_data(event).is_null();
+        let variant = spice_qmp_event_get_data_variant(event);
+        if !variant.is_null() {
+            assert!(has_data);
+            glib::ffi::g_variant_unref(variant);
+        }
+        spice_qmp_event_unref(event);
+    }
+    told_event();
+}
+
+/// Every fourth handler runs a main loop, every tenth lets go of the port.
+fn told_event() {
+    let world = current();
+    let events = world.events.get() + 1;
+    world.events.set(events);
+    if events.is_multiple_of(4) {
+        world.iterate();
+    }
+    if events.is_multiple_of(10) {
+        world.give_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `act` in a world of its own.
+    fn with_world(setup: u8, act: impl FnOnce(&World)) {
+        collect_mistakes();
+        let context = glib::MainContext::new();
+        let run = context.with_thread_default(|| {
+            let world = World::new(setup, std::iter::empty());
+            CURRENT.set(Some(world.clone()));
+            act(&world);
+            world.end(setup);
+            check_mistakes();
+            CURRENT.set(None);
+        });
+        run.expect("the context is new");
+    }
+
+    #[test]
+    fn calls_reach_the_server_and_come_back() {
+        with_world(6, |world| {
+            world.take(b'i', b"");
+            world.take(b'r', b"0");
+            world.take(b'i', b"");
+            world.take(b'e', b"--query-name");
+            world.take(b'v', b"cequery-block\0{\"a\": 1}");
+            world.take(b'i', b"");
+            for _ in 0..3 {
+                world.take(b'r', b"0");
+            }
+            world.take(b'<', b"{\"event\": \"STOP\", \"data\": {\"a\": null}}\n");
+            world.take(b'i', b"");
+            let ends: Vec<u32> = world.calls.borrow().iter().map(|call| call.ends).collect();
+            // The callback of the second made the third.
+            assert_eq!(ends, [1, 1, 0]);
+            assert_eq!(
+                world.events.get(),
+                3,
+                "one handler of each signal and detail"
+            );
+        });
+    }
+
+    #[test]
+    fn every_set_up_runs() {
+        let operations = b"?o\xFFG\xFFi\xFFr0\xFFi\xFFwci\xFFeCestop\xFFqcz\xFFa-x0\xFFA--\xFFXc-\xFFC0\
+            \xFFi\xFFr0{\"status\":\"running\",\"running\":true}\xFFR0\xFFb\xFFe--cont\xFFi\xFFW\
+            \xFF<{\"event\":\"SHUTDOWN\"}\n{\"event\":\"RESUME\"}\nx\n\xFFi\xFFm5\xFFNorg.qemu.monitor.qmp";
+        for setup in 0..32 {
+            let mut input = operations.to_vec();
+            input[0] = setup;
+            capi(&input);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "has ended before")]
+    fn a_second_callback_is_found() {
+        with_world(2, |world| {
+            world.call_with(Function::Close, None, b'n', b"");
+            world.ended(0, null_mut(), null_mut());
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a mistake")]
+    fn a_critical_is_found() {
+        collect_mistakes();
+        glib::g_critical!("SpiceQmp", "a mistake");
+        check_mistakes();
+    }
+
+    #[test]
+    #[should_panic(expected = "something holds the port")]
+    fn a_port_that_is_kept_is_found() {
+        with_world(0, |world| {
+            world.with_port(|port| std::mem::forget(port.clone()));
+        });
+    }
+}
