@@ -29,6 +29,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <glib-unix.h>
 #include <glib.h>
@@ -74,7 +76,6 @@ struct SpiceWatch {
     guint source;
 };
 
-/* Of all connections. */
 static GList *watches;
 static gboolean refusing;
 
@@ -119,10 +120,33 @@ timer_remove(SpiceTimer *timer)
 }
 
 static gboolean
+listens(int fd)
+{
+    int value = 0;
+    socklen_t size = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value != 0;
+}
+
+/* Cuts a connection, if it is a client's: SPICE's own sockets have no address. */
+static void
+cut(int fd)
+{
+    struct sockaddr_un address;
+    socklen_t size = sizeof address;
+    if (!listens(fd) && getsockname(fd, (struct sockaddr *) &address, &size) == 0 &&
+        size > sizeof address.sun_family)
+        shutdown(fd, SHUT_RDWR);
+}
+
+static gboolean
 watch_ready(G_GNUC_UNUSED int fd, GIOCondition condition, gpointer data)
 {
     SpiceWatch *watch = data;
     guint source = watch->source;
+    if (refusing && listens(watch->fd)) {
+        close(accept(watch->fd, NULL, NULL));
+        return G_SOURCE_CONTINUE;
+    }
     /* SPICE may remove the watch meanwhile: then nothing of it may be touched. */
     gboolean writable = (condition & G_IO_OUT) != 0;
     if (condition & (G_IO_IN | G_IO_HUP | G_IO_ERR))
@@ -147,14 +171,6 @@ watch_update_mask(SpiceWatch *watch, int mask)
         watch->source = g_unix_fd_add(watch->fd, condition, watch_ready, watch);
 }
 
-static gboolean
-listens(int fd)
-{
-    int value = 0;
-    socklen_t size = sizeof value;
-    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value != 0;
-}
-
 static SpiceWatch *
 watch_add(int fd, int mask, SpiceWatchFunc func, void *data)
 {
@@ -164,8 +180,6 @@ watch_add(int fd, int mask, SpiceWatchFunc func, void *data)
     watch->data = data;
     watch_update_mask(watch, mask);
     watches = g_list_prepend(watches, watch);
-    if (refusing && !listens(fd))
-        shutdown(fd, SHUT_RDWR);
     return watch;
 }
 
@@ -303,8 +317,7 @@ obey(const char *command)
 {
     if (g_str_equal(command, "kick")) {
         for (GList *l = watches; l != NULL; l = l->next)
-            if (!listens(((SpiceWatch *) l->data)->fd))
-                shutdown(((SpiceWatch *) l->data)->fd, SHUT_RDWR);
+            cut(((SpiceWatch *) l->data)->fd);
     } else if (g_str_equal(command, "refuse") || g_str_equal(command, "accept")) {
         refusing = g_str_equal(command, "refuse");
     } else if (g_str_equal(command, "sync")) {
