@@ -520,6 +520,25 @@ fn a_second_client_takes_the_place_of_the_first() {
 }
 
 #[test]
+fn a_second_client_ends_the_search_of_the_first() {
+    with_default(|main| {
+        for moment in [Moment::BeforeTheGreeting, Moment::Negotiating] {
+            let qmp = Qmp::start();
+            let mut scene = Scene::reach(main, &qmp, moment, false);
+            let second = Client::to(&qmp.server.uri());
+            let search = main.spawn(QmpPort::find(second.session.clone()));
+            scene.end(main, moment, Fate::Cut);
+            qmp.line(GREETING);
+            let port = qmp.serve(main, &search).expect("a port");
+            qmp.settle(main, &port);
+            drop(port);
+            second.finish(main);
+            qmp.finish(main);
+        }
+    });
+}
+
+#[test]
 fn a_port_among_many() {
     with_default(|main| {
         let names = ["org.spice-space.webdav.0", "serial", PORT, "last"];
