@@ -11,11 +11,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use spice_qmp::{ErrorClass, Event, EventStream, QmpPort, Session, VmAction};
 
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 async fn tell(uri: &str) -> Result<(), Box<dyn Error>> {
     let session = Session::new();
     session.set_uri(uri);
     println!("Connecting to {uri} ...");
     let port = QmpPort::find(&session).await?;
+    // A QEMU that hangs costs this long, and no more.
+    port.set_command_timeout(u32::try_from(PATIENCE.as_millis())?);
     let name = port.channel().and_then(|channel| channel.port_name());
     println!("  found the port {}", name.unwrap_or_default());
     check("ready", port.ready(), true)?;
@@ -52,7 +57,8 @@ async fn tell(uri: &str) -> Result<(), Box<dyn Error>> {
             println!("  QEMU refuses ({}): {desc}", class.name());
             check("error class", &class, &ErrorClass::DeviceNotFound)?;
         }
-        other => return Err(format!("expected an error of QEMU's, got {other:?}").into()),
+        Err(error) => return Err(error.into()),
+        Ok(value) => return Err(format!("QEMU did unplug it: {value}").into()),
     }
 
     println!("Ending QEMU ...");
@@ -60,9 +66,14 @@ async fn tell(uri: &str) -> Result<(), Box<dyn Error>> {
     let end = expect_event(&mut events, "SHUTDOWN").await?;
     let data: Value = end.decode()?;
     check("reason", data["reason"].as_str(), Some("host-qmp-quit"))?;
-    while port.ready() {
-        glib::timeout_future(Duration::from_millis(10)).await;
-    }
+    let closed = async {
+        while port.ready() {
+            glib::timeout_future(Duration::from_millis(10)).await;
+        }
+    };
+    glib::future_with_timeout(PATIENCE, closed)
+        .await
+        .map_err(|_| "QEMU does not end")?;
     let error = port
         .last_error()
         .ok_or("the port is closed without a reason")?;
@@ -79,8 +90,9 @@ async fn expect_status(port: &QmpPort, status: &str, running: bool) -> Result<()
 
 async fn expect_event(events: &mut EventStream, name: &str) -> Result<Event, Box<dyn Error>> {
     let event = next_of_machine(events);
-    let event = glib::future_with_timeout(Duration::from_secs(5), event)
-        .await?
+    let event = glib::future_with_timeout(PATIENCE, event)
+        .await
+        .map_err(|_| format!("no event {name} came"))?
         .ok_or("the events ended")?;
     println!("  event: {} {}", event.name(), event.data().unwrap_or(""));
     check("event", event.name(), name)?;

@@ -219,6 +219,37 @@ fn a_session_that_was_lost_is_found_again_without_a_disconnect() {
     });
 }
 
+/// Whatever spice-gtk has noticed of the end by then.
+#[test]
+fn a_session_is_found_again_right_after_its_end() {
+    with_default(|main| {
+        for program in Program::all() {
+            let folder = tempfile::tempdir_in("/tmp").unwrap();
+            let socket = folder.path().join("spice.sock");
+            let client = Client::to(&format!("spice+unix://{}", socket.display()));
+            let qemu = || Config::new().spice_unix(&socket).start(&program);
+            let mut last = qemu();
+            for turns in [0, 1, 2, 3, 4, 5, 7, 10] {
+                let port = find(main, &client);
+                if turns % 2 == 0 {
+                    last.kill();
+                } else {
+                    main.block_on(port.vm_action(VmAction::Quit)).unwrap();
+                    assert!(last.wait_exit(Duration::from_secs(10)).is_some());
+                }
+                last = qemu();
+                for _ in 0..turns {
+                    main.turn();
+                }
+                let again = find(main, &client);
+                assert!(again.ready(), "{} after {turns}", program.version());
+                assert_ne!(again, port);
+            }
+            client.finish(main);
+        }
+    });
+}
+
 #[test]
 fn a_channel_that_is_connected_again_is_ready_again() {
     with_default(|main| {

@@ -13,7 +13,7 @@ use glib::signal::SignalHandlerId;
 use super::connect::with_timeout;
 use super::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
-use crate::transport::spice::{Channel, ChannelEvent, PortChannel, Session};
+use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
 
 /// The ready QMP port of `session`.
 pub(super) async fn find(session: Session, timeout: Duration) -> Result<QmpPort, Error> {
@@ -68,6 +68,8 @@ struct Search {
 struct Shared {
     waker: RefCell<Option<Waker>>,
     watched: RefCell<Vec<Watched>>,
+    /// Whether the session was found to be over, and is to be connected again.
+    lost: Cell<bool>,
     /// Whether the server's list of channels has come.
     listed: Cell<bool>,
     /// Why there is no session.
@@ -84,17 +86,23 @@ struct Watched {
 impl Search {
     fn start(session: Session) -> Self {
         let shared = Rc::<Shared>::default();
-        // A session whose main channel is not connected is new, or over. (Or just
-        // being connected: then this changes nothing.)
-        let connected = session.channels().iter().any(Channel::is_live_main);
-        if !connected && session.has_address() && !session.connect() {
-            shared.fail(
-                std::io::ErrorKind::Other,
-                "the SPICE session cannot be connected in its state",
-            );
+        let main = session.channels().into_iter().find(Channel::is_main);
+        match main.as_ref().map(|main| (main, main.connection())) {
+            None => shared.connect(&session),
+            Some((_, Connection::Up)) => {}
+            // The end is still to be noticed: an event will follow.
+            Some((_, Connection::Lost)) => shared.lost.set(true),
+            // Over, perhaps just noticed; or just being connected.
+            Some((main, Connection::None)) => {
+                shared.lost.set(true);
+                connect_again(&shared, main);
+            }
         }
         for channel in session.channels() {
-            watch(&shared, &channel);
+            // Those of a session that is over go with it.
+            if channel.is_main() || !shared.lost.get() {
+                watch(&shared, &channel);
+            }
         }
         let channel_new = session.connect_channel_new({
             let shared = shared.clone();
@@ -181,6 +189,15 @@ impl Shared {
         }
     }
 
+    fn connect(&self, session: &Session) {
+        if session.has_address() && !session.connect() {
+            self.fail(
+                std::io::ErrorKind::Other,
+                "the SPICE session cannot be connected in its state",
+            );
+        }
+    }
+
     fn fail(&self, kind: std::io::ErrorKind, message: &str) {
         self.error.replace(Some(ConnectError::Unreachable {
             kind,
@@ -202,7 +219,11 @@ fn watch(shared: &Rc<Shared>, channel: &Channel) {
     let mut handlers = vec![channel.connect_channel_event({
         let shared = shared.clone();
         move |channel, event| {
-            if is_main {
+            if is_main && shared.lost.get() {
+                if event != ChannelEvent::Opened {
+                    connect_again(&shared, channel);
+                }
+            } else if is_main {
                 main_channel_event(&shared, event);
             } else if event != ChannelEvent::Opened {
                 let watched = shared.watched.borrow();
@@ -245,6 +266,25 @@ fn await_list(shared: &Rc<Shared>) {
         if let Some(shared) = shared.upgrade() {
             shared.listed.set(true);
             shared.wake();
+        }
+        glib::ControlFlow::Break
+    });
+}
+
+/// Connects a session that is over when spice-gtk has told of that. It does so from
+/// an idle source, after which this one comes, and until then connects nothing.
+fn connect_again(shared: &Rc<Shared>, main: &Channel) {
+    let (shared, main) = (Rc::downgrade(shared), main.downgrade());
+    glib::idle_add_local_full(glib::Priority::DEFAULT_IDLE, move || {
+        if let (Some(shared), Some(main)) = (shared.upgrade(), main.upgrade())
+            && shared.lost.get()
+        {
+            shared.lost.set(false);
+            if main.connection() == Connection::None
+                && let Some(session) = main.session()
+            {
+                shared.connect(&session);
+            }
         }
         glib::ControlFlow::Break
     });

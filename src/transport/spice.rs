@@ -7,6 +7,7 @@
 use std::ffi::c_int;
 use std::io;
 
+use gio::prelude::SocketExt;
 use glib::prelude::*;
 use glib::signal::{SignalHandlerId, connect_raw};
 use glib::translate::{
@@ -59,6 +60,15 @@ pub enum ChannelEvent {
     AuthenticationFailed(String),
     /// The connection broke; the text says how.
     Broken(String),
+}
+
+/// The connection of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Connection {
+    None,
+    Up,
+    /// The server ended it, which spice-gtk has yet to notice.
+    Lost,
 }
 
 impl Session {
@@ -141,9 +151,25 @@ impl Channel {
         self.property::<i32>("channel-type") == MAIN_CHANNEL_TYPE
     }
 
-    /// Whether this is the main channel of a session that is connected.
-    pub(crate) fn is_live_main(&self) -> bool {
-        self.is_main() && self.property::<Option<gio::Socket>>("socket").is_some()
+    /// The session that the channel belongs to, while there is one.
+    pub(crate) fn session(&self) -> Option<Session> {
+        self.property("spice-session")
+    }
+
+    /// How the channel is connected.
+    pub(crate) fn connection(&self) -> Connection {
+        let Some(socket) = self.property::<Option<gio::Socket>>("socket") else {
+            return Connection::None;
+        };
+        let condition = socket.condition_check(glib::IOCondition::IN);
+        let lost = glib::IOCondition::HUP | glib::IOCondition::ERR;
+        // At its end a stream can be read, and has nothing.
+        let ended = condition.contains(glib::IOCondition::IN) && socket.available_bytes() == 0;
+        if ended || condition.intersects(lost) {
+            Connection::Lost
+        } else {
+            Connection::Up
+        }
     }
 
     /// The channel as a port, if it is a plain one (WebDAV channels are not).

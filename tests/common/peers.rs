@@ -9,6 +9,7 @@ use gio::prelude::*;
 use serde_json::json;
 use spice_qmp::transport::{PairPeer, SpiceTransport, StreamTransport, Transport, pair};
 
+use super::hostile::SpicePeer;
 use super::main_loop::MainLoop;
 use super::qemu::{Config, Monitor, Program, Qemu};
 use super::spice::Client;
@@ -40,6 +41,10 @@ pub fn each(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer))
 
     let (transport, peer) = stream();
     run("stream", main, &test, transport, Box::new(peer));
+
+    let peer = SpicePeer::start(main);
+    let transport = Box::new(SpiceTransport::new(&peer.channel()));
+    run("hostile SPICE", main, &test, transport, Box::new(peer));
 
     for program in Program::all() {
         let peer = SerialPort::start(main, &program);

@@ -176,7 +176,8 @@ impl Server {
 }
 
 impl Request {
-    fn parse(line: &str) -> Self {
+    /// Reads one request.
+    pub fn parse(line: &str) -> Self {
         let value: Value = serde_json::from_str(line).expect("requests are JSON");
         let oob = value.get("exec-oob").is_some();
         let command = &value[if oob { "exec-oob" } else { "execute" }];
