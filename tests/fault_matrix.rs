@@ -5,7 +5,6 @@ mod hostile;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ const BUSY: usize = 100_000;
 fn every_case_ends_as_documented() {
     let on_pair = play_all(THREADS, || Ports::new(connect_pair));
     let on_stream = play_all(THREADS, || Ports::new(connect_stream));
-    say(&format!(
+    common::say(&format!(
         "fault matrix: {on_pair} cases on pair, {on_stream} on a socket pair \
          (where reopen is a new port on a new pair)"
     ));
@@ -52,14 +51,6 @@ fn connect_stream() -> (Box<dyn Transport>, Rc<dyn Peer>) {
         .set_option(sol_socket, so_sndbuf, 1)
         .expect("a socket");
     (Box::new(StreamTransport::new(&connection)), Rc::new(peer))
-}
-
-/// What the tests print is shown only where they fail: this is shown always.
-fn say(line: &str) {
-    let line = format!("{line}\n");
-    std::io::stderr()
-        .write_all(line.as_bytes())
-        .expect("stderr");
 }
 
 type Connect = fn() -> (Box<dyn Transport>, Rc<dyn Peer>);
