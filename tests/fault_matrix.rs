@@ -5,6 +5,7 @@ mod hostile;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use gio::prelude::*;
 use hostile::cases::{Case, Use};
 use hostile::drive::play_all;
 use hostile::expected::Outcome;
-use hostile::program::{Call, Kind, MAX_MESSAGE, Program, What, long_arguments};
+use hostile::program::{Call, Kind, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use spice_qmp::qmp::CallId;
@@ -35,6 +36,31 @@ fn every_case_ends_as_documented() {
         "fault matrix: {on_pair} cases on pair, {on_stream} on a socket pair \
          (where reopen is a new port on a new pair)"
     ));
+}
+
+/// No wrong access, and no definite or indirect leak.
+#[test]
+fn every_case_ends_as_documented_under_valgrind() {
+    let own = std::env::current_exe().expect("this test has a file");
+    let known = concat!(env!("CARGO_MANIFEST_DIR"), "/sys/tests/c/glib.supp");
+    let output = Command::new("valgrind")
+        .args(["-q", "--leak-check=full", "--num-callers=30"])
+        .args(["--show-leak-kinds=definite,indirect"])
+        .args(["--errors-for-leak-kinds=definite,indirect"])
+        .args(["--error-exitcode=99", "--fair-sched=yes"])
+        .arg(format!("--suppressions={known}"))
+        .arg(own)
+        .args(["--exact", "every_case_ends_as_documented", "--nocapture"])
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("valgrind does not run ({error}). Install it: apt-get install valgrind")
+        });
+    let told = String::from_utf8_lossy(&output.stderr);
+    let status = output.status;
+    assert!(status.success(), "{status}\n{told}");
+    let figures = told.lines().find(|line| line.starts_with("fault matrix: "));
+    let figures = figures.expect("the matrix tells how many cases it has");
+    common::say(&format!("{figures}, under valgrind"));
 }
 
 fn connect_pair() -> (Box<dyn Transport>, Rc<dyn Peer>) {
@@ -106,14 +132,19 @@ impl Ports {
             let arguments: Option<Value> =
                 arguments.map(|text| serde_json::from_str(&text).expect("it is JSON"));
             let reply = port.execute::<Value>(command, arguments);
-            return self.spawn(async move { end.with(reply.await) });
+            return self.spawn(async move {
+                let reply = reply.await;
+                end.with(reply.map(|value| value["running"] == true));
+            });
         }
         let options = CallOptions {
             timeout: call.deadline,
             ..CallOptions::default()
         };
         let id = port.execute_with(command, arguments.as_deref(), options, {
-            move |reply: Result<Box<RawValue>, Error>| end.with(reply)
+            move |reply: Result<Box<RawValue>, Error>| {
+                end.with(reply.map(|reply| reply.get().contains(RIGHT)));
+            }
         });
         self.call.set(Some(id));
     }
@@ -125,7 +156,7 @@ impl Ports {
             let timeout = call.deadline.unwrap_or(Duration::from_secs(600));
             let ready = port.wait_ready_within(timeout).await;
             drop(port);
-            end.with(ready);
+            end.with(ready.map(|()| true));
         });
     }
 }
@@ -141,11 +172,13 @@ struct End {
 }
 
 impl End {
-    fn with<T>(mut self, result: Result<T, Error>) {
+    /// The call has ended, and with the right answer (`true`) if with any.
+    fn with(mut self, result: Result<bool, Error>) {
         let outcome = match result {
             // Fire and forget.
             _ if self.way == Use::NullCallback => Outcome::Unseen,
-            Ok(_) => Outcome::Success,
+            Ok(true) => Outcome::Success,
+            Ok(false) => Outcome::Other("somebody else's answer".into()),
             Err(error) => {
                 let error = glib::Error::from(error);
                 Outcome::of_error(&error.domain().as_str(), error.code())
@@ -228,7 +261,7 @@ impl Program for Ports {
             What::Close => self.spawn(async move {
                 port.close().await;
                 drop(port);
-                end.with(Ok(()));
+                end.with(Ok(true));
             }),
         }
     }

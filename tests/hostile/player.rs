@@ -57,20 +57,18 @@ struct Server {
     last_id: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Request {
     command: String,
     id: u64,
 }
 
 impl Request {
-    fn answer(&self, id: u64) -> String {
-        let value = match &*self.command {
-            "query-status" => json!({ "running": true, "singlestep": false, "status": "running" }),
-            _ => json!({}),
-        };
-        let value = value.to_string();
-        format!("{HALF}{}, \"id\": {id}}}\r\n", &value[1..])
+    /// The right answer, or one that must reach nobody.
+    fn answer(&self, id: u64, right: bool) -> String {
+        let status = if right { "running" } else { "debug" };
+        let value = json!({ "running": right, "singlestep": false, "status": status });
+        format!("{HALF}{}, \"id\": {id}}}\r\n", &value.to_string()[1..])
     }
 }
 
@@ -257,20 +255,21 @@ impl Player {
     }
 
     fn reply(&self, id: Option<u64>) {
-        let (id, answer) = {
-            let mut server = self.server.borrow_mut();
-            let half = std::mem::take(&mut server.half);
-            let request = server.current.clone().unwrap_or(Request {
-                command: "nothing".into(),
-                id: 0,
-            });
-            let id = id.unwrap_or(request.id);
-            let answer = request.answer(id);
-            let sent = if half { HALF.len() } else { 0 };
-            (id, answer[sent..].to_owned())
+        let mut server = self.server.borrow_mut();
+        let sent = if std::mem::take(&mut server.half) {
+            HALF.len()
+        } else {
+            0
         };
-        self.server.borrow_mut().unanswered.retain(|it| it.id != id);
-        self.send(answer.as_bytes());
+        let request = server.current.clone().unwrap_or_default();
+        let id = id.unwrap_or(request.id);
+        let due = server.unanswered.iter().position(|it| it.id == id);
+        let answer = request.answer(id, due.is_some());
+        if let Some(at) = due {
+            server.unanswered.remove(at);
+        }
+        drop(server);
+        self.send(&answer.as_bytes()[sent..]);
     }
 
     fn serve(&self) {

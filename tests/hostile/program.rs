@@ -76,3 +76,6 @@ pub const MAX_MESSAGE: u64 = 4096;
 pub fn long_arguments() -> String {
     format!(r#"{{"text": "{}"}}"#, "x".repeat(16 << 10))
 }
+
+/// What is in the right answer to every command.
+pub const RIGHT: &str = r#""running":true"#;

@@ -107,20 +107,29 @@ opened(GObject *source G_GNUC_UNUSED, GAsyncResult *result,
     use_port(new_port);
 }
 
-static void
+/* Whether the answer is the right one, for those that have one. */
+static gboolean
 finish(const char *what, SpiceQmpPort *source, GAsyncResult *result, GError **error)
 {
+    gboolean right = TRUE;
+
     if (g_str_equal(what, "status")) {
         SpiceQmpStatus *status = spice_qmp_port_query_status_finish(source, result, error);
 
-        if (status)
+        if (status) {
+            right = status->running;
             spice_qmp_status_unref(status);
+        }
     } else if (g_str_equal(what, "execute")) {
-        g_free(spice_qmp_port_execute_finish(source, result, error));
+        char *text = spice_qmp_port_execute_finish(source, result, error);
+
+        right = text && strstr(text, "\"running\":true") != NULL;
+        g_free(text);
     } else if (g_str_equal(what, "variant")) {
         GVariant *variant =
             spice_qmp_port_execute_variant_finish(source, result, error);
 
+        right = variant && g_variant_lookup(variant, "running", "b", &right) && right;
         g_clear_pointer(&variant, g_variant_unref);
     } else if (g_str_equal(what, "action")) {
         spice_qmp_port_vm_action_finish(source, result, error);
@@ -130,6 +139,7 @@ finish(const char *what, SpiceQmpPort *source, GAsyncResult *result, GError **er
         g_assert_cmpstr(what, ==, "close");
         spice_qmp_port_close_finish(source, result, error);
     }
+    return right;
 }
 
 static void
@@ -138,9 +148,12 @@ ended(GObject *source, GAsyncResult *result, gpointer user_data)
     Slot *slot = user_data;
     GError *error = NULL;
 
-    finish(slot->what, SPICE_QMP_PORT(source), result, &error);
+    gboolean right = finish(slot->what, SPICE_QMP_PORT(source), result, &error);
+
     g_string_append_printf(ends, " %d:%s:%d", slot->number,
-                           error ? g_quark_to_string(error->domain) : "ok",
+                           error   ? g_quark_to_string(error->domain)
+                           : right ? "ok"
+                                   : "somebody-elses-answer",
                            error ? error->code : 0);
     g_clear_error(&error);
     if (g_str_equal(slot->how, "unref")) {
