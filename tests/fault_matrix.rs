@@ -1,7 +1,7 @@
 //! The fault matrix on ports of this process.
 
 mod common;
-mod hostile;
+mod matrix;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use common::peers::{self, Peer};
 use gio::prelude::*;
-use hostile::cases::{Case, Use};
-use hostile::drive::play_all;
-use hostile::expected::Outcome;
-use hostile::program::{Call, Kind, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
+use matrix::cases::{Case, Use};
+use matrix::drive::play_all;
+use matrix::expected::Outcome;
+use matrix::program::{Call, Kind, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use spice_qmp::qmp::CallId;
@@ -153,7 +153,7 @@ impl Ports {
         let port = port.clone();
         self.spawn(async move {
             // The port's own time would end when a machine is very slow.
-            let timeout = call.deadline.unwrap_or(Duration::from_secs(600));
+            let timeout = call.deadline.unwrap_or(Duration::from_mins(10));
             let ready = port.wait_ready_within(timeout).await;
             drop(port);
             end.with(ready.map(|()| true));
@@ -181,7 +181,7 @@ impl End {
             Ok(false) => Outcome::Other("somebody else's answer".into()),
             Err(error) => {
                 let error = glib::Error::from(error);
-                Outcome::of_error(&error.domain().as_str(), error.code())
+                Outcome::of_error(error.domain().as_str(), error.code())
             }
         };
         self.note(outcome);

@@ -2,8 +2,8 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
-#[path = "../../tests/hostile/mod.rs"]
-mod hostile;
+#[path = "../../tests/matrix/mod.rs"]
+mod matrix;
 mod support;
 
 use std::cell::{Cell, RefCell};
@@ -13,10 +13,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
 use common::peers::{Peer, StreamPeer};
-use hostile::cases::{Case, Use};
-use hostile::drive::play_all;
-use hostile::expected::Outcome;
-use hostile::program::{Call, Kind, Program, What};
+use matrix::cases::{Case, Use};
+use matrix::drive::play_all;
+use matrix::expected::Outcome;
+use matrix::program::{Call, Kind, Program, What};
 use spice_qmp::PortState;
 use support::{Compiler, valgrind, with_library};
 

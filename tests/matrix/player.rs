@@ -16,6 +16,13 @@ const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, 
 /// All answers start so.
 const HALF: &str = r#"{"return": {"#;
 
+/// The right answer to any command, or one that must reach nobody.
+fn answer(id: u64, right: bool) -> String {
+    let status = if right { "running" } else { "debug" };
+    let value = json!({ "running": right, "singlestep": false, "status": status });
+    format!("{HALF}{}, \"id\": {id}}}\r\n", &value.to_string()[1..])
+}
+
 /// The slots of the calls.
 pub const COMMAND: usize = 0;
 pub const WAIT: usize = 1;
@@ -39,6 +46,10 @@ pub struct Player {
 }
 
 #[derive(Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a step of the scripts"
+)]
 struct Server {
     closed: bool,
     greeted: bool,
@@ -50,26 +61,17 @@ struct Server {
     received: Vec<u8>,
     /// In order.
     unanswered: VecDeque<Request>,
-    /// The one that was awaited or answered last.
-    current: Option<Request>,
+    /// The id of the one that was awaited or answered last.
+    current: Option<u64>,
     /// Whether half of its answer is sent.
     half: bool,
     last_id: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug)]
 struct Request {
     command: String,
     id: u64,
-}
-
-impl Request {
-    /// The right answer, or one that must reach nobody.
-    fn answer(&self, id: u64, right: bool) -> String {
-        let status = if right { "running" } else { "debug" };
-        let value = json!({ "running": right, "singlestep": false, "status": status });
-        format!("{HALF}{}, \"id\": {id}}}\r\n", &value.to_string()[1..])
-    }
 }
 
 impl Server {
@@ -247,7 +249,7 @@ impl Player {
         }
         let found = server.unanswered.iter().find(|it| it.command == command);
         if let Some(found) = found {
-            server.current = Some(found.clone());
+            server.current = Some(found.id);
         } else if self.program.ends(COMMAND).is_empty() {
             // A deadline may end a call before it is sent.
             self.note(format!("{command} did not come: {:?}", server.unanswered));
@@ -261,10 +263,10 @@ impl Player {
         } else {
             0
         };
-        let request = server.current.clone().unwrap_or_default();
-        let id = id.unwrap_or(request.id);
+        // Where there is none it is one that was never given.
+        let id = id.unwrap_or(server.current.unwrap_or(0));
         let due = server.unanswered.iter().position(|it| it.id == id);
-        let answer = request.answer(id, due.is_some());
+        let answer = answer(id, due.is_some());
         if let Some(at) = due {
             server.unanswered.remove(at);
         }
@@ -284,10 +286,10 @@ impl Player {
                     return;
                 }
                 if !server.half && server.greeted {
-                    let Some(next) = server.unanswered.front().cloned() else {
+                    let Some(next) = server.unanswered.front() else {
                         return;
                     };
-                    server.current = Some(next);
+                    server.current = Some(next.id);
                 }
                 server.greeted
             };

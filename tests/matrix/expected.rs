@@ -70,10 +70,9 @@ fn effect(case: Case, reopens: bool) -> Effect {
     let early = case.is_early();
     match case.fault {
         Fault::Silence | Fault::NeverReads => Effect::Quiet,
-        Fault::Close | Fault::HalfLineThenClose | Fault::WriteError => Effect::Lost,
         Fault::Reopen if reopens => Effect::Renewed,
         // A stream cannot be opened again: the next session has a port of its own.
-        Fault::Reopen => Effect::Lost,
+        Fault::Reopen | Fault::Close | Fault::HalfLineThenClose | Fault::WriteError => Effect::Lost,
         // It is the end of a line that began as an answer: not QMP.
         Fault::SecondGreeting if case.moment == Moment::HalfReply => {
             Effect::Fails(Outcome::Protocol)
@@ -112,7 +111,7 @@ pub struct Expected {
 }
 
 const NEAR: Duration = Duration::from_millis(5);
-const FAR: Duration = Duration::from_secs(600);
+const FAR: Duration = Duration::from_mins(10);
 
 /// The table.
 pub fn expected(case: Case, kind: Kind, reopens: bool) -> Expected {
