@@ -16,7 +16,6 @@ use matrix::drive::play_all;
 use matrix::expected::Outcome;
 use matrix::program::{Call, Kind, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use spice_qmp::qmp::CallId;
 use spice_qmp::transport::{StreamTransport, Transport, pair};
 use spice_qmp::{CallOptions, Error, PortState, QmpPort};
@@ -142,8 +141,8 @@ impl Ports {
             ..CallOptions::default()
         };
         let id = port.execute_with(command, arguments.as_deref(), options, {
-            move |reply: Result<Box<RawValue>, Error>| {
-                end.with(reply.map(|reply| reply.get().contains(RIGHT)));
+            move |reply: Result<String, Error>| {
+                end.with(reply.map(|reply| reply.contains(RIGHT)));
             }
         });
         self.call.set(Some(id));
