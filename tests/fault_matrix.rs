@@ -29,8 +29,8 @@ const BUSY: usize = 100_000;
 
 #[test]
 fn every_case_ends_as_documented() {
-    let on_pair = play_all(THREADS, || Ports::new(connect_pair));
-    let on_stream = play_all(THREADS, || Ports::new(connect_stream));
+    let on_pair = play_all(THREADS, || Ports::new(Rc::new(connect_pair)));
+    let on_stream = play_all(THREADS, || Ports::new(Rc::new(connect_stream)));
     common::say(&format!(
         "fault matrix: {on_pair} cases on pair, {on_stream} on a socket pair \
          (where reopen is a new port on a new pair)"
@@ -78,7 +78,7 @@ fn connect_stream() -> (Box<dyn Transport>, Rc<dyn Peer>) {
     (Box::new(StreamTransport::new(&connection)), Rc::new(peer))
 }
 
-type Connect = fn() -> (Box<dyn Transport>, Rc<dyn Peer>);
+type Connect = Rc<dyn Fn() -> (Box<dyn Transport>, Rc<dyn Peer>)>;
 type Ends = Rc<RefCell<HashMap<usize, Vec<Outcome>>>>;
 
 /// A program in Rust.

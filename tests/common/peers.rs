@@ -34,10 +34,12 @@ pub trait Peer {
     fn block(&self, _blocked: bool) -> bool {
         false
     }
-    /// Makes the near end's write that waits fail, if one does. False where it cannot.
-    fn fail_write(&self) -> bool {
+    /// Whether it can make the near end's writes fail.
+    fn fails_writes(&self) -> bool {
         false
     }
+    /// Makes the near end's write that waits fail, if one does, where it can.
+    fn fail_write(&self) {}
     /// Lets everything go.
     fn finish(self: Box<Self>, main: &MainLoop);
 }
@@ -105,11 +107,14 @@ impl Peer for PairPeer {
         true
     }
 
-    fn fail_write(&self) -> bool {
+    fn fails_writes(&self) -> bool {
+        true
+    }
+
+    fn fail_write(&self) {
         self.fail_write("the write failed");
         // Whatever is written next waits to fail.
         self.block(true);
-        true
     }
 
     fn finish(self: Box<Self>, _main: &MainLoop) {}
@@ -177,14 +182,17 @@ impl Peer for StreamPeer {
         true
     }
 
-    fn fail_write(&self) -> bool {
+    fn fails_writes(&self) -> bool {
+        true
+    }
+
+    fn fail_write(&self) {
         if let Some(stream) = &*self.0.borrow() {
             // It fails where the near end is gone, too.
             let _ = stream.shutdown(Shutdown::Read);
         }
         // A write that waits for room must see it.
         self.received();
-        true
     }
 
     fn finish(self: Box<Self>, _main: &MainLoop) {}

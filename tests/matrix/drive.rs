@@ -8,7 +8,7 @@ use std::thread;
 use spice_qmp::PortState;
 
 use super::cases::{Case, Moment};
-use super::expected::{Outcome, expected};
+use super::expected::Outcome;
 use super::player::{CLOSE, COMMAND, FURTHER, Player, WAIT};
 use super::program::{Program, What};
 use super::script::{self, Step};
@@ -24,16 +24,9 @@ const TOLD: usize = 20;
 /// Plays all cases, several at once since some wait, each thread with a program
 /// that `make` makes. Returns how many there were.
 pub fn play_all<P: Program + 'static>(threads: usize, make: impl Fn() -> P + Sync) -> usize {
-    let words = std::env::var("SPICE_QMP_TEST_MATRIX").unwrap_or_default();
-    let mut cases = Case::all();
-    cases.retain(|case| {
-        let name = case.to_string();
-        words.split_whitespace().all(|word| name.contains(word))
-    });
-    let count = cases.len();
-    let cases = Mutex::new(cases.into_iter());
+    let (cases, count) = cases();
     let turn = Turn::default();
-    let failures = Mutex::new(Vec::new());
+    let failures = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -43,7 +36,31 @@ pub fn play_all<P: Program + 'static>(threads: usize, make: impl Fn() -> P + Syn
             });
         }
     });
-    let failures = lock(&failures);
+    judge(&failures, count)
+}
+
+/// Plays all cases on the main context of this thread.
+pub fn play_here<P: Program + 'static>(make: impl Fn() -> P) -> usize {
+    let (cases, count) = cases();
+    let failures = Mutex::default();
+    play_some(&cases, &Turn::default(), &failures, &make);
+    judge(&failures, count)
+}
+
+/// The cases, and their number.
+fn cases() -> (Mutex<impl Iterator<Item = Case>>, usize) {
+    let words = std::env::var("SPICE_QMP_TEST_MATRIX").unwrap_or_default();
+    let mut cases = Case::all();
+    cases.retain(|case| {
+        let name = case.to_string();
+        words.split_whitespace().all(|word| name.contains(word))
+    });
+    let count = cases.len();
+    (Mutex::new(cases.into_iter()), count)
+}
+
+fn judge(failures: &Mutex<Vec<String>>, count: usize) -> usize {
+    let failures = lock(failures);
     let told: Vec<_> = failures.iter().take(TOLD).map(String::as_str).collect();
     let (failed, told) = (failures.len(), told.join("\n"));
     assert_eq!(failed, 0, "{failed} of {count} cases failed:\n{told}");
@@ -128,12 +145,8 @@ impl Play<'_> {
     /// Plays the case. False if the close may have ended before the server's answers.
     fn once(&self) -> Result<bool, String> {
         self.program.forget();
-        let kind = self.program.kind();
-        // Whether it can be reopened is known when it is there, the deadline before.
-        let deadline = expected(self.case, kind, true).deadline;
-        let player = Player::connect(self.program.clone(), self.case, deadline);
-        let reopens = player.reopens();
-        let expected = expected(self.case, kind, reopens);
+        let player = Player::connect(self.program.clone(), self.case);
+        let expected = player.expected.clone();
         player.play(script::steps(self.case));
         if let Some(failure) = player.failure.take() {
             return Err(failure);
@@ -194,11 +207,11 @@ impl Play<'_> {
     /// again, else on a new one.
     fn good_session(&self, mut player: Rc<Player>, slot: usize) -> Result<(), String> {
         let shut = player.shut_at.get().is_some();
-        if player.reopens() && !shut && self.program.state().is_some() {
+        if player.peer.reopens() && !shut && self.program.state().is_some() {
             player.reopen();
         } else {
             self.end()?;
-            player = Player::connect(self.program.clone(), self.case, None);
+            player = Player::connect(self.program.clone(), self.case);
             player.play(vec![Step::Open, Step::Serve]);
         }
         self.until("a good session", || {

@@ -10,6 +10,7 @@ use spice_qmp::{PortState, QmpErrorCode};
 
 use super::cases::{Case, Fault, Moment, Use};
 use super::program::Kind;
+use crate::common::peers::Peer;
 
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +67,11 @@ enum Effect {
     NotQmp,
 }
 
-fn effect(case: Case, reopens: bool) -> Effect {
+fn effect(case: Case, peer: &dyn Peer) -> Effect {
     let early = case.is_early();
     match case.fault {
         Fault::Silence | Fault::NeverReads => Effect::Quiet,
-        Fault::Reopen if reopens => Effect::Renewed,
+        Fault::Reopen if peer.reopens() => Effect::Renewed,
         // A stream cannot be opened again: the next session has a port of its own.
         Fault::Reopen | Fault::Close | Fault::HalfLineThenClose | Fault::WriteError => Effect::Lost,
         // It is the end of a line that began as an answer: not QMP.
@@ -114,8 +115,12 @@ const NEAR: Duration = Duration::from_millis(5);
 const FAR: Duration = Duration::from_mins(10);
 
 /// The table.
-pub fn expected(case: Case, kind: Kind, reopens: bool) -> Expected {
-    let effect = effect(case, reopens);
+pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
+    if case.fault == Fault::WriteError && !peer.fails_writes() {
+        // Where a write cannot fail, the connection closes instead.
+        case.fault = Fault::Close;
+    }
+    let effect = effect(case, peer);
     let early = case.is_early();
     let left_alone = if early {
         wait(case, &effect)

@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::cases::{Case, Use};
+use super::expected::{Expected, expected};
 use super::program::{Call, Program, What};
 use super::script::Step;
 use crate::common::peers::Peer;
@@ -33,9 +33,9 @@ pub const FURTHER: usize = 3;
 pub struct Player {
     pub program: Rc<dyn Program>,
     case: Case,
-    /// That of the call of a case that has one.
-    deadline: Option<Duration>,
-    peer: Rc<dyn Peer>,
+    /// What must become of it.
+    pub expected: Expected,
+    pub peer: Rc<dyn Peer>,
     /// What is still to come. A nested main loop goes on with it.
     steps: RefCell<VecDeque<Step>>,
     server: RefCell<Server>,
@@ -98,12 +98,13 @@ impl Server {
 
 impl Player {
     /// Makes a connection to play on.
-    pub fn connect(program: Rc<dyn Program>, case: Case, deadline: Option<Duration>) -> Rc<Self> {
+    pub fn connect(program: Rc<dyn Program>, case: Case) -> Rc<Self> {
         let peer = program.connect(case);
+        let expected = expected(case, program.kind(), &*peer);
         Rc::new(Self {
             program,
             case,
-            deadline,
+            expected,
             peer,
             steps: RefCell::default(),
             server: RefCell::default(),
@@ -126,11 +127,6 @@ impl Player {
                 _ => break,
             }
         }
-    }
-
-    /// Whether the connection can be opened again.
-    pub fn reopens(&self) -> bool {
-        self.peer.reopens()
     }
 
     fn step(self: &Rc<Self>, step: Step) {
@@ -206,7 +202,7 @@ impl Player {
 
     /// Where a write cannot fail, the connection breaks instead.
     fn fail(&self) {
-        if self.peer.fail_write() {
+        if self.peer.fails_writes() {
             let mut server = self.server.borrow_mut();
             server.failing = true;
             // It has not stopped to answer what it has.
@@ -310,7 +306,7 @@ impl Player {
             what,
             way: if plain { Use::Callback } else { self.case.way },
             long: self.case.stalls(),
-            deadline: self.deadline,
+            deadline: self.expected.deadline,
         }
     }
 
