@@ -9,3 +9,13 @@ pub mod peers;
 pub mod qemu;
 pub mod script;
 pub mod spice;
+
+/// Tells a figure. What tests print is shown only where they fail, but this always.
+pub fn say(line: &str) {
+    use std::io::Write;
+
+    let line = format!("{line}\n");
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .expect("stderr");
+}

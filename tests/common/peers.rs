@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -30,6 +31,16 @@ pub trait Peer {
     fn keeps_early_bytes(&self) -> bool;
     /// Whether the near end can keep data back until it is resumed.
     fn holds_back(&self) -> bool;
+    /// Takes no more bytes (`true`), or goes on. False where it cannot do so.
+    fn block(&self, _blocked: bool) -> bool {
+        false
+    }
+    /// Whether it can make the near end's writes fail.
+    fn fails_writes(&self) -> bool {
+        false
+    }
+    /// Makes the near end's write that waits fail, if one does, where it can.
+    fn fail_write(&self) {}
     /// Lets everything go.
     fn finish(self: Box<Self>, main: &MainLoop);
 }
@@ -39,7 +50,8 @@ pub fn each(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer))
     let (transport, peer) = pair();
     run("pair", main, &test, Box::new(transport), Box::new(peer));
 
-    let (transport, peer) = stream();
+    let (connection, peer) = stream();
+    let transport = Box::new(StreamTransport::new(&connection));
     run("stream", main, &test, transport, Box::new(peer));
 
     let peer = SpicePeer::start(main);
@@ -95,19 +107,40 @@ impl Peer for PairPeer {
         false
     }
 
+    fn block(&self, blocked: bool) -> bool {
+        self.block(blocked);
+        true
+    }
+
+    fn fails_writes(&self) -> bool {
+        true
+    }
+
+    fn fail_write(&self) {
+        self.fail_write("the write failed");
+        // Whatever is written next waits to fail.
+        self.block(true);
+    }
+
     fn finish(self: Box<Self>, _main: &MainLoop) {}
 }
 
 /// One end of a pair of sockets, whose other end is a `GSocketConnection`.
-struct StreamPeer(RefCell<Option<UnixStream>>);
+pub struct StreamPeer(RefCell<Option<UnixStream>>);
 
-fn stream() -> (Box<dyn Transport>, StreamPeer) {
+impl StreamPeer {
+    pub fn new(far: UnixStream) -> Self {
+        far.set_nonblocking(true).expect("a socket");
+        Self(RefCell::new(Some(far)))
+    }
+}
+
+/// The near end, as GIO's, of a pair of sockets.
+pub fn stream() -> (gio::SocketConnection, StreamPeer) {
     let (near, far) = UnixStream::pair().expect("a pair of sockets");
-    far.set_nonblocking(true).expect("a socket");
     let socket = gio::Socket::from_fd(OwnedFd::from(near)).expect("a socket");
     let connection = socket.connection_factory_create_connection();
-    let transport = StreamTransport::new(&connection);
-    (Box::new(transport), StreamPeer(RefCell::new(Some(far))))
+    (connection, StreamPeer::new(far))
 }
 
 impl Peer for StreamPeer {
@@ -126,7 +159,9 @@ impl Peer for StreamPeer {
         if let Some(stream) = &mut *self.0.borrow_mut()
             && let Err(error) = stream.read_to_end(&mut bytes)
         {
-            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            // The near end may have gone with bytes unread.
+            let kinds = [ErrorKind::WouldBlock, ErrorKind::ConnectionReset];
+            assert!(kinds.contains(&error.kind()), "{error}");
         }
         bytes
     }
@@ -145,6 +180,24 @@ impl Peer for StreamPeer {
 
     fn holds_back(&self) -> bool {
         true
+    }
+
+    /// Nobody reads for it.
+    fn block(&self, _blocked: bool) -> bool {
+        true
+    }
+
+    fn fails_writes(&self) -> bool {
+        true
+    }
+
+    fn fail_write(&self) {
+        if let Some(stream) = &*self.0.borrow() {
+            // It fails where the near end is gone, too.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        // A write that waits for room must see it.
+        self.received();
     }
 
     fn finish(self: Box<Self>, _main: &MainLoop) {}

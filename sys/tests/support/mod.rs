@@ -161,8 +161,8 @@ pub fn valgrind(program: &Path) -> Command {
     command
         .args(["-q", "--leak-check=full", "--num-callers=30"])
         .args([
-            "--show-leak-kinds=definite",
-            "--errors-for-leak-kinds=definite",
+            "--show-leak-kinds=definite,indirect",
+            "--errors-for-leak-kinds=definite,indirect",
         ])
         .args(["--error-exitcode=99", "--fair-sched=yes"])
         .arg(format!(

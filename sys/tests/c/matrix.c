@@ -1,0 +1,322 @@
+/* Calls of the C library as the fault matrix wants them, one line of input after
+ * the other; each is answered by one line.
+ *
+ *   connect PATH       a port on a stream to this socket
+ *   open PATH          a port by spice_qmp_port_open_async()
+ *   call SLOT WHAT HOW LONG TIMEOUT
+ *                      WHAT: status, execute, variant, action, wait, close
+ *                      HOW: callback, null, unref, nested
+ *   cancel SLOT        cancels that call
+ *   settle, idle       lets all happen that is due; waits for a little while
+ *   report             the state, -1 without a port; the calls that are pending;
+ *                      for each end SLOT:DOMAIN:CODE, or SLOT:ok:0
+ *   forget, drop       forgets the ends; gives the reference to the port up
+ *   unnest             leaves the main loop that a callback runs
+ *
+ * A callback that runs a main loop answers "nested" for the command in which it
+ * came, and serves the next ones itself until it is told to leave.
+ */
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include <gio/gunixsocketaddress.h>
+
+#include "common.h"
+
+#define MAX_MESSAGE 4096
+#define SLOTS 8
+/* More turns than this without a pause are a busy loop. */
+#define BUSY 100000
+
+typedef struct {
+    int number;
+    char what[16];
+    char how[16];
+    GCancellable *cancellable;
+} Slot;
+
+static Slot slots[SLOTS];
+static GString *ends;
+static SpiceQmpPort *port;
+static gboolean gone = TRUE;
+
+static void serve(void);
+
+static void
+answer(const char *text)
+{
+    puts(text);
+    fflush(stdout);
+}
+
+static void
+on_event(SpiceQmpPort *source G_GNUC_UNUSED, const char *name, gpointer node,
+         gpointer data G_GNUC_UNUSED)
+{
+    g_assert_nonnull(name);
+    g_assert_true(node == NULL || JSON_NODE_HOLDS_OBJECT(node));
+}
+
+static void
+on_qmp_event(SpiceQmpPort *source G_GNUC_UNUSED, SpiceQmpEvent *event,
+             gpointer data G_GNUC_UNUSED)
+{
+    g_assert_nonnull(spice_qmp_event_get_name(event));
+}
+
+/* Takes the reference. */
+static void
+use_port(SpiceQmpPort *new_port)
+{
+    port = new_port;
+    watch(port, &gone);
+    g_object_set(port, "max-message-size", (guint64) MAX_MESSAGE, NULL);
+    g_signal_connect(port, "event", G_CALLBACK(on_event), NULL);
+    g_signal_connect(port, "qmp-event", G_CALLBACK(on_qmp_event), NULL);
+}
+
+static void
+connect_to(const char *path)
+{
+    GError *error = NULL;
+    GSocketClient *client = g_socket_client_new();
+    GSocketAddress *address = g_unix_socket_address_new(path);
+    GSocketConnection *connection;
+
+    connection = g_socket_client_connect(client, G_SOCKET_CONNECTABLE(address), NULL,
+                                         &error);
+    g_assert_no_error(error);
+    /* As little as it can: a write that nobody reads shall not end. */
+    g_socket_set_option(g_socket_connection_get_socket(connection), SOL_SOCKET,
+                        SO_SNDBUF, 1, &error);
+    g_assert_no_error(error);
+    use_port(spice_qmp_port_new_for_stream(G_IO_STREAM(connection)));
+    g_object_unref(connection);
+    g_object_unref(address);
+    g_object_unref(client);
+}
+
+static void
+opened(GObject *source G_GNUC_UNUSED, GAsyncResult *result,
+       gpointer data G_GNUC_UNUSED)
+{
+    GError *error = NULL;
+    SpiceQmpPort *new_port = spice_qmp_port_open_finish(result, &error);
+
+    g_assert_no_error(error);
+    use_port(new_port);
+}
+
+/* Whether the answer is the right one, for those that have one. */
+static gboolean
+finish(const char *what, SpiceQmpPort *source, GAsyncResult *result, GError **error)
+{
+    gboolean right = TRUE;
+
+    if (g_str_equal(what, "status")) {
+        SpiceQmpStatus *status = spice_qmp_port_query_status_finish(source, result, error);
+
+        if (status) {
+            right = status->running;
+            spice_qmp_status_unref(status);
+        }
+    } else if (g_str_equal(what, "execute")) {
+        char *text = spice_qmp_port_execute_finish(source, result, error);
+
+        right = text && strstr(text, "\"running\":true") != NULL;
+        g_free(text);
+    } else if (g_str_equal(what, "variant")) {
+        GVariant *variant =
+            spice_qmp_port_execute_variant_finish(source, result, error);
+
+        right = variant && g_variant_lookup(variant, "running", "b", &right) && right;
+        g_clear_pointer(&variant, g_variant_unref);
+    } else if (g_str_equal(what, "action")) {
+        spice_qmp_port_vm_action_finish(source, result, error);
+    } else if (g_str_equal(what, "wait")) {
+        spice_qmp_port_wait_ready_finish(source, result, error);
+    } else {
+        g_assert_cmpstr(what, ==, "close");
+        spice_qmp_port_close_finish(source, result, error);
+    }
+    return right;
+}
+
+static void
+ended(GObject *source, GAsyncResult *result, gpointer user_data)
+{
+    Slot *slot = user_data;
+    GError *error = NULL;
+
+    gboolean right = finish(slot->what, SPICE_QMP_PORT(source), result, &error);
+
+    g_string_append_printf(ends, " %d:%s:%d", slot->number,
+                           error   ? g_quark_to_string(error->domain)
+                           : right ? "ok"
+                                   : "somebody-elses-answer",
+                           error ? error->code : 0);
+    g_clear_error(&error);
+    if (g_str_equal(slot->how, "unref")) {
+        g_clear_object(&port);
+    } else if (g_str_equal(slot->how, "nested")) {
+        answer("nested");
+        serve();
+    }
+}
+
+/* Arguments that do not fit into the buffer of the socket. */
+static char *
+long_arguments(void)
+{
+    char *fill = g_strnfill(16 << 10, 'x');
+    char *arguments = g_strdup_printf("{\"text\": \"%s\"}", fill);
+
+    g_free(fill);
+    return arguments;
+}
+
+static GVariant *
+long_variant(void)
+{
+    char *fill = g_strnfill(16 << 10, 'x');
+    GVariant *arguments = g_variant_new_parsed("{'text': <%s>}", fill);
+
+    g_free(fill);
+    return arguments;
+}
+
+static void
+call(int number, const char *what, const char *how, gboolean is_long, guint timeout)
+{
+    Slot *slot = &slots[number];
+    GAsyncReadyCallback callback = g_str_equal(how, "null") ? NULL : ended;
+    gpointer data = callback ? slot : NULL;
+    GCancellable *cancellable;
+
+    slot->number = number;
+    g_strlcpy(slot->what, what, sizeof(slot->what));
+    g_strlcpy(slot->how, how, sizeof(slot->how));
+    g_clear_object(&slot->cancellable);
+    slot->cancellable = g_cancellable_new();
+    /* Without a callback nobody cancels, either. */
+    cancellable = callback ? slot->cancellable : NULL;
+    g_object_set(port, "command-timeout", timeout, NULL);
+
+    if (g_str_equal(what, "status")) {
+        spice_qmp_port_query_status_async(port, cancellable, callback, data);
+    } else if (g_str_equal(what, "execute")) {
+        char *arguments = is_long ? long_arguments() : NULL;
+
+        spice_qmp_port_execute_async(port, "query-status", arguments, cancellable,
+                                     callback, data);
+        g_free(arguments);
+    } else if (g_str_equal(what, "variant")) {
+        spice_qmp_port_execute_variant_async(port, "query-status",
+                                             is_long ? long_variant() : NULL,
+                                             cancellable, callback, data);
+    } else if (g_str_equal(what, "action")) {
+        spice_qmp_port_vm_action_async(port, SPICE_QMP_PORT_VM_ACTION_PAUSE,
+                                       cancellable, callback, data);
+    } else if (g_str_equal(what, "wait")) {
+        spice_qmp_port_wait_ready_async(port, cancellable, callback, data);
+    } else {
+        g_assert_cmpstr(what, ==, "close");
+        spice_qmp_port_close_async(port, cancellable, callback, data);
+    }
+}
+
+static void
+let_all_happen(void)
+{
+    int turns = 0;
+
+    while (g_main_context_iteration(NULL, FALSE))
+        g_assert_cmpint(turns++, <, BUSY);
+}
+
+static void
+idle(void)
+{
+    GSource *source = g_timeout_source_new(20);
+
+    g_source_set_callback(source, tick, NULL, NULL);
+    g_source_attach(source, NULL);
+    g_main_context_iteration(NULL, TRUE);
+    g_source_destroy(source);
+    g_source_unref(source);
+}
+
+static void
+report(void)
+{
+    SpiceQmpPortState state;
+    /* One that was given up may still be in use by what it was asked for. */
+    char *text;
+
+    if (port)
+        g_object_get(port, "state", &state, NULL);
+    text = g_strdup_printf("%d %u%s", gone ? -1 : port ? (int) state : -2,
+                           port ? pending(port) : 0, ends->str);
+    answer(text);
+    g_free(text);
+}
+
+/* Obeys lines until the last, or until one that says to leave. */
+static void
+serve(void)
+{
+    char line[1024];
+
+    while (fgets(line, sizeof(line), stdin)) {
+        char **words = g_strsplit(g_strchomp(line), " ", -1);
+        const char *command = words[0];
+        gboolean leave = g_str_equal(command, "unnest");
+
+        if (g_str_equal(command, "connect")) {
+            connect_to(words[1]);
+        } else if (g_str_equal(command, "open")) {
+            char *address = g_strconcat("unix:", words[1], NULL);
+
+            spice_qmp_port_open_async(address, NULL, opened, NULL);
+            g_free(address);
+        } else if (g_str_equal(command, "call")) {
+            call(atoi(words[1]), words[2], words[3], atoi(words[4]), atoi(words[5]));
+        } else if (g_str_equal(command, "cancel")) {
+            g_cancellable_cancel(slots[atoi(words[1])].cancellable);
+        } else if (g_str_equal(command, "settle")) {
+            let_all_happen();
+        } else if (g_str_equal(command, "idle")) {
+            idle();
+        } else if (g_str_equal(command, "forget")) {
+            g_string_truncate(ends, 0);
+        } else if (g_str_equal(command, "drop")) {
+            g_clear_object(&port);
+        } else if (!leave && !g_str_equal(command, "report")) {
+            g_error("no such command: %s", command);
+        }
+
+        if (g_str_equal(command, "report"))
+            report();
+        else if (!leave)
+            answer("ok");
+        g_strfreev(words);
+        /* The command in which the main loop began is answered now. */
+        if (leave)
+            return;
+    }
+}
+
+int
+main(void)
+{
+    int i;
+
+    ends = g_string_new(NULL);
+    serve();
+    g_clear_object(&port);
+    let_all_happen();
+    for (i = 0; i < SLOTS; i++)
+        g_clear_object(&slots[i].cancellable);
+    g_string_free(ends, TRUE);
+    return gone ? 0 : 1;
+}

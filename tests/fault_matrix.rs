@@ -1,0 +1,303 @@
+//! The fault matrix on ports of this process.
+
+mod common;
+mod matrix;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::peers::{self, Peer};
+use gio::prelude::*;
+use matrix::cases::{Case, Use};
+use matrix::drive::play_all;
+use matrix::expected::Outcome;
+use matrix::program::{Call, Kind, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
+use serde_json::Value;
+use spice_qmp::qmp::CallId;
+use spice_qmp::transport::{StreamTransport, Transport, pair};
+use spice_qmp::{CallOptions, Error, PortState, QmpPort};
+
+/// Most cases that wait do so for a second: that many wait at once.
+const THREADS: usize = 24;
+/// How long a main loop waits before it is asked again what has become of a case.
+const IDLE: Duration = Duration::from_millis(20);
+/// More turns than this without a pause are a busy loop.
+const BUSY: usize = 100_000;
+
+#[test]
+fn every_case_ends_as_documented() {
+    let on_pair = play_all(THREADS, || Ports::new(Rc::new(connect_pair)));
+    let on_stream = play_all(THREADS, || Ports::new(Rc::new(connect_stream)));
+    common::say(&format!(
+        "fault matrix: {on_pair} cases on pair, {on_stream} on a socket pair \
+         (where reopen is a new port on a new pair)"
+    ));
+}
+
+/// No wrong access, and no definite or indirect leak.
+#[test]
+fn every_case_ends_as_documented_under_valgrind() {
+    let own = std::env::current_exe().expect("this test has a file");
+    let known = concat!(env!("CARGO_MANIFEST_DIR"), "/sys/tests/c/glib.supp");
+    let output = Command::new("valgrind")
+        .args(["-q", "--leak-check=full", "--num-callers=30"])
+        .args(["--show-leak-kinds=definite,indirect"])
+        .args(["--errors-for-leak-kinds=definite,indirect"])
+        .args(["--error-exitcode=99", "--fair-sched=yes"])
+        .arg(format!("--suppressions={known}"))
+        .arg(own)
+        .args(["--exact", "every_case_ends_as_documented", "--nocapture"])
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("valgrind does not run ({error}). Install it: apt-get install valgrind")
+        });
+    let told = String::from_utf8_lossy(&output.stderr);
+    let status = output.status;
+    assert!(status.success(), "{status}\n{told}");
+    let figures = told.lines().find(|line| line.starts_with("fault matrix: "));
+    let figures = figures.expect("the matrix tells how many cases it has");
+    common::say(&format!("{figures}, under valgrind"));
+}
+
+fn connect_pair() -> (Box<dyn Transport>, Rc<dyn Peer>) {
+    let (transport, peer) = pair();
+    (Box::new(transport), Rc::new(peer))
+}
+
+fn connect_stream() -> (Box<dyn Transport>, Rc<dyn Peer>) {
+    let (connection, peer) = peers::stream();
+    // As little as it can: a write that nobody reads shall not end.
+    let (sol_socket, so_sndbuf) = (1, 7);
+    let socket = connection.socket();
+    socket
+        .set_option(sol_socket, so_sndbuf, 1)
+        .expect("a socket");
+    (Box::new(StreamTransport::new(&connection)), Rc::new(peer))
+}
+
+type Connect = Rc<dyn Fn() -> (Box<dyn Transport>, Rc<dyn Peer>)>;
+type Ends = Rc<RefCell<HashMap<usize, Vec<Outcome>>>>;
+
+/// A program in Rust.
+struct Ports {
+    context: glib::MainContext,
+    connect: Connect,
+    /// The program's reference.
+    port: Rc<RefCell<Option<QmpPort>>>,
+    /// The last port that there was.
+    weak: glib::WeakRef<QmpPort>,
+    ends: Ends,
+    /// What can be cancelled.
+    call: Cell<Option<CallId>>,
+    task: RefCell<Option<glib::JoinHandle<()>>>,
+}
+
+impl Ports {
+    fn new(connect: Connect) -> Self {
+        Self {
+            context: glib::MainContext::ref_thread_default(),
+            connect,
+            port: Rc::default(),
+            weak: glib::WeakRef::new(),
+            ends: Rc::default(),
+            call: Cell::default(),
+            task: RefCell::default(),
+        }
+    }
+
+    /// What happens when a call of this way ends.
+    fn end(&self, call: Call, rest: Rc<dyn Fn()>) -> End {
+        End {
+            ends: self.ends.clone(),
+            slot: call.slot,
+            way: call.way,
+            port: self.port.clone(),
+            rest,
+            told: false,
+        }
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.task.replace(Some(self.context.spawn_local(future)));
+    }
+
+    fn execute(&self, port: &QmpPort, call: Call, end: End) {
+        let arguments = call.long.then(long_arguments);
+        let command = self.command(call);
+        if call.way == Use::Future {
+            let arguments: Option<Value> =
+                arguments.map(|text| serde_json::from_str(&text).expect("it is JSON"));
+            let reply = port.execute::<Value>(command, arguments);
+            return self.spawn(async move {
+                let reply = reply.await;
+                end.with(reply.map(|value| value["running"] == true));
+            });
+        }
+        let options = CallOptions {
+            timeout: call.deadline,
+            ..CallOptions::default()
+        };
+        let id = port.execute_with(command, arguments.as_deref(), options, {
+            move |reply: Result<String, Error>| {
+                end.with(reply.map(|reply| reply.contains(RIGHT)));
+            }
+        });
+        self.call.set(Some(id));
+    }
+
+    fn wait_ready(&self, port: &QmpPort, call: Call, end: End) {
+        let port = port.clone();
+        self.spawn(async move {
+            // The port's own time would end when a machine is very slow.
+            let timeout = call.deadline.unwrap_or(Duration::from_mins(10));
+            let ready = port.wait_ready_within(timeout).await;
+            drop(port);
+            end.with(ready.map(|()| true));
+        });
+    }
+}
+
+/// What a callback does. It may be dropped without having been called.
+struct End {
+    ends: Ends,
+    slot: usize,
+    way: Use,
+    port: Rc<RefCell<Option<QmpPort>>>,
+    rest: Rc<dyn Fn()>,
+    told: bool,
+}
+
+impl End {
+    /// The call has ended, and with the right answer (`true`) if with any.
+    fn with(mut self, result: Result<bool, Error>) {
+        let outcome = match result {
+            // Fire and forget.
+            _ if self.way == Use::NullCallback => Outcome::Unseen,
+            Ok(true) => Outcome::Success,
+            Ok(false) => Outcome::Other("somebody else's answer".into()),
+            Err(error) => {
+                let error = glib::Error::from(error);
+                Outcome::of_error(error.domain().as_str(), error.code())
+            }
+        };
+        self.note(outcome);
+        match self.way {
+            Use::UnrefInCallback => drop(self.port.take()),
+            Use::NestedLoop => (self.rest)(),
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        self.told = true;
+        let mut ends = self.ends.borrow_mut();
+        ends.entry(self.slot).or_default().push(outcome);
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if !self.told {
+            self.note(Outcome::Unseen);
+        }
+    }
+}
+
+impl Program for Ports {
+    fn connect(&self, _case: Case) -> Rc<dyn Peer> {
+        let (transport, peer) = (self.connect)();
+        let port = QmpPort::for_transport(transport);
+        port.set_max_message_size(MAX_MESSAGE);
+        // Somebody listens: so events wait their turn among all else.
+        port.connect_qmp_event(None, |_, event| assert!(!event.name().is_empty()));
+        self.weak.set(Some(&port));
+        self.port.replace(Some(port));
+        peer
+    }
+
+    fn forget(&self) {
+        self.ends.borrow_mut().clear();
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Rust
+    }
+
+    fn settle(&self) {
+        let mut left = BUSY;
+        while self.context.iteration(false) {
+            left -= 1;
+            assert!(left > 0, "the main loop never comes to rest");
+        }
+    }
+
+    fn idle(&self) {
+        let woken = Rc::new(Cell::new(false));
+        let wake = woken.clone();
+        let source = glib::timeout_source_new(IDLE, None, glib::Priority::DEFAULT, {
+            let wake = glib::thread_guard::ThreadGuard::new(wake);
+            move || {
+                wake.get_ref().set(true);
+                glib::ControlFlow::Break
+            }
+        });
+        source.attach(Some(&self.context));
+        self.context.iteration(true);
+        source.destroy();
+    }
+
+    fn call(&self, call: Call, rest: Rc<dyn Fn()>) {
+        let end = self.end(call, rest);
+        let Some(port) = self.port.borrow().clone() else {
+            return;
+        };
+        match call.what {
+            What::Command => self.execute(&port, call, end),
+            What::WaitReady => self.wait_ready(&port, call, end),
+            What::Close => self.spawn(async move {
+                port.close().await;
+                drop(port);
+                end.with(Ok(true));
+            }),
+        }
+    }
+
+    fn command(&self, call: Call) -> &'static str {
+        // One that leaves at once, as those of a viewer's power menu do.
+        if call.way == Use::NullCallback {
+            "stop"
+        } else {
+            "query-status"
+        }
+    }
+
+    fn cancel(&self, _slot: usize) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        } else if let Some(call) = self.call.take() {
+            let port = self.port.borrow().clone();
+            port.expect("it is not given up").cancel(call);
+        }
+    }
+
+    fn drop_port(&self) {
+        self.port.take();
+        self.task.take();
+        self.call.take();
+    }
+
+    fn state(&self) -> Option<PortState> {
+        self.weak.upgrade().map(|port| port.state())
+    }
+
+    fn pending(&self) -> u32 {
+        self.weak.upgrade().map_or(0, |port| port.pending())
+    }
+
+    fn ends(&self, slot: usize) -> Vec<Outcome> {
+        self.ends.borrow().get(&slot).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,156 @@
+//! The three lists that the matrix is made from.
+
+use std::fmt;
+
+/// A list of things that the server does, each with its script.
+macro_rules! scripted {
+    ($(#[$about:meta])* $name:ident { $($variant:ident = $file:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($variant,)*
+        }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $file,)*
+                }
+            }
+
+            pub fn script(self) -> &'static str {
+                match self {
+                    $(Self::$variant => {
+                        include_str!(concat!("../fixtures/hostile/", $file, ".script"))
+                    })*
+                }
+            }
+        }
+    };
+}
+
+scripted! {
+    /// When it happens.
+    Moment {
+        BeforeGreeting = "before_greeting",
+        Negotiating = "negotiating",
+        ReadyIdle = "ready_idle",
+        CommandWritten = "command_written",
+        HalfReply = "half_reply",
+        EventStorm = "event_storm",
+        Closing = "closing",
+    }
+}
+
+scripted! {
+    /// What happens.
+    Fault {
+        Silence = "silence",
+        Close = "close",
+        Reopen = "reopen",
+        SecondGreeting = "second_greeting",
+        Garbage = "garbage",
+        HalfLineThenClose = "half_line_then_close",
+        WrongId = "wrong_id",
+        DuplicateId = "duplicate_id",
+        ReplyBeforeWriteFinished = "reply_before_write_finished",
+        OversizedLine = "oversized_line",
+        DeepNesting = "deep_nesting",
+        InvalidUtf8 = "invalid_utf8",
+        Nul = "nul",
+        HmpBanner = "hmp_banner",
+        OneByteChunks = "one_byte_chunks",
+        WriteError = "write_error",
+        NeverReads = "never_reads",
+    }
+}
+
+/// How the program makes the call that it happens to. In the moments before the
+/// port is ready that is the wait for it, which has a command before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// With a callback.
+    Callback,
+    /// As a future; C, which has none, calls with `GVariant`s as scripts do.
+    Future,
+    /// Cancelled before the fault; a future is dropped.
+    Cancelled,
+    /// With a deadline.
+    Deadline,
+    /// Fire and forget: C passes NULL for the callback.
+    NullCallback,
+    /// The callback gives up the program's last reference to the port.
+    UnrefInCallback,
+    /// The callback runs a main loop, in which all the rest happens.
+    NestedLoop,
+}
+
+impl Use {
+    pub const ALL: &[Self] = &[
+        Self::Callback,
+        Self::Future,
+        Self::Cancelled,
+        Self::Deadline,
+        Self::NullCallback,
+        Self::UnrefInCallback,
+        Self::NestedLoop,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Callback => "callback",
+            Self::Future => "future",
+            Self::Cancelled => "cancelled",
+            Self::Deadline => "deadline",
+            Self::NullCallback => "null_callback",
+            Self::UnrefInCallback => "unref_in_callback",
+            Self::NestedLoop => "nested_loop",
+        }
+    }
+}
+
+/// One case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    pub moment: Moment,
+    pub fault: Fault,
+    pub way: Use,
+}
+
+impl Case {
+    /// Every one.
+    pub fn all() -> Vec<Self> {
+        let mut cases = Vec::new();
+        for &moment in Moment::ALL {
+            for &fault in Fault::ALL {
+                for &way in Use::ALL {
+                    cases.push(Self { moment, fault, way });
+                }
+            }
+        }
+        cases
+    }
+
+    /// Whether the port was never ready when the call is made.
+    pub fn is_early(self) -> bool {
+        matches!(self.moment, Moment::BeforeGreeting | Moment::Negotiating)
+    }
+
+    /// Whether the server stops reading: then the command is a long one, whose
+    /// write does not end.
+    pub fn stalls(self) -> bool {
+        matches!(
+            self.fault,
+            Fault::ReplyBeforeWriteFinished | Fault::WriteError | Fault::NeverReads
+        )
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (moment, fault) = (self.moment.name(), self.fault.name());
+        write!(f, "{moment} x {fault} x {}", self.way.name())
+    }
+}

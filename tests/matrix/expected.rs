@@ -1,0 +1,221 @@
+//! What the documentation promises for each case.
+//!
+//! docs/architecture.md and the documentation of `State`, `Error`, `PeerError` and
+//! `QmpPort` say it in words; here it is a table.
+
+use std::time::Duration;
+
+use glib::translate::IntoGlib;
+use spice_qmp::{PortState, QmpErrorCode};
+
+use super::cases::{Case, Fault, Moment, Use};
+use super::program::Kind;
+use crate::common::peers::Peer;
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Closed,
+    TimedOut,
+    Cancelled,
+    Protocol,
+    TooLarge,
+    NotQmp,
+    NotReady,
+    /// It has ended, and nobody was to know how.
+    Unseen,
+    /// With an error that the matrix expects nowhere.
+    Other(String),
+}
+
+impl Outcome {
+    /// That of an error of this GLib domain and code.
+    pub fn of_error(domain: &str, code: i32) -> Self {
+        use gio::IOErrorEnum as Io;
+        let io = |kind: Io| domain == "g-io-error-quark" && code == kind.into_glib();
+        let qmp = |kind: QmpErrorCode| domain == "spice-qmp-error-quark" && code == kind as i32;
+        match () {
+            () if io(Io::Closed) => Self::Closed,
+            () if io(Io::TimedOut) => Self::TimedOut,
+            () if io(Io::Cancelled) => Self::Cancelled,
+            () if qmp(QmpErrorCode::Protocol) => Self::Protocol,
+            () if qmp(QmpErrorCode::TooLarge) => Self::TooLarge,
+            () if qmp(QmpErrorCode::NotQmp) => Self::NotQmp,
+            () if qmp(QmpErrorCode::NotReady) => Self::NotReady,
+            () => Self::Other(format!("{domain} {code}")),
+        }
+    }
+}
+
+/// What a fault does to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Effect {
+    /// Nothing: the stream goes on, and what is due comes.
+    None,
+    /// What is due never comes.
+    Quiet,
+    /// The calls that the server has fail so, and the stream goes on.
+    Fails(Outcome),
+    /// The same, and what is due later never comes.
+    FailsAndQuiet(Outcome),
+    /// The connection is gone.
+    Lost,
+    /// A new session starts: calls end as when the connection is lost.
+    Renewed,
+    /// Calls fail with PROTOCOL, and the port with `NOT_QMP`.
+    NotQmp,
+}
+
+fn effect(case: Case, peer: &dyn Peer) -> Effect {
+    let early = case.is_early();
+    match case.fault {
+        Fault::Silence | Fault::NeverReads => Effect::Quiet,
+        Fault::Reopen if peer.reopens() => Effect::Renewed,
+        // A stream cannot be opened again: the next session has a port of its own.
+        Fault::Reopen | Fault::Close | Fault::HalfLineThenClose | Fault::WriteError => Effect::Lost,
+        // It is the end of a line that began as an answer: not QMP.
+        Fault::SecondGreeting if case.moment == Moment::HalfReply => {
+            Effect::Fails(Outcome::Protocol)
+        }
+        // The port has not been ready: it is the first that counts.
+        Fault::SecondGreeting if early => Effect::None,
+        Fault::SecondGreeting => Effect::Renewed,
+        Fault::Garbage => Effect::NotQmp,
+        // While the capabilities are negotiated one line of it is enough.
+        Fault::HmpBanner if early => Effect::NotQmp,
+        Fault::HmpBanner => Effect::FailsAndQuiet(Outcome::Protocol),
+        Fault::OversizedLine => Effect::Fails(Outcome::TooLarge),
+        Fault::DeepNesting | Fault::InvalidUtf8 | Fault::Nul => Effect::Fails(Outcome::Protocol),
+        Fault::WrongId
+        | Fault::DuplicateId
+        | Fault::ReplyBeforeWriteFinished
+        | Fault::OneByteChunks => Effect::None,
+    }
+}
+
+/// What must become of a case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    pub command: Outcome,
+    /// In the moments before the port is ready.
+    pub wait: Option<Outcome>,
+    /// Whether the program must close the port for the call to end: no answer
+    /// comes, and no deadline is set.
+    pub program_closes: bool,
+    /// The deadline of the call: a near one where nothing else ends it.
+    pub deadline: Option<Duration>,
+    /// The state of the port, unless it is gone for good.
+    pub state: Option<PortState>,
+    /// Whether the session goes on: what is asked next is answered.
+    pub goes_on: bool,
+}
+
+const NEAR: Duration = Duration::from_millis(5);
+const FAR: Duration = Duration::from_mins(10);
+
+/// The table.
+pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
+    if case.fault == Fault::WriteError && !peer.fails_writes() {
+        // Where a write cannot fail, the connection closes instead.
+        case.fault = Fault::Close;
+    }
+    let effect = effect(case, peer);
+    let early = case.is_early();
+    let left_alone = if early {
+        wait(case, &effect)
+    } else {
+        command(case, &effect)
+    };
+    let never_ends = left_alone.is_none();
+    let has_deadline = case.way == Use::Deadline && (kind == Kind::Rust || !early);
+
+    let end = match (case.way, left_alone) {
+        (Use::NullCallback, _) => Outcome::Unseen,
+        // Nobody can cancel what has ended.
+        (Use::Cancelled, Some(outcome)) if ends_at_once(case) => outcome,
+        // A future that is dropped.
+        (Use::Cancelled, _) if kind == Kind::Rust && early => Outcome::Unseen,
+        (Use::Cancelled, _) => Outcome::Cancelled,
+        (_, Some(outcome)) => outcome,
+        (_, None) if has_deadline => Outcome::TimedOut,
+        (_, None) => Outcome::Closed,
+    };
+    let program_closes = never_ends && case.way != Use::Cancelled && !has_deadline;
+    let state = match case.moment {
+        Moment::Closing => PortState::Closed,
+        _ if program_closes => PortState::Closed,
+        _ => state(case, &effect),
+    };
+    Expected {
+        goes_on: state == PortState::Ready
+            && !matches!(effect, Effect::Quiet | Effect::FailsAndQuiet(_)),
+        command: if early {
+            Outcome::NotReady
+        } else {
+            end.clone()
+        },
+        wait: early.then_some(end),
+        program_closes,
+        deadline: (case.way == Use::Deadline).then_some(if never_ends { NEAR } else { FAR }),
+        state: (case.way != Use::UnrefInCallback).then_some(state),
+    }
+}
+
+/// How a command ends by itself, if it does.
+fn command(case: Case, effect: &Effect) -> Option<Outcome> {
+    let idle = case.moment == Moment::ReadyIdle;
+    match effect {
+        Effect::None => Some(Outcome::Success),
+        // It was given after what was bad.
+        Effect::Fails(_) if idle => Some(Outcome::Success),
+        Effect::FailsAndQuiet(_) if idle => None,
+        Effect::Quiet => None,
+        Effect::Fails(outcome) | Effect::FailsAndQuiet(outcome) => Some(outcome.clone()),
+        // It is the command's own write that shows it.
+        Effect::Lost if idle && case.fault == Fault::WriteError => Some(Outcome::Closed),
+        Effect::Lost | Effect::Renewed if idle => Some(Outcome::NotReady),
+        Effect::Lost | Effect::Renewed => Some(Outcome::Closed),
+        Effect::NotQmp if idle => Some(Outcome::NotQmp),
+        Effect::NotQmp => Some(Outcome::Protocol),
+    }
+}
+
+/// Whether the command has ended before it could be cancelled.
+fn ends_at_once(case: Case) -> bool {
+    let lost = matches!(
+        case.fault,
+        Fault::Close | Fault::HalfLineThenClose | Fault::WriteError | Fault::Reopen
+    );
+    let refused = matches!(case.fault, Fault::SecondGreeting | Fault::Garbage);
+    case.moment == Moment::ReadyIdle && (lost || refused)
+}
+
+/// How a wait for the port ends by itself, if it does.
+fn wait(case: Case, effect: &Effect) -> Option<Outcome> {
+    match effect {
+        Effect::None | Effect::Fails(_) => Some(Outcome::Success),
+        Effect::Quiet | Effect::FailsAndQuiet(_) => None,
+        // The first that the port writes after the answer is its own question.
+        Effect::Lost if case.fault == Fault::WriteError && case.moment == Moment::Negotiating => {
+            Some(Outcome::Success)
+        }
+        // A port that closes does not become ready, also where it comes back.
+        Effect::Lost | Effect::Renewed => Some(Outcome::Closed),
+        Effect::NotQmp => Some(Outcome::NotQmp),
+    }
+}
+
+/// Where the port ends, if the program leaves it alone.
+fn state(case: Case, effect: &Effect) -> PortState {
+    match (effect, case.moment) {
+        (Effect::Lost, _) => PortState::Closed,
+        (Effect::NotQmp, _) => PortState::Failed,
+        // A server that does not read greets nevertheless.
+        (Effect::Quiet, Moment::BeforeGreeting) if case.fault == Fault::Silence => {
+            PortState::Greeting
+        }
+        (Effect::Quiet, Moment::BeforeGreeting | Moment::Negotiating) => PortState::Negotiating,
+        _ => PortState::Ready,
+    }
+}

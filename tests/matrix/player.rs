@@ -1,0 +1,359 @@
+//! Plays a script: the server's part itself, the program's through [`Program`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::cases::{Case, Use};
+use super::expected::{Expected, expected};
+use super::program::{Call, Program, What};
+use super::script::Step;
+use crate::common::peers::Peer;
+
+const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Test 1"}, "capabilities": []}}"#;
+/// All answers start so.
+const HALF: &str = r#"{"return": {"#;
+
+/// The right answer to any command, or one that must reach nobody.
+fn answer(id: u64, right: bool) -> String {
+    let status = if right { "running" } else { "debug" };
+    let value = json!({ "running": right, "singlestep": false, "status": status });
+    format!("{HALF}{}, \"id\": {id}}}\r\n", &value.to_string()[1..])
+}
+
+/// The slots of the calls.
+pub const COMMAND: usize = 0;
+pub const WAIT: usize = 1;
+pub const CLOSE: usize = 2;
+pub const FURTHER: usize = 3;
+
+/// One connection, and what is said on it.
+pub struct Player {
+    pub program: Rc<dyn Program>,
+    case: Case,
+    /// What must become of it.
+    pub expected: Expected,
+    pub peer: Rc<dyn Peer>,
+    /// What is still to come. A nested main loop goes on with it.
+    steps: RefCell<VecDeque<Step>>,
+    server: RefCell<Server>,
+    /// What went wrong: no panic must cross GLib's frames.
+    pub failure: RefCell<Option<String>>,
+    /// When the program started to close the port.
+    pub shut_at: Cell<Option<i64>>,
+}
+
+#[derive(Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a step of the scripts"
+)]
+struct Server {
+    closed: bool,
+    greeted: bool,
+    muted: bool,
+    stalled: bool,
+    failing: bool,
+    split: Option<usize>,
+    /// Requests, of which the last may not have come whole.
+    received: Vec<u8>,
+    /// In order.
+    unanswered: VecDeque<Request>,
+    /// The id of the one that was awaited or answered last.
+    current: Option<u64>,
+    /// Whether half of its answer is sent.
+    half: bool,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Request {
+    command: String,
+    id: u64,
+}
+
+impl Server {
+    /// Takes bytes, and the requests that are whole.
+    fn take(&mut self, bytes: &[u8]) {
+        self.received.extend(bytes);
+        // Not by lines: none ends there on a SPICE port.
+        let mut values = serde_json::Deserializer::from_slice(&self.received).into_iter();
+        let mut whole = 0;
+        while let Some(Ok(value)) = values.next() {
+            let value: Value = value;
+            whole = values.byte_offset();
+            let id = value["id"].as_u64().expect("a request has an id");
+            // What was guessed before it could be read is known.
+            if id > self.last_id {
+                self.last_id = id;
+                let command = value["execute"].as_str().expect("a request").to_owned();
+                self.unanswered.push_back(Request { command, id });
+            }
+        }
+        self.received.drain(..whole);
+    }
+}
+
+impl Player {
+    /// Makes a connection to play on.
+    pub fn connect(program: Rc<dyn Program>, case: Case) -> Rc<Self> {
+        let peer = program.connect(case);
+        let expected = expected(case, program.kind(), &*peer);
+        Rc::new(Self {
+            program,
+            case,
+            expected,
+            peer,
+            steps: RefCell::default(),
+            server: RefCell::default(),
+            failure: RefCell::default(),
+            shut_at: Cell::default(),
+        })
+    }
+
+    /// Plays these steps. Those that a nested main loop plays are done when it returns.
+    pub fn play(self: &Rc<Self>, steps: Vec<Step>) {
+        self.steps.borrow_mut().extend(steps);
+        self.go_on();
+    }
+
+    fn go_on(self: &Rc<Self>) {
+        loop {
+            let step = self.steps.borrow_mut().pop_front();
+            match step {
+                Some(step) if self.failure.borrow().is_none() => self.step(step),
+                _ => break,
+            }
+        }
+    }
+
+    fn step(self: &Rc<Self>, step: Step) {
+        match step {
+            Step::Open => self.open(),
+            Step::Close => self.close(),
+            Step::Send(bytes) => self.send(&bytes),
+            Step::Greet => self.greet(),
+            Step::Await(command) => self.wait_for(&command),
+            Step::Half => {
+                self.server.borrow_mut().half = true;
+                self.send(HALF.as_bytes());
+            }
+            Step::Reply(id) => self.reply(id),
+            Step::Serve => self.serve(),
+            Step::Split(size) => self.server.borrow_mut().split = Some(size),
+            Step::Mute => self.server.borrow_mut().muted = true,
+            Step::Stall => self.stall(true),
+            Step::Read => self.stall(false),
+            Step::Fail => self.fail(),
+            Step::Call => self.call(),
+            Step::Shut => self.shut(),
+            Step::Fault | Step::Early => unreachable!("they stand for other steps"),
+        }
+    }
+
+    fn settle(&self) {
+        self.program.settle();
+        if self.server.borrow().failing {
+            self.peer.fail_write();
+            self.program.settle();
+        }
+    }
+
+    fn open(&self) {
+        let fresh = !self.server.borrow().closed;
+        if fresh || self.peer.reopens() {
+            self.server.replace(Server::default());
+            self.peer.open();
+            self.settle();
+        }
+    }
+
+    fn close(&self) {
+        self.server.borrow_mut().closed = true;
+        self.peer.close();
+        self.settle();
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        let (quiet, split) = {
+            let server = self.server.borrow();
+            (server.muted || server.closed, server.split)
+        };
+        if quiet {
+            return;
+        }
+        for chunk in bytes.chunks(split.unwrap_or(usize::MAX)) {
+            self.peer.send(chunk);
+            self.settle();
+        }
+    }
+
+    fn greet(&self) {
+        self.server.borrow_mut().greeted = true;
+        self.send(format!("{GREETING}\r\n").as_bytes());
+    }
+
+    fn stall(&self, stalled: bool) {
+        self.server.borrow_mut().stalled = self.peer.block(stalled) && stalled;
+        self.settle();
+    }
+
+    /// Where a write cannot fail, the connection breaks instead.
+    fn fail(&self) {
+        if self.peer.fails_writes() {
+            let mut server = self.server.borrow_mut();
+            server.failing = true;
+            // It has not stopped to answer what it has.
+            server.stalled = false;
+            drop(server);
+            self.settle();
+        } else {
+            self.close();
+        }
+    }
+
+    /// Reads what has come, and what comes when that is read.
+    fn read(&self) {
+        self.settle();
+        while !self.server.borrow().stalled {
+            let bytes = self.peer.received();
+            if bytes.is_empty() {
+                break;
+            }
+            self.server.borrow_mut().take(&bytes);
+            self.settle();
+        }
+    }
+
+    /// Waits for a command. One that cannot be read has the id behind the last.
+    fn wait_for(&self, command: &str) {
+        let command = match command {
+            "it" => self.program.command(self.the_call(What::Command)),
+            command => command,
+        };
+        self.read();
+        let mut server = self.server.borrow_mut();
+        let server = &mut *server;
+        if server.stalled {
+            server.last_id += 1;
+            server.unanswered.push_back(Request {
+                command: command.into(),
+                id: server.last_id,
+            });
+        }
+        let found = server.unanswered.iter().find(|it| it.command == command);
+        if let Some(found) = found {
+            server.current = Some(found.id);
+        } else if self.program.ends(COMMAND).is_empty() {
+            // A deadline may end a call before it is sent.
+            self.note(format!("{command} did not come: {:?}", server.unanswered));
+        }
+    }
+
+    fn reply(&self, id: Option<u64>) {
+        let mut server = self.server.borrow_mut();
+        let sent = if std::mem::take(&mut server.half) {
+            HALF.len()
+        } else {
+            0
+        };
+        // Where there is none it is one that was never given.
+        let id = id.unwrap_or(server.current.unwrap_or(0));
+        let due = server.unanswered.iter().position(|it| it.id == id);
+        let answer = answer(id, due.is_some());
+        if let Some(at) = due {
+            server.unanswered.remove(at);
+        }
+        drop(server);
+        self.send(&answer.as_bytes()[sent..]);
+    }
+
+    fn serve(&self) {
+        loop {
+            self.read();
+            let next = {
+                let mut server = self.server.borrow_mut();
+                if server.muted || server.closed {
+                    return;
+                }
+                if server.greeted && server.stalled {
+                    return;
+                }
+                if !server.half && server.greeted {
+                    let Some(next) = server.unanswered.front() else {
+                        return;
+                    };
+                    server.current = Some(next.id);
+                }
+                server.greeted
+            };
+            if next {
+                self.reply(None);
+            } else {
+                self.greet();
+            }
+        }
+    }
+
+    /// The call of the case.
+    fn the_call(&self, what: What) -> Call {
+        // Before the port is ready it is the wait; the command is refused.
+        let plain = self.case.is_early() && what == What::Command;
+        Call {
+            slot: if what == What::Command { COMMAND } else { WAIT },
+            what,
+            way: if plain { Use::Callback } else { self.case.way },
+            long: self.case.stalls(),
+            deadline: self.expected.deadline,
+        }
+    }
+
+    fn call(self: &Rc<Self>) {
+        let early = self.case.is_early();
+        let player = self.clone();
+        let rest: Rc<dyn Fn()> = Rc::new(move || player.go_on());
+        self.program
+            .call(self.the_call(What::Command), rest.clone());
+        self.settle();
+        if early {
+            self.program.call(self.the_call(What::WaitReady), rest);
+            self.settle();
+        }
+        if self.case.way == Use::Cancelled {
+            self.program.cancel(if early { WAIT } else { COMMAND });
+            self.settle();
+        }
+    }
+
+    /// The program starts to close the port.
+    pub fn shut(&self) {
+        self.shut_at.set(Some(glib::monotonic_time()));
+        self.plain(What::Close, CLOSE);
+    }
+
+    /// The program makes a call that nothing happens to.
+    pub fn plain(&self, what: What, slot: usize) {
+        let call = Call {
+            slot,
+            what,
+            way: Use::Callback,
+            long: false,
+            deadline: None,
+        };
+        self.program.call(call, Rc::new(|| ()));
+        self.settle();
+    }
+
+    /// Opens the connection again, as a good server.
+    pub fn reopen(self: &Rc<Self>) {
+        self.close();
+        self.peer.block(false);
+        self.play(vec![Step::Open, Step::Serve]);
+    }
+
+    fn note(&self, failure: String) {
+        self.failure.borrow_mut().get_or_insert(failure);
+    }
+}
