@@ -60,6 +60,115 @@ fn a_handler_may_give_commands() {
     });
 }
 
+/// Where code of the program's runs.
+const PLACES: [&str; 4] = ["event", "ready", "status", "callback"];
+
+/// Answers what came: with 7, but for the port's own question.
+fn answer_all(main: &MainLoop, server: &Server) {
+    for request in server.requests() {
+        let own = request.command == "query-status";
+        server.reply(&request, if own { script::running() } else { json!(7) });
+    }
+    main.drain();
+}
+
+/// Runs `deed` once in each place, and then `check`.
+fn in_each_place(
+    deed: impl Fn(&QmpPort, &Ends) + Clone + 'static,
+    check: impl Fn(&str, &MainLoop, &QmpPort, &Server, &Ends),
+) {
+    for place in PLACES {
+        with_own(|main| {
+            let (port, server) = script::port();
+            let ends = Ends::default();
+            let once = Cell::new(false);
+            let run = Rc::new({
+                let (deed, ends) = (deed.clone(), ends.clone());
+                move |port: &QmpPort| {
+                    if !once.replace(true) {
+                        deed(port, &ends);
+                    }
+                }
+            });
+            let act = run.clone();
+            match place {
+                "ready" => drop(port.connect_ready_notify(move |port| act(port))),
+                "status" => drop(port.connect_status_notify(move |port| act(port))),
+                "event" => drop(port.connect_qmp_event(None, move |port, _| act(port))),
+                _ => {}
+            }
+            server.peer.open();
+            server.line(script::GREETING);
+            main.drain();
+            server.answer("qmp_capabilities", json!({}));
+            main.drain();
+            answer_all(main, &server);
+            match place {
+                "event" => server.event("A"),
+                "callback" => {
+                    let weak = port.downgrade();
+                    port.execute_with("first", None, CallOptions::default(), move |_| {
+                        run(&weak.upgrade().expect("the test has it"));
+                    });
+                    main.drain();
+                    server.answer("first", json!({}));
+                }
+                _ => {}
+            }
+            main.drain();
+            check(place, main, &port, &server, &ends);
+        });
+    }
+}
+
+#[test]
+fn a_command_may_be_given_anywhere() {
+    in_each_place(
+        |port, ends| {
+            call(port, "again", ends);
+            assert!(ends.borrow().is_empty(), "not from within the call");
+        },
+        |place, main, port, server, ends| {
+            answer_all(main, server);
+            let answered = ("again".to_owned(), Ok("7".to_owned()));
+            assert_eq!(*ends.borrow(), [answered], "{place}");
+            assert_eq!(port.pending(), 0);
+        },
+    );
+}
+
+#[test]
+fn a_port_may_be_disposed_of_anywhere() {
+    #[allow(unsafe_code)]
+    fn dispose(port: &QmpPort) {
+        // SAFETY: the port bears to be used after its disposal.
+        unsafe { port.run_dispose() };
+    }
+    in_each_place(
+        |port, ends| {
+            call(port, "again", ends);
+            dispose(port);
+            assert!(ends.borrow().is_empty(), "not from within the disposal");
+        },
+        |place, main, port, server, ends| {
+            assert_eq!(ends.borrow().len(), 1, "{place}");
+            assert!(
+                matches!(ends.borrow()[0].1, Err(Error::Closed(_))),
+                "{place}"
+            );
+            assert_eq!(port.state(), PortState::Closed);
+            assert!(!server.peer.is_used());
+            server.event("B");
+            call(port, "late", ends);
+            main.drain();
+            assert!(
+                matches!(ends.borrow()[1].1, Err(Error::Usage(_))),
+                "{place}"
+            );
+        },
+    );
+}
+
 #[test]
 fn a_callback_may_give_the_next_command() {
     fn chain(port: &QmpPort, left: u32, done: Rc<Cell<bool>>) {

@@ -129,14 +129,6 @@ impl Listeners {
             queue.wake();
         }
     }
-
-    fn live(&self) -> Vec<Rc<Queue>> {
-        self.queues
-            .borrow()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect()
-    }
 }
 
 impl Queue {

@@ -399,7 +399,7 @@ test_other_errors(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     ASSERT_FAILS(f->port, "echo", "{\"a\":", SPICE_QMP_ERROR,
                  SPICE_QMP_ERROR_INVALID_ARGUMENT, "arguments");
     ASSERT_FAILS(f->port, "no command", NULL, SPICE_QMP_ERROR,
-                 SPICE_QMP_ERROR_INVALID_ARGUMENT, "no command");
+                 SPICE_QMP_ERROR_INVALID_ARGUMENT, "\"no\" is not");
     g_object_set(f->port, "max-message-size", (guint64) 10000, NULL);
     ASSERT_FAILS(f->port, "large", "{\"size\": 20000}", SPICE_QMP_ERROR,
                  SPICE_QMP_ERROR_TOO_LARGE, "10000");
@@ -910,6 +910,91 @@ test_unref_in_handler(Fixture *f, gconstpointer signal)
     WAIT_UNTIL(f->port == NULL);
 }
 
+/* What is done within a handler or a callback, and where. */
+typedef struct {
+    const char *deed;
+    const char *place;
+} Within;
+
+typedef struct {
+    const Within *within;
+    SpiceQmpPort *port;
+    gulong handler;
+    int told;
+    Reply reply;
+} Deed;
+
+static void
+do_deed(Deed *d)
+{
+    const char *deed = d->within->deed;
+
+    if (d->told++)
+        return;
+    if (strcmp(deed, "execute") == 0)
+        spice_qmp_port_execute_async(d->port, "echo", "{}", NULL, on_reply, &d->reply);
+    else if (strcmp(deed, "dispose") == 0)
+        g_object_run_dispose(G_OBJECT(d->port));
+    else
+        g_signal_handler_disconnect(d->port, d->handler);
+    g_assert_cmpint(d->reply.calls, ==, 0);
+}
+
+static void
+do_in_callback(GObject *port, GAsyncResult *result, gpointer deed)
+{
+    g_free(spice_qmp_port_execute_finish(SPICE_QMP_PORT(port), result, NULL));
+    do_deed(deed);
+}
+
+static void
+test_within(Fixture *f, gconstpointer data)
+{
+    Deed d = { data, f->port, 0, 0, { 0 } };
+    GError *error = NULL;
+    gboolean in_callback = strcmp(d.within->place, "callback") == 0;
+
+    if (!in_callback)
+        d.handler = g_signal_connect_swapped(f->port, d.within->place, G_CALLBACK(do_deed), &d);
+    server_greet(f->server);
+    if (strcmp(d.within->place, "event") == 0 || strcmp(d.within->place, "qmp-event") == 0)
+        server_event(f->server, "STOP", NULL);
+    if (in_callback) {
+        wait_ready(f->port, &error);
+        g_assert_no_error(error);
+        spice_qmp_port_execute_async(f->port, "stop", NULL, NULL, do_in_callback, &d);
+    }
+    WAIT_UNTIL(d.told);
+
+    if (strcmp(d.within->deed, "execute") == 0) {
+        char *text;
+
+        WAIT_UNTIL(d.reply.calls);
+        text = spice_qmp_port_execute_finish(f->port, d.reply.result, &error);
+        /* An event may come before the port is ready. */
+        if (error)
+            g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_READY);
+        else
+            g_assert_cmpstr(text, ==, "{}");
+        g_clear_error(&error);
+        g_free(text);
+        forget(&d.reply);
+    } else if (strcmp(d.within->deed, "dispose") == 0) {
+        settle();
+        g_assert_false(is_ready(f->port));
+        ASSERT_FAILS(f->port, "echo", NULL, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_READY, "");
+        return;
+    }
+    wait_ready(f->port, &error);
+    g_assert_no_error(error);
+    server_event(f->server, "STOP", NULL);
+    assert_executes(f->port, "echo", NULL);
+    if (strcmp(d.within->deed, "disconnect") == 0)
+        g_assert_cmpint(d.told, ==, 1);
+    else if (d.handler)
+        g_signal_handler_disconnect(f->port, d.handler);
+}
+
 /* A call in flight keeps the port until it ends. */
 static void
 test_unref_pending(Fixture *f, gconstpointer data G_GNUC_UNUSED)
@@ -1172,6 +1257,12 @@ test_channel_gone(gconstpointer given_back)
 int
 main(int argc, char **argv)
 {
+    static const char *const deeds[] = { "execute", "dispose", "disconnect" };
+    static const char *const places[] = { "event", "qmp-event", "notify::ready",
+                                          "notify::status", "callback" };
+    static Within withins[G_N_ELEMENTS(deeds) * G_N_ELEMENTS(places)];
+    gsize i;
+
     g_test_init(&argc, &argv, NULL);
 #define STREAM_TEST(path, data, set_up_it, test)                               \
     g_test_add("/port/" path, Fixture, data, set_up_it, test, tear_down)
@@ -1206,6 +1297,19 @@ main(int argc, char **argv)
     STREAM_TEST("unref/notify", "notify::ready", set_up, test_unref_in_handler);
     STREAM_TEST("unref/qmp-event", "qmp-event", set_up, test_unref_in_handler);
     STREAM_TEST("unref/event", "event", set_up, test_unref_in_handler);
+    for (i = 0; i < G_N_ELEMENTS(deeds) * G_N_ELEMENTS(places); i++) {
+        Within *within = &withins[i];
+        char *path;
+
+        within->deed = deeds[i / G_N_ELEMENTS(places)];
+        within->place = places[i % G_N_ELEMENTS(places)];
+        /* A callback is connected to nothing. */
+        if (strcmp(within->deed, "disconnect") == 0 && strcmp(within->place, "callback") == 0)
+            continue;
+        path = g_strdup_printf("/port/within/%s/%s", within->place, within->deed);
+        g_test_add(path, Fixture, within, set_up, test_within, tear_down);
+        g_free(path);
+    }
     STREAM_TEST("unref/pending", NULL, set_up_ready, test_unref_pending);
     STREAM_TEST("close", NULL, set_up_ready, test_close);
     STREAM_TEST("nested-loop", NULL, set_up_ready, test_nested_loop);
