@@ -180,8 +180,6 @@ impl ObjectImpl for QmpPort {
             self.home.dispose_there(self.obj().clone(), given_back);
             return;
         }
-        // GObject has cleared it.
-        self.weak.take();
         self.leave_channel(given_back);
         self.shut("the port is gone");
         self.tell_last();
@@ -190,6 +188,8 @@ impl ObjectImpl for QmpPort {
         }
         self.timers.stop();
         self.wake();
+        // GObject clears it next.
+        self.weak.take();
     }
 }
 
