@@ -117,7 +117,7 @@ fn rubbish(piece: &[u8], total: usize, mut feed: impl FnMut(&[u8])) {
 /// and how many MiB of each. Short lines take the most time by far.
 fn streams() -> [(Vec<u8>, usize); 7] {
     let good = b"{\"event\": \"A\", \"data\": {}}\n".as_slice();
-    let long = [b"{\"event\": \"".as_slice(), &[b'x'; 30_000], b"\"}\n"].concat();
+    let long = [b"{\"event\": \"".as_slice(), &vec![b'x'; 30_000], b"\"}\n"].concat();
     [
         ([b"rubbish\n".repeat(15).as_slice(), good].concat(), 16),
         (b"{\n  ".repeat(1000), 16),
@@ -198,7 +198,7 @@ fn deep_nesting_costs_no_more_than_its_text() {
     for open in ["[", "{\"\":", " {\n \"a\": [\n "] {
         feed(&mut session, b"{\"event\": \"A\", \"data\": ");
         rubbish(open.as_bytes(), 16 * LIMIT, |chunk| {
-            feed(&mut session, chunk)
+            feed(&mut session, chunk);
         });
         feed(&mut session, b"\n}\n{}\n");
         watch.check(2 * 16 * LIMIT + SMALL);

@@ -15,9 +15,12 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Map<String, Value>>, Stri
 pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text)
         // Other JSON is not repeated: it may hold a secret.
-        .map_err(|error| match error.is_data() {
-            true => "the arguments are JSON, but no object".into(),
-            false => format!("the arguments are not a JSON object: {error}"),
+        .map_err(|error| {
+            if error.is_data() {
+                "the arguments are JSON, but no object".into()
+            } else {
+                format!("the arguments are not a JSON object: {error}")
+            }
         })
 }
 
