@@ -451,3 +451,14 @@ fn a_wait_that_is_far_from_its_end_goes_on() {
         }
     });
 }
+
+#[test]
+fn a_wait_sees_a_close_that_came_before_its_first_poll() {
+    with_own(|main| {
+        let (port, server) = script::port();
+        let ready = port.wait_ready();
+        server.peer.open();
+        server.peer.close("gone");
+        assert_eq!(main.block_on(ready), Err(Error::Closed("gone".into())));
+    });
+}

@@ -204,8 +204,8 @@ impl QmpPort {
     ///
     /// Why the port cannot become ready: [`Error::Closed`] where it closes,
     /// [`Error::Peer`] where the peer does not speak QMP, [`Error::TimedOut`].
-    pub async fn wait_ready(&self) -> Result<(), Error> {
-        self.wait_ready_within(CONNECT_TIMEOUT).await
+    pub fn wait_ready(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.wait_ready_within(CONNECT_TIMEOUT)
     }
 
     /// [`wait_ready`](Self::wait_ready) with a deadline of one's own.
@@ -213,15 +213,22 @@ impl QmpPort {
     /// # Errors
     ///
     /// As for [`wait_ready`](Self::wait_ready).
-    pub async fn wait_ready_within(&self, timeout: Duration) -> Result<(), Error> {
+    pub fn wait_ready_within(
+        &self,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
+        let port = self.clone();
+        // A close before the first poll counts, too.
         let closures = self.imp().closures();
-        let ready = poll_fn(|cx| match self.imp().readiness(closures) {
-            Some(result) => Poll::Ready(result),
-            None => self.imp().wait_for_change(cx),
-        });
-        match within(timeout, ready).await {
-            Some(result) => result,
-            None => Err(self.imp().not_ready_in(timeout)),
+        async move {
+            let ready = poll_fn(|cx| match port.imp().readiness(closures) {
+                Some(result) => Poll::Ready(result),
+                None => port.imp().wait_for_change(cx),
+            });
+            match within(timeout, ready).await {
+                Some(result) => result,
+                None => Err(port.imp().not_ready_in(timeout)),
+            }
         }
     }
 

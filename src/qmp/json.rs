@@ -19,10 +19,11 @@ pub(super) struct Malformed {
     at: usize,
 }
 
-/// Checks that `text` is one object, and calls `member` with the name of each of
+/// Checks that `text` is one object within `around` others, and calls `member` with the name of each of
 /// its members, and the text of its value.
 pub(super) fn check_object<'a>(
     text: &'a str,
+    around: usize,
     mut member: impl FnMut(&str, &'a str) -> Result<(), String>,
 ) -> Result<(), String> {
     let mut scanner = Scanner {
@@ -43,7 +44,7 @@ pub(super) fn check_object<'a>(
             } else {
                 text[name.start + 1..name.end - 1].into()
             };
-            let value = scanner.value(1)?;
+            let value = scanner.value(around + 1)?;
             member(&name, &text[value])?;
             match scanner.token() {
                 b',' => scanner.at += 1,
@@ -329,7 +330,7 @@ mod tests {
 
     fn check(text: &str) -> Result<Vec<(String, &str)>, String> {
         let mut members = Vec::new();
-        check_object(text, |name, value| {
+        check_object(text, 0, |name, value| {
             members.push((name.to_owned(), value));
             Ok(())
         })?;
@@ -405,6 +406,9 @@ mod tests {
             let wrong = mixed.replacen("}]", "]}", 1);
             assert_eq!(check(&wrong).is_ok(), inner < 2, "{depth}");
         }
+        let most = format!("{{\"a\":{}{}}}", "[".repeat(1023), "]".repeat(1023));
+        assert!(check_object(&most, 0, |_, _| Ok(())).is_ok());
+        assert!(check_object(&most, 1, |_, _| Ok(())).is_err());
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(1024), "]".repeat(1024));
         assert!(check(&deep).unwrap_err().starts_with("nested too deep"));
     }

@@ -102,7 +102,7 @@ fn of_qemu(timestamp: &str) -> Option<(&str, &str)> {
 /// The same in any form.
 fn of_any_server(timestamp: &str) -> Option<(&str, &str)> {
     let (mut seconds, mut microseconds) = (None, None);
-    json::check_object(timestamp, |name, value| {
+    json::check_object(timestamp, 1, |name, value| {
         match name {
             "seconds" => seconds = Some(value),
             "microseconds" => microseconds = Some(value),
@@ -158,7 +158,7 @@ impl fmt::Display for VersionTriple {
 pub fn parse(line: &[u8]) -> Result<Message<'_>, String> {
     let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
     let mut envelope = Envelope::default();
-    json::check_object(text, |name, value| envelope.take(name, value))?;
+    json::check_object(text, 0, |name, value| envelope.take(name, value))?;
     envelope.into_message()
 }
 

@@ -53,7 +53,8 @@ pub(super) fn check_command(name: &str) -> Result<(), UsageError> {
 
 /// Checks that a command's arguments are one JSON object.
 pub(super) fn check_arguments(arguments: &str) -> Result<(), UsageError> {
-    json::check_object(arguments, |_, _| Ok(()))
+    // The request is around them.
+    json::check_object(arguments, 1, |_, _| Ok(()))
         .map_err(|why| UsageError::InvalidArgument(format!("arguments: {why}").into()))
 }
 

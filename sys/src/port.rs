@@ -260,9 +260,8 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
         g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
-        let port = unsafe { borrow(port) }.clone();
-        let source = port.clone();
-        caller.future(Some(&source), async move { port.wait_ready().await });
+        let port = unsafe { borrow(port) };
+        caller.future(Some(&*port), port.wait_ready());
     });
 }
 

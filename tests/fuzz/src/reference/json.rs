@@ -49,6 +49,17 @@ impl Node<'_> {
             _ => false,
         }
     }
+
+    /// Whether an object in it has two members of one name.
+    pub(crate) fn has_twins(&self) -> bool {
+        match &self.value {
+            Value::Array(items) => items.iter().any(Node::has_twins),
+            Value::Object(members) => members.iter().enumerate().any(|(at, (name, it))| {
+                it.has_twins() || members[..at].iter().any(|(other, _)| other == name)
+            }),
+            _ => false,
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -295,5 +306,7 @@ mod tests {
         assert_eq!(items[0].text, "1.50");
         assert_eq!(items[1].value, Value::String("x\ty".into()));
         assert!(read(r#"{"\u0000":1}"#, 4).unwrap().has_nul());
+        assert!(read(r#"[{"a":1,"\u0061":1}]"#, 4).unwrap().has_twins());
+        assert!(!read(r#"[{"a":{"a":1},"b":1}]"#, 4).unwrap().has_twins());
     }
 }

@@ -282,7 +282,7 @@ impl Model {
     fn refusal(&self, command: &str, arguments: Option<&str>, band: Band) -> Option<Error> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let is_object = |text: &str| {
-            json::read(text, MAX_DEPTH).is_some_and(|it| matches!(it.value, Value::Object(_)))
+            json::read(text, MAX_DEPTH - 1).is_some_and(|it| matches!(it.value, Value::Object(_)))
         };
         if command.is_empty() || !command.bytes().all(fits) || !arguments.is_none_or(is_object) {
             return Some(invalid());
