@@ -9,15 +9,17 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
+use common::hostile::SpicePeer;
+use common::main_loop::with_default;
 use common::peers::{self, Peer};
 use gio::prelude::*;
 use matrix::cases::{Case, Use};
-use matrix::drive::play_all;
+use matrix::drive::{play_all, play_here};
 use matrix::expected::Outcome;
 use matrix::program::{Call, Kind, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
-use spice_qmp::transport::{StreamTransport, Transport, pair};
+use spice_qmp::transport::{SpiceTransport, StreamTransport, Transport, pair};
 use spice_qmp::{CallOptions, Error, PortState, QmpPort};
 
 /// Most cases that wait do so for a second: that many wait at once.
@@ -35,6 +37,33 @@ fn every_case_ends_as_documented() {
         "fault matrix: {on_pair} cases on pair, {on_stream} on a socket pair \
          (where reopen is a new port on a new pair)"
     ));
+}
+
+/// A hostile SPICE server. SPICE is on GLib's default main context, where the
+/// cases are played one after the other.
+#[test]
+fn every_case_ends_as_documented_on_spice() {
+    with_default(|main| {
+        let peer = Rc::new(SpicePeer::start(main));
+        let server = peer.clone();
+        let connect: Connect = Rc::new(move || {
+            // What the last case left.
+            server.close();
+            server.block(false);
+            while glib::MainContext::default().iteration(false) {}
+            server.received();
+            (
+                Box::new(SpiceTransport::new(&server.channel())),
+                server.clone(),
+            )
+        });
+        let count = play_here(|| Ports::new(connect.clone()));
+        drop(connect);
+        Box::new(Rc::into_inner(peer).expect("the ports are gone")).finish(main);
+        common::say(&format!(
+            "fault matrix: {count} cases on SPICE (where a write error is a close)"
+        ));
+    });
 }
 
 /// No wrong access, and no definite or indirect leak.

@@ -350,7 +350,16 @@ impl Peer for SpicePeer {
     }
 
     fn received(&self) -> Vec<u8> {
+        // It has read what came before it answers twice.
+        for _ in 0..2 {
+            self.server.refuse(false);
+        }
         self.server.received(0)
+    }
+
+    fn block(&self, blocked: bool) -> bool {
+        self.server.stall(0, blocked);
+        true
     }
 
     fn close(&self) {

@@ -12,7 +12,10 @@ use super::program::{Call, Program, What};
 use super::script::Step;
 use crate::common::peers::Peer;
 
-const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Test 1"}, "capabilities": []}}"#;
+const GREETING: &str = concat!(
+    r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Test 1"}, "#,
+    r#""capabilities": []}}"#
+);
 /// All answers start so.
 const HALF: &str = r#"{"return": {"#;
 
