@@ -147,8 +147,7 @@ struct Envelope<'a> {
 }
 
 /// Workload (a): 200,000 events in chunks of 4 KiB and 64 KiB; and (b) in bytes.
-pub fn event_workloads(quick: bool) -> Vec<Workload> {
-    let count = if quick { 40_000 } else { 200_000 };
+pub fn event_workloads(count: usize) -> Vec<Workload> {
     let mut all = Vec::new();
     for (name, chunk) in [("4k", 4 * KIB), ("64k", 64 * KIB)] {
         let workload = |id: &str, title: &str, target: f64, cases: Vec<Case>| Workload {
@@ -237,7 +236,7 @@ pub fn event_workloads(quick: bool) -> Vec<Workload> {
         all.push(streams);
     }
     all.push(parsers(count));
-    all.push(single_bytes(if quick { 4_000 } else { 20_000 }));
+    all.push(single_bytes(count / 10));
     all
 }
 

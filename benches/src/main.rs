@@ -1,50 +1,128 @@
 //! Measures spice-qmp beside its peers, all in one run: `./dev bench`.
 
+mod clients;
+mod counted;
 mod decoder;
 mod heap;
+mod live;
 mod measure;
+mod python;
+mod report;
+mod server;
 mod subjects;
 mod wire;
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+use std::path::PathBuf;
+
 use clap::Parser;
 
 use measure::Workload;
+use report::{Report, Row};
 
-/// Measures spice-qmp beside its peers.
+/// Measures spice-qmp beside its peers, all in one run.
 #[derive(Parser)]
 #[command(name = "./dev bench")]
 struct Args {
-    /// Fewer rounds of less work.
+    /// Fewer rounds of less work: about a minute
     #[arg(long)]
     quick: bool,
-    /// Only workloads with one of these in their name.
+    /// Print JSON, for machines
+    #[arg(long)]
+    json: bool,
+    /// Print the table for a document
+    #[arg(long)]
+    markdown: bool,
+    /// Times alone: no counts of allocations and instructions
+    #[arg(long)]
+    no_counts: bool,
+    /// Only workloads with one of these in their name
     filters: Vec<String>,
+    /// Serve this socket, as the server of a benchmark.
+    #[arg(long, hide = true)]
+    respond: Option<PathBuf>,
+    /// Do a task for the benchmark: its kind, the workload, who does it, how often.
+    #[arg(long, hide = true, num_args = 4)]
+    child: Option<Vec<String>>,
+}
+
+fn wanted(filters: &[String], id: &str) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| id.contains(filter))
+}
+
+fn workloads(quick: bool, events: usize) -> Vec<Workload> {
+    let mut all = decoder::event_workloads(events);
+    all.push(decoder::cycle_workload(quick));
+    all.extend(decoder::reply_workloads(quick));
+    all
 }
 
 fn main() {
     let args = Args::parse();
-    measure::pin(1);
-    let mut all: Vec<Workload> = decoder::event_workloads(args.quick);
-    all.push(decoder::cycle_workload(args.quick));
-    all.extend(decoder::reply_workloads(args.quick));
-    all.retain(|it| {
-        args.filters.is_empty() || args.filters.iter().any(|filter| it.id.contains(filter))
-    });
+    if let Some(path) = &args.respond {
+        return server::respond(path);
+    }
+    if let Some(task) = &args.child {
+        return child(task);
+    }
+    measure::pin(server::CLIENT_CORE);
+    let mut report = Report::default();
     let rounds = if args.quick { 3 } else { 7 };
-    for workload in &all {
-        println!("{} ({})", workload.title, workload.id);
+    for workload in workloads(args.quick, if args.quick { 40_000 } else { 200_000 }) {
+        if !wanted(&args.filters, &workload.id) {
+            continue;
+        }
         for (who, figures) in workload.run(rounds) {
-            println!(
-                "  {who:34} {:>10.3} [{:.3} - {:.3}] {}  target {:?}",
-                figures.median(),
-                figures.min(),
-                figures.max(),
-                workload.unit.name(),
+            let mut row = Row::new(
+                &workload.id,
+                &workload.title,
+                who,
+                workload.unit,
+                figures,
                 workload.target,
             );
+            if workload.counted && !args.no_counts {
+                match counted::count(&workload, who, !args.quick) {
+                    Ok(counted) => row.counted = counted,
+                    Err(why) => {
+                        report.leave_out(&format!("counts of {}, {who}", workload.id), &why)
+                    }
+                }
+            }
+            report.add(row);
         }
+    }
+    let plan = live::Plan {
+        rounds,
+        quick: args.quick,
+        wanted,
+        filters: args.filters,
+    };
+    live::run(&plan, &mut report);
+    if args.json {
+        println!("{:#}", report.json());
+    } else if args.markdown {
+        print!("{}", report.markdown());
+    } else {
+        print!("{}", report.text());
+    }
+}
+
+/// A child's task; its only output is the result.
+fn child(task: &[String]) {
+    let [kind, id, who, count] = task else {
+        unreachable!("clap counts them")
+    };
+    let count = count.parse().expect("a number");
+    let mut workloads = workloads(false, 4_000);
+    workloads.retain(|workload| workload.id == *id);
+    let case = workloads[0].cases.iter().find(|case| case.who == *who);
+    let mut work = (case.expect("a case of that name").start)();
+    match kind.as_str() {
+        "heap" => counted::heap_of(&mut work, count),
+        "work" => work(count),
+        _ => panic!("no such task: {kind}"),
     }
 }

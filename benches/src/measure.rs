@@ -29,12 +29,20 @@ pub struct Workload {
     pub cases: Vec<Case>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     NsPerEvent,
     NsPerByte,
     NsPerCycle,
     MsPerReply,
+    UsPerOperation,
+    CpuPerOperation,
+    OperationsPerSecond,
+    EventsPerSecond,
+    Ms,
+    BytesPerPort,
+    Count,
 }
 
 impl Unit {
@@ -44,13 +52,29 @@ impl Unit {
             Unit::NsPerByte => "ns/byte",
             Unit::NsPerCycle => "ns/cycle",
             Unit::MsPerReply => "ms/reply",
+            Unit::UsPerOperation => "µs/op",
+            Unit::CpuPerOperation => "µs CPU/op",
+            Unit::OperationsPerSecond => "op/s",
+            Unit::EventsPerSecond => "event/s",
+            Unit::Ms => "ms",
+            Unit::BytesPerPort => "byte/port",
+            Unit::Count => "",
         }
     }
 
-    fn of_seconds(self, seconds: f64) -> f64 {
+    /// Whether a greater figure is better.
+    pub fn is_rate(self) -> bool {
+        matches!(self, Unit::OperationsPerSecond | Unit::EventsPerSecond)
+    }
+
+    /// The figure for what takes so many seconds.
+    pub fn of_seconds(self, seconds: f64) -> f64 {
         match self {
             Unit::NsPerEvent | Unit::NsPerByte | Unit::NsPerCycle => seconds * 1e9,
-            Unit::MsPerReply => seconds * 1e3,
+            Unit::UsPerOperation | Unit::CpuPerOperation => seconds * 1e6,
+            Unit::MsPerReply | Unit::Ms => seconds * 1e3,
+            Unit::OperationsPerSecond | Unit::EventsPerSecond => 1.0 / seconds,
+            Unit::BytesPerPort | Unit::Count => seconds,
         }
     }
 }

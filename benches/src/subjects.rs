@@ -156,7 +156,7 @@ impl Helper {
 }
 
 /// Connects a C function that counts to a signal with two arguments or one.
-fn connect(object: &glib::Object, signal: &str) -> Heard {
+pub fn connect(object: &glib::Object, signal: &str) -> Heard {
     unsafe extern "C" fn two(
         _object: gpointer,
         _name: *const c_char,
