@@ -75,7 +75,8 @@ struct SpiceWatch {
     int fd;
     SpiceWatchFunc func;
     void *opaque;
-    guint source;
+    GSource *source;
+    gpointer tag;
 };
 
 static gboolean
@@ -97,16 +98,22 @@ watch_update_mask(SpiceWatch *watch, int event_mask)
 {
     GIOCondition condition = 0;
 
-    if (watch->source)
-        g_source_remove(watch->source);
-    watch->source = 0;
     if (event_mask & SPICE_WATCH_EVENT_READ)
         condition |= G_IO_IN | G_IO_HUP | G_IO_ERR;
     if (event_mask & SPICE_WATCH_EVENT_WRITE)
         condition |= G_IO_OUT;
-    if (condition)
-        watch->source = g_unix_fd_add(watch->fd, condition, on_watch, watch);
+    g_source_modify_unix_fd(watch->source, watch->tag, condition);
 }
+
+static gboolean
+watch_dispatch(GSource *source, GSourceFunc func G_GNUC_UNUSED, gpointer watch)
+{
+    GIOCondition condition = g_source_query_unix_fd(source, ((SpiceWatch *) watch)->tag);
+
+    return condition ? on_watch(((SpiceWatch *) watch)->fd, condition, watch) : G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs watch_funcs = { .dispatch = watch_dispatch };
 
 static SpiceWatch *
 watch_add(int fd, int event_mask, SpiceWatchFunc func, void *opaque)
@@ -116,6 +123,10 @@ watch_add(int fd, int event_mask, SpiceWatchFunc func, void *opaque)
     watch->fd = fd;
     watch->func = func;
     watch->opaque = opaque;
+    watch->source = g_source_new(&watch_funcs, sizeof(GSource));
+    watch->tag = g_source_add_unix_fd(watch->source, fd, 0);
+    g_source_set_callback(watch->source, G_SOURCE_FUNC(g_free), watch, g_free);
+    g_source_attach(watch->source, NULL);
     watch_update_mask(watch, event_mask);
     return watch;
 }
@@ -123,8 +134,11 @@ watch_add(int fd, int event_mask, SpiceWatchFunc func, void *opaque)
 static void
 watch_remove(SpiceWatch *watch)
 {
-    watch_update_mask(watch, 0);
-    g_free(watch);
+    GSource *source = watch->source;
+
+    /* The watch goes with its source, which may run just now. */
+    g_source_destroy(source);
+    g_source_unref(source);
 }
 
 static void
@@ -153,6 +167,7 @@ typedef struct {
     int depth;
     GString *out;
     gsize taken;
+    guint wakeup;
 } Port;
 
 static void
@@ -174,6 +189,19 @@ answer(Port *port)
     g_string_append_printf(port->out, "%ld}\r\n", id ? strtol(id + strcspn(id, "0123456789"), NULL, 10) : 0);
 }
 
+static gboolean
+on_wakeup(gpointer data)
+{
+    Port *port = data;
+
+    spice_server_char_device_wakeup(&port->device);
+    /* The server does not come back for what it had no room for. */
+    if (port->out->len > port->taken)
+        return G_SOURCE_CONTINUE;
+    port->wakeup = 0;
+    return G_SOURCE_REMOVE;
+}
+
 static int
 port_write(SpiceCharDeviceInstance *device, const uint8_t *bytes, int size)
 {
@@ -189,7 +217,9 @@ port_write(SpiceCharDeviceInstance *device, const uint8_t *bytes, int size)
             g_string_truncate(port->request, 0);
         }
     }
-    spice_server_char_device_wakeup(device);
+    /* What else came with it is answered together. */
+    if (!port->wakeup)
+        port->wakeup = g_idle_add_full(G_PRIORITY_DEFAULT, on_wakeup, port, NULL);
     return size;
 }
 

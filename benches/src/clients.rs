@@ -187,19 +187,29 @@ pub fn ask_ours(port: QmpPort) -> Client {
     })
 }
 
-/// spice-gtk's helper on a channel, ready.
+/// spice-gtk's helper on a channel, ready. It must be got as the port opens.
 pub fn helper(channel: &PortChannel) -> *mut spice::SpiceQmpPort {
-    // SAFETY: the channel is live; the port is the channel's.
-    let (port, object): (_, glib::Object) = unsafe {
-        let port = spice::spice_qmp_port_get(channel.as_ptr().cast());
-        (
-            port,
-            glib::translate::from_glib_none(port.cast::<gobject_ffi::GObject>()),
-        )
-    };
+    let port = Rc::new(Cell::new(std::ptr::null_mut()));
+    let opened = port.clone();
+    channel.connect_notify_local(Some("port-opened"), move |channel, _| {
+        // SAFETY: the channel is live; the port is the channel's.
+        opened.set(unsafe { spice::spice_qmp_port_get(channel.as_ptr().cast()) });
+    });
     open(channel);
-    until("the helper", || object.property("ready"));
-    port
+    until("the helper", || {
+        let port = port.get();
+        // SAFETY: the port lives as long as its channel.
+        !port.is_null() && unsafe { object(port) }.property("ready")
+    });
+    port.get()
+}
+
+/// # Safety
+///
+/// The port is live.
+unsafe fn object(port: *mut spice::SpiceQmpPort) -> glib::Object {
+    // SAFETY: the caller's promise.
+    unsafe { glib::translate::from_glib_none(port.cast::<gobject_ffi::GObject>()) }
 }
 
 /// Asks through spice-gtk's helper.
@@ -410,8 +420,8 @@ pub fn ask_blocking(path: &Path) -> Client {
 pub fn ask_gio(path: &Path) -> Client {
     let address = gio::UnixSocketAddress::new(path);
     let client = gio::SocketClient::new();
-    let connection = SocketClientExt::connect(&client, &address, gio::Cancellable::NONE)
-        .expect("a server");
+    let connection =
+        SocketClientExt::connect(&client, &address, gio::Cancellable::NONE).expect("a server");
     let exchange = async |request: &'static [u8]| {
         let (output, input) = (connection.output_stream(), connection.input_stream());
         if !request.is_empty() {
@@ -561,8 +571,7 @@ pub fn storm_helper(
     channel: PortChannel,
 ) -> Box<dyn FnMut(usize) -> Sample> {
     // SAFETY: the port lives as long as its channel.
-    let object: glib::Object =
-        unsafe { glib::translate::from_glib_none(port.cast::<gobject_ffi::GObject>()) };
+    let object = unsafe { object(port) };
     let heard = connect(&object, "event");
     Box::new(move |count| {
         sample(count, || {

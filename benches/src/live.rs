@@ -383,6 +383,7 @@ fn storms(plan: &Plan, report: &mut Report) {
 struct Marks {
     opened: Cell<Option<Instant>>,
     ready: Cell<Option<Instant>>,
+    port: RefCell<Option<glib::Object>>,
 }
 
 /// How a port is got on a channel: an object with the property `ready`.
@@ -409,19 +410,27 @@ fn become_ready(uri: &str, attach: Attach) -> Sample {
     let marks = Rc::new(Marks::default());
     let seen = marks.clone();
     channel.connect_notify_local(Some("port-opened"), move |channel, _| {
-        if channel.property("port-opened") {
-            seen.opened.set(Some(Instant::now()));
+        if !channel.is_port_opened() {
+            return;
         }
-    });
-    let port = attach(&channel);
-    let seen = marks.clone();
-    port.connect_notify_local(Some("ready"), move |_, _| {
-        seen.ready.set(Some(Instant::now()));
+        seen.opened.set(Some(Instant::now()));
+        // As both are got by a viewer that was written for spice-gtk's helper.
+        let port = attach(channel);
+        let ready = seen.clone();
+        port.connect_notify_local(Some("ready"), move |_, _| {
+            ready
+                .ready
+                .get()
+                .is_none()
+                .then(|| ready.ready.set(Some(Instant::now())));
+        });
+        seen.port.replace(Some(port));
     });
     channel.upcast_ref::<Channel>().connect();
     until("a ready port", || marks.ready.get().is_some());
     let ready = marks.ready.get().expect("it is");
     let opened = marks.opened.get().expect("first it opens");
+    let port = marks.port.take().expect("it is ready");
     if let Some(port) = port.downcast_ref::<QmpPort>() {
         // Nothing is to be under way when the session ends.
         until("the status", || port.status().is_some());
