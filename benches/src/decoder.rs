@@ -5,7 +5,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::measure::{Case, Unit, Work, Workload};
-use crate::subjects::{Floor, Heard, Helper, Ours, RUNNING, emission, json_glib, request};
+use crate::subjects::{
+    BareCall, Floor, Heard, Helper, Ours, RUNNING, emission, json_glib, request,
+};
 use crate::wire::{Wire, main_loop};
 
 const KIB: usize = 1 << 10;
@@ -19,7 +21,7 @@ fn case(who: &'static str, start: impl Fn() -> Work + 'static) -> Case {
 }
 
 /// So many events, as QEMU sends them.
-fn events(count: usize) -> Vec<u8> {
+pub fn events(count: usize) -> Vec<u8> {
     let mut text = String::new();
     for number in 0..count {
         use std::fmt::Write;
@@ -390,6 +392,12 @@ impl AsRef<Wire> for Floor {
     }
 }
 
+impl AsRef<Wire> for BareCall {
+    fn as_ref(&self) -> &Wire {
+        &self.wire
+    }
+}
+
 impl AsRef<Wire> for Helper {
     fn as_ref(&self) -> &Wire {
         &self.wire
@@ -543,6 +551,7 @@ pub fn cycle_workload(quick: bool) -> Workload {
                 cycles(Ours::new(), |ours| ours.call("query-status"))
             }),
             case("spice-gtk helper", || cycles(Helper::new(), Helper::call)),
+            case("floor", || cycles(BareCall::new(), BareCall::call)),
         ],
     }
 }

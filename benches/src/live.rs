@@ -32,6 +32,19 @@ struct View {
     target: Option<f64>,
 }
 
+impl View {
+    /// The processor's time beside this figure.
+    fn with_cpu(self, id: &'static str, title: &'static str) -> [View; 2] {
+        let cpu = View {
+            id,
+            title,
+            unit: Unit::CpuPerOperation,
+            target: None,
+        };
+        [self, cpu]
+    }
+}
+
 /// One of those who do the same.
 type Runner = (&'static str, Box<dyn FnMut() -> Sample>);
 
@@ -125,12 +138,16 @@ fn spice(report: &mut Report, core: usize, ports: usize) -> Option<(Spice, Serve
 }
 
 fn spice_at_once(plan: &Plan, report: &mut Report) {
-    let views = [View {
+    let views = View {
         id: "spice-seq-instant",
         title: "SPICE, one at a time, instant responder, one core",
         unit: Unit::UsPerOperation,
         target: Some(20.0),
-    }];
+    }
+    .with_cpu(
+        "spice-seq-instant-cpu",
+        "SPICE, one at a time, instant responder: client CPU",
+    );
     if !plan.wants(&views) {
         return;
     }
@@ -158,12 +175,16 @@ fn spice_at_once(plan: &Plan, report: &mut Report) {
 }
 
 fn spice_together(plan: &Plan, report: &mut Report) {
-    let views = [View {
+    let views = View {
         id: "spice-100-instant",
         title: "SPICE, 100 in flight, instant responder, two cores",
         unit: Unit::OperationsPerSecond,
         target: Some(500_000.0),
-    }];
+    }
+    .with_cpu(
+        "spice-100-instant-cpu",
+        "SPICE, 100 in flight, instant responder: client CPU",
+    );
     if !plan.wants(&views) {
         return;
     }
@@ -316,29 +337,36 @@ fn qemu(plan: &Plan, report: &mut Report) {
 }
 
 fn storms(plan: &Plan, report: &mut Report) {
-    let view = |id, title, target| {
-        [View {
+    let view = |id, title, target, cpu, cpu_title| {
+        View {
             id,
             title,
             unit: Unit::EventsPerSecond,
             target,
-        }]
+        }
+        .with_cpu(cpu, cpu_title)
     };
     let count = plan.count(200_000);
     let lazy = view(
         "storm-spice-lazy",
         "storm of events over SPICE, qmp-event handler",
         Some(2_500_000.0),
+        "storm-spice-lazy-cpu",
+        "storm of events over SPICE, qmp-event handler: client CPU",
     );
     let node = view(
         "storm-spice-node",
         "storm of events over SPICE, event handler (JsonNode)",
         Some(1_200_000.0),
+        "storm-spice-node-cpu",
+        "storm of events over SPICE, event handler (JsonNode): client CPU",
     );
     let socket = view(
         "storm-socket",
         "storm of events on a Unix socket, qmp-event handler",
         None,
+        "storm-socket-cpu",
+        "storm of events on a Unix socket, qmp-event handler: client CPU",
     );
     for (views, signal) in [(&lazy, "qmp-event"), (&node, "event")] {
         if !plan.wants(views) {

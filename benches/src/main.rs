@@ -6,6 +6,7 @@ mod decoder;
 mod heap;
 mod live;
 mod measure;
+mod ports;
 mod python;
 mod report;
 mod server;
@@ -101,6 +102,9 @@ fn main() {
         filters: args.filters,
     };
     live::run(&plan, &mut report);
+    if wanted(&plan.filters, "ports") {
+        ports::run(&mut report);
+    }
     if args.json {
         println!("{:#}", report.json());
     } else if args.markdown {
@@ -115,6 +119,9 @@ fn child(task: &[String]) {
     let [kind, id, who, count] = task else {
         unreachable!("clap counts them")
     };
+    if kind == "ports" {
+        return ports::child(who);
+    }
     let count = count.parse().expect("a number");
     let mut workloads = workloads(false, 4_000);
     workloads.retain(|workload| workload.id == *id);

@@ -50,7 +50,11 @@ pub struct Ours {
 
 impl Ours {
     pub fn new() -> Self {
-        let wire = Wire::new();
+        Self::on(Wire::new())
+    }
+
+    /// A port that is ready.
+    pub fn on(wire: Wire) -> Self {
         let port = QmpPort::get(&wire.channel);
         wire.line(GREETING);
         answer(&wire, "{}");
@@ -100,7 +104,11 @@ pub struct Helper {
 
 impl Helper {
     pub fn new() -> Self {
-        let wire = Wire::new();
+        Self::on(Wire::new())
+    }
+
+    /// A helper that is ready.
+    pub fn on(wire: Wire) -> Self {
         // SAFETY: the channel is live; the reference is the channel's.
         let port = unsafe { spice::spice_qmp_port_get(wire.channel.as_ptr().cast()) };
         wire.line(GREETING);
@@ -113,7 +121,7 @@ impl Helper {
         helper
     }
 
-    fn object(&self) -> glib::Object {
+    pub fn object(&self) -> glib::Object {
         // SAFETY: the port lives as long as the channel.
         unsafe { glib::translate::from_glib_none(self.port.cast::<gobject_ffi::GObject>()) }
     }
@@ -324,6 +332,77 @@ impl FloorState {
                 line.as_ptr().cast_mut().cast::<c_void>(),
             );
         }
+    }
+}
+
+/// What remains of a call without JSON: a write, and a `GTask` that returns when
+/// a line comes.
+pub struct BareCall {
+    pub wire: Wire,
+    waiting: Rc<Cell<*mut gio::ffi::GTask>>,
+}
+
+impl BareCall {
+    pub fn new() -> Self {
+        unsafe extern "C" fn data(
+            _channel: gpointer,
+            data: *const c_void,
+            size: c_int,
+            waiting: gpointer,
+        ) {
+            // SAFETY: the signal's `size` bytes, the place of the task, and the task in it.
+            unsafe {
+                let size = usize::try_from(size).unwrap_or_default();
+                let bytes = std::slice::from_raw_parts(data.cast::<u8>(), size);
+                let waiting = &*waiting.cast::<Cell<*mut gio::ffi::GTask>>();
+                if memchr::memchr(b'\n', bytes).is_some() {
+                    let task = waiting.replace(std::ptr::null_mut());
+                    gio::ffi::g_task_return_int(task, 1);
+                    gobject_ffi::g_object_unref(task.cast());
+                }
+            }
+        }
+        let wire = Wire::new();
+        let waiting = Rc::new(Cell::new(std::ptr::null_mut()));
+        // SAFETY: `data` has the signal's signature; its reference stays.
+        unsafe {
+            gobject_ffi::g_signal_connect_data(
+                wire.channel.as_ptr().cast(),
+                c"port-data".as_ptr(),
+                Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
+                    data as *const (),
+                )),
+                Rc::into_raw(waiting.clone()).cast_mut().cast(),
+                None,
+                0,
+            );
+        }
+        Self { wire, waiting }
+    }
+
+    pub fn call(&self) -> Heard {
+        unsafe extern "C" fn done(
+            _channel: *mut gobject_ffi::GObject,
+            _result: *mut gio::ffi::GAsyncResult,
+            heard: gpointer,
+        ) {
+            // SAFETY: called once with the counter given below.
+            let heard = unsafe { Rc::from_raw(heard.cast::<Cell<u64>>().cast_const()) };
+            heard.set(heard.get() + 1);
+        }
+        const REQUEST: &[u8] = br#"{"execute":"query-status","id":1}"#;
+        let heard = Heard::default();
+        let data = Rc::into_raw(heard.clone()).cast_mut().cast();
+        let channel = self.wire.channel.as_ptr();
+        // SAFETY: the channel is live, the request static, and `done` takes the counter.
+        unsafe {
+            let none = std::ptr::null_mut();
+            let task = gio::ffi::g_task_new(channel.cast(), none, Some(done), data);
+            self.waiting.set(task);
+            let (bytes, size) = (REQUEST.as_ptr().cast_mut().cast(), REQUEST.len());
+            spice::spice_port_channel_write_async(channel, bytes, size, none, None, none.cast());
+        }
+        heard
     }
 }
 
