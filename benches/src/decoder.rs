@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::measure::{Case, Unit, Work, Workload};
 use crate::subjects::{
-    BareCall, Floor, Heard, Helper, Ours, RUNNING, emission, json_glib, request,
+    BareCall, Floor, Heard, Helper, Ours, Pair, RUNNING, emission, json_glib, request,
 };
 use crate::wire::{Wire, main_loop};
 
@@ -481,7 +481,16 @@ fn complete(size: usize) -> Vec<u8> {
 /// Workloads (c) and (d): replies of a schema's size, and of megabytes.
 pub fn reply_workloads(quick: bool) -> Vec<Workload> {
     let mut all = Vec::new();
-    let chunks = [("64k", 64 * KIB), ("4k", 4 * KIB), ("64b", 64)];
+    let usual: &[_] = &[("64k", 64 * KIB), ("4k", 4 * KIB), ("64b", 64)];
+    let more: &[_] = &[
+        ("64k", 64 * KIB),
+        ("4k", 4 * KIB),
+        ("1k", KIB),
+        ("256b", 256),
+        ("64b", 64),
+        ("16b", 16),
+        ("1b", 1),
+    ];
     for (size, id) in [
         (207_000, "207k"),
         (MB, "1m"),
@@ -490,12 +499,13 @@ pub fn reply_workloads(quick: bool) -> Vec<Workload> {
         (9 * MB, "9m"),
         (32 * MB, "32m"),
     ] {
-        for (name, chunk) in chunks {
+        for &(name, chunk) in if size == MB { more } else { usual } {
             if quick && (size > 9 * MB || (size, name) == (9 * MB, "4k")) {
                 continue;
             }
             // The helper takes no more than 10 MB, and is quadratic in small chunks.
-            let helper = size < 10 * MB && (chunk > 64 || size <= if quick { MB } else { 9 * MB });
+            let patient = if quick { MB } else { 9 * MB };
+            let helper = size < 10 * MB && chunk >= 64 && (chunk > 64 || size <= patient);
             all.push(Workload {
                 id: format!("reply-{id}-{name}"),
                 title: format!("reply of {id}B in chunks of {name}"),
@@ -526,16 +536,19 @@ pub fn cycle_workload(quick: bool) -> Workload {
                 let ended = call(&subject);
                 let wire = subject.as_ref();
                 let id = request(wire);
-                line.clear();
-                line.extend_from_slice(b"{\"return\": ");
-                line.extend_from_slice(RUNNING.as_bytes());
-                let base = line.len();
-                with_id(&mut line, base, &id);
+                reply_to(&mut line, &id);
                 wire.emit(&line);
                 main_loop();
                 assert_eq!(ended.get(), 1, "the reply did not arrive");
             }
         })
+    }
+    fn reply_to(line: &mut Vec<u8>, id: &str) {
+        line.clear();
+        line.extend_from_slice(b"{\"return\": ");
+        line.extend_from_slice(RUNNING.as_bytes());
+        let base = line.len();
+        with_id(line, base, id);
     }
     Workload {
         id: "cycle".into(),
@@ -549,6 +562,20 @@ pub fn cycle_workload(quick: bool) -> Workload {
         cases: vec![
             case("ours", || {
                 cycles(Ours::new(), |ours| ours.call("query-status"))
+            }),
+            case("ours, without SPICE", || {
+                let pair = Pair::new();
+                let mut line = Vec::new();
+                Box::new(move |count| {
+                    for _ in 0..count {
+                        let ended = pair.call("query-status");
+                        let id = pair.request();
+                        reply_to(&mut line, &id);
+                        pair.peer.send(&line);
+                        main_loop();
+                        assert_eq!(ended.get(), 1, "the reply did not arrive");
+                    }
+                })
             }),
             case("spice-gtk helper", || cycles(Helper::new(), Helper::call)),
             case("floor", || cycles(BareCall::new(), BareCall::call)),

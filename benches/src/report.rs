@@ -46,8 +46,6 @@ impl Row {
 pub struct Report {
     pub rows: Vec<Row>,
     left_out: Vec<(String, String)>,
-    /// Whether rows are told as they come.
-    pub quiet: bool,
 }
 
 /// The peer that ours is compared with.
@@ -55,15 +53,14 @@ const PEER: &str = "spice-gtk helper";
 
 impl Report {
     pub fn add(&mut self, row: Row) {
-        if !self.quiet {
-            eprintln!(
-                "{:22} {:34} {:>12} {}",
-                row.workload,
-                row.who,
-                short(row.figures.median()),
-                row.unit.name()
-            );
-        }
+        // The table comes at the end; this tells that it goes on.
+        eprintln!(
+            "{:22} {:34} {:>12} {}",
+            row.workload,
+            row.who,
+            short(row.figures.median()),
+            row.unit.name()
+        );
         self.rows.push(row);
     }
 
@@ -80,7 +77,7 @@ impl Report {
             .rows
             .iter()
             .find(|other| other.workload == row.workload && other.who == PEER)?;
-        Some(times_as_good(row, peer.figures.median()))
+        times_as_good(row, peer.figures.median())
     }
 
     fn cells(&self, row: &Row) -> [String; 9] {
@@ -220,16 +217,21 @@ const HEADS: [&str; 9] = [
     "peak / kept",
 ];
 
-fn times_as_good(row: &Row, other: f64) -> f64 {
-    if row.unit.is_rate() {
+fn times_as_good(row: &Row, other: f64) -> Option<f64> {
+    let times = if row.unit.is_rate() {
         row.figures.median() / other
     } else {
         other / row.figures.median()
-    }
+    };
+    times.is_finite().then_some(times)
 }
 
 fn reached(row: &Row, target: f64) -> bool {
-    times_as_good(row, target) >= 1.0
+    if row.unit.is_rate() {
+        row.figures.median() >= target
+    } else {
+        row.figures.median() <= target
+    }
 }
 
 /// Three digits, or all that are before the point.

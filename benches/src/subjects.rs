@@ -9,6 +9,7 @@ use glib::gobject_ffi;
 use glib::prelude::*;
 use glib::translate::{IntoGlib, ToGlibPtr};
 use spice_client_glib_sys as spice;
+use spice_qmp::transport::{PairPeer, pair};
 use spice_qmp::{CallOptions, QmpPort};
 
 use crate::common::script::GREETING;
@@ -85,14 +86,51 @@ impl Ours {
 
     /// Gives a command; the result is there when its callback was called.
     pub fn call(&self, command: &str) -> Heard {
-        let ended = Heard::default();
-        let end = ended.clone();
-        self.port
-            .execute_with(command, None, CallOptions::default(), move |result| {
-                result.expect("a reply");
-                end.set(end.get() + 1);
-            });
-        ended
+        call(&self.port, command)
+    }
+}
+
+fn call(port: &QmpPort, command: &str) -> Heard {
+    let ended = Heard::default();
+    let end = ended.clone();
+    port.execute_with(command, None, CallOptions::default(), move |result| {
+        result.expect("a reply");
+        end.set(end.get() + 1);
+    });
+    ended
+}
+
+/// Our port without SPICE: the bytes go to and fro within the process.
+pub struct Pair {
+    port: QmpPort,
+    pub peer: PairPeer,
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        let (transport, peer) = pair();
+        let port = QmpPort::for_transport(Box::new(transport));
+        let pair = Self { port, peer };
+        pair.peer.open();
+        pair.peer.send(format!("{GREETING}\r\n").as_bytes());
+        for value in ["{}", RUNNING] {
+            let id = pair.request();
+            let line = format!("{{\"return\": {value}, \"id\": {id}}}\r\n");
+            pair.peer.send(line.as_bytes());
+        }
+        main_loop();
+        assert!(pair.port.ready(), "our port is not ready");
+        pair
+    }
+
+    pub fn call(&self, command: &str) -> Heard {
+        call(&self.port, command)
+    }
+
+    /// The id of the request that was sent last.
+    pub fn request(&self) -> String {
+        main_loop();
+        last_id(&self.peer.received())
     }
 }
 
