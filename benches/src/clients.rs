@@ -459,7 +459,7 @@ pub fn ask_gio(path: &Path) -> Client {
             }
         };
         sample(count, || {
-            glib::MainContext::default().block_on(exchange(&connection))
+            glib::MainContext::default().block_on(exchange(&connection));
         })
     })
 }

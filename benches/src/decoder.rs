@@ -355,11 +355,7 @@ fn with_id(reply: &mut Vec<u8>, base: usize, id: &str) {
 }
 
 /// One request after the other, each answered with the reply in chunks.
-fn exchange(
-    size: usize,
-    chunk: usize,
-    wire: impl Fn() -> (Heard, String, Box<dyn Fn(&[u8])>) + 'static,
-) -> Work {
+fn exchange(size: usize, chunk: usize, wire: impl Fn() -> (Heard, String, Emit) + 'static) -> Work {
     let mut bytes = reply(size);
     let base = bytes.len();
     Box::new(move |count| {
@@ -375,7 +371,10 @@ fn exchange(
     })
 }
 
-fn emit_on(wire: &std::rc::Rc<impl AsRef<Wire> + 'static>) -> Box<dyn Fn(&[u8])> {
+/// Lets bytes come.
+type Emit = Box<dyn Fn(&[u8])>;
+
+fn emit_on(wire: &std::rc::Rc<impl AsRef<Wire> + 'static>) -> Emit {
     let wire = wire.clone();
     Box::new(move |bytes| (*wire).as_ref().emit(bytes))
 }
@@ -409,7 +408,7 @@ fn reply_cases(size: usize, chunk: usize, helper: bool) -> Vec<Case> {
         let ours = std::rc::Rc::new(Ours::new());
         exchange(size, chunk, move || {
             let ended = ours.call("query-qmp-schema");
-            (ended, request(&ours.wire), emit_on(&ours))
+            (ended, request(), emit_on(&ours))
         })
     })];
     if helper {
@@ -417,7 +416,7 @@ fn reply_cases(size: usize, chunk: usize, helper: bool) -> Vec<Case> {
             let helper = std::rc::Rc::new(Helper::new());
             exchange(size, chunk, move || {
                 let ended = helper.call();
-                (ended, request(&helper.wire), emit_on(&helper))
+                (ended, request(), emit_on(&helper))
             })
         }));
     }
@@ -448,7 +447,7 @@ fn reply_cases(size: usize, chunk: usize, helper: bool) -> Vec<Case> {
     }));
     if chunk == 64 * KIB {
         cases.push(whole("JSON-GLib", |bytes| {
-            json_glib::Parser::new().parse(bytes)
+            json_glib::Parser::new().parse(bytes);
         }));
         cases.push(whole("serde_json Value", |bytes| {
             let _: Value = serde_json::from_slice(bytes).expect("JSON");
@@ -535,7 +534,7 @@ pub fn cycle_workload(quick: bool) -> Workload {
             for _ in 0..count {
                 let ended = call(&subject);
                 let wire = subject.as_ref();
-                let id = request(wire);
+                let id = request();
                 reply_to(&mut line, &id);
                 wire.emit(&line);
                 main_loop();

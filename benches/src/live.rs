@@ -429,6 +429,9 @@ fn attach_helper(channel: &PortChannel) -> glib::Object {
     }
 }
 
+/// What is taken of a sample.
+type Take = fn(&Sample) -> f64;
+
 /// Connects a session until its port is ready: the times from the start, and from
 /// the opening of the port, both as one sample.
 fn become_ready(uri: &str, attach: Attach) -> Sample {
@@ -488,7 +491,7 @@ fn readiness(plan: &Plan, report: &mut Report) {
         samples.borrow_mut().push(round);
     }
     let samples = samples.take();
-    let views: [(&str, &str, Option<f64>, fn(&Sample) -> f64); 2] = [
+    let views: [(&str, &str, Option<f64>, Take); 2] = [
         (
             "ready",
             "port opened to ready, instant responder",

@@ -1,6 +1,7 @@
 //! Measures spice-qmp beside its peers, all in one run: `./dev bench`.
 
 mod clients;
+mod common;
 mod counted;
 mod decoder;
 mod heap;
@@ -15,9 +16,6 @@ mod server;
 mod subjects;
 mod wire;
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +26,7 @@ use report::{Report, Row};
 
 /// Measures spice-qmp beside its peers, all in one run.
 #[derive(Parser)]
+#[allow(clippy::struct_excessive_bools, reason = "options are")]
 #[command(name = "./dev bench")]
 struct Args {
     /// Fewer rounds of less work: about a minute
@@ -96,7 +95,7 @@ fn main() {
                 match counted::count(&workload, who, instructions) {
                     Ok(counted) => row.counted = counted,
                     Err(why) => {
-                        report.leave_out(&format!("counts of {}, {who}", workload.id), &why)
+                        report.leave_out(&format!("counts of {}, {who}", workload.id), &why);
                     }
                 }
             }

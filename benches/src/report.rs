@@ -118,13 +118,17 @@ impl Report {
 
     /// The table for a terminal.
     pub fn text(&self) -> String {
-        let mut lines: Vec<Result<&str, [String; 9]>> = Vec::new();
+        let mut lines: Vec<Line> = Vec::new();
         for (title, rows) in self.workloads() {
-            lines.push(Ok(title));
-            lines.extend(rows.into_iter().map(|row| Err(self.cells(row))));
+            lines.push(Line::Title(title));
+            let cells = rows.into_iter().map(|row| self.cells(row));
+            lines.extend(cells.map(|cells| Line::Cells(cells.into())));
         }
         let width = |column: usize| {
-            let cells = lines.iter().filter_map(|line| line.as_ref().err());
+            let cells = lines.iter().filter_map(|line| match line {
+                Line::Cells(cells) => Some(cells),
+                Line::Title(_) => None,
+            });
             let widest = cells.map(|cells| cells[column].chars().count()).max();
             widest
                 .unwrap_or_default()
@@ -146,8 +150,8 @@ impl Report {
         let mut table = line(&HEADS.map(str::to_owned));
         for entry in &lines {
             match entry {
-                Ok(title) => table = table + title + "\n",
-                Err(cells) => table += &line(cells),
+                Line::Title(title) => table = table + title + "\n",
+                Line::Cells(cells) => table += &line(cells),
             }
         }
         for (what, why) in &self.left_out {
@@ -203,6 +207,12 @@ impl Report {
             .collect();
         json!({ "rows": rows, "left_out": left_out })
     }
+}
+
+/// A line of the table.
+enum Line<'a> {
+    Title(&'a str),
+    Cells(Vec<String>),
 }
 
 const HEADS: [&str; 9] = [

@@ -12,8 +12,10 @@ use spice_client_glib_sys as spice;
 use spice_qmp::transport::{PairPeer, pair};
 use spice_qmp::{CallOptions, QmpPort};
 
-use crate::common::script::GREETING;
 use crate::wire::{Wire, main_loop};
+
+/// QEMU's greeting on a SPICE port.
+const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Debian 1:10.0.2"}, "capabilities": []}}"#;
 
 /// The reply to `query-status`.
 pub const RUNNING: &str = r#"{"running": true, "singlestep": false, "status": "running"}"#;
@@ -32,13 +34,13 @@ fn last_id(request: &[u8]) -> String {
 }
 
 /// Turns the main loop until a request was sent, and gives its id.
-pub fn request(wire: &Wire) -> String {
+pub fn request() -> String {
     main_loop();
-    wire.take(last_id)
+    Wire::take(last_id)
 }
 
 fn answer(wire: &Wire, value: &str) {
-    let id = request(wire);
+    let id = request();
     wire.line(&format!(r#"{{"return": {value}, "id": {id}}}"#));
     main_loop();
 }

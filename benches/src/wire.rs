@@ -21,8 +21,7 @@ use crate::common::spice::lone_channel;
 /// The channel with the far end.
 pub struct Wire {
     pub channel: PortChannel,
-    // The channel needs it.
-    _session: Session,
+    session: Session,
 }
 
 thread_local! {
@@ -39,10 +38,7 @@ impl Wire {
             let channel: *mut gobject_ffi::GObject = channel.as_ptr().cast();
             gobject_ffi::g_object_set_qdata(channel, caught(), 1 as gpointer);
         }
-        Self {
-            channel,
-            _session: session,
-        }
+        Self { channel, session }
     }
 
     /// Lets these bytes come.
@@ -66,7 +62,7 @@ impl Wire {
     }
 
     /// Calls `see` with what was sent since the last time.
-    pub fn take<R>(&self, see: impl FnOnce(&[u8]) -> R) -> R {
+    pub fn take<R>(see: impl FnOnce(&[u8]) -> R) -> R {
         SENT.with_borrow_mut(|sent| {
             let seen = see(sent);
             sent.clear();
@@ -77,7 +73,7 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        self._session.disconnect();
+        self.session.disconnect();
         main_loop();
     }
 }
