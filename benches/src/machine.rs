@@ -1,0 +1,43 @@
+//! What a run was made on.
+
+use std::fs;
+use std::process::Command;
+
+/// The machine and the versions of all that was measured, without its name.
+pub fn describe() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches(['\t', ':', ' '])
+        });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
+        .unwrap_or_default()
+        / (1 << 20);
+    let kernel = said("uname", &["-r"]);
+    let package = |name: &str| said("pkg-config", &["--modversion", name]);
+    let qemu = said("qemu-system-x86_64", &["--version"]);
+    let qemu = qemu.lines().next().unwrap_or_default().to_owned();
+    format!(
+        "{cpu}, {cores} cores, {memory} GiB of memory, Linux {kernel}; {}; GLib {}, JSON-GLib {}, \
+         spice-gtk {}; {qemu}.",
+        said("rustc", &["--version"]),
+        package("glib-2.0"),
+        package("json-glib-1.0"),
+        package("spice-client-glib-2.0"),
+    )
+}
+
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    output.map_or_else(
+        |_| format!("no {program}"),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
