@@ -216,7 +216,7 @@ fn an_idle_port_never_wakes_the_program() {
         assert_eq!(sleeps_for(main), None, "after events");
         let ends = script::Ends::default();
         let options = CallOptions {
-            timeout: Some(std::time::Duration::from_secs(60)),
+            timeout: Some(std::time::Duration::from_mins(1)),
             ..CallOptions::default()
         };
         script::call_with(&port, "query-name", options, &ends);

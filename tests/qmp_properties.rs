@@ -60,15 +60,31 @@ proptest! {
     }
 }
 
-/// How the input is cut: the lengths of the chunks, over and over, and after
-/// which of them the rest is stashed.
+/// How the input is cut: the lengths of the chunks, over and over, and what is
+/// done with each.
 #[derive(Debug, Clone, Default)]
 struct Cuts {
-    chunks: Vec<(usize, bool)>,
+    chunks: Vec<(usize, After)>,
+}
+
+/// What is done with a chunk.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum After {
+    /// It is received.
+    Receive,
+    /// It is received, and what is left after an output is stashed.
+    Stash,
+    /// It is collected, if it can be.
+    Collect,
 }
 
 fn cuts() -> impl Strategy<Value = Cuts> {
-    let chunk = (prop_oneof![1..4_usize, 1..100_usize], any::<bool>());
+    let after = prop_oneof![
+        Just(After::Receive),
+        Just(After::Stash),
+        Just(After::Collect)
+    ];
+    let chunk = (prop_oneof![1..4_usize, 1..100_usize], after);
     vec(chunk, 0..10).prop_map(|chunks| Cuts { chunks })
 }
 
@@ -145,17 +161,20 @@ fn decode(bytes: &[u8], cuts: &Cuts, limit: usize) -> Vec<Decoded> {
     session.set_max_message_size(limit);
     let mut decoded = Vec::new();
     let mut rest = bytes;
-    let whole = [(bytes.len(), false)];
+    let whole = [(bytes.len(), After::Receive)];
     let chunks = if cuts.chunks.is_empty() {
         &whole[..]
     } else {
         &cuts.chunks
     };
-    for &(len, stash) in chunks.iter().cycle() {
+    for &(len, after) in chunks.iter().cycle() {
         let (mut chunk, next) = rest.split_at(len.min(rest.len()));
+        if after == After::Collect && session.collect(chunk) {
+            chunk = &[];
+        }
         while let Some(output) = session.receive(&mut chunk) {
             decoded.push(render(&output));
-            if stash {
+            if after == After::Stash {
                 session.stash(chunk);
                 chunk = &[];
             }

@@ -21,7 +21,7 @@ use super::turn::{Action, Callback, Owner, Token};
 use super::{CallOptions, Event, PORT_QUARK, PortState, Status, VmAction};
 use crate::qmp::{Band, CallId, Error, Session, State, Version, redacted};
 use crate::transport::spice::PortChannel;
-use crate::transport::{Flow, SpiceTransport, Transport};
+use crate::transport::{Flow, Incoming, SpiceTransport, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
@@ -41,7 +41,7 @@ pub struct QmpPort {
                get = Self::max_message_size, set = Self::set_max_message_size)]
     /// What the server offered in its greeting, such as `oob`.
     #[property(name = "capabilities", type = glib::StrV, get = Self::capabilities)]
-    pub(super) session: RefCell<Session<Token>>,
+    pub(super) session: Rc<RefCell<Session<Token>>>,
     /// QEMU's version, such as `10.0.2`, while it is known.
     #[property(name = "version", type = Option<String>, get = Self::version)]
     /// The distributor's package of QEMU, while it is known.
@@ -82,6 +82,9 @@ pub struct QmpPort {
     shut: Cell<bool>,
 }
 
+/// A piece of a message of at most so many bytes is taken without further ado.
+const CRUMB: usize = 256;
+
 /// Ids of requests start between these, at random, so that the late replies of
 /// another session on the same monitor match none of them.
 const FIRST_ID: std::ops::Range<i32> = (1 << 24)..i32::MAX;
@@ -91,7 +94,7 @@ impl Default for QmpPort {
         let first_id = glib::random_int_range(FIRST_ID.start, FIRST_ID.end);
         Self {
             channel: glib::WeakRef::new(),
-            session: RefCell::new(Session::new(first_id.unsigned_abs().into())),
+            session: Rc::new(RefCell::new(Session::new(first_id.unsigned_abs().into()))),
             qemu: RefCell::default(),
             status: RefCell::default(),
             last_error: RefCell::default(),
@@ -215,7 +218,14 @@ impl QmpPort {
             .borrow_mut()
             .set_line_feeds(!transport.is_spice_port());
         let port = self.obj().downgrade();
+        let session = self.session.clone();
         transport.start(Rc::new(move |incoming| {
+            if let Incoming::Data(bytes) = incoming
+                && bytes.len() <= CRUMB
+                && session.borrow_mut().collect(bytes)
+            {
+                return Flow::On;
+            }
             port.upgrade()
                 .map_or(Flow::On, |port| port.imp().incoming(incoming))
         }));

@@ -37,6 +37,8 @@ struct Stall {
     since: i64,
     /// How long to wait from then on, in microseconds.
     delay: i64,
+    /// How many bytes had come: the port is not told of each crumb.
+    collected: usize,
 }
 
 /// A pause of so many microseconds in the middle of a message is a stall.
@@ -105,9 +107,10 @@ impl Timers {
 impl QmpPort {
     /// A message may have begun or gone on: bytes have just come.
     pub(super) fn watch_for_stall(&self) {
-        let mid_reply = {
+        let (mid_reply, collected) = {
             let session = self.session.borrow();
-            session.mid_message() && session.state() == State::Ready
+            let mid_reply = session.mid_message() && session.state() == State::Ready;
+            (mid_reply, session.collected())
         };
         if !mid_reply || !self.transport().is_some_and(|it| it.is_spice_port()) {
             self.timers.stall.set(None);
@@ -116,6 +119,7 @@ impl QmpPort {
         self.timers.stall.set(Some(Stall {
             since: glib::monotonic_time(),
             delay: FIRST_DELAY,
+            collected,
         }));
         self.arm_timer();
     }
@@ -181,8 +185,11 @@ impl QmpPort {
         let Some(stall) = self.timers.stall.get() else {
             return;
         };
+        let collected = self.session.borrow().collected();
         if !self.session.borrow().mid_message() {
             self.timers.stall.set(None);
+        } else if stall.collected != collected {
+            self.watch_for_stall();
         } else if stall.since + stall.delay <= now {
             // A peer that does not even read is not written to.
             if !self.writing.get() {
@@ -191,6 +198,7 @@ impl QmpPort {
             self.timers.stall.set(Some(Stall {
                 since: now,
                 delay: (stall.delay * 2).min(LAST_DELAY),
+                collected,
             }));
         }
     }

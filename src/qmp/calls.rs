@@ -266,6 +266,10 @@ impl<T> Calls<T> {
             return None;
         }
         let call = self.unanswered.remove(&id)?;
+        if self.unanswered.is_empty() {
+            // An empty map keeps a node, of over a kilobyte.
+            self.unanswered = BTreeMap::new();
+        }
         if call.token.is_some() {
             self.pending -= 1;
         }

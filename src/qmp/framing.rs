@@ -117,6 +117,28 @@ impl Framer {
         }
     }
 
+    /// Takes a piece of a message that has begun and goes on after it. False, and
+    /// nothing is taken, if it is not sure to be that.
+    pub(super) fn collect(&mut self, piece: &[u8]) -> bool {
+        let len = self.buffer.len();
+        let goes_on = self.start == 0
+            && len > 0
+            && self.searched == len
+            && len + piece.len() <= self.limit
+            && matches!(self.scan, Scan::Text | Scan::Inner | Scan::Last)
+            && memchr(b'\n', piece).is_none();
+        if goes_on {
+            self.buffer.extend_from_slice(piece);
+            self.searched = self.buffer.len();
+        }
+        goes_on
+    }
+
+    /// How many bytes of the current message there are.
+    pub(super) fn collected(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
     /// The bytes of a [`Frame::Buffered`]; valid until the next call.
     pub(super) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         &self.buffer[range.clone()]

@@ -213,6 +213,12 @@ impl<T> Session<T> {
         self.framer.mid_message()
     }
 
+    /// How many bytes of the message that has begun are here.
+    #[must_use]
+    pub fn collected(&self) -> usize {
+        self.framer.collected()
+    }
+
     /// The longest message that is accepted, in bytes.
     #[must_use]
     pub fn max_message_size(&self) -> usize {
@@ -366,6 +372,15 @@ impl<T> Session<T> {
                 self.core.bad_message(PeerError::TooLarge { limit })
             }
         })
+    }
+
+    /// Takes a piece from the middle of a message, which gives no output. False if it
+    /// may be something else, which is for [`receive`](Self::receive).
+    ///
+    /// It is for a peer that sends in crumbs: all the rest need not be looked after.
+    pub fn collect(&mut self, piece: &[u8]) -> bool {
+        let listens = matches!(self.core.state, State::Negotiating | State::Ready);
+        listens && self.core.outputs.is_empty() && self.framer.collect(piece)
     }
 
     /// Keeps the rest of an input for the next [`receive`](Self::receive),
