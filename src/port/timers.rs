@@ -69,7 +69,12 @@ impl Timers {
     }
 
     pub(super) fn remove(&self, deadline: Deadline) {
-        self.deadlines.borrow_mut().remove(&deadline);
+        let mut deadlines = self.deadlines.borrow_mut();
+        deadlines.remove(&deadline);
+        if deadlines.is_empty() {
+            // An empty map keeps a node.
+            *deadlines = BTreeMap::new();
+        }
     }
 
     /// The run state is to be asked for in a little while.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use super::limits::{MAX_ABANDONED, MAX_IN_FLIGHT};
+use super::limits::MAX_ABANDONED;
 use super::redact;
 use super::request::{self, Band};
 
@@ -189,11 +189,11 @@ impl<T> Calls<T> {
         id
     }
 
-    /// All that may be sent now, in one piece. With `limited`, commands in band
-    /// beyond [`MAX_IN_FLIGHT`] stay.
-    pub(super) fn poll_transmit(&mut self, limited: bool) -> Option<Vec<u8>> {
+    /// All that may be sent now, in one piece. With a limit, so many calls in band can
+    /// be in flight.
+    pub(super) fn poll_transmit(&mut self, limit: Option<usize>) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        while let Some(request) = self.next_request(limited) {
+        while let Some(request) = self.next_request(limit) {
             if let Some(call) = self.unanswered.get_mut(&request.id) {
                 call.stage = Stage::HandedOver;
                 self.handed_over.push(request.id);
@@ -210,9 +210,9 @@ impl<T> Calls<T> {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    fn next_request(&mut self, limited: bool) -> Option<Request> {
+    fn next_request(&mut self, limit: Option<usize>) -> Option<Request> {
         self.urgent.pop_front().or_else(|| {
-            let may_send = !limited || self.in_flight < MAX_IN_FLIGHT;
+            let may_send = limit.is_none_or(|limit| self.in_flight < limit);
             may_send.then(|| self.requests.pop_front()).flatten()
         })
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::calls::{CallId, Calls, Stage};
 use super::framing::{Frame, Framer};
-use super::limits::{MAX_BAD_LINES, MAX_MESSAGE_SIZE};
+use super::limits::{MAX_BAD_LINES, MAX_IN_FLIGHT, MAX_MESSAGE_SIZE};
 use super::message::{self, Event, Failure, Greeting, Message};
 use super::redact;
 use super::request::{self, Band};
@@ -334,7 +334,11 @@ impl<T> Session<T> {
     /// The bytes to send next: all requests that may go out now, in one piece.
     /// Acknowledge them with [`transmitted`](Self::transmitted).
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.core.calls.poll_transmit(self.core.oob)
+        let negotiations = self.core.negotiations.len();
+        let limit = MAX_IN_FLIGHT.saturating_sub(negotiations);
+        self.core
+            .calls
+            .poll_transmit(self.core.oob.then_some(limit))
     }
 
     /// What [`poll_transmit`](Self::poll_transmit) gave has been sent.

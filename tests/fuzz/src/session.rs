@@ -16,7 +16,8 @@ const FIRST_ID: u64 = 100;
 /// in other pieces, and on the model, and compares the three.
 ///
 /// In the byte of set-up: the length of the twin's pieces, whether the twin stashes
-/// them first, whether commands end in a line feed, and the longest message.
+/// them first, whether commands end in a line feed, the longest message, and
+/// whether the twin collects what it can.
 ///
 /// # Panics
 ///
@@ -45,6 +46,8 @@ struct World {
     piece: usize,
     /// Whether the twin stashes what it gets first.
     stashes: bool,
+    /// Whether the twin collects what it can.
+    collects: bool,
     /// The calls: a token is an index.
     calls: Vec<Call>,
     /// All ids of requests.
@@ -79,6 +82,7 @@ impl World {
             limit,
             piece: [1, 2, 3, 5, 8, 21, 55, usize::MAX][usize::from(setup & 7)],
             stashes: setup & 8 != 0,
+            collects: setup & 128 != 0,
             calls: Vec::new(),
             ids: HashSet::new(),
             got: Vec::new(),
@@ -224,6 +228,8 @@ impl World {
         for mut piece in self.pieces(bytes) {
             if self.stashes {
                 self.twin.stash(std::mem::take(&mut piece));
+            } else if self.collects && self.twin.collect(piece) {
+                continue;
             }
             while let Some(output) = self.twin.receive(&mut piece) {
                 of_twin.push(Output::of(&output));

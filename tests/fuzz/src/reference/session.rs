@@ -331,13 +331,13 @@ impl Model {
             all.into_iter().partition(|it| it.band == Band::Out);
         let in_flight = self.calls.iter().filter(|it| is_in_flight(it)).count();
         let room = if self.oob {
-            MAX_IN_FLIGHT.saturating_sub(in_flight)
+            MAX_IN_FLIGHT.saturating_sub(in_flight + self.negotiations.len())
         } else {
             usize::MAX
         };
-        // What is not a call is answered before there are any.
+        let negotiations = others.iter().take_while(|it| !self.is_call(it)).count();
         let mut others = others.into_iter();
-        now.extend(others.by_ref().take(room));
+        now.extend(others.by_ref().take(room.saturating_add(negotiations)));
         self.requests = others.collect();
         for call in &mut self.calls {
             if now.iter().any(|it| it.id == call.id) {
@@ -345,6 +345,10 @@ impl Model {
             }
         }
         now
+    }
+
+    fn is_call(&self, request: &Request) -> bool {
+        self.calls.iter().any(|it| it.id == request.id)
     }
 
     pub(crate) fn transmitted(&mut self, worked: bool) {
