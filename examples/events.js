@@ -43,6 +43,8 @@ async function main(uri, names) {
     const session = new SpiceClientGLib.Session({uri});
     try {
         const port = await SpiceQmp.Port.find_async(session, null);
+        // In milliseconds: without it a call waits as long as QEMU does not answer.
+        port.command_timeout = 10_000;
         const signals = names.length ? names.map(name => `qmp-event::${name}`) : ['qmp-event'];
         for (const signal of signals)
             port.connect(signal, (_port, event) => show(event));

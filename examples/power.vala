@@ -33,6 +33,8 @@ async void act (SpiceQmp.Port port, string name) throws Error {
 
 async void run (Spice.Session session, string name) throws Error {
     var port = yield SpiceQmp.Port.find_async (session);
+    // In milliseconds: without it a call waits as long as QEMU does not answer.
+    port.command_timeout = 10000;
     try {
         yield act (port, name);
     } finally {

@@ -16,6 +16,8 @@ async fn menu(uri: &str) -> Result<(), Error> {
     let session = Session::new();
     session.set_uri(uri);
     let port = QmpPort::find(&session).await?;
+    // In milliseconds: without it a call waits as long as QEMU does not answer.
+    port.set_command_timeout(10_000);
 
     show_state(&port);
     port.connect_status_notify(show_state);

@@ -179,6 +179,8 @@ on_found(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer data)
     if (viewer->leaving) {
         leave(viewer);
     } else if (viewer->port) {
+        /* In milliseconds: without it a call waits as long as QEMU does not answer. */
+        g_object_set(viewer->port, "command-timeout", 10000, NULL);
         g_signal_connect_swapped(viewer->port, "notify", G_CALLBACK(show_state), viewer);
         g_signal_connect_swapped(viewer->port, "qmp-event", G_CALLBACK(show_event), viewer);
         gtk_label_set_text(GTK_LABEL(viewer->progress), "No screen yet");

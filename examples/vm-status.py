@@ -54,6 +54,8 @@ def main():
     session = SpiceClientGLib.Session(uri=sys.argv[1])
     try:
         port = call(SpiceQmp.Port.find_async, SpiceQmp.Port.find_finish, session)
+        # In milliseconds: without it a call waits as long as QEMU does not answer.
+        port.props.command_timeout = 10_000
         try:
             show(port)
         finally:

@@ -8,6 +8,8 @@ async fn show(uri: &str) -> Result<(), Error> {
     let session = Session::new();
     session.set_uri(uri);
     let port = QmpPort::find(&session).await?;
+    // In milliseconds: without it a call waits as long as QEMU does not answer.
+    port.set_command_timeout(10_000);
     let status = port.query_status().await?;
     println!(
         "QEMU {}: {}",
