@@ -338,3 +338,46 @@ fn names_that_no_event_has() {
         }
     });
 }
+
+#[test]
+fn an_event_without_a_name_is_an_event() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let mut events = port.events();
+        let mut named = port.events_named([""]);
+        let (seen, handler) = note_names(&port, Some(""));
+        server.event("");
+        main.drain();
+        port.disconnect(handler);
+        server.event("");
+        main.drain();
+        assert_eq!(*seen.borrow(), [""]);
+        assert_eq!(waiting(&mut events), ["", ""]);
+        assert_eq!(waiting(&mut named), ["", ""]);
+    });
+}
+
+#[test]
+fn a_handler_connected_when_the_status_follows_an_event_hears_that_event() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let seen = Seen::default();
+        port.connect_status_notify({
+            let seen = seen.clone();
+            move |port| {
+                let seen = seen.clone();
+                port.connect_local("event", false, move |values| {
+                    seen.borrow_mut().push(values[1].get().unwrap());
+                    None
+                });
+            }
+        });
+        let _stream = port.events_named(["FIRST"]);
+        // That nobody has a handler is found out for the second, in the third's turn.
+        let names = ["FIRST", "IGNORED", "SHUTDOWN"];
+        let lines = names.map(|name| format!("{{\"event\": \"{name}\"}}\r\n"));
+        server.peer.send(lines.concat().as_bytes());
+        main.drain();
+        assert_eq!(*seen.borrow(), ["SHUTDOWN"]);
+    });
+}

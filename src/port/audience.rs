@@ -30,7 +30,7 @@ pub(super) struct Audience {
     qmp_event: Option<bool>,
     /// The name of the last event, and whether somebody wants those by name.
     last: String,
-    wanted: bool,
+    wanted: Option<bool>,
 }
 
 impl QmpPort {
@@ -39,7 +39,7 @@ impl QmpPort {
         let mut audience = self.audience.borrow_mut();
         audience.event = None;
         audience.qmp_event = None;
-        audience.last.clear();
+        audience.wanted = None;
     }
 
     /// Whether somebody wants to hear of events of this name.
@@ -65,10 +65,12 @@ impl QmpPort {
         let audience = &mut *self.audience.borrow_mut();
         if audience.last != name {
             audience.last.replace_range(.., name);
-            audience.wanted = self.listeners.want(name)
-                || detail(name).is_some_and(|name| self.has_handler(*QMP_EVENT_ID, Some(name)));
+            audience.wanted = None;
         }
-        audience.wanted
+        *audience.wanted.get_or_insert_with(|| {
+            self.listeners.want(name)
+                || detail(name).is_some_and(|name| self.has_handler(*QMP_EVENT_ID, Some(name)))
+        })
     }
 
     /// Notifies of the property `pending`, which changes with each call: asking

@@ -123,6 +123,8 @@ impl QmpPort {
     pub(super) fn note_run_state(&self, event: &Event) {
         if let Some(state) = run_state_in(event) {
             self.set_status(Some(Status::stopped(state)));
+            // Who is notified may want the event, too.
+            self.forget_audience();
         }
     }
 
