@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use super::limits::MAX_ABANDONED;
-use super::redact;
 use super::request::{self, Band};
 
 /// Names a call for [`Session::fail`] and [`Session::forget`]. Unique in the session.
@@ -40,8 +39,8 @@ pub(super) struct Calls<T> {
 /// A call that got its reply, or its end.
 pub(super) struct Call<T> {
     pub(super) command: Box<str>,
-    /// What of its arguments an error must not repeat.
-    pub(super) secrets: Vec<Box<str>>,
+    /// An error must not repeat the secrets among them.
+    pub(super) arguments: Option<Box<str>>,
     /// Nothing when the call has ended but its reply is still to come.
     pub(super) token: Option<T>,
     band: Band,
@@ -177,7 +176,7 @@ impl<T> Calls<T> {
             id,
             Call {
                 command: command.into(),
-                secrets: redact::secrets(command, arguments),
+                arguments: arguments.map(Box::from),
                 token,
                 band,
                 stage: Stage::Waiting,
@@ -230,6 +229,7 @@ impl<T> Calls<T> {
     pub(super) fn abandon(&mut self, id: u64) -> Option<T> {
         let call = self.unanswered.get_mut(&id)?;
         let token = call.token.take()?;
+        call.arguments = None;
         let (band, stage) = (call.band, call.stage);
         self.pending -= 1;
         if stage == Stage::Waiting {

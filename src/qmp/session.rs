@@ -560,10 +560,13 @@ impl<T> Core<T> {
         let Some(token) = call.token else {
             return Output::Ignored(Ignored::Reply);
         };
-        let result = result.map_err(|failure| Error::Command {
-            command: call.command,
-            class: ErrorClass::from_name(&redact::without(&call.secrets, &failure.class)),
-            desc: redact::without(&call.secrets, &failure.desc),
+        let result = result.map_err(|failure| {
+            let secrets = redact::secrets(&call.command, call.arguments.as_deref());
+            Error::Command {
+                command: call.command,
+                class: ErrorClass::from_name(&redact::without(&secrets, &failure.class)),
+                desc: redact::without(&secrets, &failure.desc),
+            }
         });
         Output::Ended { token, result }
     }
