@@ -1,5 +1,7 @@
 //! Hides secrets in commands before they are logged.
 
+use std::cmp::Reverse;
+
 use serde_json::Value;
 
 use super::request::check_command;
@@ -19,8 +21,7 @@ pub fn redacted(command: &str, arguments: Option<&str>) -> String {
     };
     match serde_json::from_str(arguments) {
         Ok(mut value @ Value::Object(_)) => {
-            let mut found = Vec::new();
-            hide(command, &mut value, &mut found);
+            let found = hide(command, &mut value);
             // It may have been given twice, once in a wrong place.
             without(&found, &format!("{command} {value}")).into()
         }
@@ -44,11 +45,11 @@ pub fn redacted_payload(json: &str) -> String {
 
 /// The secrets in a command's arguments, which an error must not repeat.
 pub(super) fn secrets(command: &str, arguments: Option<&str>) -> Vec<Box<str>> {
-    let mut found = Vec::new();
-    if let Some(Ok(mut value)) = arguments.map(serde_json::from_str) {
-        hide(command, &mut value, &mut found);
-    }
-    found
+    let read = |arguments| serde_json::from_str(arguments).ok();
+    arguments
+        .and_then(read)
+        .map(|mut value| hide(command, &mut value))
+        .unwrap_or_default()
 }
 
 /// QEMU's words without the secrets of the command that it speaks of.
@@ -61,8 +62,11 @@ pub(super) fn without(secrets: &[Box<str>], text: &str) -> Box<str> {
         .into()
 }
 
-/// Hides what may be a secret, and adds it to `found`.
-fn hide(command: &str, arguments: &mut Value, found: &mut Vec<Box<str>>) {
+/// Hides what may be a secret, and returns it, the longest first: one secret may
+/// have another in it.
+fn hide(command: &str, arguments: &mut Value) -> Vec<Box<str>> {
+    let mut secrets = Vec::new();
+    let found = &mut secrets;
     match command {
         "human-monitor-command" => hide_command_line(arguments, found),
         // `change vnc password x` (before QEMU 6)
@@ -76,6 +80,8 @@ fn hide(command: &str, arguments: &mut Value, found: &mut Vec<Box<str>>) {
         _ => {}
     }
     hide_members(arguments, false, found);
+    secrets.sort_by_key(|secret| Reverse(secret.len()));
+    secrets
 }
 
 /// Whether a member's value is a name of a secret.
@@ -295,6 +301,13 @@ mod tests {
         let line = r#"{"command-line":"change vnc password geheim"}"#;
         let found = secrets("human-monitor-command", Some(line));
         assert_eq!(&*without(&found, "what is geheim?"), "what is ***?");
+        // One secret may begin like another, whichever comes first.
+        let arguments = r#"{"password":"geheim","passwords":["geheimnis"],"token":"geheimer"}"#;
+        let found = secrets("x", Some(arguments));
+        assert_eq!(
+            &*without(&found, "geheimer geheim geheimnis"),
+            "*** *** ***"
+        );
         assert!(secrets("device_add", Some(r#"{"id":"a","value":"b"}"#)).is_empty());
         assert!(secrets("set_password", Some(r#"{"password":"a"}"#)).is_empty());
         assert!(secrets("stop", None).is_empty());
