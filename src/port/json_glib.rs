@@ -252,12 +252,14 @@ fn parse(json: &str) -> Option<Node> {
             drop(from_glib_full::<_, glib::Error>(error));
             glib::g_warning!("SpiceQmp", "JSON-GLib cannot read an event's data");
         }
-        (!node.is_null()).then_some(Node(node))
+        (!node.is_null()).then(|| Node(node))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -349,5 +351,17 @@ mod tests {
         let odd = r#"{"$serde_json::private::Number": "1"}"#;
         assert!(build(odd).is_none());
         assert!(node(odd).is_some());
+    }
+
+    #[test]
+    fn what_json_glib_cannot_read_is_no_node() {
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let handler = glib::log_set_handler(Some("Json"), glib::LogLevels::all(), false, false, {
+            let said = said.clone();
+            move |_, _, text| said.lock().unwrap().push(text.into())
+        });
+        assert!(node(r#"{"a": {"b": 1}, "c": [2, }"#).is_none());
+        glib::log_remove_handler(Some("Json"), handler);
+        assert!(said.lock().unwrap().is_empty(), "{said:?}");
     }
 }
