@@ -41,7 +41,7 @@ pub struct QmpPort {
                get = Self::max_message_size, set = Self::set_max_message_size)]
     /// What the server offered in its greeting, such as `oob`.
     #[property(name = "capabilities", type = glib::StrV, get = Self::capabilities)]
-    pub(super) session: Rc<RefCell<Session<Token>>>,
+    pub(super) session: Arc<RefCell<Session<Token>>>,
     /// QEMU's version, such as `10.0.2`, while it is known.
     #[property(name = "version", type = Option<String>, get = Self::version)]
     /// The distributor's package of QEMU, while it is known.
@@ -90,11 +90,15 @@ const CRUMB: usize = 256;
 const FIRST_ID: std::ops::Range<i32> = (1 << 24)..i32::MAX;
 
 impl Default for QmpPort {
+    #[allow(
+        clippy::arc_with_non_send_sync,
+        reason = "two threads may count references to the session of a port that was disposed of"
+    )]
     fn default() -> Self {
         let first_id = glib::random_int_range(FIRST_ID.start, FIRST_ID.end);
         Self {
             channel: glib::WeakRef::new(),
-            session: Rc::new(RefCell::new(Session::new(first_id.unsigned_abs().into()))),
+            session: Arc::new(RefCell::new(Session::new(first_id.unsigned_abs().into()))),
             qemu: RefCell::default(),
             status: RefCell::default(),
             last_error: RefCell::default(),
@@ -218,6 +222,8 @@ impl QmpPort {
             .borrow_mut()
             .set_line_feeds(!transport.is_spice_port());
         let port = self.obj().downgrade();
+        // Its count is atomic: the last reference to the port may go on another thread
+        // while the end of a write has the sink on this one.
         let session = self.session.clone();
         transport.start(Rc::new(move |incoming| {
             if let Incoming::Data(bytes) = incoming
