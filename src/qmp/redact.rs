@@ -9,7 +9,7 @@ use super::request::check_command;
 const HIDDEN: &str = "***";
 
 /// A command with its arguments, fit for a log: the values of members whose name
-/// speaks of a secret are hidden, and what else may be one (see [`hide`]).
+/// speaks of a secret are hidden, and what else may be one.
 #[must_use]
 pub fn redacted(command: &str, arguments: Option<&str>) -> String {
     if check_command(command).is_err() {
