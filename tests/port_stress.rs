@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::main_loop::{MainLoop, with_own};
+use common::random::Random;
 use common::script::{self, GREETING, Request, Server};
 use glib::prelude::*;
 use serde_json::{Value, json};
@@ -18,30 +19,6 @@ use spice_qmp::{CallOptions, EventStream, QmpPort};
 /// Each has its number as the seed of what happens in it.
 const ROUNDS: u64 = 1000;
 const STEPS: usize = 120;
-
-/// A xorshift generator.
-struct Random(Cell<u64>);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        // Seeds that are close shall give numbers that are not.
-        Self(Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1))
-    }
-
-    /// A number below `limit`.
-    fn below(&self, limit: usize) -> usize {
-        let mut number = self.0.get();
-        number ^= number << 13;
-        number ^= number >> 7;
-        number ^= number << 17;
-        self.0.set(number);
-        usize::try_from(number % limit as u64).unwrap()
-    }
-
-    fn coin(&self) -> bool {
-        self.below(2) == 0
-    }
-}
 
 /// A port, its server, and what is known of them.
 struct World {

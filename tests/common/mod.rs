@@ -7,6 +7,7 @@ pub mod hostile;
 pub mod main_loop;
 pub mod peers;
 pub mod qemu;
+pub mod random;
 pub mod script;
 pub mod spice;
 

@@ -1,0 +1,29 @@
+//! Numbers that look random, and are the same each time.
+
+use std::cell::Cell;
+
+/// A xorshift generator.
+pub struct Random(Cell<u64>);
+
+impl Random {
+    /// Numbers that follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        // Seeds that are close shall give numbers that are not.
+        Self(Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1))
+    }
+
+    /// A number below `limit`.
+    pub fn below(&self, limit: usize) -> usize {
+        let mut number = self.0.get();
+        number ^= number << 13;
+        number ^= number >> 7;
+        number ^= number << 17;
+        self.0.set(number);
+        usize::try_from(number % limit as u64).unwrap()
+    }
+
+    /// Heads or tails.
+    pub fn coin(&self) -> bool {
+        self.below(2) == 0
+    }
+}

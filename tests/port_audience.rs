@@ -1,0 +1,262 @@
+//! Who was there before an event came hears it, whatever other handlers do meanwhile:
+//! connect, disconnect, block and unblock, make streams, run main loops. And who comes
+//! in a handler hears the next one.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use common::main_loop::with_own;
+use common::random::Random;
+use common::script;
+use glib::prelude::*;
+use spice_qmp::{Event, EventStream, QmpPort};
+
+/// Each has its number as the seed of what happens in it.
+const ROUNDS: u64 = 1000;
+const CHUNKS: usize = 12;
+const NAMES: [&str; 3] = ["A", "", "C"];
+
+/// A handler or a stream.
+struct Listener {
+    wants: Wants,
+    ear: RefCell<Ear>,
+    /// The numbers of the events that it heard; of the signal "event", zeros.
+    heard: RefCell<Vec<usize>>,
+    /// The number of the event that was told when it came.
+    since: usize,
+    blocked: Cell<bool>,
+    /// How often it was blocked or unblocked.
+    changes: Cell<usize>,
+}
+
+enum Ear {
+    Handler(glib::SignalHandlerId),
+    Stream(EventStream),
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wants {
+    SignalForC,
+    All,
+    Named(&'static str),
+    StreamOfAll,
+    StreamOf(&'static str),
+}
+
+impl Wants {
+    fn has(self, name: &str) -> bool {
+        match self {
+            Self::SignalForC | Self::All | Self::StreamOfAll => true,
+            Self::Named(wanted) | Self::StreamOf(wanted) => wanted == name,
+        }
+    }
+}
+
+struct World {
+    random: Random,
+    port: QmpPort,
+    listeners: RefCell<Vec<Rc<Listener>>>,
+    /// Whether it is always known which event is being told.
+    calm: bool,
+    told: Cell<usize>,
+}
+
+impl World {
+    /// What a handler does.
+    fn act(self: &Rc<Self>) {
+        for _ in 0..self.random.below(3) {
+            match self.random.below(6) {
+                0 | 1 => self.add(),
+                2 => {
+                    if let Some(listener) = self.any() {
+                        listener.hear();
+                        if let Ear::Handler(id) = listener.ear.replace(Ear::Gone) {
+                            self.port.disconnect(id);
+                        }
+                    }
+                }
+                3 | 4 => {
+                    if let Some(listener) = self.any()
+                        && let Ear::Handler(id) = &*listener.ear.borrow()
+                    {
+                        let blocked = !listener.blocked.get();
+                        listener.blocked.set(blocked);
+                        listener.changes.set(listener.changes.get() + 1);
+                        if blocked {
+                            self.port.block_signal(id);
+                        } else {
+                            self.port.unblock_signal(id);
+                        }
+                    }
+                }
+                _ if self.calm => {}
+                _ => {
+                    for _ in 0..self.random.below(3) {
+                        glib::MainContext::ref_thread_default().iteration(false);
+                    }
+                }
+            }
+        }
+    }
+
+    fn any(&self) -> Option<Rc<Listener>> {
+        let listeners = self.listeners.borrow();
+        let at = self.random.below(listeners.len().max(1));
+        listeners.get(at).cloned()
+    }
+
+    fn add(self: &Rc<Self>) {
+        let name = NAMES[self.random.below(NAMES.len())];
+        let wants = match self.random.below(9) {
+            0 => Wants::SignalForC,
+            1 => Wants::All,
+            2..=4 => Wants::Named(name),
+            5 => Wants::StreamOfAll,
+            _ => Wants::StreamOf(name),
+        };
+        let listener = Rc::new(Listener {
+            wants,
+            ear: RefCell::new(Ear::Gone),
+            heard: RefCell::default(),
+            since: self.told.get(),
+            blocked: Cell::default(),
+            changes: Cell::default(),
+        });
+        let (world, told) = (self.clone(), listener.clone());
+        let hear = move |number| {
+            told.heard.borrow_mut().push(number);
+            if number > 0 {
+                world.told.set(number);
+            }
+            if number > 0 || !world.calm {
+                world.act();
+            }
+        };
+        let ear = match wants {
+            Wants::SignalForC => Ear::Handler(self.port.connect_local("event", false, {
+                move |_| {
+                    hear(0);
+                    None
+                }
+            })),
+            Wants::All => Ear::Handler(
+                self.port
+                    .connect_qmp_event(None, move |_, event| hear(number(event))),
+            ),
+            Wants::Named(name) => Ear::Handler(
+                self.port
+                    .connect_qmp_event(Some(name), move |_, event| hear(number(event))),
+            ),
+            Wants::StreamOfAll => Ear::Stream(self.port.events()),
+            Wants::StreamOf(name) => Ear::Stream(self.port.events_named([name])),
+        };
+        listener.ear.replace(ear);
+        self.listeners.borrow_mut().push(listener);
+    }
+}
+
+impl Listener {
+    /// Takes what waits, if it is a stream.
+    fn hear(&self) {
+        if let Ear::Stream(stream) = &mut *self.ear.borrow_mut() {
+            let mut context = Context::from_waker(Waker::noop());
+            while let Poll::Ready(Some(event)) = pin!(stream.next()).poll(&mut context) {
+                self.heard.borrow_mut().push(number(&event));
+            }
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(*self.ear.borrow(), Ear::Gone)
+    }
+}
+
+fn number(event: &Event) -> usize {
+    let (number,): (usize,) = event.decode().unwrap();
+    number
+}
+
+#[test]
+fn who_was_there_before_an_event_hears_it() {
+    let mut heard = 0;
+    for round in 0..ROUNDS {
+        with_own(|main| {
+            let (port, server) = script::ready(main);
+            let world = Rc::new(World {
+                random: Random::new(round),
+                port,
+                listeners: RefCell::default(),
+                calm: round % 2 == 0,
+                told: Cell::default(),
+            });
+            let mut sent = 0;
+            for _ in 0..CHUNKS {
+                world.act();
+                world.told.set(sent);
+                let mut there: Vec<_> = world
+                    .listeners
+                    .borrow()
+                    .iter()
+                    .filter(|listener| !listener.is_gone())
+                    .map(|listener| {
+                        listener.hear();
+                        let len = listener.heard.borrow().len();
+                        (listener.changes.get(), len, listener.clone())
+                    })
+                    .collect();
+                let count = world.listeners.borrow().len();
+
+                let events: Vec<_> = (0..=world.random.below(6))
+                    .map(|_| {
+                        sent += 1;
+                        (sent, NAMES[world.random.below(NAMES.len())])
+                    })
+                    .collect();
+                let lines = events.iter().map(|(number, name)| {
+                    format!("{{\"event\": \"{name}\", \"data\": [{number}]}}\r\n")
+                });
+                server.peer.send(lines.collect::<String>().as_bytes());
+                main.drain();
+
+                if world.calm {
+                    let came = &world.listeners.borrow()[count..];
+                    there.extend(came.iter().map(|listener| (0, 0, listener.clone())));
+                }
+                for (changes, len, listener) in there {
+                    listener.hear();
+                    if listener.is_gone() || listener.changes.get() != changes {
+                        continue;
+                    }
+                    let wants = listener.wants;
+                    let mut expected: Vec<_> = events
+                        .iter()
+                        .filter(|(number, _)| *number > listener.since)
+                        .filter(|(_, name)| wants.has(name) && !listener.blocked.get())
+                        .map(|(number, _)| *number)
+                        .collect();
+                    let mut got = listener.heard.borrow()[len..].to_vec();
+                    match wants {
+                        Wants::SignalForC => expected.fill(0),
+                        // A main loop in a handler tells the next event before the
+                        // next handler hears of this one.
+                        Wants::All | Wants::Named(_) => got.sort_unstable(),
+                        Wants::StreamOfAll | Wants::StreamOf(_) => {}
+                    }
+                    assert_eq!(got, expected, "{wants:?} in round {round}");
+                    heard += got.len();
+                }
+            }
+            for listener in world.listeners.take() {
+                if let Ear::Handler(id) = listener.ear.replace(Ear::Gone) {
+                    world.port.disconnect(id);
+                }
+            }
+        });
+    }
+    assert!(heard > 10_000, "{heard}");
+}
