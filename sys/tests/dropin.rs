@@ -222,9 +222,9 @@ impl Viewer {
         // The window is named after the machine when its screen is shown.
         let window = desktop.window("--name", "QEMU .*");
         until("the port", || {
-            desktop
-                .log(LOG)
-                .contains("<- return {\"status\": \"running\"")
+            let log = desktop.log(LOG);
+            let mut replies = log.lines().filter(|line| line.contains("<- return "));
+            replies.any(|line| line.contains("\"status\":\"running\""))
         });
         Self {
             process,
