@@ -193,11 +193,13 @@ fn allocations_are_not_more_than_they_were() {
             let then = then
                 .get(&what)
                 .unwrap_or_else(|| panic!("no figure of {what:?}: {UPDATE}"));
+            // Ids are random, of eight to ten digits.
+            let most = then.bytes + then.bytes / 50;
             assert!(
-                now.allocations <= then.allocations && now.bytes <= then.bytes,
+                now.allocations <= then.allocations && now.bytes <= most,
                 "{what}: {now:?}, but it was {then:?}. If that is meant: {UPDATE}"
             );
-            if now != *then {
+            if now.allocations < then.allocations || now.bytes + then.bytes / 50 < then.bytes {
                 println!("{what}: {now:?}, better than {then:?}. Keep it so: {UPDATE}");
             }
         }
