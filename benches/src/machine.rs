@@ -12,7 +12,8 @@ pub fn describe() -> String {
         .map_or("unknown processor", |rest| {
             rest.trim_start_matches(['\t', ':', ' '])
         });
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Not those of this process, which keeps to one.
+    let cores = cpuinfo.matches("processor\t").count();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = memory
         .lines()
