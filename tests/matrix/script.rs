@@ -22,6 +22,9 @@
 //! | `fault` | in the script of a moment: here the fault happens |
 //! | `early` | in the script of a moment: here its `early STEP`s, which else come first |
 
+#[path = "../common/escapes.rs"]
+mod escapes;
+
 use super::cases::Case;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +98,8 @@ fn parse(line: &str) -> Step {
     match word {
         "open" => Step::Open,
         "close" => Step::Close,
-        "send" => Step::Send(unescape(rest)),
-        "line" => Step::Send([unescape(rest), b"\r\n".to_vec()].concat()),
+        "send" => Step::Send(escapes::unescape(rest)),
+        "line" => Step::Send([escapes::unescape(rest), b"\r\n".to_vec()].concat()),
         "event" => Step::Send(event(rest).into_bytes()),
         "greet" => Step::Greet,
         "await" => Step::Await(rest.to_owned()),
@@ -124,25 +127,4 @@ fn number<N: std::str::FromStr>(line: &str, text: &str) -> N {
 fn event(name: &str) -> String {
     let timestamp = r#"{"seconds": 1700000000, "microseconds": 42}"#;
     format!(r#"{{"timestamp": {timestamp}, "event": "{name}", "data": {{"offset": 0}}}}"#) + "\r\n"
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'\\' => match rest.next() {
-                Some(b'r') => b'\r',
-                Some(b'n') => b'\n',
-                Some(b'\\') => b'\\',
-                Some(b'x') => {
-                    let digits: String = rest.by_ref().take(2).map(char::from).collect();
-                    u8::from_str_radix(&digits, 16).expect("two hexadecimal digits")
-                }
-                _ => panic!("no such escape: {text}"),
-            },
-            byte => byte,
-        });
-    }
-    bytes
 }

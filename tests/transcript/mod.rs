@@ -25,6 +25,9 @@
 //! `<-` or `=` is one turn: its bytes are cut in every way, and must always
 //! give the turn's outputs. Bytes from the server imply `sent`.
 
+#[path = "../common/escapes.rs"]
+mod escapes;
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::iter::Peekable;
@@ -131,30 +134,9 @@ fn server_bytes(line: &str) -> Vec<u8> {
         "<-" => [text.as_bytes(), b"\r\n"].concat(),
         "<-lf" => [text.as_bytes(), b"\n"].concat(),
         "<-cut" => text.into(),
-        "<-bytes" => unescape(text),
+        "<-bytes" => escapes::unescape(text),
         _ => panic!("no such step: {line}"),
     }
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'\\' => match rest.next() {
-                Some(b'r') => b'\r',
-                Some(b'n') => b'\n',
-                Some(b'\\') => b'\\',
-                Some(b'x') => {
-                    let digits: String = rest.by_ref().take(2).map(char::from).collect();
-                    u8::from_str_radix(&digits, 16).expect("two hexadecimal digits")
-                }
-                other => panic!("no such escape: {other:?} in {text}"),
-            },
-            other => other,
-        });
-    }
-    bytes
 }
 
 impl Transcript {
