@@ -154,23 +154,7 @@ fn spice_at_once(plan: &Plan, report: &mut Report) {
     let Some((session, _server)) = spice(report, CLIENT_CORE, 3) else {
         return;
     };
-    let count = plan.count(20_000);
-    let raw = Rc::new(clients::raw(session.port(2)));
-    let runners = vec![
-        runner(
-            "ours",
-            clients::ask_ours(clients::ours(session.port(0))),
-            count,
-            1,
-        ),
-        runner(
-            "spice-gtk helper",
-            clients::ask_helper(clients::helper(session.port(1))),
-            count,
-            1,
-        ),
-        runner("raw channel", raw.ask(false), count, 1),
-    ];
+    let (runners, _) = on_spice(&session, plan.count(20_000), 1);
     plan.run(report, &views, runners);
 }
 
@@ -192,24 +176,22 @@ fn spice_together(plan: &Plan, report: &mut Report) {
         return;
     };
     let count = plan.count(100_000);
+    let (mut runners, raw) = on_spice(&session, count, 100);
+    runners.push(runner("raw channel, batched", raw.ask(true), count, 100));
+    plan.run(report, &views, runners);
+}
+
+/// Those who speak QMP over SPICE, each on a port of its own; and the last of them.
+fn on_spice(session: &Spice, count: usize, in_flight: usize) -> (Vec<Runner>, Rc<clients::Raw>) {
+    let ours = clients::ask_ours(clients::ours(session.port(0)));
+    let helper = clients::ask_helper(clients::helper(session.port(1)));
     let raw = Rc::new(clients::raw(session.port(2)));
     let runners = vec![
-        runner(
-            "ours",
-            clients::ask_ours(clients::ours(session.port(0))),
-            count,
-            100,
-        ),
-        runner(
-            "spice-gtk helper",
-            clients::ask_helper(clients::helper(session.port(1))),
-            count,
-            100,
-        ),
-        runner("raw channel", raw.ask(false), count, 100),
-        runner("raw channel, batched", raw.ask(true), count, 100),
+        runner("ours", ours, count, in_flight),
+        runner("spice-gtk helper", helper, count, in_flight),
+        runner("raw channel", raw.ask(false), count, in_flight),
     ];
-    plan.run(report, &views, runners);
+    (runners, raw)
 }
 
 /// Those who speak QMP on a socket, each on one of its own.
@@ -243,20 +225,16 @@ fn on_sockets(
 }
 
 fn socket_at_once(plan: &Plan, report: &mut Report) {
-    let views = [
-        View {
-            id: "socket-seq-instant",
-            title: "Unix socket, one at a time, instant responder, one core",
-            unit: Unit::UsPerOperation,
-            target: Some(12.0),
-        },
-        View {
-            id: "socket-seq-instant-cpu",
-            title: "Unix socket, one at a time, instant responder: client CPU",
-            unit: Unit::CpuPerOperation,
-            target: None,
-        },
-    ];
+    let views = View {
+        id: "socket-seq-instant",
+        title: "Unix socket, one at a time, instant responder, one core",
+        unit: Unit::UsPerOperation,
+        target: Some(12.0),
+    }
+    .with_cpu(
+        "socket-seq-instant-cpu",
+        "Unix socket, one at a time, instant responder: client CPU",
+    );
     if !plan.wants(&views) {
         return;
     }
@@ -266,20 +244,16 @@ fn socket_at_once(plan: &Plan, report: &mut Report) {
 }
 
 fn qemu(plan: &Plan, report: &mut Report) {
-    let one = [
-        View {
-            id: "spice-seq-qemu",
-            title: "SPICE, one at a time, QEMU",
-            unit: Unit::UsPerOperation,
-            target: None,
-        },
-        View {
-            id: "spice-seq-qemu-cpu",
-            title: "SPICE, one at a time, QEMU: client CPU",
-            unit: Unit::CpuPerOperation,
-            target: None,
-        },
-    ];
+    let one = View {
+        id: "spice-seq-qemu",
+        title: "SPICE, one at a time, QEMU",
+        unit: Unit::UsPerOperation,
+        target: None,
+    }
+    .with_cpu(
+        "spice-seq-qemu-cpu",
+        "SPICE, one at a time, QEMU: client CPU",
+    );
     let many = [
         View {
             id: "spice-100-qemu-cpu",
@@ -311,19 +285,7 @@ fn qemu(plan: &Plan, report: &mut Report) {
             let server = server::qemu(3, 0);
             let session = Spice::connect(server.spice.as_ref().expect("QEMU has SPICE"), 3);
             let count = plan.count(if in_flight == 1 { 5_000 } else { 20_000 });
-            let raw = Rc::new(clients::raw(session.port(2)));
-            let ours = clients::ours(session.port(0));
-            let helper = clients::helper(session.port(1));
-            let runners = vec![
-                runner("ours", clients::ask_ours(ours), count, in_flight),
-                runner(
-                    "spice-gtk helper",
-                    clients::ask_helper(helper),
-                    count,
-                    in_flight,
-                ),
-                runner("raw channel", raw.ask(false), count, in_flight),
-            ];
+            let (runners, _) = on_spice(&session, count, in_flight);
             plan.run(report, views, runners);
         }
     }
