@@ -110,6 +110,19 @@ impl<T> Calls<T> {
         self.unanswered.is_empty()
     }
 
+    /// How many wait for a reply, also those that have no caller left.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// How many QEMU has that it did not answer.
+    pub(super) fn sent(&self) -> usize {
+        self.unanswered
+            .values()
+            .filter(|call| call.is_sent())
+            .count()
+    }
+
     pub(super) fn has_unsent(&self) -> bool {
         !(self.requests.is_empty() && self.urgent.is_empty())
     }

@@ -109,6 +109,11 @@ impl Framer {
         self.searched < self.buffer.len()
     }
 
+    /// How many kept bytes were not searched yet.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len() - self.searched
+    }
+
     /// Keeps `input` for later calls of [`next`](Self::next).
     pub(super) fn stash(&mut self, input: &[u8]) {
         if !input.is_empty() {

@@ -29,5 +29,14 @@ pub const MAX_IN_FLIGHT: usize = 8;
 /// is nobody's.
 pub const MAX_ABANDONED: usize = 1024;
 
+/// A peer that goes on sending on a SPICE port, which cannot be held back, while a
+/// handler of the program's runs a main loop, would fill the memory. When more bytes
+/// than this wait to be delivered, the session fails.
+pub const MAX_BUFFERED: usize = 64 << 20;
+
+/// A tree of JSON (a `GVariant`, a `JsonNode`) takes up to 40 times the memory of its
+/// text, and long to make: of longer texts none is made.
+pub const MAX_TREE_SIZE: usize = 1 << 20;
+
 /// What the receive buffer may keep allocated once a message is consumed.
 pub(super) const KEPT_BUFFER: usize = 64 << 10;

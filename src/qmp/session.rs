@@ -188,6 +188,36 @@ impl<T> Session<T> {
         self.core.calls.has_unsent()
     }
 
+    /// How many commands were not answered yet, be they sent or not, and also those that
+    /// nobody waits for any more.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.core.calls.unanswered()
+    }
+
+    /// How many commands QEMU has that it did not answer yet.
+    #[must_use]
+    pub fn sent(&self) -> usize {
+        self.core.calls.sent()
+    }
+
+    /// How many bytes of input wait to be decoded.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.framer.buffered()
+    }
+
+    /// An id that no call has or will have.
+    pub fn unused_id(&mut self) -> CallId {
+        CallId(self.core.calls.take_id())
+    }
+
+    /// Ends the session with an error of the peer's, and all calls.
+    pub fn give_up(&mut self, error: PeerError) {
+        self.framer.reset();
+        self.core.fail_session(error);
+    }
+
     /// Whether nothing is to be sent and no reply is due, be it one that nobody
     /// waits for any more.
     #[must_use]

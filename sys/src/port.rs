@@ -11,7 +11,7 @@ use glib::translate::{
     Borrowed, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_none,
 };
 use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
-use spice_qmp::{PortChannel, QmpPort, Session};
+use spice_qmp::{CONNECT_TIMEOUT, PortChannel, QmpPort, Session};
 
 use crate::guard::{
     G_IS_IO_STREAM, IS_THREAD_OF, IS_THREAD_OF_MAIN_CONTEXT, IS_THREAD_OF_SPICE,
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
             .to_string_lossy()
             .into_owned();
         let open = async move { QmpPort::open(&address).await };
-        caller.future(None::<&glib::Object>, open);
+        caller.future(&glib::MainContext::ref_thread_default(), open);
     });
 }
 
@@ -183,11 +183,11 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
     no_panic("spice_qmp_port_find_async", (), || {
         g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
         g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
-        g_task_return_if_fail!(caller: IS_THREAD_OF_MAIN_CONTEXT());
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceSession.
         let session: Session = unsafe { from_glib_none(session) };
-        caller.future(None::<&glib::Object>, QmpPort::find(session));
+        // spice-gtk, and so the port, is on GLib's default context, whatever is pushed.
+        caller.future(&glib::MainContext::default(), QmpPort::find(session));
     });
 }
 
@@ -261,7 +261,9 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) };
-        caller.future(Some(&*port), port.wait_ready());
+        caller.wait(&port, |port, end| {
+            port.wait_ready_with(CONNECT_TIMEOUT, end)
+        });
     });
 }
 
@@ -319,12 +321,8 @@ pub unsafe extern "C" fn spice_qmp_port_close_async(
         g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
-        let port = unsafe { borrow(port) }.clone();
-        let source = port.clone();
-        caller.future(Some(&source), async move {
-            port.close().await;
-            Ok(())
-        });
+        let port = unsafe { borrow(port) };
+        caller.wait(&port, QmpPort::close_with);
     });
 }
 

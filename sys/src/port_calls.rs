@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char};
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
 use glib::ffi::{GError, GVariant, gboolean, gpointer};
+use glib::prelude::*;
 use glib::translate::from_glib_none;
 use spice_qmp::qmp::Band;
 use spice_qmp::{Status, json_to_variant, variant_to_json};
@@ -287,7 +288,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
             Ok(json) => caller.command(&port, &command, json.as_deref(), Band::In, |reply| {
                 json_to_variant(&reply)
             }),
-            Err(error) => caller.fail(Some(&*port), error),
+            Err(error) => caller.fail(Some(port.upcast_ref()), error),
         }
     });
 }
