@@ -20,6 +20,7 @@ mod task;
 
 pub mod error;
 pub mod event;
+pub mod instance;
 pub mod port;
 pub mod port_calls;
 pub mod state;

@@ -7,9 +7,7 @@ use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GIOStream};
 use glib::ffi::{GError, GFALSE, GType, gboolean, gpointer};
 use glib::object::ObjectType;
 use glib::prelude::*;
-use glib::translate::{
-    Borrowed, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_none,
-};
+use glib::translate::{Borrowed, IntoGlib, ToGlibPtr, from_glib_borrow, from_glib_none};
 use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
 use spice_qmp::{PortChannel, QmpPort, Session};
 
@@ -18,24 +16,8 @@ use crate::guard::{
     SPICE_IS_PORT_CHANNEL, SPICE_IS_QMP_PORT, SPICE_IS_SESSION, g_return_val_if_fail,
     g_utf8_validate, no_panic,
 };
+use crate::instance::{SpiceQmpPort, borrow, give};
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
-
-#[cfg(not(spice_gtk_declares))]
-pub struct SpiceQmpPort(());
-
-/// # Safety
-///
-/// `port` is a live `SpiceQmpPort`, and stays so while the result is used.
-pub(crate) unsafe fn borrow(port: *mut SpiceQmpPort) -> Borrowed<QmpPort> {
-    // SAFETY: as the caller promises.
-    unsafe { from_glib_borrow(port.cast::<<QmpPort as ObjectType>::GlibType>()) }
-}
-
-/// A new reference for C.
-fn give(port: QmpPort) -> *mut SpiceQmpPort {
-    let port: *mut <QmpPort as ObjectType>::GlibType = port.into_glib_ptr();
-    port.cast()
-}
 
 /// spice_qmp_port_get_type:
 ///

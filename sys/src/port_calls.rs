@@ -9,7 +9,7 @@ use spice_qmp::qmp::Band;
 use spice_qmp::{Status, json_to_variant, variant_to_json};
 
 use crate::guard::{IS_THREAD_OF, SPICE_IS_QMP_PORT, g_utf8_validate, no_panic};
-use crate::port::{SpiceQmpPort, borrow};
+use crate::instance::{SpiceQmpPort, borrow};
 use crate::status::SpiceQmpStatus;
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
 use crate::vm_action::ActionOfC;

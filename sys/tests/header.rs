@@ -15,6 +15,7 @@ fn header_is_up_to_date() {
         "vm_action",
         "status",
         "event",
+        "instance",
         "port",
         "port_calls",
     ] {
