@@ -57,6 +57,11 @@ pub struct QmpPort {
     /// The deadline of each call in milliseconds; 0, the default, is none.
     #[property(get, set)]
     command_timeout: Cell<u32>,
+    /// How long closing waits for the answers that QEMU owes, in milliseconds.
+    #[property(get, set, default = 1000)]
+    /// Whether QEMU answers.
+    #[property(name = "responsive", type = bool, default = true, get = |_: &Self| true)]
+    close_timeout: Cell<u32>,
 
     pub(super) home: Home,
     pub(super) weak: RefCell<Option<Arc<glib::SendWeakRef<super::QmpPort>>>>,
@@ -103,6 +108,7 @@ impl Default for QmpPort {
             status: RefCell::default(),
             last_error: RefCell::default(),
             command_timeout: Cell::default(),
+            close_timeout: Cell::new(1000),
             home: Home::here(),
             weak: RefCell::default(),
             transport: RefCell::default(),

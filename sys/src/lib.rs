@@ -23,6 +23,7 @@ pub mod event;
 pub mod instance;
 pub mod port;
 pub mod port_calls;
+pub mod port_properties;
 pub mod state;
 pub mod status;
 pub mod vm_action;

@@ -18,6 +18,7 @@ fn header_is_up_to_date() {
         "instance",
         "port",
         "port_calls",
+        "port_properties",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));
     }

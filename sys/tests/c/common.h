@@ -151,24 +151,6 @@ wait_ready(SpiceQmpPort *port, GError **error)
     forget(&reply);
 }
 
-static inline gboolean
-is_ready(SpiceQmpPort *port)
-{
-    gboolean ready;
-
-    g_object_get(port, "ready", &ready, NULL);
-    return ready;
-}
-
-static inline guint
-pending(SpiceQmpPort *port)
-{
-    guint pending;
-
-    g_object_get(port, "pending", &pending, NULL);
-    return pending;
-}
-
 static inline void
 expect_critical(const char *function, const char *check)
 {
