@@ -116,6 +116,22 @@ fn threads_under_valgrind() {
     run(valgrind.arg(here().join("symbols.txt")), "valgrind");
 }
 
+/// Ports made, used and dropped under every arrangement of main contexts and threads.
+#[test]
+fn contexts() {
+    for name in ["contexts", "contexts_threads"] {
+        run(&mut with_library(Compiler::c().compile(name, name)), "");
+    }
+}
+
+#[test]
+fn contexts_under_valgrind() {
+    for name in ["contexts", "contexts_threads"] {
+        let program = Compiler::c().compile(name, &format!("{name}-valgrind"));
+        run(&mut valgrind(&program), "valgrind");
+    }
+}
+
 /// The library itself is built by stable Rust, which has no address sanitizer:
 /// this watches what the C program does with what the library gives it, and the
 /// heap, which the library shares.
