@@ -126,8 +126,10 @@ impl<O: Owner> Connection<O> {
             Delivery::Ended(Kind::Version, result) => self.version_answered(owner, result),
             Delivery::Event(event) => {
                 self.note_run_state(owner, event.name(), event.data());
-                self.notify_status(owner);
+                // The property holds what the event says before its handlers run; they may
+                // run a main loop, in which later events are delivered.
                 owner.event(&event);
+                self.notify_status(owner);
             }
             Delivery::State(state, error) => self.deliver_state(owner, state, error),
             Delivery::Bad(error) => {
