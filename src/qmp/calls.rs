@@ -114,6 +114,19 @@ impl<T> Calls<T> {
         !(self.requests.is_empty() && self.urgent.is_empty())
     }
 
+    /// Whether a call was handed over that has no reply yet.
+    pub(super) fn awaits_reply(&self) -> bool {
+        self.in_flight > 0 || self.unanswered.values().any(Call::is_sent)
+    }
+
+    /// Whether a request of this id waits to be handed over.
+    pub(super) fn is_queued(&self, id: u64) -> bool {
+        let is_in = |queue: &VecDeque<Request>| {
+            queue.binary_search_by_key(&id, |request| request.id).is_ok()
+        };
+        is_in(&self.requests) || is_in(&self.urgent)
+    }
+
     /// The command of a call that has a caller.
     pub(super) fn command(&self, id: u64) -> Option<&str> {
         let call = self.unanswered.get(&id)?;

@@ -195,6 +195,22 @@ impl<T> Session<T> {
         self.core.calls.is_empty() && self.core.negotiations.is_empty() && !self.has_unsent()
     }
 
+    /// Whether a call of a caller's has not ended, be it sent or still to be sent.
+    #[must_use]
+    pub fn awaits_caller(&self) -> bool {
+        self.core.calls.pending() > 0
+    }
+
+    /// Whether QEMU owes an answer: to a call, with or without a caller, or to the
+    /// negotiation. What was only handed over by
+    /// [`poll_transmit`](Self::poll_transmit) counts, because QEMU may have it.
+    #[must_use]
+    pub fn awaits_reply(&self) -> bool {
+        let core = &self.core;
+        let is_sent = |&(id, _): &(u64, bool)| !core.calls.is_queued(id);
+        core.calls.awaits_reply() || core.negotiations.iter().any(is_sent)
+    }
+
     /// Whether input waits that was [stashed](Self::stash).
     #[must_use]
     pub fn has_input(&self) -> bool {
@@ -439,6 +455,8 @@ impl<T> Core<T> {
     fn negotiate(&mut self, oob: bool) {
         // Where greeting follows greeting, only the last one is worth an answer:
         // otherwise a peer that greets without end would fill the memory.
+        let calls = &self.calls;
+        self.negotiations.retain(|&(id, _)| !calls.is_queued(id));
         self.calls.clear_requests();
         if self.negotiations.len() > 1 {
             self.negotiations.remove(0);
@@ -551,7 +569,10 @@ impl<T> Core<T> {
             return Output::Ignored(Ignored::Reply);
         };
         if let Some(at) = self.negotiations.iter().position(|&(of, _)| of == id) {
-            let (_, oob) = self.negotiations.remove(at);
+            // QEMU answers in order: an earlier one was lost with what was before.
+            let Some((_, oob)) = self.negotiations.drain(..=at).last() else {
+                return Output::Ignored(Ignored::Reply);
+            };
             return self.negotiated(oob, result.map(|_| ()));
         }
         let Some(call) = self.calls.answered(id) else {
