@@ -382,7 +382,7 @@ fn send(session: &mut Session<()>, band: Band) -> (CallId, String) {
 }
 
 fn answer(session: &mut Session<()>, id: &str) {
-    session.stash(format!("{{\"return\": {{}}, \"id\": {id}}}\n").as_bytes());
+    session.buffer_input(format!("{{\"return\": {{}}, \"id\": {id}}}\n").as_bytes());
 }
 
 /// How many calls end of what has come.

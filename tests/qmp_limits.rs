@@ -75,10 +75,10 @@ fn what_concerns_no_call_is_not_kept() {
         b"garbage\n{\"event\": \"STOP\"}\n",
     ];
     for line in lines {
-        for stash in [false, true] {
+        for buffer in [false, true] {
             let input = line.repeat(TIMES);
-            if stash {
-                session.stash(&input);
+            if buffer {
+                session.buffer_input(&input);
                 feed(&mut session, &[]);
             } else {
                 feed(&mut session, &input);

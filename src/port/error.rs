@@ -66,7 +66,7 @@ fn code(error: &Error) -> Code {
             | PeerError::NegotiationRefused(_)
             | PeerError::UnexpectedReply { .. } => Qmp::Protocol,
             PeerError::TooLarge { .. } => Qmp::TooLarge,
-            PeerError::NotQmp { .. } => Qmp::NotQmp,
+            PeerError::NotQmp { .. } | PeerError::NoGreeting(_) => Qmp::NotQmp,
         }),
         Error::Usage(error) => Code::Qmp(match error {
             UsageError::NotReady { .. } => Qmp::NotReady,

@@ -21,7 +21,7 @@ use super::turn::{Action, Callback, Owner, Token};
 use super::{CallOptions, Event, PORT_QUARK, PortState, Status, VmAction};
 use crate::qmp::{Band, CallId, Error, Session, State, Version, redacted};
 use crate::transport::spice::PortChannel;
-use crate::transport::{Flow, Incoming, SpiceTransport, Transport};
+use crate::transport::{Flow, SpiceTransport, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
@@ -81,9 +81,6 @@ pub struct QmpPort {
     pub(super) closures: Cell<u64>,
     shut: Cell<bool>,
 }
-
-/// A piece of a message of at most so many bytes is taken without further ado.
-const CRUMB: usize = 256;
 
 /// Ids of requests start between these, at random, so that the late replies of
 /// another session on the same monitor match none of them.
@@ -222,16 +219,7 @@ impl QmpPort {
             .borrow_mut()
             .set_line_feeds(!transport.is_spice_port());
         let port = self.obj().downgrade();
-        // Its count is atomic: the last reference to the port may go on another thread
-        // while the end of a write has the sink on this one.
-        let session = self.session.clone();
         transport.start(Rc::new(move |incoming| {
-            if let Incoming::Data(bytes) = incoming
-                && bytes.len() <= CRUMB
-                && session.borrow_mut().collect(bytes)
-            {
-                return Flow::On;
-            }
             port.upgrade()
                 .map_or(Flow::On, |port| port.imp().incoming(incoming))
         }));
@@ -255,7 +243,7 @@ impl QmpPort {
         if self.shut.replace(true) {
             return;
         }
-        self.end(|session| session.shut(reason));
+        self.end(|session| session.shut_down(reason));
         if let Some(transport) = self.transport.take() {
             transport.close();
         }

@@ -75,11 +75,12 @@ impl QmpPort {
             }
             Incoming::Opened { late } => {
                 self.writing.set(false);
+                let is_spice_port = self.transport().is_some_and(|it| it.is_spice_port());
                 self.change(|session| {
-                    session.open(if late {
-                        Opening::GreetingMayBeGone
-                    } else {
-                        Opening::GreetingComes
+                    session.open(match (late, is_spice_port) {
+                        (true, _) => Opening::GreetingMayBeGone,
+                        (false, true) => Opening::GreetingAfterRest,
+                        (false, false) => Opening::GreetingComes,
                     });
                 });
             }
@@ -132,7 +133,7 @@ impl QmpPort {
             }
         }
         // What is behind something untold waits with it.
-        session.stash(input);
+        session.buffer_input(input);
         // A message that is not told may still allow or want something to be sent.
         let unsent = session.has_unsent();
         drop(session);

@@ -100,7 +100,7 @@ impl ErrorClass {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// A line was not a QMP message.
+    /// A line was not a QMP message, or the answer to a call had a wrong form.
     #[error("the peer sent a line that is not QMP: {0}")]
     Malformed(Box<str>),
     /// A message was longer than the limit and was skipped.
@@ -118,6 +118,10 @@ pub enum PeerError {
         /// The peer greeted like QEMU's human monitor (HMP).
         human_monitor: bool,
     },
+    /// What the server sent in place of its greeting is no QMP. The text says what is
+    /// wrong, and what came first: some bytes, escaped.
+    #[error("the peer does not speak QMP: {0}")]
+    NoGreeting(Box<str>),
     /// The peer refused `qmp_capabilities`.
     #[error("the peer refused the capabilities negotiation: {0}")]
     NegotiationRefused(Box<str>),

@@ -15,7 +15,7 @@ use super::limits::KEPT_BUFFER;
 /// Receives chunks and hands out messages.
 #[derive(Debug)]
 pub(super) struct Framer {
-    /// Bytes that wait: the start of an unfinished message, or stashed input.
+    /// Bytes that wait: the start of an unfinished message, or buffered input.
     buffer: Vec<u8>,
     /// Where in `buffer` the current message starts.
     start: usize,
@@ -110,28 +110,16 @@ impl Framer {
     }
 
     /// Keeps `input` for later calls of [`next`](Self::next).
-    pub(super) fn stash(&mut self, input: &[u8]) {
+    pub(super) fn buffer_input(&mut self, input: &[u8]) {
         if !input.is_empty() {
             self.compact();
             self.buffer.extend_from_slice(input);
         }
     }
 
-    /// Takes a piece of a message that has begun and goes on after it. False, and
-    /// nothing is taken, if it is not sure to be that.
-    pub(super) fn collect(&mut self, piece: &[u8]) -> bool {
-        let len = self.buffer.len();
-        let goes_on = self.start == 0
-            && len > 0
-            && self.searched == len
-            && len + piece.len() <= self.limit
-            && matches!(self.scan, Scan::Text | Scan::Inner | Scan::Last)
-            && memchr(b'\n', piece).is_none();
-        if goes_on {
-            self.buffer.extend_from_slice(piece);
-            self.searched = self.buffer.len();
-        }
-        goes_on
+    /// The bytes of the current message that are here; none of one that is skipped.
+    pub(super) fn begun(&self) -> &[u8] {
+        &self.buffer[self.start..]
     }
 
     /// How many bytes of the current message there are.
@@ -149,7 +137,7 @@ impl Framer {
     pub(super) fn next<'i>(&mut self, input: &mut &'i [u8]) -> Option<Frame<'i>> {
         loop {
             let frame = if self.searched < self.buffer.len() {
-                self.search_stash()
+                self.search_buffer()
             } else if input.is_empty() {
                 self.compact();
                 return None;
@@ -162,7 +150,7 @@ impl Framer {
         }
     }
 
-    fn search_stash<'i>(&mut self) -> Option<Frame<'i>> {
+    fn search_buffer<'i>(&mut self) -> Option<Frame<'i>> {
         let Some(end) = self.scan.run(&self.buffer[self.searched..]) else {
             self.searched = self.buffer.len();
             return self.unfinished(self.searched - self.start);

@@ -26,43 +26,50 @@ pub(super) fn check_object<'a>(
     around: usize,
     mut member: impl FnMut(&str, &'a str) -> Result<(), String>,
 ) -> Result<(), String> {
-    let mut scanner = Scanner {
-        bytes: text.as_bytes(),
-        at: 0,
-        escaped: false,
-    };
-    if scanner.token() != b'{' {
-        return Err(scanner.malformed("expected an object").into());
-    }
-    scanner.at += 1;
-    if scanner.token() != b'}' {
-        loop {
-            scanner.escaped = false;
-            let name = scanner.name()?;
-            let name = if scanner.escaped {
-                unquoted(&text[name])
-            } else {
-                text[name.start + 1..name.end - 1].into()
-            };
-            let value = scanner.value(around + 1)?;
-            member(&name, &text[value])?;
-            match scanner.token() {
-                b',' => scanner.at += 1,
-                b'}' => break,
-                _ => {
-                    return Err(scanner
-                        .malformed("expected a comma or the object's end")
-                        .into());
-                }
-            }
+    Scanner::new(text.as_bytes()).members(around, |name, value, escaped| {
+        let name = if escaped {
+            unquoted(&text[name])
+        } else {
+            text[name.start + 1..name.end - 1].into()
+        };
+        member(&name, &text[value])
+    })
+}
+
+/// Calls `member` with the name and the value of each member of an object that
+/// [`check_object`] refused: it may nest to any depth, and its strings may have bytes
+/// that are no UTF-8 and halves of surrogate pairs. All else must be as JSON has it.
+/// Names that are no text are left out.
+pub(super) fn check_structure<'a>(
+    bytes: &'a [u8],
+    mut member: impl FnMut(&str, &'a [u8]),
+) -> Result<(), String> {
+    let mut scanner = Scanner::new(bytes);
+    scanner.lenient = true;
+    scanner.members(0, |name, value, _| {
+        if let Ok(name) = std::str::from_utf8(&bytes[name]) {
+            member(&unquoted(name), &bytes[value]);
         }
-    }
-    scanner.at += 1;
-    scanner.token();
-    if scanner.at < text.len() {
-        return Err(scanner.malformed("trailing characters").into());
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+/// The items of an array that was checked before, as they stand; nothing where it is
+/// no array.
+pub(super) fn items(array: &str) -> Option<impl Iterator<Item = &str>> {
+    let mut scanner = Scanner::new(array.as_bytes());
+    (scanner.token() == b'[').then(|| {
+        std::iter::from_fn(move || {
+            // The bracket, or the comma after the last item.
+            scanner.at += 1;
+            if scanner.token() == b']' {
+                return None;
+            }
+            let item = scanner.value(0).ok()?;
+            scanner.token();
+            array.get(item)
+        })
+    })
 }
 
 /// What a string in quotes says. It was checked before.
@@ -72,6 +79,62 @@ pub(super) fn unquoted(string: &str) -> Cow<'_, str> {
         serde_json::from_str(string).unwrap_or(Cow::Borrowed(string))
     } else {
         Cow::Borrowed(&string[1..string.len() - 1])
+    }
+}
+
+/// The first `limit` bytes of what a string in quotes says, or a few less: no
+/// character is cut. It was checked before, and may be far longer.
+pub(super) fn unquoted_start(string: &str, limit: usize) -> Cow<'_, str> {
+    let inner = &string[1..string.len() - 1];
+    let plain = &inner[..inner.floor_char_boundary(limit)];
+    if memchr(b'\\', plain.as_bytes()).is_none() {
+        return plain.into();
+    }
+    let mut start = String::new();
+    let mut rest = inner;
+    while let Some(len) = first_len(rest) {
+        let (first, others) = rest.split_at(len);
+        let first = format!("\"{first}\"");
+        let first = unquoted(&first);
+        if start.len() + first.len() > limit {
+            break;
+        }
+        start.push_str(&first);
+        rest = others;
+    }
+    start.into()
+}
+
+/// What may become one of C's strings, with U+FFFD for each NUL. Only an escape can
+/// have brought one.
+pub(super) fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Owned(text) if text.contains('\0') => text.replace('\0', "\u{FFFD}").into(),
+        text => text,
+    }
+}
+
+/// At most `limit` bytes of a text, in memory of its own; no character is cut.
+pub(super) fn cut(text: Cow<'_, str>, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.into_owned();
+    }
+    text[..text.floor_char_boundary(limit)].to_owned()
+}
+
+/// How long the first character of a checked string is as it stands there.
+fn first_len(string: &str) -> Option<usize> {
+    match string.as_bytes() {
+        [
+            b'\\',
+            b'u',
+            b'd' | b'D',
+            b'8' | b'9' | b'a' | b'b' | b'A' | b'B',
+            ..,
+        ] => Some(12),
+        [b'\\', b'u', ..] => Some(6),
+        [b'\\', ..] => Some(2),
+        _ => string.chars().next().map(char::len_utf8),
     }
 }
 
@@ -87,6 +150,8 @@ struct Scanner<'a> {
     at: usize,
     /// Whether there was an escape in a string.
     escaped: bool,
+    /// Whether depth, and what strings say, do not matter.
+    lenient: bool,
 }
 
 /// Which of the containers around a value are objects: one bit each.
@@ -121,7 +186,53 @@ impl Containers {
     }
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            escaped: false,
+            lenient: false,
+        }
+    }
+
+    /// Takes one object within `around` others, and nothing else. `member` gets the
+    /// places of each name, in its quotes, and value, and whether the name has escapes.
+    fn members(
+        &mut self,
+        around: usize,
+        mut member: impl FnMut(Range<usize>, Range<usize>, bool) -> Result<(), String>,
+    ) -> Result<(), String> {
+        if self.token() != b'{' {
+            return Err(self.malformed("expected an object").into());
+        }
+        self.at += 1;
+        if self.token() != b'}' {
+            loop {
+                self.escaped = false;
+                let name = self.name()?;
+                let escaped = self.escaped;
+                let value = self.value(around + 1)?;
+                member(name, value, escaped)?;
+                match self.token() {
+                    b',' => self.at += 1,
+                    b'}' => break,
+                    _ => {
+                        return Err(self
+                            .malformed("expected a comma or the object's end")
+                            .into());
+                    }
+                }
+            }
+        }
+        self.at += 1;
+        self.token();
+        if self.at < self.bytes.len() {
+            return Err(self.malformed("trailing characters").into());
+        }
+        Ok(())
+    }
+
     fn malformed(&self, problem: &'static str) -> Malformed {
         let at = self.at;
         Malformed { problem, at }
@@ -167,7 +278,7 @@ impl Scanner<'_> {
             match self.token() {
                 b'"' => self.string()?,
                 open @ (b'{' | b'[') => {
-                    if around + containers.depth == MAX_DEPTH {
+                    if around + containers.depth >= MAX_DEPTH && !self.lenient {
                         return Err(self.malformed("nested too deep"));
                     }
                     self.at += 1;
@@ -245,12 +356,15 @@ impl Scanner<'_> {
             Some(b'u') => match self.utf16_unit() {
                 Some(0xD800..=0xDBFF) => {
                     self.at += 6;
+                    if self.lenient {
+                        return Ok(());
+                    }
                     if !matches!(self.utf16_unit(), Some(0xDC00..=0xDFFF)) {
                         return Err(self.malformed(half));
                     }
                     self.at += 6;
                 }
-                Some(0xDC00..=0xDFFF) => return Err(self.malformed(half)),
+                Some(0xDC00..=0xDFFF) if !self.lenient => return Err(self.malformed(half)),
                 Some(_) => self.at += 6,
                 None => return Err(self.malformed("invalid escape")),
             },

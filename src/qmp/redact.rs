@@ -23,7 +23,7 @@ pub fn redacted(command: &str, arguments: Option<&str>) -> String {
         Ok(mut value @ Value::Object(_)) => {
             let found = hide(command, &mut value);
             // It may have been given twice, once in a wrong place.
-            without(&found, &format!("{command} {value}")).into()
+            without(&found, &format!("{command} {value}"))
         }
         // It will not be sent, whatever it is.
         _ => format!("{command} {HIDDEN}"),
@@ -53,13 +53,10 @@ pub(super) fn secrets(command: &str, arguments: Option<&str>) -> Vec<Box<str>> {
 }
 
 /// QEMU's words without the secrets of the command that it speaks of.
-pub(super) fn without(secrets: &[Box<str>], text: &str) -> Box<str> {
-    secrets
-        .iter()
-        .fold(text.to_owned(), |text, secret| {
-            text.replace(&**secret, HIDDEN)
-        })
-        .into()
+pub(super) fn without(secrets: &[Box<str>], text: &str) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| {
+        text.replace(&**secret, HIDDEN)
+    })
 }
 
 /// Hides what may be a secret, and returns it, the longest first: one secret may

@@ -37,6 +37,11 @@ impl Stream {
         !self.message.is_empty()
     }
 
+    /// The bytes of the message that has begun, unless the rest of it is skipped.
+    pub(crate) fn begun(&self) -> &[u8] {
+        if self.skipping { b"" } else { &self.message }
+    }
+
     /// Takes input up to the next cut.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Option<Cut> {
         let had_input = !input.is_empty();
