@@ -174,9 +174,7 @@ impl<T> Core<T> {
     }
 
     pub(super) fn message<'a>(&mut self, line: &'a [u8]) -> Output<'a, T> {
-        if self.awaits_strictly()
-            && let Some(error) = self.foreign_start(line)
-        {
+        if let Some(error) = self.foreign_start(line) {
             return self.failed(error);
         }
         self.parsed(message::read(line), line)
@@ -308,38 +306,46 @@ impl<T> Core<T> {
     /// Looks at the start of a line that has not ended, for a greeting that never comes:
     /// the line may have no end.
     pub(super) fn begun<'a>(&mut self, line: &[u8]) -> Option<Output<'a, T>> {
-        if !self.awaits_strictly() {
-            return None;
-        }
         let error = self.foreign_start(line)?;
         Some(self.failed(error))
     }
 
-    /// What a line is that does not start as QMP does, if it is not to be told from it
-    /// by more of its bytes.
+    /// What a line in place of the greeting is that does not start as QMP does, if no
+    /// further bytes could make it another.
     fn foreign_start(&self, line: &[u8]) -> Option<PeerError> {
-        let start = line.trim_ascii_start();
-        if matches!(start.first(), None | Some(b'{')) {
+        if self.state != State::Greeting {
             return None;
         }
-        let mut banner = false;
-        for human_monitor in HUMAN_MONITORS {
-            if start.starts_with(human_monitor) {
+        let start = line.trim_ascii_start();
+        let first = *start.first()?;
+        let is_foreign = if self.awaits_strictly() {
+            first != b'{'
+        } else {
+            // QEMU writes ASCII. Its human monitor starts lines with an escape.
+            !first.is_ascii() || first.is_ascii_control() && first != b'\x1b'
+        };
+        if !is_foreign {
+            return None;
+        }
+        let mut may_be_human_monitor = false;
+        for banner in HUMAN_MONITORS {
+            if start.starts_with(banner) {
                 let human_monitor = true;
                 return Some(PeerError::NotQmp { human_monitor });
             }
-            banner |= human_monitor.starts_with(start);
+            may_be_human_monitor |= banner.starts_with(start);
         }
-        (!banner).then(|| self.no_greeting("there is no greeting", line))
+        (!may_be_human_monitor).then(|| self.no_greeting("there is no greeting", line))
     }
 
     /// What is wrong with a greeting. What came is shown where it cannot have a secret:
-    /// the server has been sent nothing.
+    /// the server has been sent nothing, ever.
     fn no_greeting(&self, reason: &str, line: &[u8]) -> PeerError {
         let line = line.trim_ascii();
         let shown = &line[..line.len().min(MAX_SHOWN)];
         let more = if shown.len() < line.len() { "..." } else { "" };
-        let reason = if self.calls.is_new() && self.awaits_strictly() && !line.is_empty() {
+        let is_first = self.state == State::Greeting && self.calls.is_new();
+        let reason = if is_first && !line.is_empty() {
             format!("{reason} (it sent \"{}\"{more})", shown.escape_ascii())
         } else {
             reason.to_owned()

@@ -439,7 +439,10 @@ impl Model {
     /// What is on a new connection in place of a greeting, once that is sure.
     fn foreign_start(&self, line: &[u8]) -> Option<PeerError> {
         let start = line.trim_ascii_start();
-        if !self.is_strict() || start.is_empty() || start[0] == b'{' {
+        let &first = start.first().filter(|_| self.state == State::Greeting)?;
+        let may_be_rest = self.opening == Opening::GreetingAfterRest
+            && matches!(first, b' '..=b'~' | b'\x1b');
+        if first == b'{' || may_be_rest {
             return None;
         }
         let banners = [&b"QEMU "[..], b"(qemu)"];
