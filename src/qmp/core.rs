@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::calls::{CallId, Calls};
+use super::json;
 use super::limits::{MAX_BAD_LINES, MAX_ERROR_TEXT, MAX_NAME, MAX_REFUSAL, MAX_SHOWN};
 use super::message::{self, Bad, Concerns, Failure, HUMAN_MONITORS, Message};
 use super::output::{Ignored, Opening, Output, Queued};
+use super::redact::Censor;
 use super::request::{self, Band};
 use super::{Error, ErrorClass, Greeting, PeerError, State, UsageError};
-use super::{json, redact};
 
 /// A session but for its framing.
 #[derive(Debug)]
@@ -253,9 +254,9 @@ impl<T> Core<T> {
             return Output::Ignored(Ignored::Reply);
         };
         let result = result.map_err(|failure| {
-            let secrets = redact::secrets(&call.command, call.arguments.as_deref());
-            let class = redact::without(&secrets, &failure.class);
-            let desc = redact::without(&secrets, &failure.desc);
+            let censor = Censor::new(&call.command, call.arguments.as_deref());
+            let class = censor.without_secrets(&failure.class);
+            let desc = censor.without_secrets(&failure.desc);
             Error::Command {
                 command: call.command,
                 class: ErrorClass::from_name(&json::cut(class.into(), MAX_NAME)),

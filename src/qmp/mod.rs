@@ -38,6 +38,7 @@ mod output;
 mod port_name;
 mod redact;
 mod request;
+mod secret;
 mod session;
 mod state;
 
