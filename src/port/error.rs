@@ -65,7 +65,7 @@ fn code(error: &Error) -> Code {
             PeerError::Malformed(_)
             | PeerError::NegotiationRefused(_)
             | PeerError::UnexpectedReply { .. } => Qmp::Protocol,
-            PeerError::TooLarge { .. } => Qmp::TooLarge,
+            PeerError::TooLarge { .. } | PeerError::TreeTooLarge { .. } => Qmp::TooLarge,
             PeerError::NotQmp { .. } | PeerError::NoGreeting(_) => Qmp::NotQmp,
         }),
         Error::Usage(error) => Code::Qmp(match error {

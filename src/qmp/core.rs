@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::calls::{CallId, Calls};
-use super::json;
 use super::limits::{MAX_BAD_LINES, MAX_ERROR_TEXT, MAX_NAME, MAX_REFUSAL, MAX_SHOWN};
 use super::message::{self, Bad, Concerns, Failure, HUMAN_MONITORS, Message};
 use super::output::{Ignored, Opening, Output, Queued};
 use super::redact::Censor;
 use super::request::{self, Band};
+use super::strings;
 use super::{Error, ErrorClass, Greeting, PeerError, State, UsageError};
 
 /// A session but for its framing.
@@ -259,8 +259,8 @@ impl<T> Core<T> {
             let desc = censor.without_secrets(&failure.desc);
             Error::Command {
                 command: call.command,
-                class: ErrorClass::from_name(&json::cut(class.into(), MAX_NAME)),
-                desc: json::cut(desc.into(), MAX_ERROR_TEXT).into(),
+                class: ErrorClass::from_name(&strings::cut(class.into(), MAX_NAME)),
+                desc: strings::cut(desc.into(), MAX_ERROR_TEXT).into(),
             }
         });
         Output::Ended { token, result }
@@ -292,7 +292,7 @@ impl<T> Core<T> {
             Err(_) if self.state == State::Ready => {}
             Err(failure) => {
                 self.fail_session(PeerError::NegotiationRefused(
-                    json::cut(failure.desc, MAX_REFUSAL).into(),
+                    strings::cut(failure.desc, MAX_REFUSAL).into(),
                 ));
             }
         }

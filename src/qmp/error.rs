@@ -109,6 +109,12 @@ pub enum PeerError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A payload was too long for a tree to be made of it; as text it can be had.
+    #[error("of JSON text of more than {limit} bytes no GVariant is made")]
+    TreeTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// Nothing on this connection is QMP.
     #[error(
         "the peer does not speak QMP{}",

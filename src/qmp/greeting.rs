@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-use super::json;
 use super::limits::{MAX_CAPABILITIES, MAX_NAME, MAX_PACKAGE};
+use super::{json, strings};
 
 /// What the server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,8 +101,12 @@ fn members<'a, const N: usize>(
 
 /// The start of a string that may become one of C's.
 fn string(json: &str, limit: usize) -> Option<String> {
-    json.starts_with('"')
-        .then(|| json::cut(json::without_nul(json::unquoted_start(json, limit)), limit))
+    json.starts_with('"').then(|| {
+        strings::cut(
+            strings::without_nul(strings::unquoted_start(json, limit)),
+            limit,
+        )
+    })
 }
 
 /// The name of a capability; those that are no strings are not for us, nor those that
@@ -114,5 +118,8 @@ fn name(json: &str) -> Option<String> {
 
 fn package<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
     let package = String::deserialize(reader)?;
-    Ok(json::cut(json::without_nul(package.into()), MAX_PACKAGE))
+    Ok(strings::cut(
+        strings::without_nul(package.into()),
+        MAX_PACKAGE,
+    ))
 }

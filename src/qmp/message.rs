@@ -23,7 +23,7 @@ use std::borrow::Cow;
 use memchr::memmem;
 
 use super::greeting::{self, Greeting};
-use super::json;
+use super::{json, strings};
 
 /// One message from the server.
 #[derive(Debug)]
@@ -303,5 +303,5 @@ fn parse_failure(error: &str) -> Result<Failure<'_>, String> {
 /// What a string says, fit for one of C's.
 fn text(json: &str) -> Option<Cow<'_, str>> {
     json.starts_with('"')
-        .then(|| json::without_nul(json::unquoted(json)))
+        .then(|| strings::without_nul(strings::unquoted(json)))
 }

@@ -41,6 +41,9 @@ mod request;
 mod secret;
 mod session;
 mod state;
+mod strings;
+#[cfg(feature = "gobject")]
+pub(crate) mod tree;
 
 pub use calls::CallId;
 #[cfg(feature = "gobject")]
