@@ -330,8 +330,8 @@ impl<T> Calls<T> {
         self.pending = 0;
         let [mut calls, out_of_band] = std::mem::take(&mut self.sent);
         calls.extend(out_of_band);
-        let queued = queues.into_iter().flatten();
-        calls.extend(queued.filter_map(|request| Some((request.id, request.call?))));
+        let requests = queues.into_iter().flatten();
+        calls.extend(requests.filter_map(|request| Some((request.id, request.call?))));
         calls.into_values()
     }
 }

@@ -270,7 +270,9 @@ impl<T> Core<T> {
     fn take_negotiation(&mut self, id: u64) -> Option<bool> {
         let at = self.negotiations.iter().position(|&(of, _)| of == id)?;
         // QEMU answers in order: an earlier one was lost with what was before.
-        self.negotiations.drain(..=at).last().map(|(_, oob)| oob)
+        let (_, oob) = self.negotiations[at];
+        self.negotiations.drain(..=at);
+        Some(oob)
     }
 
     /// An earlier client may have left QEMU with half a command, which the first

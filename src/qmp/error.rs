@@ -192,6 +192,7 @@ pub enum ConnectError {
 
 /// How a JSON text fails to be what is asked for, without a word of it: it may
 /// repeat a secret.
+#[cfg(any(test, feature = "gobject"))]
 pub(crate) fn misfit(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let starts = |kinds: &[&'static str]| kinds.iter().copied().find(|kind| text.starts_with(kind));

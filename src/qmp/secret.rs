@@ -115,7 +115,9 @@ pub(super) fn hide_command_line(line: &mut Value, found: &mut Found) {
         found.add_words(text);
         *text = HIDDEN.into();
     } else if let rest @ [_, ..] = &words.collect::<Vec<_>>()[..] {
-        rest.iter().for_each(|word| found.add(word));
+        for word in rest {
+            found.add(word);
+        }
         *text = format!("{name} {HIDDEN}");
     }
 }
@@ -186,12 +188,12 @@ pub(super) fn hide_members(value: &mut Value, in_secret: bool, found: &mut Found
                 if matches!(member, Value::Bool(_) | Value::Null) {
                     continue;
                 }
-                let is_secret = speaks_of_secret(name)
+                let hides = speaks_of_secret(name)
                     || in_secret && name == "data"
                     || is_pair && matches!(&**name, "value" | "val");
                 if runs && name == "args" {
                     take_command(member, found);
-                } else if is_secret {
+                } else if hides {
                     take_value(member, found);
                 } else {
                     hide_members(member, in_secret, found);

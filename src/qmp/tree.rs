@@ -1,6 +1,6 @@
 //! Builds a tree of JSON text, whatever its nodes are.
 //!
-//! Numbers are handed over as they stand: what serde_json makes of them depends on the
+//! Numbers are handed over as they stand: what `serde_json` makes of them depends on the
 //! features that other crates of a program turn on (`arbitrary_precision`).
 
 use std::borrow::Cow;
@@ -69,7 +69,7 @@ struct Reader<'t, 'b, B> {
     builder: &'b mut B,
 }
 
-impl<'t, B: Builder> Reader<'t, '_, B> {
+impl<B: Builder> Reader<'_, '_, B> {
     fn node(&mut self, depth: usize) -> Result<B::Node, String> {
         let first = self.scanner.token();
         let start = self.scanner.at;

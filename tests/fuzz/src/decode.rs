@@ -129,6 +129,27 @@ fn secrets_are_hidden(around: &Value) {
             "change",
             json!({ "target": "password", "arg": SECRET, "device": around }),
         ),
+        (
+            "human-monitor-command",
+            json!({ "command-line": SECRET, "x": around }),
+        ),
+        (
+            "migrate",
+            json!({ "uri": format!("exec:curl -u a:{SECRET} b"), "x": around }),
+        ),
+        (
+            "migrate",
+            json!({ "channels": [around, { "addr": { "transport": "exec", "args": ["sh", SECRET] } }] }),
+        ),
+        (
+            "x",
+            json!([around, { "url": format!("https://h/d?a=b&sig={SECRET}") }]),
+        ),
+        (
+            "x",
+            json!([around, { "name": "osk", "value": [SECRET, around] }]),
+        ),
+        ("x", json!([around, format!("a=b,osk={SECRET},c")])),
     ];
     if around.to_string().contains(SECRET) {
         return;

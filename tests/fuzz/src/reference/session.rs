@@ -440,8 +440,8 @@ impl Model {
     fn foreign_start(&self, line: &[u8]) -> Option<PeerError> {
         let start = line.trim_ascii_start();
         let &first = start.first().filter(|_| self.state == State::Greeting)?;
-        let may_be_rest = self.opening == Opening::GreetingAfterRest
-            && matches!(first, b' '..=b'~' | b'\x1b');
+        let may_be_rest =
+            self.opening == Opening::GreetingAfterRest && matches!(first, b' '..=b'~' | b'\x1b');
         if first == b'{' || may_be_rest {
             return None;
         }
