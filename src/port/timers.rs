@@ -37,7 +37,7 @@ struct Stall {
     since: i64,
     /// How long to wait from then on, in microseconds.
     delay: i64,
-    /// How many bytes had come: the port is not told of each crumb.
+    /// How many bytes had come: the port is not notified of each piece.
     collected: usize,
 }
 

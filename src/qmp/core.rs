@@ -386,8 +386,11 @@ impl<T> Core<T> {
         self.bad_line(bad, b"")
     }
 
-    /// A message was over the limit.
-    pub(super) fn too_large<'a>(&mut self, limit: usize) -> Output<'a, T> {
+    /// A message that starts so was over the limit.
+    pub(super) fn too_large<'a>(&mut self, head: &[u8], limit: usize) -> Output<'a, T> {
+        if let Some(error) = self.foreign_start(head) {
+            return self.failed(error);
+        }
         let error = PeerError::TooLarge { limit };
         if self.awaits_strictly() {
             // It may have been the greeting, of which there is one.

@@ -145,7 +145,7 @@ pub enum PeerError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UsageError {
-    /// A command was given while the port was not ready.
+    /// A command was executed while the port was not ready.
     #[error("{command}: the QMP port is not ready (it is {state})")]
     NotReady {
         /// The command.

@@ -17,7 +17,7 @@ pub struct Greeting {
     pub capabilities: Vec<String>,
 }
 
-/// QEMU's version, as the greeting and `query-version` give it.
+/// QEMU's version, from the greeting or `query-version`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Version {
     /// The three numbers.
@@ -112,7 +112,7 @@ fn string(json: &str, limit: usize) -> Option<String> {
 /// The name of a capability; those that are no strings are not for us, nor those that
 /// are too long.
 fn name(json: &str) -> Option<String> {
-    // A few bytes more, so that a name that is too long is told from one that is not.
+    // A few bytes more, so that a name that is too long is recognised.
     string(json, MAX_NAME + 4).filter(|name| name.len() <= MAX_NAME)
 }
 

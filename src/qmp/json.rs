@@ -1,7 +1,7 @@
 //! Checks JSON text (RFC 8259) and finds the members of an object in it.
 //!
 //! A text is read once, and nothing is made of what it says: most of what QEMU
-//! sends is wanted as text, or by nobody.
+//! sends is wanted as text, or not at all.
 
 use std::ops::Range;
 
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_problem_and_its_place_are_told() {
+    fn a_problem_has_its_place() {
         let cases = [
             ("[]", "expected an object at byte 0"),
             ("{,}", "expected a member's name at byte 1"),

@@ -137,7 +137,7 @@ pub(super) struct Bad {
 pub(super) enum Concerns {
     /// That of this id, which may be another client's.
     One(u64),
-    /// None: its id is not of a form that we give.
+    /// None: its id has not the form of ours.
     None,
     /// All that are in flight: it has no id that could be read.
     All,

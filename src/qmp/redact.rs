@@ -21,7 +21,7 @@ pub fn redacted(command: &str, arguments: Option<&str>) -> String {
     match serde_json::from_str(arguments) {
         Ok(mut value @ Value::Object(_)) => {
             let found = hide(command, &mut value);
-            // It may have been given twice, once in a wrong place.
+            // It may be there twice, once in a wrong place.
             found.without_texts(&format!("{command} {value}"))
         }
         // It will not be sent, whatever it is.

@@ -14,8 +14,8 @@ pub(super) struct Found {
     texts: Vec<Box<str>>,
     /// The same, and what may be a part of a secret: errors are without it.
     parts: Vec<Box<str>>,
-    /// Those that are too short to be told from parts of other words: they are looked
-    /// for only as QEMU quotes what it was given.
+    /// Those that are so short that other words may have them as parts: they are looked
+    /// for only in QEMU's quotes.
     quoted: Vec<Box<str>>,
 }
 

@@ -12,7 +12,7 @@ use super::{Error, Greeting, State};
 ///
 /// Feed it with [`open`](Self::open), [`receive`](Self::receive) and
 /// [`close`](Self::close); send what [`poll_transmit`](Self::poll_transmit)
-/// gives. Every call ends exactly once, with [`Output::Ended`] or by
+/// returns. Every call ends exactly once, with [`Output::Ended`] or by
 /// [`forget`](Self::forget).
 #[derive(Debug)]
 pub struct Session<T> {
@@ -64,7 +64,7 @@ impl<T> Session<T> {
         self.core.error.as_ref()
     }
 
-    /// Whether [`poll_transmit`](Self::poll_transmit) would give something, now or
+    /// Whether [`poll_transmit`](Self::poll_transmit) would return something, now or
     /// when QEMU has answered others.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
@@ -99,7 +99,7 @@ impl<T> Session<T> {
         self.framer.has_more()
     }
 
-    /// Whether [`receive`](Self::receive) may give something without further input.
+    /// Whether [`receive`](Self::receive) may return something without further input.
     #[must_use]
     pub fn has_more(&self) -> bool {
         !self.core.outputs.is_empty() || self.framer.has_more()
@@ -128,7 +128,7 @@ impl<T> Session<T> {
         self.framer.set_limit(limit);
     }
 
-    /// Whether each command ends in a line feed, as it does unless told otherwise.
+    /// Whether each command ends in a line feed, as it does by default.
     ///
     /// QEMU needs none, and answers a command before it reads what is behind it. A
     /// SPICE client that leaves with a byte unread crashes QEMU (7.2, 10.0), so
@@ -163,7 +163,7 @@ impl<T> Session<T> {
         self.core.close(reason, Quit::Succeeded);
     }
 
-    /// The program lets go of the connection, for the given reason. Fails all calls.
+    /// The program closes the connection, for the given reason. Fails all calls.
     pub fn shut_down(&mut self, reason: &str) {
         self.framer.reset();
         self.core.close(reason, Quit::Unknown);
@@ -201,7 +201,7 @@ impl<T> Session<T> {
         ended
     }
 
-    /// Ends a call without an output and gives its token back.
+    /// Ends a call without an output and returns its token.
     pub fn forget(&mut self, id: CallId) -> Option<T> {
         self.core.calls.abandon(id.0)
     }
@@ -264,7 +264,7 @@ impl<T> Session<T> {
             Frame::Buffered(range) => self.core.message(self.framer.bytes(&range)),
             Frame::Large(bytes) => self.core.large_message(bytes),
             Frame::Broken => self.core.broken(),
-            Frame::TooLarge => self.core.too_large(self.framer.limit()),
+            Frame::TooLarge(head) => self.core.too_large(&head, self.framer.limit()),
         })
     }
 

@@ -419,7 +419,10 @@ impl Model {
                 };
                 return Some(self.bad_line(&bad, b""));
             }
-            Cut::TooLarge => {
+            Cut::TooLarge(start) => {
+                if let Some(error) = self.foreign_start(&start) {
+                    return Some(self.failed(error));
+                }
                 let limit = self.stream.limit;
                 let error = PeerError::TooLarge { limit };
                 if self.is_strict() {
