@@ -309,7 +309,7 @@ impl<O: Owner> Connection<O> {
         if self.released.replace(true) {
             return;
         }
-        self.end(owner, |session| session.shut(reason));
+        self.end(owner, |session| session.shut_down(reason));
         let transport = self.transport.take();
         if let Some(transport) = transport {
             transport.close_then(owner.transport_gone());
@@ -350,7 +350,7 @@ impl<O: Owner> Connection<O> {
             decodes = !self.plan(owner, output) || deep;
         }
         // What is behind something undelivered waits with it.
-        session.stash(input);
+        session.buffer_input(input);
         if session.buffered() > limits::MAX_BUFFERED {
             session.give_up(PeerError::TooLarge {
                 limit: limits::MAX_BUFFERED,

@@ -37,7 +37,8 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     server_event(t->server, "RTC_CHANGE", "{\"offset\": 7}");
     WAIT_UNTIL(t->event);
     g_signal_handler_disconnect(t->port, handler);
-    t->status = spice_qmp_port_dup_status(t->port);
+    /* The answer to query-status may come after the event. */
+    WAIT_UNTIL((t->status = spice_qmp_port_dup_status(t->port)));
     g_assert_nonnull(t->status);
     t->session = spice_session_new();
     t->channel = SPICE_PORT_CHANNEL(spice_channel_new(t->session, SPICE_CHANNEL_PORT, 0));
