@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::style::{acts_on_terminals, escaped};
 
 /// Controls and watches a QEMU virtual machine through its QMP monitor, over
 /// SPICE or a socket.
@@ -100,7 +101,7 @@ pub(crate) struct Events {
     pub(crate) count: Option<u64>,
 }
 
-/// Tells of a command line that was wrong, or of the help that was asked for.
+/// Reports a command line that was wrong, or prints the help that was asked for.
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // It fails where nobody reads it.
@@ -118,8 +119,27 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
     if error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         anstream::eprint!("spice-qmp: ");
     }
-    anstream::eprint!("{}", error.render().ansi());
+    anstream::eprint!("{}", without_controls(error));
     ExitCode::from(2)
+}
+
+/// The text of an error, which repeats arguments. Who typed them may not have written
+/// them: what acts on terminals is escaped.
+fn without_controls(error: &clap::Error) -> String {
+    let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
+    let unsafe_arguments: Vec<_> = arguments
+        .filter(|it| it.chars().any(acts_on_terminals))
+        .collect();
+    if unsafe_arguments.is_empty() {
+        return error.render().ansi().to_string();
+    }
+    let mut text = error.to_string();
+    for argument in unsafe_arguments {
+        text = text.replace(&argument, &escaped(&argument));
+    }
+    text.split_inclusive('\n')
+        .map(|line| escaped(line.trim_end_matches('\n')) + "\n")
+        .collect()
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

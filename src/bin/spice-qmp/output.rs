@@ -1,26 +1,37 @@
 //! Standard output: text for people, JSON for programs, flushed line by line.
+//!
+//! Writing waits in the main loop while nobody reads, so that a signal still ends
+//! the tool and SPICE is still served.
 
-use std::fmt::Display;
-use std::io::{self, IsTerminal, Stdout, Write};
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsRawFd;
 
-use anstream::AutoStream;
-use anstyle::{AnsiColor, Style};
+use glib::{ControlFlow, IOCondition, Priority, SourceFuture};
 use serde::Serialize;
 
 use crate::failure::Stop;
+use crate::json_text::{Formatter, Layout};
+use crate::style::{Line, shows_colors};
 
 /// Where results go.
 pub(crate) struct Output {
     json: bool,
-    /// Takes the colours out where nobody would see them.
-    stream: AutoStream<Stdout>,
+    colors: bool,
+    /// How many bytes can be written at once without blocking; all to a file.
+    at_once: usize,
 }
+
+/// A pipe that can be written takes so much (`PIPE_BUF`).
+const PIECE: usize = 4096;
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
+        let is_file = fs::metadata("/proc/self/fd/1").is_ok_and(|it| it.is_file());
         Self {
             json,
-            stream: anstream::stdout(),
+            colors: shows_colors(&io::stdout()),
+            at_once: if is_file { usize::MAX } else { PIECE },
         }
     }
 
@@ -30,39 +41,64 @@ impl Output {
     }
 
     /// One line of text.
-    pub(crate) fn line(&mut self, text: impl Display) -> Result<(), Stop> {
-        // In one write: a line of several writers stays whole.
-        let line = format!("{text}\n");
-        let written = self.stream.write_all(line.as_bytes());
-        written.and_then(|()| self.stream.flush())?;
-        Ok(())
+    pub(crate) async fn line(&mut self, line: impl Into<Line>) -> Result<(), Stop> {
+        let line = line.into().render(self.colors);
+        self.write(&line).await
     }
 
     /// One line of JSON.
-    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
-        self.line(serde_json::to_string(value).map_err(io::Error::from)?)
+    pub(crate) async fn json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
+        let text = serde_json::to_string(value).map_err(io::Error::from)?;
+        self.write_json(&text, Layout::Compact).await
     }
 
-    /// JSON that a person may read: spread over lines on a terminal, unless
+    /// JSON text that a person may read: spread over lines on a terminal, unless
     /// `--json` asks for one line.
-    pub(crate) fn value(&mut self, value: &impl Serialize) -> Result<(), Stop> {
-        if self.json || !io::stdout().is_terminal() {
-            return self.json(value);
+    pub(crate) async fn json_text(&mut self, text: &str) -> Result<(), Stop> {
+        let layout = if self.json || !io::stdout().is_terminal() {
+            Layout::Compact
+        } else {
+            Layout::Pretty
+        };
+        self.write_json(text, layout).await
+    }
+
+    async fn write_json(&mut self, text: &str, layout: Layout) -> Result<(), Stop> {
+        let mut formatter = Formatter::new(text, layout);
+        let mut piece = String::new();
+        // Piece by piece: laid out, it may be much longer.
+        while formatter.fill(&mut piece, PIECE) {
+            self.write(&piece).await?;
+            piece.clear();
         }
-        self.line(serde_json::to_string_pretty(value).map_err(io::Error::from)?)
+        piece.push('\n');
+        self.write(&piece).await
+    }
+
+    async fn write(&mut self, text: &str) -> Result<(), Stop> {
+        // Each piece in one write: a line of several writers stays whole.
+        for piece in text.as_bytes().chunks(self.at_once) {
+            writable().await;
+            let mut stdout = io::stdout();
+            stdout.write_all(piece).and_then(|()| stdout.flush())?;
+        }
+        Ok(())
     }
 }
 
-/// The name of a run state in its colour.
-pub(crate) fn run_state(status: &str, running: bool) -> String {
-    let color = match status {
-        _ if running => AnsiColor::Green,
-        "guest-panicked" | "internal-error" | "io-error" | "watchdog" => AnsiColor::Red,
-        _ => AnsiColor::Yellow,
-    };
-    styled(status, Style::new().fg_color(Some(color.into())).bold())
-}
-
-pub(crate) fn styled(text: &str, style: Style) -> String {
-    format!("{style}{text}{style:#}")
+/// Waits until standard output can be written, or turns out to be closed.
+async fn writable() {
+    SourceFuture::new(|ready| {
+        let mut ready = Some(ready);
+        let stdout = io::stdout().as_raw_fd();
+        let condition = IOCondition::OUT | IOCondition::ERR | IOCondition::HUP;
+        glib_unix::fd_source_new(stdout, condition, None, Priority::DEFAULT, move |_, _| {
+            if let Some(ready) = ready.take() {
+                // The output may not be waited for any more.
+                let _ = ready.send(());
+            }
+            ControlFlow::Break
+        })
+    })
+    .await;
 }
