@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
@@ -20,7 +19,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Box<RawValue>>, String> {
 
 /// The text of a JSON object, which is sent as it is.
 pub(crate) fn parse_object(text: &str) -> Result<Box<RawValue>, String> {
-    serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text)
+    serde_json::from_str::<BTreeMap<String, &RawValue>>(text)
         .and_then(|_| serde_json::from_str(text))
         // Other JSON is not repeated: it may hold a secret.
         .map_err(|error| {

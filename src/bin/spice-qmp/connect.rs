@@ -59,6 +59,7 @@ impl Target {
     }
 
     async fn connect(&self) -> Result<QmpPort, Stop> {
+        self.monitor.signals.catch();
         match &self.address {
             Address::Socket(address) => {
                 let port = QmpPort::open_within(address, self.timeout).await;

@@ -58,17 +58,19 @@ impl<'a> Formatter<'a> {
                 self.in_string = false;
                 out.push(c);
             }
-            '\\' => match self.decode_escape() {
-                Some(decoded) => out.push(decoded),
-                None => {
-                    out.push(c);
-                    // What is escaped is no end of the string.
-                    if let Some(escaped) = self.rest.chars().next() {
-                        self.rest = &self.rest[escaped.len_utf8()..];
-                        push_safe(escaped, out);
-                    }
+            '\\' => {
+                if let Some(decoded) = self.decode_escape() {
+                    out.push(decoded);
+                    return;
                 }
-            },
+                out.push(c);
+                // What is escaped is no end of the string.
+                let mut rest = self.rest.chars();
+                if let Some(escaped) = rest.next() {
+                    push_safe(escaped, out);
+                }
+                self.rest = rest.as_str();
+            }
             c => push_safe(c, out),
         }
     }

@@ -3,11 +3,8 @@
 //! A QEMU (7.2, 10.0) whose SPICE client goes away while an answer is being
 //! written, or still to come, freezes for ever. Leaving a socket is harmless.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::pin::pin;
-use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use glib::future_with_timeout;
@@ -16,6 +13,7 @@ use spice_qmp::{PortChannel, PortState, QmpPort, Session};
 
 use crate::failure::{Stop, note};
 use crate::monitor::Monitor;
+use crate::wait::until;
 
 /// How long leaving may take before the tool says what it waits for.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -24,8 +22,11 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// because the machine was stopped by an error, never opens.
 const OPENING: Duration = Duration::from_secs(10);
 
-/// Leaves what was connected, after a work that ended so. The error is the signal
-/// that came meanwhile: then the person at the terminal does not want to wait.
+/// The same, where it was waited for already.
+const OPENING_AFTER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Leaves what was connected, after a work that ended so. The error is a signal that
+/// came meanwhile: whoever sent it does not want to wait.
 pub(crate) async fn leave(
     monitor: &Monitor,
     end: &Result<(), Stop>,
@@ -34,118 +35,121 @@ pub(crate) async fn leave(
     let Some(session) = monitor.session.take() else {
         return Ok(());
     };
-    let again = match end {
-        Err(Stop::Signal(_)) => " again",
-        _ => "",
+    let signalled = matches!(end, Err(Stop::Signal(_)));
+    let leaving = Leaving {
+        monitor,
+        session: &session,
+        signalled,
+        json,
+        announced: Cell::new(false),
     };
-    let said = Cell::new(false);
-    let settled = async {
-        let mut settled = pin!(settle(monitor, &session, &said, json));
-        if future_with_timeout(SILENCE, settled.as_mut())
-            .await
-            .is_err()
-        {
-            said.set(true);
-            note(
-                json,
-                &format!("{}. Press Ctrl+C{again} to leave anyway", reason(monitor)),
-            );
-            settled.await;
-        }
-    };
-    let result = monitor.signals.or(settled).await;
+    let result = monitor.signals.or(leaving.run()).await;
     session.disconnect();
     result
 }
 
-fn reason(monitor: &Monitor) -> String {
-    match monitor.unanswered() {
-        Some(command) => {
-            format!("QEMU is still executing {command}; leaving now would freeze the machine")
-        }
-        None => "QEMU has not said all it has to say; leaving now could freeze the machine".into(),
-    }
+struct Leaving<'a> {
+    monitor: &'a Monitor,
+    session: &'a Session,
+    /// Whether a signal made the tool leave.
+    signalled: bool,
+    json: bool,
+    /// Whether the tool has said that it waits.
+    announced: Cell<bool>,
 }
 
-/// Waits until QEMU owes nothing on any port of the session.
-async fn settle(monitor: &Monitor, session: &Session, said: &Cell<bool>, json: bool) {
-    if let Some(command) = monitor.unanswered() {
-        let answer = monitor.answer().await;
-        if said.get() {
-            note(
-                json,
-                &match answer {
+impl Leaving<'_> {
+    async fn run(&self) {
+        let mut settled = pin!(self.settle());
+        let soon = future_with_timeout(SILENCE, settled.as_mut()).await;
+        if soon.is_err() {
+            self.announced.set(true);
+            let again = if self.signalled { " again" } else { "" };
+            let reason = self.reason();
+            let message = format!("{reason}. Press Ctrl+C{again} to leave anyway");
+            note(self.json, &message);
+            settled.await;
+        }
+    }
+
+    /// Why the tool does not leave yet.
+    fn reason(&self) -> String {
+        let what = match self.monitor.unanswered() {
+            Some(command) => format!("QEMU is still executing {command}"),
+            None => "QEMU has not answered yet".to_owned(),
+        };
+        match muting_state(self.session) {
+            Some(state) => format!(
+                "{what}: over SPICE it answers when the machine, which is stopped ({state}), runs \
+                 again; resume it over another monitor. If you leave now, QEMU may crash then"
+            ),
+            None => format!("{what}; leaving now would freeze the machine"),
+        }
+    }
+
+    /// Waits until QEMU owes nothing on any port of the session.
+    async fn settle(&self) {
+        if let Some(command) = self.monitor.unanswered() {
+            let answer = self.monitor.answer().await;
+            if self.announced.get() {
+                let message = match answer {
                     Ok(_) => format!("{command} has ended with success"),
-                    Err(error) => format!("it has ended: {error}"),
-                },
-            );
-        }
-    }
-    for channel in session.channels() {
-        if let Some(channel) = channel.port() {
-            settle_port(&channel).await;
-        }
-    }
-}
-
-async fn settle_port(channel: &PortChannel) {
-    let connected = |it: &PortChannel| it.property::<Option<gio::Socket>>("socket").is_some();
-    let known = until(channel, &["port-name", "socket"], |channel| {
-        channel.port_name().is_some() || !connected(channel)
-    });
-    // It has no name where it ends before.
-    let _ = future_with_timeout(OPENING, known).await;
-    let name = channel.port_name().unwrap_or_default();
-    if !QmpPort::is_qmp_name(&name) || !connected(channel) {
-        return;
-    }
-    let port = QmpPort::get(channel);
-    if matches!(
-        port.state(),
-        PortState::Connecting | PortState::Greeting | PortState::Negotiating
-    ) {
-        // What becomes of it is of no interest any more.
-        let _ = port.wait_ready_within(OPENING).await;
-    }
-    port.close().await;
-}
-
-/// Waits until something is so, which may change with the properties.
-pub(crate) async fn until<T: IsA<glib::Object>>(
-    object: &T,
-    properties: &[&str],
-    is_so: impl Fn(&T) -> bool,
-) {
-    let waker = Rc::<RefCell<Option<Waker>>>::default();
-    let connect = |property: &&str| {
-        object.connect_notify_local(Some(property), {
-            let waker = waker.clone();
-            move |_, _| {
-                if let Some(waker) = waker.take() {
-                    waker.wake();
-                }
+                    Err(error) => error.to_string(),
+                };
+                note(self.json, &message);
             }
-        })
-    };
-    let _handlers = Handlers(object, properties.iter().map(connect).collect());
-    poll_fn(|cx| {
-        waker.replace(Some(cx.waker().clone()));
-        if is_so(object) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
         }
-    })
-    .await;
-}
-
-/// Handlers that are disconnected where the wait is given up.
-struct Handlers<'a, T: IsA<glib::Object>>(&'a T, Vec<glib::SignalHandlerId>);
-
-impl<T: IsA<glib::Object>> Drop for Handlers<'_, T> {
-    fn drop(&mut self) {
-        for handler in self.1.drain(..) {
-            self.0.disconnect(handler);
+        for port in self.session.channels().iter().filter_map(|it| it.port()) {
+            let signals = ["notify::port-name", "channel-event"];
+            let named = until(&port, &signals, |port| {
+                port.port_name().is_some() || !is_connected(port)
+            });
+            // A port that is still unknown then is left as it is.
+            let _ = future_with_timeout(self.opening(), named).await;
+        }
+        for channel in qmp_ports(self.session) {
+            let port = QmpPort::get(channel);
+            if matches!(
+                port.state(),
+                PortState::Connecting | PortState::Greeting | PortState::Negotiating
+            ) {
+                // What becomes of it is of no interest any more.
+                let _ = port.wait_ready_within(self.opening()).await;
+            }
+            port.close().await;
         }
     }
+
+    fn opening(&self) -> Duration {
+        if self.signalled {
+            OPENING
+        } else {
+            OPENING_AFTER_TIMEOUT
+        }
+    }
+}
+
+/// The run state in which QEMU says nothing over SPICE, if the machine is in one.
+fn muting_state(session: &Session) -> Option<String> {
+    let status = qmp_ports(session).find_map(|channel| QmpPort::get(channel).status())?;
+    let state = status.status();
+    let speaks = status.running()
+        || matches!(
+            state,
+            "prelaunch" | "paused" | "inmigrate" | "suspended" | "save-vm"
+        );
+    (!speaks).then(|| state.to_owned())
+}
+
+/// The connected channels that speak QMP.
+fn qmp_ports(session: &Session) -> impl Iterator<Item = PortChannel> {
+    let ports = session.channels().into_iter().filter_map(|it| it.port());
+    ports.filter(|port| {
+        let name = port.port_name().unwrap_or_default();
+        is_connected(port) && QmpPort::is_qmp_name(&name)
+    })
+}
+
+fn is_connected(channel: &PortChannel) -> bool {
+    channel.property::<Option<gio::Socket>>("socket").is_some()
 }

@@ -4,13 +4,14 @@ use glib::{LogField, LogLevel, LogWriterOutput, gstr};
 
 use crate::style::escaped;
 
-/// Leaves out spice-gtk's own warnings: they say in other words what the error
+/// Leaves out the warnings of spice-gtk: they say in other words what the error
 /// says. `G_MESSAGES_DEBUG` brings them back. What is left is written so that no
 /// text of a server acts on the terminal.
 pub(crate) fn take_over() {
     let all = std::env::var_os("G_MESSAGES_DEBUG").is_some();
     glib::log_set_writer_func(move |level, fields| {
-        if !all && level == LogLevel::Warning && bytes(fields, "GLIB_DOMAIN") == Some(b"GSpice") {
+        let noise = matches!(level, LogLevel::Warning | LogLevel::Critical);
+        if !all && noise && bytes(fields, "GLIB_DOMAIN") == Some(b"GSpice") {
             return LogWriterOutput::Handled;
         }
         let message = bytes(fields, "MESSAGE").unwrap_or_default();

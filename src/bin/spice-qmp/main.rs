@@ -15,6 +15,7 @@ mod output;
 mod password;
 mod signals;
 mod style;
+mod wait;
 
 use std::process::ExitCode;
 use std::rc::Rc;

@@ -3,9 +3,9 @@
 //! Writing waits in the main loop while nobody reads, so that a signal still ends
 //! the tool and SPICE is still served.
 
-use std::fs;
-use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsRawFd;
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd};
 
 use glib::{ControlFlow, IOCondition, Priority, SourceFuture};
 use serde::Serialize;
@@ -18,6 +18,8 @@ use crate::style::{Line, shows_colors};
 pub(crate) struct Output {
     json: bool,
     colors: bool,
+    /// Standard output without Rust's buffer.
+    file: io::Result<File>,
     /// How many bytes can be written at once without blocking; all to a file.
     at_once: usize,
 }
@@ -27,10 +29,15 @@ const PIECE: usize = 4096;
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        let is_file = fs::metadata("/proc/self/fd/1").is_ok_and(|it| it.is_file());
+        let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        let is_file = file.as_ref().is_ok_and(|file| {
+            let metadata = file.metadata();
+            metadata.is_ok_and(|it| it.is_file())
+        });
         Self {
             json,
             colors: shows_colors(&io::stdout()),
+            file,
             at_once: if is_file { usize::MAX } else { PIECE },
         }
     }
@@ -76,11 +83,22 @@ impl Output {
     }
 
     async fn write(&mut self, text: &str) -> Result<(), Stop> {
+        let file = self.file.as_ref();
+        let mut file = file.map_err(|error| io::Error::from(error.kind()))?;
         // Each piece in one write: a line of several writers stays whole.
-        for piece in text.as_bytes().chunks(self.at_once) {
-            writable().await;
-            let mut stdout = io::stdout();
-            stdout.write_all(piece).and_then(|()| stdout.flush())?;
+        for mut piece in text.as_bytes().chunks(self.at_once) {
+            while !piece.is_empty() {
+                writable().await;
+                match file.write(piece) {
+                    Ok(written) => piece = &piece[written..],
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::WouldBlock | ErrorKind::Interrupted
+                        ) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
         Ok(())
     }

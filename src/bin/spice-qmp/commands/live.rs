@@ -15,9 +15,9 @@ use crate::cli::Events;
 use crate::connect::Target;
 use crate::failure::{Failure, Stop, note};
 use crate::feed::Feed;
-use crate::leave::until;
 use crate::output::Output;
 use crate::style::{Line, run_state_style};
+use crate::wait::until;
 
 /// An event in the form that it has in QMP.
 #[derive(Debug, Serialize)]
@@ -80,10 +80,10 @@ async fn print_events(port: &QmpPort, events: &Events, output: &mut Output) -> R
 
 /// The next event; nothing when the connection has ended, and all events were taken.
 async fn next_event(port: &QmpPort, stream: &mut EventStream) -> Option<Event> {
-    let mut ended = pin!(until(port, &["ready"], |port| !port.ready()));
+    let mut ended = pin!(until(port, &["notify::ready"], |port| !port.ready()));
     poll_fn(|cx| match Pin::new(&mut *stream).poll_next(cx) {
         Poll::Pending => ended.as_mut().poll(cx).map(|()| None),
-        event => event,
+        event @ Poll::Ready(_) => event,
     })
     .await
 }

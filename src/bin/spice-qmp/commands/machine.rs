@@ -10,9 +10,9 @@ use spice_qmp::{Error, QmpPort, Status};
 
 use crate::connect::Target;
 use crate::failure::{Failure, Stop};
-use crate::leave::until;
 use crate::output::Output;
 use crate::style::{Line, run_state_style};
+use crate::wait::until;
 
 /// What `query-status` returns, and QEMU's version.
 #[derive(Debug, Serialize)]
@@ -111,7 +111,9 @@ fn outcome(command: &str, state: Option<&str>) -> String {
     };
     let when_over = "The machine waits for a migration (inmigrate); when that is over, it will";
     match (command, state) {
-        ("stop", Some("paused")) => done.into(),
+        ("stop", Some("paused")) | ("system_reset", Some("inmigrate" | "finish-migrate")) => {
+            done.into()
+        }
         ("stop", Some("running")) => "Paused, but the machine was resumed again.".into(),
         ("stop", Some("inmigrate")) => format!("{when_over} be paused."),
         ("cont", Some("inmigrate")) => format!("{when_over} run."),
@@ -127,7 +129,6 @@ fn outcome(command: &str, state: Option<&str>) -> String {
         ("system_reset", Some("shutdown")) => {
             "The machine was shut down in place of a reset, or was shut down before.".into()
         }
-        ("system_reset", Some("inmigrate" | "finish-migrate")) => done.into(),
         ("system_reset", Some(_)) => {
             "Reset. The machine is stopped: spice-qmp resume lets it run.".into()
         }
@@ -152,7 +153,7 @@ pub(crate) async fn quit(target: &Target, output: &mut Output) -> Result<(), Sto
     target
         .on_port(async |monitor, port| {
             let result = monitor.execute(port, "quit", ()).await?;
-            let ended = until(port, &["ready"], |port| !port.ready());
+            let ended = until(port, &["notify::ready"], |port| !port.ready());
             // One that stays has promised to end all the same.
             let _ = glib::future_with_timeout(END_TIMEOUT, ended).await;
             if output.is_json() {
