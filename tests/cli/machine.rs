@@ -1,10 +1,9 @@
 //! The power menu prints what is so, in states where QEMU accepts a command and does
 //! nothing, or not yet.
 
-use std::process::{Command, Stdio};
-
 use crate::common::qemu::{Config, Program};
-use crate::tool::{LIMIT, Tool, assert_has, run};
+use crate::server::{GREETING, Server};
+use crate::tool::{Tool, assert_has, run};
 use crate::{on_each_of, unix};
 
 #[test]
@@ -52,7 +51,7 @@ fn a_machine_that_does_not_reboot() {
         let qemu = config().start(&program);
         let mut tool = Tool::start(&qemu.spice_uri(), &["--timeout", "0.5", "reset"]);
         tool.wait_error_line("system_reset: no answer within 500 ms");
-        tool.wait_error_line("which is stopped (shutdown), runs again: resume it over another");
+        tool.wait_error_line("which is stopped (shutdown), runs again; resume it over another");
         assert!(tool.is_running());
         let mut monitor = qemu.monitor();
         let reboot = Some(serde_json::json!({"reboot": "reset"}));
@@ -64,31 +63,39 @@ fn a_machine_that_does_not_reboot() {
     }
 }
 
-/// A server without a machine: `watch` has nothing to watch.
+/// A server without a machine, such as qemu-storage-daemon: there is nothing to watch.
 #[test]
 fn a_server_that_has_no_run_state() {
-    let folder = tempfile::TempDir::new_in("/tmp").expect("a folder");
-    let path = folder.path().join("qmp");
-    let chardev = format!("socket,id=c,server=on,wait=off,path={}", path.display());
-    let mut daemon = Command::new("qemu-storage-daemon")
-        .args(["--chardev", &chardev, "--monitor", "chardev=c"])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("qemu-storage-daemon, which comes with QEMU");
-    let deadline = std::time::Instant::now() + LIMIT;
-    while !path.exists() {
-        assert!(std::time::Instant::now() < deadline, "it does not listen");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    let server = Server::start(GREETING, |command| {
+        match command {
+        "query-status" => vec![
+            r#"{"id":$ID,"error":{"class":"CommandNotFound","desc":"The command query-status has not been found"}}"#
+                .to_owned(),
+        ],
+        _ => Vec::new(),
     }
-    let address = format!("unix:{}", path.display());
+    });
     for command in ["watch", "status"] {
-        let refusal = Tool::start(&address, &[command]).end();
-        let refusal = refusal.failed(1);
+        let refusal = run(&server.address(), &[command]).failed(1);
         assert_has(
             &refusal,
             "query-status: The command query-status has not been found",
         );
     }
-    let _ = daemon.kill();
-    let _ = daemon.wait();
+}
+
+/// A server that executes a command, and then answers nothing more.
+#[test]
+fn a_server_that_does_not_say_what_became_of_it() {
+    let server = Server::start(GREETING, |command| match command {
+        "query-status" => {
+            vec![r#"{"event":"NOTHING","timestamp":{"seconds":1,"microseconds":1}}"#.to_owned()]
+        }
+        _ => Vec::new(),
+    });
+    let paused = run(&server.address(), &["pause"]).ok();
+    assert_eq!(
+        paused,
+        "Paused. QEMU has not said in which state the machine is now.\n"
+    );
 }

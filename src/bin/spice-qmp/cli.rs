@@ -68,7 +68,7 @@ pub(crate) enum Command {
     Wakeup,
     /// Send the guest a non-maskable interrupt
     Nmi,
-    /// Give any QMP command, and print what it returns
+    /// Execute any QMP command, and print what it returns
     Exec(Exec),
     /// Print QEMU's events as they come, one line of JSON each
     Events(Events),
@@ -193,22 +193,35 @@ JSON:
   watch. An error is one line on standard error:
     {\"error\": {\"kind\": ..., \"class\": ..., \"message\": ..., \"hint\": ...}}
   kind is qmp, output, usage, connection or timeout. class is QEMU's error class
-  and comes with qmp only; hint comes where there is one.
+  and comes with qmp only; hint comes where there is one. What is no error is a
+  line {\"note\": {\"message\": ...}} there.
+
+Leaving:
+  QEMU freezes for ever when a SPICE client goes away while it owes an answer. So
+  over SPICE the tool stays until QEMU has answered, also after --timeout, Ctrl+C,
+  SIGTERM or SIGHUP, and says so. A second signal ends it at once. A command that
+  takes long is better executed over a QMP socket, which may be left at any time.
+
+Machines that are stopped by an error:
+  Over SPICE, QEMU says nothing while the machine is stopped in one of the states
+  io-error, guest-panicked, shutdown, watchdog, internal-error, debug,
+  finish-migrate, postmigrate and restore-vm. Use a QMP socket then.
 
 Exit codes:
   0  success
   1  QEMU refused the command, or the output cannot be written
   2  the command line is wrong
   3  no connection: unreachable, login refused, no QMP port, not QMP, or closed
-  4  no answer within --timeout";
+  4  no answer within --timeout
+  129, 130, 143  ended by SIGHUP, SIGINT (Ctrl+C), SIGTERM";
 
 const EXEC_DETAILS: &str = "\
 Values are JSON where they read as JSON, and text otherwise: count=3 is a number,
 on=true a boolean, id=disk1 a text, and id='\"3\"' the text 3. Keys with dots make
 nested objects. Give secrets on standard input: others can see the command line.
 
-The return value is printed as JSON: over several lines on a terminal, in one line
-in a pipe or with --json.
+The return value is printed as JSON, with its members in QEMU's order and numbers
+as they came: over several lines on a terminal, in one line in a pipe or with --json.
 
 Examples:
   spice-qmp exec query-block
@@ -217,8 +230,9 @@ Examples:
   spice-qmp exec set_password - < arguments.json";
 
 const EVENTS_DETAILS: &str = "\
-Each line is an object with the members event, data and timestamp, as in QMP. It
-ends when QEMU does, with success; and with 3 when the connection is lost, or ends
+Each line is an object with the members event, data and timestamp, as in QMP. Where
+the output is read too slowly, the oldest events are dropped, and their number is
+written to standard error. It ends when QEMU does, with success; and with 3 when the connection is lost, or ends
 before --count events came.
 
 Examples:

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use glib::future_with_timeout;
 use glib::prelude::*;
+use spice_qmp::transport::spice::Channel;
 use spice_qmp::{PortChannel, PortState, QmpPort, Session};
 
 use crate::failure::{Stop, note};
@@ -16,7 +17,10 @@ use crate::monitor::Monitor;
 use crate::wait::until;
 
 /// How long leaving may take before the tool says what it waits for.
-const SILENCE: Duration = Duration::from_millis(300);
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// The same after a success, where nobody is impatient.
+const SILENCE_AFTER_SUCCESS: Duration = Duration::from_secs(2);
 
 /// How long a port is waited for that is just being opened. One that QEMU mutes,
 /// because the machine was stopped by an error, never opens.
@@ -43,7 +47,12 @@ pub(crate) async fn leave(
         json,
         announced: Cell::new(false),
     };
-    let result = monitor.signals.or(leaving.run()).await;
+    let silence = if end.is_ok() {
+        SILENCE_AFTER_SUCCESS
+    } else {
+        SILENCE
+    };
+    let result = monitor.signals.or(leaving.run(silence)).await;
     session.disconnect();
     result
 }
@@ -59,9 +68,9 @@ struct Leaving<'a> {
 }
 
 impl Leaving<'_> {
-    async fn run(&self) {
+    async fn run(&self, silence: Duration) {
         let mut settled = pin!(self.settle());
-        let soon = future_with_timeout(SILENCE, settled.as_mut()).await;
+        let soon = future_with_timeout(silence, settled.as_mut()).await;
         if soon.is_err() {
             self.announced.set(true);
             let again = if self.signalled { " again" } else { "" };
@@ -74,16 +83,16 @@ impl Leaving<'_> {
 
     /// Why the tool does not leave yet.
     fn reason(&self) -> String {
-        let what = match self.monitor.unanswered() {
-            Some(command) => format!("QEMU is still executing {command}"),
-            None => "QEMU has not answered yet".to_owned(),
+        let (what, harm) = match self.monitor.unanswered() {
+            Some(command) => (format!("QEMU is still executing {command}"), "would"),
+            None => ("QEMU has not answered yet".to_owned(), "could"),
         };
         match muting_state(self.session) {
             Some(state) => format!(
                 "{what}: over SPICE it answers when the machine, which is stopped ({state}), runs \
                  again; resume it over another monitor. If you leave now, QEMU may crash then"
             ),
-            None => format!("{what}; leaving now would freeze the machine"),
+            None => format!("{what}; leaving now {harm} freeze the machine"),
         }
     }
 
@@ -99,7 +108,7 @@ impl Leaving<'_> {
                 note(self.json, &message);
             }
         }
-        for port in self.session.channels().iter().filter_map(|it| it.port()) {
+        for port in self.session.channels().iter().filter_map(Channel::port) {
             let signals = ["notify::port-name", "channel-event"];
             let named = until(&port, &signals, |port| {
                 port.port_name().is_some() || !is_connected(port)
