@@ -137,6 +137,20 @@ fn a_second_signal_ends_it_at_once() {
     }
 }
 
+#[test]
+fn it_does_not_stay_for_a_qemu_that_is_gone() {
+    for program in Program::all() {
+        let mut qemu = Config::new().start(&program);
+        let mut slow = SlowCommand::new(&qemu);
+        let mut tool = slow.start(&qemu.spice_uri(), &["--timeout", "0.2"]);
+        tool.wait_error_line("still executing pmemsave");
+        qemu.kill();
+        let ended = tool.end();
+        assert_eq!(ended.code, Some(4));
+        assert_has(&ended.stderr, "the QMP connection is closed");
+    }
+}
+
 /// QEMU minds no client that leaves a socket.
 #[test]
 fn it_does_not_stay_on_a_socket() {

@@ -13,20 +13,21 @@ pub(crate) struct Server {
     folder: TempDir,
 }
 
-/// What a server says to a command of this name: lines of text, in which `$ID` stands
-/// for the command's id and `$ARGUMENTS` for the text of its arguments.
-pub(crate) type Script = fn(&str) -> Vec<String>;
-
 pub(crate) const GREETING: &str = r#"{"QMP":{"version":{"qemu":{"micro":2,"minor":0,"major":10},"package":"test"},"capabilities":[]}}"#;
 
 impl Server {
-    pub(crate) fn start(greeting: &'static str, script: Script) -> Self {
+    /// `script` gives what the server says to a command of this name: lines of text,
+    /// in which `$ID` stands for the command's id and `$ARGUMENTS` for its arguments.
+    pub(crate) fn start(
+        greeting: &'static str,
+        script: impl Fn(&str) -> Vec<String> + Send + 'static,
+    ) -> Self {
         let folder = TempDir::new_in("/tmp").expect("a folder in /tmp");
         let listener = UnixListener::bind(folder.path().join("qmp")).expect("a socket");
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client may leave at any time.
-                let _ = serve(&stream, greeting, script);
+                let _ = serve(&stream, greeting, &script);
             }
         });
         Self { folder }
@@ -44,7 +45,11 @@ struct Request {
     id: Box<RawValue>,
 }
 
-fn serve(mut stream: &UnixStream, greeting: &str, script: Script) -> std::io::Result<()> {
+fn serve(
+    mut stream: &UnixStream,
+    greeting: &str,
+    script: &impl Fn(&str) -> Vec<String>,
+) -> std::io::Result<()> {
     writeln!(stream, "{greeting}\r")?;
     for line in BufReader::new(stream).lines() {
         let request: Request = serde_json::from_str(&line?)?;

@@ -62,34 +62,45 @@ fn arguments_in_json_are_sent_as_they_were_typed() {
     assert_eq!(text, format!("{ODD}\n"));
 }
 
-fn flood(command: &str) -> Vec<String> {
+/// Answers `query-status`, sends so many events, and closes the connection.
+fn flood(command: &str, event: &str, count: usize) -> Vec<String> {
     if command != "query-status" {
         return Vec::new();
     }
     let mut lines = vec![r#"{"return":{"status":"running","running":true},"id":$ID}"#.to_owned()];
-    let data = "x".repeat(100);
-    let event = format!(
-        r#"{{"event":"E","data":{{"d":"{data}"}},"timestamp":{{"seconds":1,"microseconds":2}}}}"#
-    );
-    lines.extend(std::iter::repeat_n(event, FLOOD));
+    lines.extend(std::iter::repeat_n(event.to_owned(), count));
     lines.push(CLOSE.to_owned());
     lines
 }
 
-const FLOOD: usize = 20_000;
+/// A reader that reads loses nothing, however many come at once.
+#[test]
+fn no_event_is_lost_where_they_are_read() {
+    let event = r#"{"event":"E","timestamp":{"seconds":1,"microseconds":2}}"#;
+    let server = Server::start(GREETING, move |command| flood(command, event, 20_000));
+    let ended = run(&server.address(), &["events"]);
+    assert_eq!(ended.code, Some(3));
+    assert_eq!(ended.stdout.lines().count(), 20_000, "{}", ended.stderr);
+}
 
 /// A reader that is slower than the server loses events, which are counted.
 #[test]
 fn lost_events_are_counted() {
-    let server = Server::start(GREETING, flood);
+    // Their lines take more than the queues hold.
+    const COUNT: usize = 400;
+    let data = "x".repeat(150_000);
+    let event = format!(
+        r#"{{"event":"E","data":{{"d":"{data}"}},"timestamp":{{"seconds":1,"microseconds":2}}}}"#
+    );
+    let server = Server::start(GREETING, move |command| flood(command, &event, COUNT));
     let mut command = command(&server.address(), &["events"]);
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .expect("the tool runs");
     let stdout = child.stdout.take().expect("a pipe");
-    // Only what fits in the pipe is written until then: all the rest has come.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    // Only what fits in the pipe is written until all has come.
+    wait_until_idle(child.id());
     let printed = BufReader::new(stdout).lines().count();
     let output = child.wait_with_output().expect("an own child");
     assert_eq!(output.status.code(), Some(3));
@@ -100,7 +111,26 @@ fn lost_events_are_counted() {
     });
     let lost: usize = lost.sum();
     assert!(lost > 0, "{stderr}");
-    assert_eq!(printed + lost, FLOOD, "{stderr}");
+    assert_eq!(printed + lost, COUNT, "{stderr}");
+}
+
+/// Waits until a process that has been busy uses no more time.
+fn wait_until_idle(process: u32) {
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("/proc");
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let times: Vec<u64> = fields.skip(11).take(2).flat_map(str::parse).collect();
+        times.iter().sum::<u64>()
+    };
+    let mut before = ticks();
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let now = ticks();
+        if now > 0 && now == before {
+            return;
+        }
+        before = now;
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Writing waits in the main loop while nobody reads, so that a signal still ends
 //! the tool and SPICE is still served.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,7 +12,7 @@ use glib::{ControlFlow, IOCondition, Priority, SourceFuture};
 use serde::Serialize;
 
 use crate::failure::Stop;
-use crate::json_text::{Formatter, Layout};
+use crate::json_text::{Formatter, Layout, compact};
 use crate::style::{Line, shows_colors};
 
 /// Where results go.
@@ -22,10 +23,16 @@ pub(crate) struct Output {
     file: io::Result<File>,
     /// How many bytes can be written at once without blocking; all to a file.
     at_once: usize,
+    /// Lines that wait until they can be written, and their bytes.
+    queue: VecDeque<String>,
+    queued: usize,
 }
 
 /// A pipe that can be written takes so much (`PIPE_BUF`).
 const PIECE: usize = 4096;
+
+/// How many bytes of lines wait for a reader that does not read.
+const QUEUE: usize = 16 << 20;
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
@@ -39,6 +46,8 @@ impl Output {
             colors: shows_colors(&io::stdout()),
             file,
             at_once: if is_file { usize::MAX } else { PIECE },
+            queue: VecDeque::new(),
+            queued: 0,
         }
     }
 
@@ -57,6 +66,38 @@ impl Output {
     pub(crate) async fn json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
         let text = serde_json::to_string(value).map_err(io::Error::from)?;
         self.write_json(&text, Layout::Compact).await
+    }
+
+    /// Queues one line of JSON.
+    pub(crate) fn queue_json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
+        let text = serde_json::to_string(value).map_err(io::Error::from)?;
+        let line = compact(&text) + "\n";
+        self.queued += line.len();
+        self.queue.push_back(line);
+        Ok(())
+    }
+
+    /// Whether lines are queued.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether more lines can be queued.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued < QUEUE
+    }
+
+    /// Writes some of the lines that are queued.
+    pub(crate) async fn write_queued(&mut self) -> Result<(), Stop> {
+        let mut piece = String::new();
+        while let Some(line) = self.queue.front()
+            && (piece.is_empty() || piece.len() + line.len() <= PIECE)
+        {
+            piece.push_str(line);
+            self.queue.pop_front();
+        }
+        self.queued -= piece.len();
+        self.write(&piece).await
     }
 
     /// JSON text that a person may read: spread over lines on a terminal, unless
@@ -105,7 +146,7 @@ impl Output {
 }
 
 /// Waits until standard output can be written, or turns out to be closed.
-async fn writable() {
+pub(crate) async fn writable() {
     SourceFuture::new(|ready| {
         let mut ready = Some(ready);
         let stdout = io::stdout().as_raw_fd();

@@ -15,7 +15,7 @@ use crate::cli::Events;
 use crate::connect::Target;
 use crate::failure::{Failure, Stop, note};
 use crate::feed::Feed;
-use crate::output::Output;
+use crate::output::{Output, writable};
 use crate::style::{Line, run_state_style};
 use crate::wait::until;
 
@@ -62,20 +62,54 @@ async fn print_events(port: &QmpPort, events: &Events, output: &mut Output) -> R
 
     let mut left = events.count;
     while left != Some(0) {
-        let Some(event) = next_event(port, &mut stream).await else {
-            return match events.count {
-                Some(count) => {
-                    let seen = count - left.unwrap_or(0);
-                    Err(ended(port, &format!("after {seen} of {count} events")))
-                }
-                None => end.result(port),
-            };
-        };
-        report_dropped(output, "events", stream.take_dropped());
-        output.json(&EventLine::of(&event)).await?;
-        left = left.map(|left| left - 1);
+        match next_step(port, &mut stream, output).await {
+            Step::Writable => output.write_queued().await?,
+            Step::Event(event) => {
+                report_dropped(output, "events", stream.take_dropped());
+                output.queue_json(&EventLine::of(&event))?;
+                left = left.map(|left| left - 1);
+            }
+            Step::End => break,
+        }
     }
-    Ok(())
+    while output.has_queued() {
+        output.write_queued().await?;
+    }
+    match (events.count, left) {
+        (Some(_), Some(0)) => Ok(()),
+        (Some(count), left) => {
+            let seen = count - left.unwrap_or(0);
+            Err(ended(port, &format!("after {seen} of {count} events")))
+        }
+        (None, _) => end.result(port),
+    }
+}
+
+/// What comes next while events are printed.
+enum Step {
+    Event(Event),
+    /// Some of the queued lines can be written.
+    Writable,
+    /// The connection has ended, and all events were taken.
+    End,
+}
+
+/// Takes an event before it writes: the output may be slower than QEMU for a while.
+async fn next_step(port: &QmpPort, stream: &mut EventStream, output: &Output) -> Step {
+    let mut next = pin!(next_event(port, stream));
+    let mut writable = pin!(writable());
+    poll_fn(|cx| {
+        if output.has_room()
+            && let Poll::Ready(event) = next.as_mut().poll(cx)
+        {
+            return Poll::Ready(event.map_or(Step::End, Step::Event));
+        }
+        if output.has_queued() {
+            return writable.as_mut().poll(cx).map(|()| Step::Writable);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The next event; nothing when the connection has ended, and all events were taken.
