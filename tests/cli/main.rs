@@ -1,5 +1,6 @@
 //! The tool against real QEMUs, and a few scripted servers: what it prints, and how
 //! it ends.
+#![cfg(feature = "cli")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -104,7 +104,7 @@ pub(crate) struct Events {
 /// Reports a command line that was wrong, or prints the help that was asked for.
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // It fails where nobody reads it.
+        // It fails where standard output is closed.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
@@ -113,7 +113,7 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         let message = text.lines().next().unwrap_or_default();
         return Failure::usage(message)
-            .hint("spice-qmp --help tells how to use it")
+            .hint("spice-qmp --help shows how to use it")
             .report(true);
     }
     if error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -160,7 +160,7 @@ Examples:
   spice-qmp --connect spice://localhost:5900 status
   spice-qmp --connect unix:/run/vm/qmp.sock exec device_del id=disk1
 
---help tells about addresses, passwords, JSON and exit codes.";
+--help explains addresses, passwords, JSON and exit codes.";
 
 const DETAILS: &str = "\
 Examples:

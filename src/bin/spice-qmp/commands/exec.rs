@@ -41,7 +41,7 @@ fn arguments(exec: &Exec) -> Result<Option<Box<RawValue>>, Failure> {
         words => arguments::parse(words),
     };
     arguments.map_err(|error| {
-        Failure::usage(error).hint("spice-qmp exec --help tells how to write them")
+        Failure::usage(error).hint("spice-qmp exec --help shows how to write them")
     })
 }
 
