@@ -43,7 +43,7 @@ async function main(uri, names) {
     const session = new SpiceClientGLib.Session({uri});
     try {
         const port = await SpiceQmp.Port.find_async(session, null);
-        // In milliseconds: without it a call waits as long as QEMU does not answer.
+        // In milliseconds; without it, a call does not end while QEMU does not answer.
         port.command_timeout = 10_000;
         const signals = names.length ? names.map(name => `qmp-event::${name}`) : ['qmp-event'];
         for (const signal of signals)
@@ -53,7 +53,7 @@ async function main(uri, names) {
             printerr(`events: QEMU ${port.version}, ${status}`);
             await end(port);
         } finally {
-            // First the port: QEMU may crash when a client leaves unanswered.
+            // First the port: QEMU may crash or freeze if a client leaves while a reply is due.
             await port.close_async(null);
         }
     } finally {

@@ -33,12 +33,12 @@ async void act (SpiceQmp.Port port, string name) throws Error {
 
 async void run (Spice.Session session, string name) throws Error {
     var port = yield SpiceQmp.Port.find_async (session);
-    // In milliseconds: without it a call waits as long as QEMU does not answer.
+    // In milliseconds; without it, a call does not end while QEMU does not answer.
     port.command_timeout = 10000;
     try {
         yield act (port, name);
     } finally {
-        // First the port: QEMU may crash when a client leaves unanswered.
+        // First the port: QEMU may crash or freeze if a client leaves while a reply is due.
         try {
             yield port.close_async ();
         } catch (Error error) {

@@ -3,8 +3,8 @@
  *     cc viewer.c -o viewer $(pkg-config --cflags --libs spice-qmp-1.0 spice-client-gtk-3.0)
  *     ./viewer spice://localhost:5900
  *
- * The port tells all that the window shows of the machine's state: nothing here
- * asks, polls or waits. */
+ * All that the window shows of the machine's state comes from properties and signals
+ * of the port: nothing here queries, polls or waits. */
 #include <spice-client-gtk.h>
 #include <spice-qmp/spice-qmp.h>
 
@@ -88,18 +88,16 @@ enable_action(Viewer *viewer, const char *name, gboolean enabled)
     g_simple_action_set_enabled(G_SIMPLE_ACTION(action), enabled);
 }
 
-/* --- what the port tells ----------------------------------------------------- */
+/* --- the state and the events ------------------------------------------------ */
 
 /* For "notify": the state, the status and the version may all have changed. */
 static void
 show_state(Viewer *viewer)
 {
-    g_autoptr(SpiceQmpStatus) status = NULL;
-    g_autofree char *version = NULL;
-    gboolean ready, running;
-
-    g_object_get(viewer->port, "ready", &ready, "status", &status, "version", &version, NULL);
-    running = status && status->running;
+    g_autoptr(SpiceQmpStatus) status = spice_qmp_port_dup_status(viewer->port);
+    g_autofree char *version = spice_qmp_port_dup_version(viewer->port);
+    gboolean ready = spice_qmp_port_get_ready(viewer->port);
+    gboolean running = status && status->running;
 
     for (guint i = 0; i < G_N_ELEMENTS(power_actions); i++)
         enable_action(viewer, power_actions[i].name, ready);
@@ -179,8 +177,8 @@ on_found(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer data)
     if (viewer->leaving) {
         leave(viewer);
     } else if (viewer->port) {
-        /* In milliseconds: without it a call waits as long as QEMU does not answer. */
-        g_object_set(viewer->port, "command-timeout", 10000, NULL);
+        /* In milliseconds; without it, a call does not end while QEMU does not answer. */
+        spice_qmp_port_set_command_timeout(viewer->port, 10000);
         g_signal_connect_swapped(viewer->port, "notify", G_CALLBACK(show_state), viewer);
         g_signal_connect_swapped(viewer->port, "qmp-event", G_CALLBACK(show_event), viewer);
         gtk_label_set_text(GTK_LABEL(viewer->progress), "No screen yet");
@@ -203,8 +201,8 @@ on_closed(GObject *port G_GNUC_UNUSED, GAsyncResult *result G_GNUC_UNUSED, gpoin
     gtk_main_quit();
 }
 
-/* First the search, then the port, then the session: QEMU gets to answer what it
- * was asked before the connection goes. */
+/* First the search, then the port, then the session: QEMU may crash, or freeze for
+ * ever, if a client disconnects while a reply is due. */
 static void
 leave(Viewer *viewer)
 {

@@ -54,12 +54,12 @@ def main():
     session = SpiceClientGLib.Session(uri=sys.argv[1])
     try:
         port = call(SpiceQmp.Port.find_async, SpiceQmp.Port.find_finish, session)
-        # In milliseconds: without it a call waits as long as QEMU does not answer.
+        # In milliseconds; without it, a call does not end while QEMU does not answer.
         port.props.command_timeout = 10_000
         try:
             show(port)
         finally:
-            # First the port: QEMU may crash when a client leaves unanswered.
+            # First the port: QEMU may crash or freeze if a client leaves while a reply is due.
             call(port.close_async, port.close_finish)
     except GLib.Error as error:
         print(f"vm-status: {error.message}", file=sys.stderr)

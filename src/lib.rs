@@ -8,6 +8,9 @@
 pub mod qmp;
 
 #[cfg(feature = "gobject")]
+mod home;
+
+#[cfg(feature = "gobject")]
 mod port;
 #[cfg(feature = "gobject")]
 pub mod transport;
@@ -17,7 +20,7 @@ pub use qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
 #[cfg(feature = "gobject")]
 pub use port::{
     CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream,
-    MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, json_to_variant,
+    MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, WaitId, json_to_variant,
     variant_to_json,
 };
 #[cfg(feature = "gobject")]

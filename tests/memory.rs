@@ -361,6 +361,73 @@ fn ready() -> Session<()> {
     session
 }
 
+#[test]
+fn a_greeting_without_end_makes_no_tree() {
+    let most = 8 << 20;
+    let greeting = |package: &str, capabilities: &str| {
+        format!(
+            "{{\"QMP\": {{\"version\": {{\"qemu\": {{\"major\": 7, \"minor\": 2, \"micro\": 22}}, \
+             \"package\": \"{package}\"}}, \"capabilities\": [{capabilities}0]}}}}\n"
+        )
+    };
+    let greetings = [
+        greeting("", &"\"\",".repeat(most / 3)),
+        greeting("", &"0,".repeat(most / 2)),
+        greeting("", &"[{}],".repeat(most / 5)),
+        greeting("", &format!("\"{}\",", "x".repeat(most))),
+        greeting("", &format!("\"{}\",", "\\u0000".repeat(most / 6))),
+        greeting(&"x".repeat(most), ""),
+        greeting(&"\\n".repeat(most / 2), ""),
+    ];
+    for greeting in &greetings {
+        let watch = Watch::start();
+        let mut session = Session::new(1 << 24);
+        session.open(Opening::GreetingComes);
+        feed(&mut session, greeting.as_bytes());
+        assert_eq!(session.state(), State::Negotiating);
+        watch.check(SMALL);
+        // In pieces it needs the buffer, which doubles, and no more.
+        let mut session = Session::new(1 << 24);
+        session.open(Opening::GreetingComes);
+        for piece in greeting.as_bytes().chunks(1 << 20) {
+            feed(&mut session, piece);
+        }
+        assert_eq!(session.state(), State::Negotiating);
+        watch.check(3 * greeting.len());
+        drop(watch);
+        let watch = Watch::start();
+        assert!(session.poll_transmit().is_some());
+        watch.check(SMALL);
+    }
+}
+
+#[test]
+fn a_refusal_without_end_is_not_kept() {
+    let watch = Watch::start();
+    for (class, desc) in [("GenericError", "x"), ("x", "no")] {
+        let mut session = Session::<()>::new(1 << 24);
+        session.open(Opening::GreetingMayBeGone);
+        assert!(session.poll_transmit().is_some());
+        let long = |text: &str| {
+            if text == "x" {
+                text.repeat(60 << 20)
+            } else {
+                text.into()
+            }
+        };
+        let (class, desc) = (long(class), long(desc));
+        let refusal = format!(
+            "{{\"id\": 16777216, \"error\": {{\"class\": \"{class}\", \"desc\": \"{desc}\"}}}}\n"
+        );
+        drop((class, desc));
+        feed(&mut session, refusal.as_bytes());
+        drop(refusal);
+        assert_eq!(session.state(), State::Failed);
+        let kept = NOW.load(Relaxed).saturating_sub(watch.before);
+        assert!(kept <= SMALL, "{kept} bytes are kept");
+    }
+}
+
 fn ready_with_oob() -> Session<()> {
     let mut session = Session::new(1 << 24);
     session.open(Opening::GreetingComes);
@@ -382,7 +449,7 @@ fn send(session: &mut Session<()>, band: Band) -> (CallId, String) {
 }
 
 fn answer(session: &mut Session<()>, id: &str) {
-    session.stash(format!("{{\"return\": {{}}, \"id\": {id}}}\n").as_bytes());
+    session.buffer_input(format!("{{\"return\": {{}}, \"id\": {id}}}\n").as_bytes());
 }
 
 /// How many calls end of what has come.

@@ -12,7 +12,7 @@ use glib::prelude::*;
 use serde_json::{Value, json};
 use spice_qmp::qmp::limits::MAX_BAD_LINES;
 use spice_qmp::transport::{Transport, pair};
-use spice_qmp::{Error, PeerError, PortState, QmpPort, UsageError};
+use spice_qmp::{Error, PeerError, PortState, QmpErrorCode, QmpPort, UsageError};
 
 fn states(port: &QmpPort) -> Rc<RefCell<Vec<PortState>>> {
     let states = Rc::<RefCell<Vec<_>>>::default();
@@ -245,26 +245,19 @@ fn a_human_monitor_is_told_at_its_first_line() {
 }
 
 #[test]
-fn too_many_bad_lines_are_no_qmp() {
+fn what_comes_in_place_of_a_greeting_is_no_qmp() {
     with_own(|main| {
         let (port, server) = script::port();
         server.peer.open();
-        for _ in 1..MAX_BAD_LINES {
-            server.line("login:");
-        }
-        main.drain();
-        assert_eq!(port.state(), PortState::Greeting);
-        server.line("login:");
+        // No line ends.
+        server.peer.send(b"SSH-2.0-OpenSSH");
         main.drain();
         assert_eq!(port.state(), PortState::Failed);
         let error = main.block_on(port.wait_ready()).unwrap_err();
-        assert_eq!(
-            error,
-            PeerError::NotQmp {
-                human_monitor: false
-            }
-            .into()
-        );
+        let expected = "there is no greeting (it sent \"SSH-2.0-OpenSSH\")";
+        assert_eq!(error, PeerError::NoGreeting(expected.into()).into());
+        let error = glib::Error::from(error);
+        assert_eq!(error.kind(), Some(QmpErrorCode::NotQmp));
 
         // What failed may be opened anew, by a better server.
         server.peer.close("gone");

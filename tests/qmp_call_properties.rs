@@ -48,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
     let band = prop_oneof![4 => Just(Band::In), 1 => Just(Band::Out)];
     let opening = prop_oneof![
         Just(Opening::GreetingComes),
+        Just(Opening::GreetingAfterRest),
         Just(Opening::GreetingMayBeGone)
     ];
     let refusal = prop_oneof![Just("CommandNotFound"), Just("GenericError")];
@@ -105,6 +106,7 @@ struct World {
     /// The calls; a token is an index.
     calls: Vec<Call>,
     state: State,
+    opening: Opening,
     bad_lines: u32,
     /// A message has begun that the next line spoils.
     half: bool,
@@ -145,6 +147,7 @@ impl World {
             session,
             calls: Vec::new(),
             state: State::Closed,
+            opening: Opening::GreetingComes,
             bad_lines: 0,
             half: false,
             got: Vec::new(),
@@ -165,8 +168,9 @@ impl World {
             }
             Step::Open(opening) => {
                 self.session.open(*opening);
+                self.opening = *opening;
                 self.reset(match opening {
-                    Opening::GreetingComes => State::Greeting,
+                    Opening::GreetingComes | Opening::GreetingAfterRest => State::Greeting,
                     Opening::GreetingMayBeGone => State::Negotiating,
                 });
             }
@@ -232,7 +236,8 @@ impl World {
             let too_large = matches!(step, Step::TooLarge);
             self.half = false;
             self.bad_lines += u32::from(!too_large);
-            if self.bad_lines == MAX_BAD_LINES {
+            let strict = self.opening == Opening::GreetingComes;
+            if self.bad_lines == MAX_BAD_LINES || self.state == State::Greeting && strict {
                 self.reset(State::Failed);
             }
             return;

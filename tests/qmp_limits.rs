@@ -1,8 +1,11 @@
 //! The limits of a message, at each and one past it, and what a hostile peer can
 //! make a session keep.
 
-use spice_qmp::qmp::limits::{MAX_DEPTH, MAX_MESSAGE_SIZE};
-use spice_qmp::qmp::{Band, Ignored, Opening, Output, PeerError, Session, State};
+use spice_qmp::qmp::limits::{
+    MAX_ABANDONED, MAX_CAPABILITIES, MAX_DEPTH, MAX_ERROR_TEXT, MAX_MESSAGE_SIZE, MAX_NAME,
+    MAX_PACKAGE, MAX_REFUSAL, MAX_SHOWN,
+};
+use spice_qmp::qmp::{Band, Error, Ignored, Opening, Output, PeerError, Session, State};
 
 const GREETING: &[u8] = b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7, \"minor\": 2, \
     \"micro\": 22}}, \"capabilities\": [\"oob\"]}}\r\n";
@@ -75,10 +78,10 @@ fn what_concerns_no_call_is_not_kept() {
         b"garbage\n{\"event\": \"STOP\"}\n",
     ];
     for line in lines {
-        for stash in [false, true] {
+        for buffer in [false, true] {
             let input = line.repeat(TIMES);
-            if stash {
-                session.stash(&input);
+            if buffer {
+                session.buffer_input(&input);
                 feed(&mut session, &[]);
             } else {
                 feed(&mut session, &input);
@@ -123,6 +126,150 @@ fn answered_greetings_without_end_are_not_kept() {
 }
 
 #[test]
+fn capabilities() {
+    let greeted = |capabilities: &str| greeted("", capabilities);
+    let many = |count: usize| {
+        let names: Vec<_> = (0..count).map(|n| format!("\"{n}\"")).collect();
+        greeted(&names.join(","))
+            .greeting()
+            .unwrap()
+            .capabilities
+            .len()
+    };
+    assert_eq!(many(MAX_CAPABILITIES), MAX_CAPABILITIES);
+    assert_eq!(many(MAX_CAPABILITIES + 1), MAX_CAPABILITIES);
+    for letter in ["x", "é", "\\u0041", "\\u0000", "\\ud83d\\ude00"] {
+        let name = |len: usize| {
+            let one: String = serde_json::from_str(&format!("\"{letter}\"")).unwrap();
+            let width = one.replace('\0', "\u{FFFD}").len();
+            let rest = "y".repeat(len % width);
+            format!("\"{}{rest}\",\"oob\"", letter.repeat(len / width))
+        };
+        let names = |len: usize| greeted(&name(len)).greeting().unwrap().capabilities.clone();
+        assert_eq!(names(MAX_NAME)[0].len(), MAX_NAME, "{letter}");
+        assert_eq!(names(MAX_NAME + 1), ["oob"], "{letter}");
+        assert_eq!(names(100 * MAX_NAME), ["oob"], "{letter}");
+    }
+    // What is skipped does not count.
+    let names = greeted(&("1,{},".repeat(100) + "\"oob\""));
+    assert_eq!(names.greeting().unwrap().capabilities, ["oob"]);
+}
+
+#[test]
+fn package() {
+    for (letter, width) in [("x", 1), ("é", 2), ("\\n", 1), ("\\u0000", 3)] {
+        let package = |count: usize| {
+            let session = greeted(&letter.repeat(count), "");
+            session.greeting().unwrap().version.package.clone()
+        };
+        let most = MAX_PACKAGE / width;
+        assert_eq!(package(most).chars().count(), most, "{letter}");
+        assert_eq!(package(most + 1).chars().count(), most, "{letter}");
+        assert_eq!(package(100 * most).chars().count(), most, "{letter}");
+    }
+    let version: spice_qmp::qmp::Version = serde_json::from_str(&format!(
+        "{{\"qemu\":{{\"major\":1,\"minor\":2,\"micro\":3}},\"package\":\"\\u0000{}\"}}",
+        "é".repeat(MAX_PACKAGE)
+    ))
+    .unwrap();
+    // The character at the limit would be cut.
+    assert_eq!(version.package.len(), MAX_PACKAGE - 1);
+    assert!(version.package.starts_with("\u{FFFD}é"));
+}
+
+#[test]
+fn the_text_of_an_error() {
+    let failed = |class: usize, desc: usize| {
+        let mut session = ready();
+        session.execute("stop", None, Band::In, ());
+        session.poll_transmit().unwrap();
+        let (class, desc) = ("C".repeat(class), "d".repeat(desc));
+        let line = format!(
+            "{{\"id\": 16777217, \"error\": {{\"class\": \"{class}\", \"desc\": \"{desc}\"}}}}\n"
+        );
+        let mut input = line.as_bytes();
+        match session.receive(&mut input) {
+            Some(Output::Ended {
+                result: Err(Error::Command { class, desc, .. }),
+                ..
+            }) => (class.name().len(), desc.len()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let most = (MAX_NAME, MAX_ERROR_TEXT);
+    assert_eq!(failed(MAX_NAME, MAX_ERROR_TEXT), most);
+    assert_eq!(failed(MAX_NAME + 1, MAX_ERROR_TEXT + 1), most);
+}
+
+#[test]
+fn the_text_of_a_refusal() {
+    let refusal = |len: usize| {
+        let mut session = greeted("", "");
+        session.poll_transmit().unwrap();
+        let desc = "d".repeat(len);
+        feed(
+            &mut session,
+            format!(
+                "{{\"id\": 16777216, \"error\": {{\"class\": \"E\", \"desc\": \"{desc}\"}}}}\n"
+            )
+            .as_bytes(),
+        );
+        assert_eq!(session.state(), State::Failed);
+        match session.error() {
+            Some(Error::Peer(PeerError::NegotiationRefused(text))) => text.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refusal(MAX_REFUSAL), MAX_REFUSAL);
+    assert_eq!(refusal(MAX_REFUSAL + 1), MAX_REFUSAL);
+}
+
+#[test]
+fn what_is_shown_in_place_of_a_greeting() {
+    let shown = |line: &str| {
+        let mut session = Session::<()>::new(1 << 24);
+        session.open(Opening::GreetingComes);
+        feed(&mut session, line.as_bytes());
+        session.error().unwrap().to_string()
+    };
+    let frame = shown("x").len() - 1;
+    assert_eq!(shown(&"x".repeat(MAX_SHOWN)).len(), frame + MAX_SHOWN);
+    let cut = shown(&"x".repeat(MAX_SHOWN + 1));
+    assert_eq!(cut.len(), frame + MAX_SHOWN + "...".len());
+    // No byte takes more than four.
+    let most = frame + 4 * MAX_SHOWN + "...".len();
+    assert_eq!(shown(&"\u{1b}".repeat(100 * MAX_SHOWN)).len(), most);
+}
+
+#[test]
+fn calls_that_were_given_up() {
+    // Each is sent, given up and never answered.
+    let mut session = ready();
+    let mut sizes = Vec::new();
+    let most = if cfg!(miri) { 50 } else { MAX_ABANDONED };
+    for count in [most, 1] {
+        for _ in 0..count {
+            let id = session.execute("stop", None, Band::In, ());
+            assert!(session.poll_transmit().is_some());
+            session.transmitted();
+            assert!(session.forget(id).is_some());
+        }
+        sizes.push(kept(&session));
+    }
+    if !cfg!(miri) {
+        assert_eq!(sizes[0], sizes[1]);
+    }
+    // The oldest that is still known is answered, and all before it are gone.
+    assert!(session.awaits_reply());
+    let last = (1 << 24) + most + 1;
+    feed(
+        &mut session,
+        format!("{{\"return\": {{}}, \"id\": {last}}}\n").as_bytes(),
+    );
+    assert!(!session.awaits_reply() && session.is_settled());
+}
+
+#[test]
 fn large_messages_are_the_same_in_pieces() {
     let long = "é".repeat(if cfg!(miri) { 300 } else { 100_000 });
     for message in [
@@ -157,6 +304,22 @@ fn large_messages_are_the_same_in_pieces() {
             assert!(outputs(len) == whole, "{} in {len}", &message[..60]);
         }
     }
+}
+
+/// A session that was greeted so.
+fn greeted(package: &str, capabilities: &str) -> Session<()> {
+    let mut session = Session::new(1 << 24);
+    session.open(Opening::GreetingComes);
+    feed(
+        &mut session,
+        format!(
+            "{{\"QMP\": {{\"version\": {{\"qemu\": {{\"major\": 7, \"minor\": 2, \"micro\": 22}}, \
+             \"package\": \"{package}\"}}, \"capabilities\": [{capabilities}]}}}}\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!(session.state(), State::Negotiating);
+    session
 }
 
 fn event(data: &str) -> String {

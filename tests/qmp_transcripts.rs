@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use transcript::{Cut, Stash, Transcript};
+use transcript::{Buffer, Cut, Transcript};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/transcripts");
 
@@ -33,6 +33,7 @@ macro_rules! transcripts {
 }
 
 transcripts! {
+    bad_answers
     bad_input
     cancelling
     closing
@@ -40,10 +41,12 @@ transcripts! {
     human_monitor
     late_attach
     limits
+    no_greeting
     oob
     pretty
     replies
     reopening
+    settling
 }
 
 fn replay(name: &str) {
@@ -51,24 +54,25 @@ fn replay(name: &str) {
     let transcripts = transcript::read(&text);
     assert!(!transcripts.is_empty(), "{name} has no transcript");
     for transcript in transcripts {
-        for (cut, stash) in ways(&transcript) {
-            transcript.replay(name, cut, stash);
+        for (cut, buffer) in ways(&transcript) {
+            transcript.replay(name, cut, buffer);
         }
     }
 }
 
-/// All ways to cut and to stash. Miri takes a second for each: it gets each cut and each
-/// stash once.
-fn ways(transcript: &Transcript) -> Vec<(Cut, Stash)> {
+/// All ways to cut and to buffer. Miri takes a second for each: it gets each cut and each
+/// buffer once.
+fn ways(transcript: &Transcript) -> Vec<(Cut, Buffer)> {
     if cfg!(miri) {
         return vec![
-            (Cut::Bytes, Stash::Never),
-            (Cut::Whole, Stash::First),
-            (Cut::Whole, Stash::Each),
+            (Cut::Bytes, Buffer::Never),
+            (Cut::Whole, Buffer::First),
+            (Cut::Whole, Buffer::Each),
         ];
     }
     let halves = (1..transcript.longest_turn()).map(Cut::At);
     let cuts = [Cut::Whole, Cut::Bytes].into_iter().chain(halves);
-    let with_each_stash = |cut| [Stash::Never, Stash::First, Stash::Each].map(|stash| (cut, stash));
-    cuts.flat_map(with_each_stash).collect()
+    let with_each_buffer =
+        |cut| [Buffer::Never, Buffer::First, Buffer::Each].map(|buffer| (cut, buffer));
+    cuts.flat_map(with_each_buffer).collect()
 }

@@ -15,7 +15,7 @@ use spice_qmp::{CallOptions, QmpPort};
 const SECRET: &str = "Geheim-4711";
 
 /// Commands with the secret in all places that it is known to have.
-const COMMANDS: [(&str, &str); 16] = [
+const COMMANDS: [(&str, &str); 25] = [
     (
         "set_password",
         r#"{"protocol":"vnc","password":"Geheim-4711"}"#,
@@ -67,6 +67,36 @@ const COMMANDS: [(&str, &str); 16] = [
         r#"{"a":"json:{\"password\":\"Geheim-4711\"}"}"#,
     ),
     ("ringbuf-write", r#"{"device":"tty","data":"Geheim-4711"}"#),
+    ("human-monitor-command", r#"{"command-line":"Geheim-4711"}"#),
+    ("migrate", r#"{"uri":"exec:curl --user a:Geheim-4711 x"}"#),
+    (
+        "migrate-incoming",
+        r#"{"channels":[{"channel-type":"main","addr":{"transport":"exec","args":["/bin/sh","-c","a=Geheim-4711"]}}]}"#,
+    ),
+    (
+        "blockdev-add",
+        r#"{"url":"https://s3.example.org/disk?X-Amz-Signature=Geheim-4711"}"#,
+    ),
+    (
+        "blockdev-add",
+        r#"{"a":"json:{\"url\":\"https://example.org/disk?sig=Geheim-4711\"}"}"#,
+    ),
+    (
+        "device_add",
+        r#"{"driver":"isa-applesmc","osk":"Geheim-4711"}"#,
+    ),
+    (
+        "qom-set",
+        r#"{"path":"/a","property":"osk","value":"Geheim-4711"}"#,
+    ),
+    (
+        "send-key",
+        r#"{"keys":[{"type":"qcode","data":"Geheim-4711"}]}"#,
+    ),
+    (
+        "guest-set-user-password",
+        r#"{"username":"a","crypted":false,"password":"Geheim-4711"}"#,
+    ),
     (
         "sev-inject-launch-secret",
         r#"{"packet-header":"x","secret":"Geheim-4711"}"#,

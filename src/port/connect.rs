@@ -26,7 +26,7 @@ pub(super) async fn open(address: &str, timeout: Duration) -> Result<QmpPort, Er
             message: format!("{address}: {}", error.message()).into(),
         })?;
     let port = QmpPort::for_stream(&connection);
-    port.wait_ready_within(timeout.saturating_sub(started.elapsed()))
+    port.wait_status(timeout.saturating_sub(started.elapsed()))
         .await
         .map_err(|error| with_timeout(error, timeout))?;
     Ok(port)

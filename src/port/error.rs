@@ -65,8 +65,8 @@ fn code(error: &Error) -> Code {
             PeerError::Malformed(_)
             | PeerError::NegotiationRefused(_)
             | PeerError::UnexpectedReply { .. } => Qmp::Protocol,
-            PeerError::TooLarge { .. } => Qmp::TooLarge,
-            PeerError::NotQmp { .. } => Qmp::NotQmp,
+            PeerError::TooLarge { .. } | PeerError::TreeTooLarge { .. } => Qmp::TooLarge,
+            PeerError::NotQmp { .. } | PeerError::NoGreeting(_) => Qmp::NotQmp,
         }),
         Error::Usage(error) => Code::Qmp(match error {
             UsageError::NotReady { .. } => Qmp::NotReady,

@@ -24,7 +24,7 @@ pub(super) async fn find(session: Session, timeout: Duration) -> Result<QmpPort,
     let port = QmpPort::get(&channel);
     let rest = timeout.saturating_sub(started.elapsed());
     let ready = async {
-        let mut ready = pin!(port.wait_ready_within(rest));
+        let mut ready = pin!(port.wait_status(rest));
         // The session may still turn out to be over.
         poll_fn(|cx| match search.poll(cx.waker(), |_| None) {
             Poll::Pending => ready.as_mut().poll(cx),

@@ -1,27 +1,24 @@
-//! The private state of a port: properties, signals, life and death.
+//! The GObject's face of a connection: properties, vfuncs, and its main context.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use glib::prelude::*;
 use glib::subclass::Signal;
 use glib::subclass::prelude::*;
-use once_cell::sync::Lazy;
 
-use super::audience::Audience;
-use super::home::Home;
-use super::listen::{EventStream, Listeners};
-use super::log::Traffic;
-use super::timers::Timers;
-use super::turn::{Action, Callback, Owner, Token};
+use super::connection::{Callback, Change, Connection, OwnedEvent, Owner, Urgency};
+use super::event_stream::{EventStream, EventStreams};
+use super::requests::Request;
+use super::signals::{self, Handlers};
+use super::waits::{WaitCallback, WaitFor, WaitId};
 use super::{CallOptions, Event, PORT_QUARK, PortState, Status, VmAction};
-use crate::qmp::{Band, CallId, Error, Session, State, Version, redacted};
+use crate::home::Home;
+use crate::qmp::{CallId, Error, State, UsageError};
 use crate::transport::spice::PortChannel;
-use crate::transport::{Flow, Incoming, SpiceTransport, Transport};
+use crate::transport::{Closed, Flow, SpiceTransport, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
@@ -29,10 +26,14 @@ pub struct QmpPort {
     /// The SPICE channel that the port is attached to, if any and while it lives.
     #[property(get, set, construct_only)]
     channel: glib::WeakRef<PortChannel>,
-    /// Whether commands may be given.
+    /// Whether commands may be executed.
     #[property(name = "ready", type = bool, get = Self::ready)]
     /// Where the connection stands.
     #[property(name = "state", type = PortState, get = Self::state, builder(PortState::Closed))]
+    /// Whether QEMU answers: false when a command of the program's has been unanswered
+    /// for 3 seconds without a byte from QEMU, or an open peer has not greeted for so
+    /// long; true with the next byte, and while nothing is due.
+    #[property(name = "responsive", type = bool, default = true, get = Self::responsive)]
     /// How many of the program's calls have not ended.
     #[property(name = "pending", type = u32, get = Self::pending)]
     /// The longest message that is accepted, in bytes. A longer one is skipped
@@ -41,94 +42,58 @@ pub struct QmpPort {
                get = Self::max_message_size, set = Self::set_max_message_size)]
     /// What the server offered in its greeting, such as `oob`.
     #[property(name = "capabilities", type = glib::StrV, get = Self::capabilities)]
-    pub(super) session: Arc<RefCell<Session<Token>>>,
     /// QEMU's version, such as `10.0.2`, while it is known.
     #[property(name = "version", type = Option<String>, get = Self::version)]
     /// The distributor's package of QEMU, while it is known.
     #[property(name = "package", type = Option<String>, get = Self::package)]
-    pub(super) qemu: RefCell<Option<Version>>,
     /// The run state of the virtual machine, kept current while the port is ready.
-    #[property(name = "status", type = Option<Status>, get = |port: &Self| port.status.borrow().clone())]
-    pub(super) status: RefCell<Option<Status>>,
+    #[property(name = "status", type = Option<Status>, get = Self::status)]
     /// Why the port is not ready, or what went wrong on it last.
-    #[property(name = "last-error", type = Option<glib::Error>,
-               get = |port: &Self| port.last_error.borrow().clone().map(glib::Error::from))]
-    pub(super) last_error: RefCell<Option<Error>>,
+    #[property(name = "last-error", type = Option<glib::Error>, get = Self::last_error)]
+    pub(super) connection: Connection<Self>,
     /// The deadline of each call in milliseconds; 0, the default, is none.
     #[property(get, set)]
     command_timeout: Cell<u32>,
+    /// How long closing waits for the answers that QEMU owes, in milliseconds: 10,000 on
+    /// SPICE ports, where leaving before may freeze QEMU, and 1,000 elsewhere.
+    #[property(name = "close-timeout", type = u32, default = 1000,
+               get = Self::close_timeout, set = |port: &Self, millis| port.close_timeout.set(Some(millis)))]
+    close_timeout: Cell<Option<u32>>,
 
-    pub(super) home: Home,
-    pub(super) weak: RefCell<Option<Arc<glib::SendWeakRef<super::QmpPort>>>>,
-    transport: RefCell<Option<Rc<dyn Transport>>>,
-    /// What has happened and was not told yet.
-    pub(super) actions: RefCell<VecDeque<Action>>,
-    pub(super) turn: RefCell<Option<glib::Source>>,
-    pub(super) timers: Timers,
-    /// Whether the transport has a write that it did not answer.
-    pub(super) writing: Cell<bool>,
-    /// How many calls of the port's own are in flight.
-    pub(super) own_calls: Cell<u32>,
-    pub(super) status_asked: Cell<bool>,
-    pub(super) status_stale: Cell<bool>,
-    pub(super) was_ready: Cell<bool>,
-    pub(super) told_pending: Cell<u32>,
-    pub(super) listeners: Listeners,
-    pub(super) audience: RefCell<Audience>,
-    pub(super) traffic: Traffic,
-    wakers: RefCell<Vec<Waker>>,
-    /// How often the connection was lost.
-    pub(super) closures: Cell<u64>,
-    shut: Cell<bool>,
+    /// Set in the construction.
+    home: OnceCell<Home>,
+    weak: RefCell<Option<Arc<glib::SendWeakRef<super::QmpPort>>>>,
+    /// What has the next dispatch run.
+    source: RefCell<Option<(Urgency, glib::Source)>>,
+    timer: RefCell<Option<(i64, glib::Source)>>,
+    streams: EventStreams,
+    handlers: Handlers,
 }
-
-/// A piece of a message of at most so many bytes is taken without further ado.
-const CRUMB: usize = 256;
 
 /// Ids of requests start between these, at random, so that the late replies of
 /// another session on the same monitor match none of them.
 const FIRST_ID: std::ops::Range<i32> = (1 << 24)..i32::MAX;
 
+/// GLib counts milliseconds in 32 bits; a timer that goes off early is set again.
+const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+
 impl Default for QmpPort {
-    #[allow(
-        clippy::arc_with_non_send_sync,
-        reason = "two threads may count references to the session of a port that was disposed of"
-    )]
     fn default() -> Self {
         let first_id = glib::random_int_range(FIRST_ID.start, FIRST_ID.end);
         Self {
             channel: glib::WeakRef::new(),
-            session: Arc::new(RefCell::new(Session::new(first_id.unsigned_abs().into()))),
-            qemu: RefCell::default(),
-            status: RefCell::default(),
-            last_error: RefCell::default(),
+            connection: Connection::new(first_id.unsigned_abs().into()),
             command_timeout: Cell::default(),
-            home: Home::here(),
+            close_timeout: Cell::default(),
+            home: OnceCell::new(),
             weak: RefCell::default(),
-            transport: RefCell::default(),
-            actions: RefCell::default(),
-            turn: RefCell::default(),
-            timers: Timers::default(),
-            writing: Cell::default(),
-            own_calls: Cell::default(),
-            status_asked: Cell::default(),
-            status_stale: Cell::default(),
-            was_ready: Cell::default(),
-            told_pending: Cell::default(),
-            listeners: Listeners::default(),
-            audience: RefCell::default(),
-            traffic: Traffic::default(),
-            wakers: RefCell::default(),
-            closures: Cell::default(),
-            shut: Cell::default(),
+            source: RefCell::default(),
+            timer: RefCell::default(),
+            streams: EventStreams::default(),
+            handlers: Handlers::default(),
         }
     }
 }
-
-/// The signal for C: the name, and a `JsonNode` or NULL.
-pub(super) const EVENT: &str = "event";
-/// The signal for everyone.
-pub(super) const QMP_EVENT: &str = "qmp-event";
 
 #[glib::object_subclass]
 impl ObjectSubclass for QmpPort {
@@ -142,7 +107,7 @@ impl ObjectImpl for QmpPort {
     }
 
     fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
-        if self.may_touch(property) {
+        if self.may_use(property) {
             self.derived_property(id, property)
         } else {
             property.default_value().clone()
@@ -150,31 +115,24 @@ impl ObjectImpl for QmpPort {
     }
 
     fn set_property(&self, id: usize, value: &glib::Value, property: &glib::ParamSpec) {
-        if self.may_touch(property) {
+        if self.may_use(property) {
             self.derived_set_property(id, value, property);
         }
     }
 
     fn signals() -> &'static [Signal] {
-        static SIGNALS: Lazy<[Signal; 2]> = Lazy::new(|| {
-            [
-                Signal::builder(EVENT)
-                    .param_types([String::static_type(), glib::Pointer::static_type()])
-                    .run_first()
-                    .build(),
-                Signal::builder(QMP_EVENT)
-                    .param_types([Event::static_type()])
-                    .run_last()
-                    .detailed()
-                    .build(),
-            ]
-        });
-        &*SIGNALS
+        signals::signals()
     }
 
     fn constructed(&self) {
         self.parent_constructed();
-        if let Some(channel) = self.channel.upgrade() {
+        let channel = self.channel.upgrade();
+        // spice-gtk's own I/O is on GLib's default context, whatever is pushed now.
+        let home = channel
+            .as_ref()
+            .map_or_else(Home::here, |_| Home::of_spice());
+        let _ = self.home.set(home);
+        if let Some(channel) = channel {
             self.attach(Box::new(SpiceTransport::new(&channel)));
         }
     }
@@ -183,27 +141,31 @@ impl ObjectImpl for QmpPort {
         // A count of one is the reference that is being dropped. As long as the
         // channel owns the port, that is the channel's.
         let given_back = self.obj().ref_count() == 1;
-        if !self.home.is_here() {
-            self.home.dispose_there(self.obj().clone(), given_back);
+        let home = self.home();
+        if home.is_my_thread() {
+            self.dispose_here(given_back);
             return;
         }
-        self.leave_channel(given_back);
-        self.shut("the port is gone");
-        self.tell_last();
-        if let Some(source) = self.turn.take() {
-            source.destroy();
-        }
-        self.timers.stop();
-        self.wake();
-        // GObject clears it next.
-        self.weak.take();
+        // The port goes home to be disposed of. It is not enough to take a reference
+        // there: this thread may be slow, and its own then be the last one after all.
+        // What it finalizes is disposed of, so that nothing is left in it that belongs
+        // to a thread. Where that context is never run again, the port stays.
+        let port = self.obj().clone();
+        home.idle(glib::Priority::DEFAULT, move || {
+            port.imp().dispose_here(given_back);
+        });
     }
 }
 
 impl QmpPort {
+    pub(super) fn home(&self) -> &Home {
+        self.home.get_or_init(Home::here)
+    }
+
     /// Whether this thread may use a property; if not, that is a critical.
-    fn may_touch(&self, property: &glib::ParamSpec) -> bool {
-        let here = self.home.is_here();
+    fn may_use(&self, property: &glib::ParamSpec) -> bool {
+        // The construction sets the channel first of all.
+        let here = self.home.get().is_none_or(Home::is_my_thread);
         if !here {
             glib::g_critical!(
                 "SpiceQmp",
@@ -214,56 +176,62 @@ impl QmpPort {
         here
     }
 
-    /// Starts to speak QMP over `transport`.
+    /// Speaks QMP over `transport`.
     pub(super) fn attach(&self, transport: Box<dyn Transport>) {
         let transport: Rc<dyn Transport> = transport.into();
-        self.transport.replace(Some(transport.clone()));
-        self.session
-            .borrow_mut()
-            .set_line_feeds(!transport.is_spice_port());
+        self.connection.attach(transport.clone());
         let port = self.obj().downgrade();
-        // Its count is atomic: the last reference to the port may go on another thread
-        // while the end of a write has the sink on this one.
-        let session = self.session.clone();
         transport.start(Rc::new(move |incoming| {
-            if let Incoming::Data(bytes) = incoming
-                && bytes.len() <= CRUMB
-                && session.borrow_mut().collect(bytes)
-            {
-                return Flow::On;
-            }
-            port.upgrade()
-                .map_or(Flow::On, |port| port.imp().incoming(incoming))
+            port.upgrade().map_or(Flow::On, |port| {
+                let port = port.imp();
+                port.handlers.reset();
+                port.connection.incoming(port, incoming)
+            })
         }));
+    }
+
+    fn dispose_here(&self, given_back: bool) {
+        self.leave_channel(given_back);
+        self.connection.release(self, "the port is gone");
+        let (callbacks, events) = self.connection.take_last();
+        for event in events {
+            self.streams.push(&event);
+        }
+        self.streams.end();
+        if !callbacks.is_empty() {
+            self.home().idle(glib::Priority::DEFAULT, move || {
+                for callback in callbacks {
+                    callback();
+                }
+            });
+        }
+        self.unschedule();
+        self.arm(None);
+        // GObject clears it next.
+        self.weak.take();
     }
 
     /// Has the channel forget the port. `given_back`: whether somebody gave back
     /// the channel's reference.
-    pub(super) fn leave_channel(&self, given_back: bool) {
+    fn leave_channel(&self, given_back: bool) {
         if let Some(channel) = self.channel.upgrade() {
             channel.disown(*PORT_QUARK, &*self.obj(), given_back);
         }
     }
 
-    /// The transport, while the port has one. Nothing is borrowed then.
-    pub(super) fn transport(&self) -> Option<Rc<dyn Transport>> {
-        self.transport.borrow().clone()
-    }
-
-    /// Ends all calls and lets go of the connection, for good.
-    pub(super) fn shut(&self, reason: &str) {
-        if self.shut.replace(true) {
-            return;
+    /// Why the port cannot be used here and now; that is a critical, too.
+    fn misuse(&self) -> Option<Error> {
+        if self.home().is_broken() && !self.connection.is_released() {
+            // What was to be delivered there is lost.
+            self.source.take();
+            self.timer.take();
+            self.connection.release(self, FOREIGN_THREAD);
         }
-        self.end(|session| session.shut(reason));
-        if let Some(transport) = self.transport.take() {
-            transport.close();
+        if self.home().is_here() {
+            return None;
         }
-    }
-
-    /// Whether the port is closed for good.
-    pub(super) fn is_shut(&self) -> bool {
-        self.shut.get()
+        glib::g_critical!("SpiceQmp", "a port was used while {FOREIGN_THREAD}");
+        Some(UsageError::InvalidArgument(FOREIGN_THREAD.into()).into())
     }
 
     pub(super) fn execute(
@@ -273,185 +241,257 @@ impl QmpPort {
         options: CallOptions,
         callback: Callback,
     ) -> CallId {
-        self.traffic
-            .note(|| format!("-> {}", redacted(command, arguments)));
-        self.traffic.write();
-        let timeout = options.timeout.or_else(|| self.default_timeout());
-        let id = self.issue(
+        let misuse = self.misuse();
+        let request = Request {
             command,
             arguments,
-            options.band,
-            Owner::Caller(callback),
-            timeout,
-        );
-        if VmAction::ALL.iter().any(|it| it.command() == command) {
-            // A viewer that ends its machine may end its session in the same turn.
-            self.flush();
+            band: options.band,
+            timeout: options.timeout.or_else(|| self.default_timeout()),
+            at_once: VmAction::ALL.iter().any(|it| it.command() == command),
+        };
+        if let Some(error) = misuse {
+            Home::here().idle(glib::Priority::DEFAULT, move || callback(Err(error)));
+            return self.connection.session.borrow_mut().unused_id();
         }
-        self.schedule_turn();
-        id
+        self.connection.execute(self, &request, callback)
     }
 
-    /// Gives the session a call that ends within `timeout`.
-    pub(super) fn issue(
-        &self,
-        command: &str,
-        arguments: Option<&str>,
-        band: Band,
-        owner: Owner,
-        timeout: Option<Duration>,
-    ) -> CallId {
-        let deadline = timeout.map(|timeout| self.timers.deadline(timeout));
-        let token = Token { owner, deadline };
-        let id = self
-            .session
-            .borrow_mut()
-            .execute(command, arguments, band, token);
-        if let Some(deadline) = deadline {
-            self.timers.add(deadline, id);
-            self.arm_timer();
-        }
-        id
-    }
-
-    pub(super) fn default_timeout(&self) -> Option<Duration> {
+    fn default_timeout(&self) -> Option<Duration> {
         let millis = self.command_timeout.get();
         (millis > 0).then(|| Duration::from_millis(millis.into()))
     }
 
     pub(super) fn cancel(&self, id: CallId) -> bool {
-        let mut session = self.session.borrow_mut();
-        let Some(command) = session.command(id).map(Box::from) else {
-            return false;
-        };
-        let cancelled = session.fail(id, Error::Cancelled(command));
-        drop(session);
-        self.schedule_turn();
-        cancelled
+        self.connection.cancel(self, id)
     }
 
     pub(super) fn forget(&self, id: CallId) {
-        let token = self.session.borrow_mut().forget(id);
-        if let Some(deadline) = token.as_ref().and_then(|token| token.deadline) {
-            self.timers.remove(deadline);
-        }
-        // Dropping it may run code of the caller's, so not within the borrow.
-        drop(token);
-        self.schedule_turn();
+        self.connection.forget(self, id);
+    }
+
+    pub(super) fn wait(&self, what: WaitFor, timeout: Duration, callback: WaitCallback) -> WaitId {
+        let _ = self.misuse();
+        self.connection.wait(self, what, timeout, callback)
+    }
+
+    pub(super) fn close(&self, callback: WaitCallback) -> WaitId {
+        let _ = self.misuse();
+        let timeout = Duration::from_millis(self.close_timeout().into());
+        self.connection.close(self, timeout, callback)
+    }
+
+    pub(super) fn cancel_wait(&self, id: WaitId, name: &str) -> bool {
+        self.connection.cancel_wait(self, id, name)
+    }
+
+    pub(super) fn forget_wait(&self, id: WaitId) {
+        self.connection.forget_wait(self, id);
     }
 
     pub(super) fn listen(&self, names: Vec<String>) -> EventStream {
-        self.listeners.add(names)
-    }
-
-    /// Whether waiting for the port to become ready has an end: it is ready, or
-    /// it cannot be. `closures` is what [`closures`](Self::closures) was at first.
-    pub(super) fn readiness(&self, closures: u64) -> Option<Result<(), Error>> {
-        let session = self.session.borrow();
-        let may_reopen = || self.transport().is_some_and(|it| it.reopens());
-        match session.state() {
-            State::Ready => Some(Ok(())),
-            State::Closed if self.closures.get() == closures && may_reopen() => None,
-            State::Closed | State::Failed => Some(Err(session
-                .error()
-                .cloned()
-                .unwrap_or_else(|| Error::Closed("it was never opened".into())))),
-            _ => None,
-        }
-    }
-
-    /// The error of a wait that took too long: it says what is missing.
-    pub(super) fn not_ready_in(&self, after: Duration) -> Error {
-        let (what, hint) = match self.session.borrow().state() {
-            State::Closed | State::Connecting => {
-                ("the SPICE port's opening", " (has QEMU a monitor on it?)")
-            }
-            State::Greeting => (
-                "the QMP greeting",
-                " (QEMU serves one client of a monitor at a time)",
-            ),
-            _ => (
-                "the QMP negotiation",
-                " (is the virtual machine's process stopped?)",
-            ),
-        };
-        Error::TimedOut {
-            what: what.into(),
-            after,
-            hint,
-        }
-    }
-
-    pub(super) fn closures(&self) -> u64 {
-        self.closures.get()
-    }
-
-    /// Whether all that was asked for is sent and answered.
-    pub(super) fn is_settled(&self) -> bool {
-        !self.writing.get() && self.session.borrow().is_settled()
-    }
-
-    /// Wakes the waiting future when the state changes or the port is settled.
-    pub(super) fn wait_for_change<T>(&self, cx: &mut Context<'_>) -> Poll<T> {
-        let mut wakers = self.wakers.borrow_mut();
-        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            wakers.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    pub(super) fn is_waited_for(&self) -> bool {
-        !self.wakers.borrow().is_empty()
-    }
-
-    pub(super) fn wake(&self) {
-        for waker in self.wakers.take() {
-            waker.wake();
-        }
+        self.streams.add(names)
     }
 
     fn ready(&self) -> bool {
-        self.session.borrow().state() == State::Ready
+        self.connection.state() == State::Ready
     }
 
     fn state(&self) -> PortState {
-        self.session.borrow().state().into()
+        self.connection.state().into()
     }
 
-    pub(super) fn pending(&self) -> u32 {
-        let all = u32::try_from(self.session.borrow().pending()).unwrap_or(u32::MAX);
-        all.saturating_sub(self.own_calls.get())
+    fn responsive(&self) -> bool {
+        self.connection.is_responsive()
+    }
+
+    fn pending(&self) -> u32 {
+        self.connection.pending()
+    }
+
+    fn close_timeout(&self) -> u32 {
+        self.close_timeout.get().unwrap_or_else(|| {
+            let timeout = self.connection.default_close_timeout().as_millis();
+            u32::try_from(timeout).unwrap_or(u32::MAX)
+        })
     }
 
     fn max_message_size(&self) -> u64 {
-        self.session.borrow().max_message_size() as u64
+        self.connection.session.borrow().max_message_size() as u64
     }
 
     fn set_max_message_size(&self, size: u64) {
-        self.session
+        self.connection
+            .session
             .borrow_mut()
             .set_max_message_size(usize::try_from(size).unwrap_or(usize::MAX));
     }
 
     fn capabilities(&self) -> glib::StrV {
-        self.session
-            .borrow()
-            .greeting()
-            .map(|greeting| {
-                greeting
-                    .capabilities
-                    .iter()
-                    .map(glib::GString::from)
-                    .collect()
-            })
-            .unwrap_or_default()
+        let session = self.connection.session.borrow();
+        let capabilities = session.greeting().map(|greeting| {
+            let names = greeting.capabilities.iter();
+            names.map(glib::GString::from).collect()
+        });
+        capabilities.unwrap_or_default()
     }
 
     fn version(&self) -> Option<String> {
-        Some(self.qemu.borrow().as_ref()?.qemu.to_string())
+        Some(self.connection.version()?.qemu.to_string())
     }
 
     fn package(&self) -> Option<String> {
-        Some(self.qemu.borrow().as_ref()?.package.clone())
+        Some(self.connection.version()?.package)
+    }
+
+    fn status(&self) -> Option<Status> {
+        self.connection.status().map(|info| Status::from(&info))
+    }
+
+    fn last_error(&self) -> Option<glib::Error> {
+        self.connection.last_error().map(glib::Error::from)
     }
 }
+
+impl Owner for QmpPort {
+    type Event = Event;
+
+    fn wants(&self, name: &str) -> bool {
+        self.handlers
+            .want(&self.obj(), name, || self.streams.want(name))
+    }
+
+    fn event(&self, event: &Event) {
+        self.streams.push(event);
+        self.handlers.emit(&self.obj(), event);
+    }
+
+    fn changed(&self, changes: &[Change]) {
+        let port = self.obj();
+        for change in changes {
+            match change {
+                Change::State => port.notify_state(),
+                Change::Ready => port.notify_ready(),
+                Change::Version => {
+                    port.notify_version();
+                    port.notify_package();
+                }
+                Change::Capabilities => {
+                    self.handlers.forget_warning();
+                    port.notify_capabilities();
+                }
+                Change::Status => port.notify_status(),
+                Change::Responsive => port.notify_responsive(),
+                Change::Pending => signals::notify_pending(&port),
+                Change::LastError => port.notify_last_error(),
+                Change::Dropped => glib::g_warning!(
+                    "SpiceQmp",
+                    "handlers of events run main loops within each other: events are dropped"
+                ),
+            }
+        }
+        self.handlers.reset();
+    }
+
+    fn call(&self, callback: impl FnOnce()) {
+        callback();
+        self.handlers.reset();
+    }
+
+    fn ended(&self) {
+        self.streams.end();
+    }
+
+    fn schedule(&self, urgency: Urgency) {
+        let mut scheduled = self.source.borrow_mut();
+        if let Some((at, source)) = &*scheduled {
+            if *at >= urgency {
+                return;
+            }
+            source.destroy();
+        }
+        let priority = match urgency {
+            Urgency::Soon => glib::Priority::DEFAULT,
+            Urgency::Idle => glib::Priority::DEFAULT_IDLE,
+        };
+        let port = self.weak();
+        let source = self.home().idle(priority, move || {
+            if let Some(port) = port.upgrade() {
+                let port = port.imp();
+                port.source.take();
+                port.handlers.reset();
+                port.connection.dispatch(port);
+            }
+        });
+        *scheduled = Some((urgency, source));
+    }
+
+    fn unschedule(&self) {
+        if let Some((_, source)) = self.source.take() {
+            source.destroy();
+        }
+    }
+
+    fn arm(&self, at: Option<i64>) {
+        let mut timer = self.timer.borrow_mut();
+        let Some(at) = at else {
+            if let Some((_, source)) = timer.take() {
+                source.destroy();
+            }
+            return;
+        };
+        if let Some((armed, source)) = &*timer {
+            // One that goes off early is set again then.
+            if *armed <= at {
+                return;
+            }
+            source.destroy();
+        }
+        let micros = u64::try_from(at - self.now()).unwrap_or(0);
+        // Rounded up: a timer that goes off early is of no use.
+        let after = Duration::from_millis(micros.div_ceil(1000)).min(LONGEST_SLEEP);
+        let port = self.weak();
+        let source = self.home().timeout(after, move || {
+            if let Some(port) = port.upgrade() {
+                let port = port.imp();
+                port.timer.take();
+                port.handlers.reset();
+                port.connection.expire(port);
+            }
+        });
+        *timer = Some((at, source));
+    }
+
+    fn transport_gone(&self) -> Closed {
+        let port = self.weak();
+        Box::new(move || {
+            if let Some(port) = port.upgrade() {
+                port.imp().connection.transport_gone(port.imp());
+            }
+        })
+    }
+
+    fn now(&self) -> i64 {
+        glib::monotonic_time()
+    }
+}
+
+impl QmpPort {
+    /// A reference for sources, made once: to make one takes a lock of GObject's.
+    fn weak(&self) -> Arc<glib::SendWeakRef<super::QmpPort>> {
+        let mut weak = self.weak.borrow_mut();
+        let make = || Arc::new(self.obj().downgrade().into());
+        weak.get_or_insert_with(make).clone()
+    }
+}
+
+impl OwnedEvent for Event {
+    fn name(&self) -> &str {
+        Self::name(self)
+    }
+
+    fn data(&self) -> Option<&str> {
+        Self::data(self)
+    }
+}
+
+const FOREIGN_THREAD: &str = "another thread runs the main context of the port";

@@ -1,26 +1,27 @@
 //! The GObject that joins protocol and transport: `SpiceQmpPort`.
 
-mod action;
-mod audience;
 mod call;
 mod connect;
+mod connection;
+mod dispatch;
 mod error;
 mod event;
+mod event_stream;
 mod find;
-mod home;
 mod imp;
 mod json_glib;
-mod listen;
-mod live;
 mod log;
+mod requests;
+mod run_state;
+mod signals;
 mod state;
 mod status;
 mod timers;
-mod turn;
 mod variant;
+mod vm_action;
+mod waiting;
+mod waits;
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use gio::prelude::*;
@@ -33,23 +34,24 @@ use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
 use crate::transport::spice::PortChannel;
 use crate::transport::{StreamTransport, Transport};
 
-pub use action::VmAction;
 pub use call::Call;
 pub use error::QmpErrorCode;
 pub use event::Event;
-pub use listen::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
+pub use event_stream::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
 pub use state::PortState;
 pub use status::Status;
 pub use variant::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};
+pub use vm_action::VmAction;
+pub use waits::WaitId;
+
+use waiting::Waiting;
+use waits::WaitFor;
 
 /// How long `open`, `find` and `wait_ready` wait for a peer that says nothing.
 ///
 /// QEMU serves one client at a time on a QMP socket: a second one is connected
 /// but hears no greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long [`QmpPort::close`] waits for a peer that does not answer.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 glib::wrapper! {
     /// A QMP connection to QEMU, such as the monitor behind a SPICE port channel.
@@ -65,6 +67,7 @@ glib::wrapper! {
     /// | `channel` | `SpicePortChannel`, construct only | the channel it is attached to, if any |
     /// | `ready` | boolean | whether commands may be given |
     /// | `state` | [`PortState`] | where the connection stands |
+    /// | `responsive` | boolean | false while QEMU has owed something for 3 s without a byte |
     /// | `version` | string or NULL | QEMU's version, such as `10.0.2` |
     /// | `package` | string or NULL | the distributor's package of it |
     /// | `capabilities` | strings | what the server offered in its greeting |
@@ -72,6 +75,7 @@ glib::wrapper! {
     /// | `pending` | unsigned | how many of the program's calls have not ended |
     /// | `last-error` | `GError` or NULL | why the port is not ready, or what went wrong last |
     /// | `command-timeout` | unsigned, milliseconds | deadline of each call; 0, the default, is none |
+    /// | `close-timeout` | unsigned, milliseconds | how long closing waits for what QEMU owes: 10,000 on SPICE ports, 1,000 elsewhere |
     /// | `max-message-size` | unsigned, bytes | longest message that is accepted; 64 MiB |
     ///
     /// # Signals
@@ -103,7 +107,7 @@ impl QmpPort {
         let channel = channel.into();
         let owned = channel.owned(*PORT_QUARK);
         // What another thread has, only that thread may look into.
-        let usable = |port: &Self| !port.is_on_its_thread() || !port.imp().is_shut();
+        let usable = |port: &Self| !port.is_on_its_thread() || !port.imp().connection.is_released();
         if let Some(port) = owned.filter(usable) {
             return port;
         }
@@ -187,10 +191,17 @@ impl QmpPort {
         find::port_names(session.into(), timeout).await
     }
 
-    /// Whether the calling thread is the one that made the port: no other may use
-    /// it, but for references. For bindings to languages that do not see to that.
+    /// Whether the calling thread is the one that made the port, and runs its main
+    /// context or could: no other may use it, but for references. For bindings to
+    /// languages that do not see to that.
     pub fn is_on_its_thread(&self) -> bool {
-        self.imp().home.is_here()
+        self.imp().home().is_here()
+    }
+
+    /// The main context on which all of the port happens: the thread's default one
+    /// when the port was made, and GLib's default one for SPICE ports.
+    pub fn main_context(&self) -> glib::MainContext {
+        self.imp().home().context().clone()
     }
 
     /// Whether a SPICE port of this name speaks QMP; see [`is_qmp_port_name`].
@@ -217,19 +228,31 @@ impl QmpPort {
         &self,
         timeout: Duration,
     ) -> impl Future<Output = Result<(), Error>> + use<> {
-        let port = self.clone();
-        // A close before the first poll counts, too.
-        let closures = self.imp().closures();
-        async move {
-            let ready = poll_fn(|cx| match port.imp().readiness(closures) {
-                Some(result) => Poll::Ready(result),
-                None => port.imp().wait_for_change(cx),
-            });
-            match within(timeout, ready).await {
-                Some(result) => result,
-                None => Err(port.imp().not_ready_in(timeout)),
-            }
-        }
+        // It begins now: a close before the first poll counts, too.
+        Waiting::new(self, |callback| {
+            self.imp().wait(WaitFor::Ready, timeout, callback)
+        })
+    }
+
+    /// [`wait_ready_within`](Self::wait_ready_within) that ends when the first run state
+    /// is known, too: the property `status`, or `last-error` says why it is not.
+    pub fn wait_status(
+        &self,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
+        Waiting::new(self, |callback| {
+            self.imp().wait(WaitFor::Status, timeout, callback)
+        })
+    }
+
+    /// [`wait_ready_within`](Self::wait_ready_within) with a callback, for bindings to
+    /// other languages. It is called once, from the main context.
+    pub fn wait_ready_with(
+        &self,
+        timeout: Duration,
+        callback: impl FnOnce(Result<(), Error>) + 'static,
+    ) -> WaitId {
+        self.imp().wait(WaitFor::Ready, timeout, Box::new(callback))
     }
 
     /// Any command. `arguments` is what serializes to a JSON object, or `()`.
@@ -325,7 +348,7 @@ impl QmpPort {
             // No event has a name with a NUL, which cannot be part of a detail.
             glib::Quark::from_str(name.replace('\0', "\u{fffd}"))
         });
-        self.connect_local_id(*audience::QMP_EVENT_ID, detail, false, move |values| {
+        self.connect_local_id(*signals::QMP_EVENT_ID, detail, false, move |values| {
             if let (Ok(port), Ok(event)) = (values[0].get::<Self>(), values[1].get::<Event>()) {
                 f(&port, &event);
             }
@@ -333,23 +356,35 @@ impl QmpPort {
         })
     }
 
-    /// Ends the port: what was asked for is sent and answered, for which QEMU has
-    /// a second; then what is left fails and the connection is let go. A SPICE
-    /// channel itself is left as it is.
+    /// Closes the port for good: what was asked for is sent and answered, for which
+    /// QEMU has the time of the property `close-timeout`; then what is left fails and the
+    /// connection is let go. A SPICE channel itself is left as it is. It ends after
+    /// every other call and wait of the port, and nothing of the connection is left then.
+    /// Dropping the future before leaves the port open.
     ///
-    /// Close the port before the SPICE session is disconnected: QEMU (7.2 and
-    /// 10.0) may crash when a SPICE client leaves a monitor that has not answered it.
+    /// Close the port before the SPICE session is disconnected: QEMU (7.2 and 10.0) may
+    /// crash or freeze for ever when a SPICE client leaves a monitor that has not
+    /// answered it.
     pub async fn close(&self) {
-        let settled = poll_fn(|cx| {
-            if self.imp().is_settled() {
-                Poll::Ready(())
-            } else {
-                self.imp().wait_for_change(cx)
-            }
-        });
-        // A peer that does not answer cannot hold the close up.
-        within(CLOSE_TIMEOUT, settled).await;
-        self.imp().shut("the program closed the port");
+        // The only error is that somebody cancelled it.
+        let _ = Waiting::new(self, |callback| self.imp().close(callback)).await;
+    }
+
+    /// [`close`](Self::close) with a callback, for bindings to other languages.
+    pub fn close_with(&self, callback: impl FnOnce(Result<(), Error>) + 'static) -> WaitId {
+        self.imp().close(Box::new(callback))
+    }
+
+    /// Cancels a wait or a close: its callback gets [`Error::Cancelled`]. A port that was
+    /// to be closed stays open. False if it has ended, or the port is closed.
+    pub fn cancel_wait(&self, wait: WaitId, name: &str) -> bool {
+        self.imp().cancel_wait(wait, name)
+    }
+
+    /// How many events were not delivered because handlers of events run main loops
+    /// within each other, more than 32 deep.
+    pub fn dropped_events(&self) -> u64 {
+        self.imp().connection.dropped()
     }
 }
 

@@ -3,10 +3,9 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
+use super::run_state::StatusInfo;
+use crate::qmp::Error;
 use glib::translate::IntoGlib;
-use serde::Deserialize;
-
-use crate::qmp::{Error, PeerError, misfit};
 
 /// What `query-status` says (QAPI type `StatusInfo`).
 #[derive(Debug, Clone, PartialEq, Eq, glib::SharedBoxed)]
@@ -46,17 +45,12 @@ impl Status {
         }))
     }
 
-    /// Of a machine whose virtual CPUs do not run.
-    pub(super) fn stopped(status: &str) -> Self {
-        Self::new(false, false, status)
-    }
-
     /// The status in a reply to `query-status`, for callers of
     /// [`execute_with`](super::QmpPort::execute_with).
     ///
     /// # Errors
     ///
-    /// [`PeerError::UnexpectedReply`] where it is none.
+    /// [`PeerError::UnexpectedReply`](crate::PeerError::UnexpectedReply) where it is none.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         decode("query-status", json)
     }
@@ -78,24 +72,13 @@ impl Status {
     }
 }
 
+impl From<&StatusInfo> for Status {
+    fn from(info: &StatusInfo) -> Self {
+        Self::new(info.running, info.singlestep, &info.status)
+    }
+}
+
 /// Decodes the reply to `query-status`.
 pub(super) fn decode(command: &str, reply: &str) -> Result<Status, Error> {
-    #[derive(Deserialize)]
-    struct Wire<'a> {
-        running: bool,
-        #[serde(default)]
-        singlestep: bool,
-        #[serde(borrow)]
-        status: std::borrow::Cow<'a, str>,
-    }
-    let unexpected = |reason: &str| PeerError::UnexpectedReply {
-        command: command.into(),
-        reason: reason.into(),
-    };
-    let wire: Wire<'_> =
-        serde_json::from_str(reply).map_err(|error| unexpected(&misfit(&error)))?;
-    if wire.status.contains('\0') {
-        return Err(unexpected("the run state has a NUL").into());
-    }
-    Ok(Status::new(wire.running, wire.singlestep, &wire.status))
+    StatusInfo::decode(command, reply).map(|info| Status::from(&info))
 }

@@ -1,44 +1,37 @@
-//! All that waits for a time, with one timer: deadlines of calls, stalls of the
-//! peer, a question put off.
+//! All that waits for a time: data only. Times are microseconds of a monotonic clock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use glib::subclass::prelude::*;
-
-use super::imp::QmpPort;
-use crate::qmp::{CallId, Error, State};
-
-/// When a call ends at the latest.
+/// When a call or a wait ends at the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
-    at: i64,
-    /// Tells calls of the same deadline apart.
+    pub(super) at: i64,
+    /// Tells those of the same time apart.
     serial: u64,
-    after: Duration,
+    pub(super) after: Duration,
 }
 
-/// What waits for a time. Times are microseconds of the monotonic clock.
-#[derive(Default)]
-pub(super) struct Timers {
-    deadlines: RefCell<BTreeMap<Deadline, CallId>>,
+/// What waits for a time; a deadline ends a `T`.
+#[derive(Debug)]
+pub(super) struct Timers<T> {
+    deadlines: RefCell<BTreeMap<Deadline, T>>,
     serial: Cell<u64>,
+    /// When deadlines that had passed were last given a little more time, in which what
+    /// has arrived is read.
+    extended: Cell<Option<i64>>,
     stall: Cell<Option<Stall>>,
-    /// When to ask for the run state.
-    question: Cell<Option<i64>>,
-    timer: RefCell<Option<(i64, glib::Source)>>,
+    silence: Cell<Option<i64>>,
 }
 
-/// A message that was not received whole.
+/// A message of which a part is missing.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
     /// When its last bytes came, or the last nudge was sent.
     since: i64,
     /// How long to wait from then on, in microseconds.
     delay: i64,
-    /// How many bytes had come: the port is not told of each crumb.
-    collected: usize,
 }
 
 /// A pause of so many microseconds in the middle of a message is a stall.
@@ -46,26 +39,57 @@ const FIRST_DELAY: i64 = 10_000;
 /// The longest pause between nudges of a stall without progress.
 const LAST_DELAY: i64 = 1_000_000;
 
-/// How long QEMU has to exit before it is asked again, in microseconds.
-const QUESTION_DELAY: i64 = 100_000;
+/// How often input is looked for past a deadline, in microseconds.
+const EXTENSION: i64 = 1_000;
+/// How long past a deadline input that has arrived is read, in microseconds: a peer
+/// that never stops sending cannot put a deadline off for ever.
+const LONGEST_EXTENSION: i64 = 1_000_000;
 
-/// GLib counts milliseconds in 32 bits; a timer that goes off early is set again.
-const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+/// What is to be done with the first deadline.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Expiry<T> {
+    /// Nothing is due.
+    Nothing,
+    /// What has arrived is to be read first; look again at this time.
+    Later(i64),
+    /// It has passed.
+    Expired(Deadline, T),
+}
 
-impl Timers {
-    pub(super) fn deadline(&self, after: Duration) -> Deadline {
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self {
+            deadlines: RefCell::default(),
+            serial: Cell::default(),
+            extended: Cell::default(),
+            stall: Cell::default(),
+            silence: Cell::default(),
+        }
+    }
+}
+
+impl<T> Timers<T> {
+    /// A deadline for `target`, `after` from `now`.
+    pub(super) fn add(&self, now: i64, after: Duration, target: T) -> Deadline {
+        let deadline = self.deadline(now, after);
+        self.set(deadline, target);
+        deadline
+    }
+
+    /// A deadline that is still to be [set](Self::set).
+    pub(super) fn deadline(&self, now: i64, after: Duration) -> Deadline {
         let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
         let serial = self.serial.get();
         self.serial.set(serial + 1);
         Deadline {
-            at: glib::monotonic_time().saturating_add(micros),
+            at: now.saturating_add(micros),
             serial,
             after,
         }
     }
 
-    pub(super) fn add(&self, deadline: Deadline, call: CallId) {
-        self.deadlines.borrow_mut().insert(deadline, call);
+    pub(super) fn set(&self, deadline: Deadline, target: T) {
+        self.deadlines.borrow_mut().insert(deadline, target);
     }
 
     pub(super) fn remove(&self, deadline: Deadline) {
@@ -77,134 +101,117 @@ impl Timers {
         }
     }
 
-    /// The run state is to be asked for in a little while.
-    pub(super) fn ask_later(&self) {
-        let at = glib::monotonic_time() + QUESTION_DELAY;
-        self.question.set(Some(at));
-    }
-
     /// Forgets all that waits.
-    pub(super) fn stop(&self) {
+    pub(super) fn clear(&self) {
         self.deadlines.take();
         self.stall.set(None);
-        self.question.set(None);
-        if let Some((_, source)) = self.timer.take() {
-            source.destroy();
-        }
+        self.silence.set(None);
     }
 
-    fn next(&self) -> Option<i64> {
-        let deadline = self.deadlines.borrow().first_key_value().map(|(d, _)| d.at);
+    /// The next time that matters.
+    pub(super) fn next(&self) -> Option<i64> {
+        let first = self.deadlines.borrow().first_key_value().map(|(d, _)| d.at);
+        let deadline = first.map(|at| match self.extended.get() {
+            Some(extended) if at <= extended => extended + EXTENSION,
+            _ => at,
+        });
         let stall = self.stall.get().map(|stall| stall.since + stall.delay);
-        [deadline, stall, self.question.get()]
+        [deadline, stall, self.silence.get()]
             .into_iter()
             .flatten()
             .min()
     }
 
-    fn pop_due(&self, now: i64) -> Option<(Deadline, CallId)> {
+    /// Takes the first deadline where it has passed. `has_input`: whether something has
+    /// arrived that may be the answer. The main loop may have been blocked meanwhile:
+    /// what has arrived is read before a deadline counts.
+    pub(super) fn expire(&self, now: i64, has_input: impl FnOnce() -> bool) -> Expiry<T> {
         let mut deadlines = self.deadlines.borrow_mut();
-        let first = deadlines.first_entry()?;
-        (first.key().at <= now).then(|| first.remove_entry())
+        let Some(first) = deadlines.first_entry() else {
+            return Expiry::Nothing;
+        };
+        let deadline = *first.key();
+        if deadline.at > now {
+            return Expiry::Nothing;
+        }
+        let looked = self.extended.get().is_some_and(|at| deadline.at <= at);
+        let in_time = now < deadline.at.saturating_add(LONGEST_EXTENSION);
+        if !looked || in_time && has_input() {
+            self.extended.set(Some(now));
+            return Expiry::Later(now + EXTENSION);
+        }
+        Expiry::Expired(deadline, first.remove())
+    }
+
+    /// A message is incomplete, and bytes of it have just come; or none is.
+    pub(super) fn watch_for_stall(&self, now: i64, incomplete: bool) {
+        self.stall.set(incomplete.then_some(Stall {
+            since: now,
+            delay: FIRST_DELAY,
+        }));
+    }
+
+    /// Whether a message has stalled; then the next look is later.
+    pub(super) fn stalled(&self, now: i64) -> bool {
+        let stall = self.stall.get();
+        let stalled = stall.filter(|stall| stall.since + stall.delay <= now);
+        if let Some(stall) = stalled {
+            self.stall.set(Some(Stall {
+                since: now,
+                delay: (stall.delay * 2).min(LAST_DELAY),
+            }));
+        }
+        stalled.is_some()
+    }
+
+    /// When the peer has been silent for too long, if it is to say something.
+    pub(super) fn set_silence(&self, at: Option<i64>) {
+        self.silence.set(at);
+    }
+
+    /// Whether the peer has been silent for too long.
+    pub(super) fn silent(&self, now: i64) -> bool {
+        self.silence.get().is_some_and(|at| at <= now)
     }
 }
 
-impl QmpPort {
-    /// A message may have begun or gone on: bytes have just come.
-    pub(super) fn watch_for_stall(&self) {
-        let (mid_reply, collected) = {
-            let session = self.session.borrow();
-            let mid_reply = session.mid_message() && session.state() == State::Ready;
-            (mid_reply, session.collected())
-        };
-        if !mid_reply || !self.transport().is_some_and(|it| it.is_spice_port()) {
-            self.timers.stall.set(None);
-            return;
-        }
-        self.timers.stall.set(Some(Stall {
-            since: glib::monotonic_time(),
-            delay: FIRST_DELAY,
-            collected,
-        }));
-        self.arm_timer();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_expire_in_order() {
+        let timers = Timers::default();
+        let late = timers.add(0, Duration::from_millis(2), 1);
+        let early = timers.add(0, Duration::from_millis(1), 2);
+        assert_eq!(timers.next(), Some(1000));
+        assert_eq!(timers.expire(999, || true), Expiry::Nothing);
+        assert_eq!(timers.expire(5000, || false), Expiry::Later(6000));
+        assert_eq!(timers.next(), Some(6000));
+        assert_eq!(timers.expire(6000, || false), Expiry::Expired(early, 2));
+        // Looked for at the same time.
+        assert_eq!(timers.expire(6000, || false), Expiry::Expired(late, 1));
+        assert_eq!(timers.next(), None);
     }
 
-    /// Sets the timer to the next time that matters, if it would be too late.
-    pub(super) fn arm_timer(&self) {
-        let Some(next) = self.timers.next() else {
-            if let Some((_, source)) = self.timers.timer.take() {
-                source.destroy();
-            }
-            return;
-        };
-        let mut timer = self.timers.timer.borrow_mut();
-        if let Some((at, source)) = &*timer {
-            // One that goes off early is set again then.
-            if *at <= next {
-                return;
-            }
-            source.destroy();
+    #[test]
+    fn what_has_arrived_is_read_first_but_not_for_ever() {
+        let timers = Timers::default();
+        let deadline = timers.add(0, Duration::from_millis(1), 1);
+        for now in [1000, 2000, 1_000_000] {
+            assert_eq!(timers.expire(now, || true), Expiry::Later(now + 1000));
         }
-        let micros = u64::try_from(next - glib::monotonic_time()).unwrap_or(0);
-        // Rounded up: a timer that goes off early is of no use.
-        let interval = Duration::from_millis(micros.div_ceil(1000)).min(LONGEST_SLEEP);
-        let port = self.weak();
-        let source = glib::timeout_source_new(
-            interval,
-            Some("spice-qmp timer"),
-            glib::Priority::DEFAULT,
-            move || {
-                if let Some(port) = port.upgrade() {
-                    port.imp().timer_went_off();
-                }
-                glib::ControlFlow::Break
-            },
-        );
-        source.attach(Some(self.main_context()));
-        *timer = Some((next, source));
+        let expired = Expiry::Expired(deadline, 1);
+        assert_eq!(timers.expire(1_001_000, || true), expired);
     }
 
-    fn timer_went_off(&self) {
-        self.timers.timer.take();
-        let now = glib::monotonic_time();
-        while let Some((deadline, call)) = self.timers.pop_due(now) {
-            let mut session = self.session.borrow_mut();
-            if let Some(command) = session.command(call) {
-                let error = Error::TimedOut {
-                    what: command.into(),
-                    after: deadline.after,
-                    hint: "",
-                };
-                session.fail(call, error);
-            }
-        }
-        self.check_stall(now);
-        if self.timers.question.get().is_some_and(|at| at <= now) {
-            self.timers.question.set(None);
-            self.status_stale.set(true);
-        }
-        self.turn();
-    }
-
-    fn check_stall(&self, now: i64) {
-        let Some(stall) = self.timers.stall.get() else {
-            return;
-        };
-        let collected = self.session.borrow().collected();
-        if !self.session.borrow().mid_message() {
-            self.timers.stall.set(None);
-        } else if stall.collected != collected {
-            self.watch_for_stall();
-        } else if stall.since + stall.delay <= now {
-            // A peer that does not even read is not written to.
-            if !self.writing.get() {
-                self.nudge();
-            }
-            self.timers.stall.set(Some(Stall {
-                since: now,
-                delay: (stall.delay * 2).min(LAST_DELAY),
-                collected,
-            }));
-        }
+    #[test]
+    fn a_stall_is_looked_at_ever_more_rarely() {
+        let timers = Timers::<()>::default();
+        timers.watch_for_stall(0, true);
+        assert!(!timers.stalled(9_999));
+        assert!(timers.stalled(10_000) && !timers.stalled(29_999) && timers.stalled(30_000));
+        timers.watch_for_stall(40_000, false);
+        assert_eq!(timers.next(), None);
     }
 }

@@ -13,14 +13,14 @@
 //! The way back takes more: every integer type, typed arrays and dictionaries
 //! such as `as` and `a{ss}`, tuples, maybes, object paths and signatures.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 
 use glib::prelude::*;
 use glib::{Variant, VariantTy};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::{Number, Value};
 
+use crate::qmp::tree::{self, Builder, NoTree};
 use crate::qmp::{Error, UsageError};
 
 /// How deep JSON may nest to become a `GVariant`. Each level takes two of a
@@ -34,12 +34,14 @@ pub const MAX_VARIANT_DEPTH: usize = 60;
 ///
 /// [`UsageError::InvalidArgument`] where the text is not JSON, nests deeper than
 /// [`MAX_VARIANT_DEPTH`], has a member twice, or holds what no `GVariant` can (a
-/// string with a NUL).
+/// string with a NUL, a number beyond the range of `d`);
+/// [`PeerError::TreeTooLarge`](crate::PeerError::TreeTooLarge) where it is longer than
+/// [`MAX_TREE_SIZE`](crate::qmp::limits::MAX_TREE_SIZE).
 pub fn json_to_variant(json: &str) -> Result<Variant, Error> {
-    let mut reader = serde_json::Deserializer::from_str(json);
-    let variant = ToVariantSeed { depth: 0 }.deserialize(&mut reader);
-    let variant = variant.and_then(|variant| reader.end().map(|()| variant));
-    variant.map_err(|error| invalid(format!("this JSON makes no GVariant: {error}")))
+    tree::build(json, MAX_VARIANT_DEPTH, &mut Variants).map_err(|error| match error {
+        NoTree::TooLarge(error) => error.into(),
+        NoTree::Unfit(reason) => invalid(format!("this JSON makes no GVariant: {reason}")),
+    })
 }
 
 /// Makes JSON text of a `GVariant`.
@@ -57,103 +59,67 @@ fn invalid(text: String) -> Error {
     UsageError::InvalidArgument(text.into()).into()
 }
 
-/// Reads one JSON value.
-#[derive(Clone, Copy)]
-struct ToVariantSeed {
-    depth: usize,
-}
+/// Makes `GVariant`s of JSON's values.
+struct Variants;
 
-impl ToVariantSeed {
-    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth == MAX_VARIANT_DEPTH {
-            return Err(E::custom(format!(
-                "it nests deeper than {MAX_VARIANT_DEPTH} levels"
-            )));
+impl Builder for Variants {
+    type Node = Variant;
+
+    fn null(&mut self) -> Variant {
+        Variant::from_none(VariantTy::VARIANT)
+    }
+
+    fn bool(&mut self, value: bool) -> Variant {
+        value.to_variant()
+    }
+
+    fn number(&mut self, text: &str) -> Result<Variant, String> {
+        // A zero keeps its sign.
+        if text != "-0" {
+            if let Ok(value) = text.parse::<i64>() {
+                return Ok(value.to_variant());
+            }
+            if let Ok(value) = text.parse::<u64>() {
+                return Ok(value.to_variant());
+            }
         }
-        Ok(Self {
-            depth: self.depth + 1,
-        })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for ToVariantSeed {
-    type Value = Variant;
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Variant, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ToVariantSeed {
-    type Value = Variant;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+        let value = text.parse::<f64>().ok().filter(|value| value.is_finite());
+        value
+            .map(|value| value.to_variant())
+            .ok_or_else(|| "a number is too large".into())
     }
 
-    fn visit_unit<E>(self) -> Result<Variant, E> {
-        Ok(Variant::from_none(VariantTy::VARIANT))
+    fn string(&mut self, text: Cow<'_, str>) -> Result<Variant, String> {
+        string(&text)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Variant, E> {
-        Ok(value.to_variant())
+    fn array(&mut self, items: Vec<Variant>) -> Variant {
+        let items = items.iter().map(Variant::from_variant);
+        Variant::array_from_iter_with_type(VariantTy::VARIANT, items)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Variant, E> {
-        Ok(value.to_variant())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Variant, E> {
-        Ok(match i64::try_from(value) {
-            Ok(value) => value.to_variant(),
-            Err(_) => value.to_variant(),
-        })
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Variant, E> {
-        Ok(value.to_variant())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Variant, E> {
-        string(value)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Variant, A::Error> {
-        let deeper = self.deeper()?;
-        let mut children = Vec::new();
-        while let Some(item) = items.next_element_seed(deeper)? {
-            children.push(Variant::from_variant(&item));
-        }
-        Ok(Variant::array_from_iter_with_type(
-            VariantTy::VARIANT,
-            children,
-        ))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Variant, A::Error> {
-        let deeper = self.deeper()?;
-        let mut entries = Vec::new();
+    fn object(&mut self, members: Vec<(Cow<'_, str>, Variant)>) -> Result<Variant, String> {
         let mut names = HashSet::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let key = string(&name)?;
+        let mut entries = Vec::with_capacity(members.len());
+        for (name, value) in &members {
             // Who looks it up in the dictionary would find the first, and others the last.
             if !names.insert(name) {
-                return Err(A::Error::custom("a member is there twice"));
+                return Err("a member is there twice".into());
             }
-            let value = Variant::from_variant(&members.next_value_seed(deeper)?);
-            entries.push(Variant::from_dict_entry(&key, &value));
+            let value = Variant::from_variant(value);
+            entries.push(Variant::from_dict_entry(&string(name)?, &value));
         }
-        let entry = VariantTy::new("{sv}").map_err(A::Error::custom)?;
+        let entry = VariantTy::new("{sv}").map_err(|error| error.to_string())?;
         Ok(Variant::array_from_iter_with_type(entry, entries))
     }
 }
 
 /// A string as GLib can hold it.
-fn string<E: serde::de::Error>(value: &str) -> Result<Variant, E> {
-    if value.contains('\0') {
-        return Err(E::custom("a string holds a NUL"));
+fn string(text: &str) -> Result<Variant, String> {
+    if text.contains('\0') {
+        return Err("a string holds a NUL".into());
     }
-    Ok(value.to_variant())
+    Ok(text.to_variant())
 }
 
 fn value(variant: &Variant, depth: usize) -> Result<Value, Error> {
@@ -176,8 +142,9 @@ fn value(variant: &Variant, depth: usize) -> Result<Value, Error> {
         _ => match scalar(variant) {
             Some(value) => value,
             None => {
+                // What it holds may be a secret.
                 return Err(invalid(format!(
-                    "JSON has nothing like the GVariant {variant} of type {}",
+                    "JSON has nothing like this GVariant of type {}",
                     variant.type_()
                 )));
             }
@@ -233,6 +200,9 @@ mod tests {
     use glib::variant::{Handle, ToVariant};
 
     use super::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};
+    use crate::QmpErrorCode;
+    use crate::qmp::PeerError;
+    use crate::qmp::limits::MAX_TREE_SIZE;
 
     fn printed(json: &str) -> String {
         json_to_variant(json).unwrap().print(true).to_string()
@@ -248,6 +218,15 @@ mod tests {
             ("9223372036854775808", "uint64 9223372036854775808"),
             ("1.5", "1.5"),
             ("1e30", "1e+30"),
+            ("-9223372036854775808", "int64 -9223372036854775808"),
+            ("18446744073709551615", "uint64 18446744073709551615"),
+            ("18446744073709551616", "1.8446744073709552e+19"),
+            ("-0", "-0.0"),
+            ("1E-400", "0.0"),
+            (
+                "0.1000000000000000055511151231257827",
+                "0.10000000000000001",
+            ),
             (r#""a\u00e9""#, "'a\u{e9}'"),
             ("[]", "@av []"),
             ("[1, null]", "[<int64 1>, <@mv nothing>]"),
@@ -302,9 +281,37 @@ mod tests {
             "1 2",
             r#""\u0000""#,
             r#"{"\u0000":1}"#,
+            "1e400",
+            "[1,]",
+            "[1 2]",
+            "{\"a\":1,}",
+            "{\"a\"}",
         ] {
             assert!(json_to_variant(json).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_what_a_variant_holds() {
+        // An entry of a dictionary on its own, which JSON has no like of.
+        let entry = Variant::from_dict_entry(&"password".to_variant(), &"geheim".to_variant());
+        for variant in [entry.clone(), Variant::tuple_from_iter([entry])] {
+            let error = variant_to_json(&variant).unwrap_err();
+            let error = format!("{error} {error:?}");
+            assert!(error.contains("of type {ss}"), "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
+    }
+
+    #[test]
+    fn size_is_limited() {
+        let text = |len: usize| format!("\"{}\"", "x".repeat(len - 2));
+        assert!(json_to_variant(&text(MAX_TREE_SIZE)).is_ok());
+        let error = json_to_variant(&text(MAX_TREE_SIZE + 1)).unwrap_err();
+        let limit = MAX_TREE_SIZE;
+        assert_eq!(error, PeerError::TreeTooLarge { limit }.into());
+        let error = glib::Error::from(error);
+        assert_eq!(error.kind(), Some(QmpErrorCode::TooLarge));
     }
 
     #[test]

@@ -100,12 +100,18 @@ impl ErrorClass {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// A line was not a QMP message.
+    /// A line was not a QMP message, or the answer to a call had a wrong form.
     #[error("the peer sent a line that is not QMP: {0}")]
     Malformed(Box<str>),
     /// A message was longer than the limit and was skipped.
     #[error("the peer sent a message of more than {limit} bytes; it was skipped")]
     TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A payload was too long for a tree to be made of it; as text it can be had.
+    #[error("of JSON text of more than {limit} bytes no GVariant is made")]
+    TreeTooLarge {
         /// The limit in bytes.
         limit: usize,
     },
@@ -118,6 +124,10 @@ pub enum PeerError {
         /// The peer greeted like QEMU's human monitor (HMP).
         human_monitor: bool,
     },
+    /// What the server sent in place of its greeting is no QMP. The text says what is
+    /// wrong, and what came first: some bytes, escaped.
+    #[error("the peer does not speak QMP: {0}")]
+    NoGreeting(Box<str>),
     /// The peer refused `qmp_capabilities`.
     #[error("the peer refused the capabilities negotiation: {0}")]
     NegotiationRefused(Box<str>),
@@ -135,7 +145,7 @@ pub enum PeerError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UsageError {
-    /// A command was given while the port was not ready.
+    /// A command was executed while the port was not ready.
     #[error("{command}: the QMP port is not ready (it is {state})")]
     NotReady {
         /// The command.
@@ -182,6 +192,7 @@ pub enum ConnectError {
 
 /// How a JSON text fails to be what is asked for, without a word of it: it may
 /// repeat a secret.
+#[cfg(any(test, feature = "gobject"))]
 pub(crate) fn misfit(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let starts = |kinds: &[&'static str]| kinds.iter().copied().find(|kind| text.starts_with(kind));

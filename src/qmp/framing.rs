@@ -10,12 +10,12 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use super::limits::KEPT_BUFFER;
+use super::limits::{KEPT_BUFFER, MAX_SHOWN};
 
 /// Receives chunks and hands out messages.
 #[derive(Debug)]
 pub(super) struct Framer {
-    /// Bytes that wait: the start of an unfinished message, or stashed input.
+    /// Bytes that wait: the start of an unfinished message, or buffered input.
     buffer: Vec<u8>,
     /// Where in `buffer` the current message starts.
     start: usize,
@@ -30,7 +30,7 @@ pub(super) struct Framer {
 /// One cut of the stream.
 #[derive(Debug)]
 pub(super) enum Frame<'i> {
-    /// A message within the chunk that was given.
+    /// A message within the chunk.
     InPlace(&'i [u8]),
     /// A message within the framer's buffer; see [`Framer::bytes`].
     Buffered(Range<usize>),
@@ -38,8 +38,9 @@ pub(super) enum Frame<'i> {
     Large(Vec<u8>),
     /// An object over many lines broke off.
     Broken,
-    /// A message went over the limit; the rest of it is skipped.
-    TooLarge,
+    /// A message went over the limit; the rest of it is skipped. How it starts, without
+    /// the white space before: [`MAX_SHOWN`] bytes at most.
+    TooLarge(Vec<u8>),
 }
 
 /// Where in a message the search stands.
@@ -109,29 +110,22 @@ impl Framer {
         self.searched < self.buffer.len()
     }
 
+    /// How many kept bytes were not searched yet.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len() - self.searched
+    }
+
     /// Keeps `input` for later calls of [`next`](Self::next).
-    pub(super) fn stash(&mut self, input: &[u8]) {
+    pub(super) fn buffer_input(&mut self, input: &[u8]) {
         if !input.is_empty() {
             self.compact();
             self.buffer.extend_from_slice(input);
         }
     }
 
-    /// Takes a piece of a message that has begun and goes on after it. False, and
-    /// nothing is taken, if it is not sure to be that.
-    pub(super) fn collect(&mut self, piece: &[u8]) -> bool {
-        let len = self.buffer.len();
-        let goes_on = self.start == 0
-            && len > 0
-            && self.searched == len
-            && len + piece.len() <= self.limit
-            && matches!(self.scan, Scan::Text | Scan::Inner | Scan::Last)
-            && memchr(b'\n', piece).is_none();
-        if goes_on {
-            self.buffer.extend_from_slice(piece);
-            self.searched = self.buffer.len();
-        }
-        goes_on
+    /// The bytes of the current message that are here; none of one that is skipped.
+    pub(super) fn begun(&self) -> &[u8] {
+        &self.buffer[self.start..]
     }
 
     /// How many bytes of the current message there are.
@@ -149,7 +143,7 @@ impl Framer {
     pub(super) fn next<'i>(&mut self, input: &mut &'i [u8]) -> Option<Frame<'i>> {
         loop {
             let frame = if self.searched < self.buffer.len() {
-                self.search_stash()
+                self.search_buffer()
             } else if input.is_empty() {
                 self.compact();
                 return None;
@@ -162,15 +156,21 @@ impl Framer {
         }
     }
 
-    fn search_stash<'i>(&mut self) -> Option<Frame<'i>> {
+    fn search_buffer<'i>(&mut self) -> Option<Frame<'i>> {
         let Some(end) = self.scan.run(&self.buffer[self.searched..]) else {
             self.searched = self.buffer.len();
-            return self.unfinished(self.searched - self.start);
+            return self.unfinished(self.searched - self.start, &[]);
         };
         let range = self.start..self.searched + end.taken;
+        let len = range.len();
+        let frame = if len > self.limit {
+            Frame::TooLarge(self.head(&[]))
+        } else {
+            Frame::Buffered(range.clone())
+        };
         self.start = range.end;
         self.searched = range.end;
-        self.finished(end.kind, range.len(), Frame::Buffered(range))
+        self.finished(end.kind, len, frame)
     }
 
     /// Searches `input`; all that is in the buffer has been searched before.
@@ -187,14 +187,21 @@ impl Framer {
         {
             return self.finished(end.kind, len, Frame::InPlace(piece));
         }
-        if len <= self.limit && !self.skipping {
-            self.compact();
-            self.buffer.extend_from_slice(piece);
-        }
-        self.searched = self.buffer.len();
         let Some(end) = end else {
-            return self.unfinished(len);
+            if len <= self.limit && !self.skipping {
+                self.keep(piece);
+            }
+            self.searched = self.buffer.len();
+            return self.unfinished(len, piece);
         };
+        if len > self.limit {
+            let frame = Frame::TooLarge(self.head(piece));
+            self.start = self.buffer.len();
+            self.searched = self.start;
+            return self.finished(end.kind, len, frame);
+        }
+        self.keep(piece);
+        self.searched = self.buffer.len();
         let range = self.start..self.searched;
         self.start = range.end;
         let frame = self.finished(end.kind, len, Frame::Buffered(range));
@@ -208,15 +215,34 @@ impl Framer {
         }
     }
 
-    /// `len` bytes of the current message have come, and it goes on.
-    fn unfinished<'i>(&mut self, len: usize) -> Option<Frame<'i>> {
+    fn keep(&mut self, piece: &[u8]) {
+        self.compact();
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// How a message starts that goes over the limit, and of which `rest` is not kept.
+    /// It is the same however the message came, so nothing past the limit counts.
+    fn head(&self, rest: &[u8]) -> Vec<u8> {
+        let message = self.buffer[self.start..].iter().chain(rest);
+        message
+            .take(self.limit.saturating_add(1))
+            .copied()
+            .skip_while(u8::is_ascii_whitespace)
+            .take(MAX_SHOWN)
+            .collect()
+    }
+
+    /// `len` bytes of the current message have come, the last of them with `piece` unless
+    /// they are kept, and it goes on.
+    fn unfinished<'i>(&mut self, len: usize, piece: &[u8]) -> Option<Frame<'i>> {
         if len <= self.limit && !self.skipping {
             return None;
         }
+        let head = self.head(piece);
         self.start = self.buffer.len();
         self.compact();
-        let told = std::mem::replace(&mut self.skipping, true);
-        (!told).then_some(Frame::TooLarge)
+        let was_skipping = std::mem::replace(&mut self.skipping, true);
+        (!was_skipping).then_some(Frame::TooLarge(head))
     }
 
     /// The current message has ended after `len` bytes.
@@ -226,7 +252,10 @@ impl Framer {
             return None;
         }
         if len > self.limit {
-            return Some(Frame::TooLarge);
+            return Some(match frame {
+                Frame::InPlace(bytes) => Frame::TooLarge(self.head(bytes)),
+                frame => frame,
+            });
         }
         match kind {
             Kind::Blank => None,

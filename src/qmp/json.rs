@@ -1,14 +1,12 @@
 //! Checks JSON text (RFC 8259) and finds the members of an object in it.
 //!
 //! A text is read once, and nothing is made of what it says: most of what QEMU
-//! sends is wanted as text, or by nobody.
+//! sends is wanted as text, or not at all.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memchr;
-
 use super::limits::MAX_DEPTH;
+use super::strings::unquoted;
 
 /// Why a text is not JSON, or not JSON that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,53 +24,50 @@ pub(super) fn check_object<'a>(
     around: usize,
     mut member: impl FnMut(&str, &'a str) -> Result<(), String>,
 ) -> Result<(), String> {
-    let mut scanner = Scanner {
-        bytes: text.as_bytes(),
-        at: 0,
-        escaped: false,
-    };
-    if scanner.token() != b'{' {
-        return Err(scanner.malformed("expected an object").into());
-    }
-    scanner.at += 1;
-    if scanner.token() != b'}' {
-        loop {
-            scanner.escaped = false;
-            let name = scanner.name()?;
-            let name = if scanner.escaped {
-                unquoted(&text[name])
-            } else {
-                text[name.start + 1..name.end - 1].into()
-            };
-            let value = scanner.value(around + 1)?;
-            member(&name, &text[value])?;
-            match scanner.token() {
-                b',' => scanner.at += 1,
-                b'}' => break,
-                _ => {
-                    return Err(scanner
-                        .malformed("expected a comma or the object's end")
-                        .into());
-                }
-            }
-        }
-    }
-    scanner.at += 1;
-    scanner.token();
-    if scanner.at < text.len() {
-        return Err(scanner.malformed("trailing characters").into());
-    }
-    Ok(())
+    Scanner::new(text.as_bytes()).members(around, |name, value, escaped| {
+        let name = if escaped {
+            unquoted(&text[name])
+        } else {
+            text[name.start + 1..name.end - 1].into()
+        };
+        member(&name, &text[value])
+    })
 }
 
-/// What a string in quotes says. It was checked before.
-pub(super) fn unquoted(string: &str) -> Cow<'_, str> {
-    if memchr(b'\\', string.as_bytes()).is_some() {
-        // All that a checked string can hold, serde_json can read.
-        serde_json::from_str(string).unwrap_or(Cow::Borrowed(string))
-    } else {
-        Cow::Borrowed(&string[1..string.len() - 1])
-    }
+/// Calls `member` with the name and the value of each member of an object that
+/// [`check_object`] refused: it may nest to any depth, and its strings may have bytes
+/// that are no UTF-8 and halves of surrogate pairs. All else must be as JSON has it.
+/// Names that are no text are left out.
+pub(super) fn check_structure<'a>(
+    bytes: &'a [u8],
+    mut member: impl FnMut(&str, &'a [u8]),
+) -> Result<(), String> {
+    let mut scanner = Scanner::new(bytes);
+    scanner.lenient = true;
+    scanner.members(0, |name, value, _| {
+        if let Ok(name) = std::str::from_utf8(&bytes[name]) {
+            member(&unquoted(name), &bytes[value]);
+        }
+        Ok(())
+    })
+}
+
+/// The items of an array that was checked before, as they stand; nothing where it is
+/// no array.
+pub(super) fn items(array: &str) -> Option<impl Iterator<Item = &str>> {
+    let mut scanner = Scanner::new(array.as_bytes());
+    (scanner.token() == b'[').then(|| {
+        std::iter::from_fn(move || {
+            // The bracket, or the comma after the last item.
+            scanner.at += 1;
+            if scanner.token() == b']' {
+                return None;
+            }
+            let item = scanner.value(0).ok()?;
+            scanner.token();
+            array.get(item)
+        })
+    })
 }
 
 impl From<Malformed> for String {
@@ -82,11 +77,13 @@ impl From<Malformed> for String {
 }
 
 /// Reads a text from front to back.
-struct Scanner<'a> {
+pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
-    at: usize,
+    pub(super) at: usize,
     /// Whether there was an escape in a string.
     escaped: bool,
+    /// Whether depth, and what strings say, do not matter.
+    lenient: bool,
 }
 
 /// Which of the containers around a value are objects: one bit each.
@@ -121,8 +118,54 @@ impl Containers {
     }
 }
 
-impl Scanner<'_> {
-    fn malformed(&self, problem: &'static str) -> Malformed {
+impl<'a> Scanner<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            escaped: false,
+            lenient: false,
+        }
+    }
+
+    /// Takes one object within `around` others, and nothing else. `member` gets the
+    /// places of each name, in its quotes, and value, and whether the name has escapes.
+    fn members(
+        &mut self,
+        around: usize,
+        mut member: impl FnMut(Range<usize>, Range<usize>, bool) -> Result<(), String>,
+    ) -> Result<(), String> {
+        if self.token() != b'{' {
+            return Err(self.malformed("expected an object").into());
+        }
+        self.at += 1;
+        if self.token() != b'}' {
+            loop {
+                self.escaped = false;
+                let name = self.name()?;
+                let escaped = self.escaped;
+                let value = self.value(around + 1)?;
+                member(name, value, escaped)?;
+                match self.token() {
+                    b',' => self.at += 1,
+                    b'}' => break,
+                    _ => {
+                        return Err(self
+                            .malformed("expected a comma or the object's end")
+                            .into());
+                    }
+                }
+            }
+        }
+        self.at += 1;
+        self.token();
+        if self.at < self.bytes.len() {
+            return Err(self.malformed("trailing characters").into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn malformed(&self, problem: &'static str) -> Malformed {
         let at = self.at;
         Malformed { problem, at }
     }
@@ -133,7 +176,7 @@ impl Scanner<'_> {
     }
 
     /// The next byte that is not white space.
-    fn token(&mut self) -> u8 {
+    pub(super) fn token(&mut self) -> u8 {
         loop {
             let byte = self.peek();
             if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
@@ -144,7 +187,7 @@ impl Scanner<'_> {
     }
 
     /// Takes a member's name and the colon behind it.
-    fn name(&mut self) -> Result<Range<usize>, Malformed> {
+    pub(super) fn name(&mut self) -> Result<Range<usize>, Malformed> {
         if self.token() != b'"' {
             return Err(self.malformed("expected a member's name"));
         }
@@ -167,7 +210,7 @@ impl Scanner<'_> {
             match self.token() {
                 b'"' => self.string()?,
                 open @ (b'{' | b'[') => {
-                    if around + containers.depth == MAX_DEPTH {
+                    if around + containers.depth >= MAX_DEPTH && !self.lenient {
                         return Err(self.malformed("nested too deep"));
                     }
                     self.at += 1;
@@ -213,7 +256,7 @@ impl Scanner<'_> {
     }
 
     /// Takes a string, from quote to quote.
-    fn string(&mut self) -> Result<(), Malformed> {
+    pub(super) fn string(&mut self) -> Result<(), Malformed> {
         self.at += 1;
         loop {
             while let Some(word) = self.bytes[self.at..].first_chunk() {
@@ -245,12 +288,15 @@ impl Scanner<'_> {
             Some(b'u') => match self.utf16_unit() {
                 Some(0xD800..=0xDBFF) => {
                     self.at += 6;
+                    if self.lenient {
+                        return Ok(());
+                    }
                     if !matches!(self.utf16_unit(), Some(0xDC00..=0xDFFF)) {
                         return Err(self.malformed(half));
                     }
                     self.at += 6;
                 }
-                Some(0xDC00..=0xDFFF) => return Err(self.malformed(half)),
+                Some(0xDC00..=0xDFFF) if !self.lenient => return Err(self.malformed(half)),
                 Some(_) => self.at += 6,
                 None => return Err(self.malformed("invalid escape")),
             },
@@ -268,7 +314,7 @@ impl Scanner<'_> {
         })
     }
 
-    fn number(&mut self) -> Result<(), Malformed> {
+    pub(super) fn number(&mut self) -> Result<(), Malformed> {
         if self.peek() == b'-' {
             self.at += 1;
         }
@@ -301,7 +347,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn word(&mut self, word: &str) -> Result<(), Malformed> {
+    pub(super) fn word(&mut self, word: &str) -> Result<(), Malformed> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(self.malformed("expected a value"));
         }
@@ -351,14 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn names_lose_their_quotes_and_escapes() {
-        assert_eq!(unquoted(r#""a""#), "a");
-        assert_eq!(unquoted(r#""""#), "");
-        assert_eq!(unquoted(r#""\u0061\"\ud83d\ude00""#), "a\"😀");
-    }
-
-    #[test]
-    fn the_problem_and_its_place_are_told() {
+    fn a_problem_has_its_place() {
         let cases = [
             ("[]", "expected an object at byte 0"),
             ("{,}", "expected a member's name at byte 1"),

@@ -12,7 +12,7 @@ pub const MAX_MESSAGE_SIZE: usize = 64 << 20;
 /// the payload. QEMU's own parser stops at the same depth.
 pub const MAX_DEPTH: usize = 1024;
 
-/// A peer that does not speak QMP would be fed and listened to for ever. After
+/// A peer that does not speak QMP would be served for ever. After
 /// so many lines in a row that are not QMP the session fails.
 pub const MAX_BAD_LINES: u32 = 16;
 
@@ -25,9 +25,44 @@ pub const MAX_IN_FLIGHT: usize = 8;
 /// A peer that never answers would make calls that were given up (cancelled, or past
 /// their deadline) pile up: their places are kept so that the answers, which come
 /// in order, are known for theirs. So many are kept of each band, and then the
-/// oldest is forgotten. Ids are never used twice: an answer that comes after all
-/// is nobody's.
+/// oldest is forgotten. Ids are never used twice: a late reply matches no call and is
+/// ignored.
 pub const MAX_ABANDONED: usize = 1024;
+
+/// A peer that goes on sending on a SPICE port, which cannot be held back, while a
+/// handler of the program's runs a main loop, would fill the memory. When more bytes
+/// than this wait to be delivered, the session fails.
+pub const MAX_BUFFERED: usize = 64 << 20;
+
+/// A peer that offers capabilities without end would fill the memory with their names:
+/// 60 MiB of `"",` made 670 MB of it. So many are kept, and the rest is skipped.
+pub const MAX_CAPABILITIES: usize = 64;
+
+/// The same with one endless name: a capability whose name has more bytes is skipped.
+/// The class of an error, which has no end either, is cut there.
+pub const MAX_NAME: usize = 256;
+
+/// A peer that says too much of its version would have it kept for as long as the
+/// connection lasts: the package is cut after so many bytes.
+pub const MAX_PACKAGE: usize = 1024;
+
+/// A peer whose errors have no end would fill the memory of those who keep them, such
+/// as the property `last-error`: the text of a refused command is cut after so many
+/// bytes, after the command's secrets were hidden in it.
+pub const MAX_ERROR_TEXT: usize = 64 << 10;
+
+/// The text of a refused negotiation stays with the session and is in the error of
+/// every later call: it is cut after so many bytes.
+pub const MAX_REFUSAL: usize = 1024;
+
+/// What a peer sends in place of a greeting is shown, so that one sees what is there:
+/// so many bytes of it.
+pub const MAX_SHOWN: usize = 40;
+
+/// A tree costs far more than its text: 40 bytes for each byte of `[0,0,0,...]`, and
+/// seconds of the main loop for 60 MiB of it. Of more JSON text than this no tree is
+/// made, be it a `GVariant` or a `JsonNode`; text has no such limit.
+pub const MAX_TREE_SIZE: usize = 1 << 20;
 
 /// What the receive buffer may keep allocated once a message is consumed.
 pub(super) const KEPT_BUFFER: usize = 64 << 10;

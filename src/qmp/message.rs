@@ -3,15 +3,27 @@
 //! Payloads stay text until someone asks for them. Unknown members,
 //! classes, events and capabilities are no errors (QMP specification, sections
 //! "Server Greeting", "Commands Responses", "Asynchronous events").
+//!
+//! **One bad answer fails one call.** What is wrong with a line decides whom it
+//! concerns ([`Concerns`]):
+//!
+//! | the line | concerns |
+//! |---|---|
+//! | is a message, but for a NUL in a text (`\u0000`) | is a message: U+FFFD stands for the NUL |
+//! | has the structure of an object with one `id`, a number such as ours | the call of that id |
+//! | the same with any other `id` | no call |
+//! | has no `id`, or two, or is no object | all calls in flight: one of them may have been answered |
+//!
+//! The structure is there also where a value nests too deep, or where a string is not
+//! UTF-8 or has half of a surrogate pair; and where a known member has a wrong form or
+//! is there twice, or members contradict each other.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use memchr::memmem;
-use serde::Deserialize;
-use serde_json::Value;
 
-use super::error::misfit;
-use super::json;
+use super::greeting::{self, Greeting};
+use super::{json, strings};
 
 /// One message from the server.
 #[derive(Debug)]
@@ -37,14 +49,11 @@ pub enum Message<'a> {
 }
 
 /// The `error` member of a reply.
-#[derive(Debug, Deserialize)]
-#[serde(expecting = "an object with `class` and `desc`")]
+#[derive(Debug)]
 pub struct Failure<'a> {
     /// The error's class, see [`ErrorClass`](super::ErrorClass).
-    #[serde(borrow)]
     pub class: Cow<'a, str>,
     /// QEMU's own words.
-    #[serde(borrow)]
     pub desc: Cow<'a, str>,
 }
 
@@ -114,40 +123,24 @@ fn of_any_server(timestamp: &str) -> Option<(&str, &str)> {
     Some((seconds?, microseconds?))
 }
 
-/// What the server says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Greeting {
-    /// QEMU's version.
-    pub version: Version,
-    /// The capabilities that it offers, such as `oob`.
-    pub capabilities: Vec<String>,
+/// Why a line is no message.
+#[derive(Debug)]
+pub(super) struct Bad {
+    pub(super) reason: String,
+    pub(super) concerns: Concerns,
+    /// Whether it wants to be a greeting.
+    pub(super) is_greeting: bool,
 }
 
-/// QEMU's version, as the greeting and `query-version` give it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Version {
-    /// The three numbers.
-    pub qemu: VersionTriple,
-    /// The distributor's package, or nothing.
-    #[serde(default)]
-    pub package: String,
-}
-
-/// Major, minor and micro version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub struct VersionTriple {
-    /// 10 in 10.0.2.
-    pub major: u32,
-    /// 0 in 10.0.2.
-    pub minor: u32,
-    /// 2 in 10.0.2.
-    pub micro: u32,
-}
-
-impl fmt::Display for VersionTriple {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.micro)
-    }
+/// Which calls a bad line concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Concerns {
+    /// That of this id, which may be another client's.
+    One(u64),
+    /// None: its id has not the form of ours.
+    None,
+    /// All that are in flight: it has no id that could be read.
+    All,
 }
 
 /// Decodes one message.
@@ -156,11 +149,43 @@ impl fmt::Display for VersionTriple {
 ///
 /// A text that says why `line` is not a QMP message.
 pub fn parse(line: &[u8]) -> Result<Message<'_>, String> {
-    let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
-    let mut envelope = Envelope::default();
-    json::check_object(text, 0, |name, value| envelope.take(name, value))?;
-    envelope.into_message()
+    read(line).map_err(|bad| bad.reason)
 }
+
+/// Decodes one message, or finds out whom it concerns.
+pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Bad> {
+    let mut envelope = Envelope::default();
+    let checked = std::str::from_utf8(line)
+        .map_err(|error| error.to_string())
+        .and_then(|text| {
+            json::check_object(text, 0, |name, value| {
+                envelope.take(name, value);
+                Ok(())
+            })
+        });
+    match checked {
+        Ok(()) => envelope.into_message(),
+        Err(reason) => Err(bad_structure(line, reason)),
+    }
+}
+
+/// Looks for the id of a line that is no JSON, or none that is accepted.
+#[cold]
+fn bad_structure(line: &[u8], reason: String) -> Bad {
+    let mut envelope = Envelope::default();
+    let structure = json::check_structure(line, |name, value| {
+        // An id that is no text is not ours.
+        envelope.take(name, std::str::from_utf8(value).unwrap_or("\"\""));
+    });
+    Bad {
+        reason,
+        concerns: structure.map_or(Concerns::All, |()| envelope.concerns()),
+        is_greeting: false,
+    }
+}
+
+/// How QEMU's human monitor starts on a new connection: with its banner, or its prompt.
+pub(super) const HUMAN_MONITORS: [&[u8]; 2] = [b"QEMU ", b"(qemu)"];
 
 /// Whether a line that is not QMP may come from QEMU's human monitor: its
 /// banner, its prompt, or its echo of what was typed.
@@ -180,28 +205,51 @@ struct Envelope<'a> {
     data: Option<&'a str>,
     timestamp: Option<&'a str>,
     id: Option<&'a str>,
+    /// A member that is there twice.
+    twice: Option<&'static str>,
 }
 
 impl<'a> Envelope<'a> {
-    fn take(&mut self, name: &str, value: &'a str) -> Result<(), String> {
-        let member = match name {
-            "QMP" => &mut self.greeting,
-            "return" => &mut self.value,
-            "error" => &mut self.error,
-            "event" => &mut self.event,
-            "data" => &mut self.data,
-            "timestamp" => &mut self.timestamp,
-            "id" => &mut self.id,
+    fn take(&mut self, name: &str, value: &'a str) {
+        let (name, member) = match name {
+            "QMP" => ("QMP", &mut self.greeting),
+            "return" => ("return", &mut self.value),
+            "error" => ("error", &mut self.error),
+            "event" => ("event", &mut self.event),
+            "data" => ("data", &mut self.data),
+            "timestamp" => ("timestamp", &mut self.timestamp),
+            "id" => ("id", &mut self.id),
             // Later versions may send more.
-            _ => return Ok(()),
+            _ => return,
         };
-        if member.replace(value).is_some() {
-            return Err(format!("duplicate member `{name}`"));
+        if member.replace(value).is_some() && self.twice != Some("id") {
+            self.twice = Some(name);
         }
-        Ok(())
     }
 
-    fn into_message(self) -> Result<Message<'a>, String> {
+    /// Which calls the message concerns if it is bad.
+    fn concerns(&self) -> Concerns {
+        match self.id {
+            Some(id) if self.twice != Some("id") => {
+                id.parse().map_or(Concerns::None, Concerns::One)
+            }
+            _ => Concerns::All,
+        }
+    }
+
+    fn into_message(self) -> Result<Message<'a>, Bad> {
+        let (concerns, is_greeting) = (self.concerns(), self.greeting.is_some());
+        self.message().map_err(|reason| Bad {
+            reason,
+            concerns,
+            is_greeting,
+        })
+    }
+
+    fn message(self) -> Result<Message<'a>, String> {
+        if let Some(name) = self.twice {
+            return Err(format!("duplicate member `{name}`"));
+        }
         let there = |member: Option<&'a str>| member.filter(|&value| value != "null");
         match (
             self.greeting,
@@ -209,7 +257,7 @@ impl<'a> Envelope<'a> {
             there(self.error),
             there(self.event),
         ) {
-            (Some(greeting), None, None, None) => parse_greeting(greeting).map(Message::Greeting),
+            (Some(greeting), None, None, None) => greeting::parse(greeting).map(Message::Greeting),
             (None, Some(value), None, None) => Ok(Message::Success { id: self.id, value }),
             (None, None, Some(error), None) => Ok(Message::Failure {
                 id: self.id,
@@ -229,52 +277,31 @@ impl<'a> Envelope<'a> {
 }
 
 fn parse_name(name: &str) -> Result<Cow<'_, str>, String> {
-    if !name.starts_with('"') {
-        return Err("event: its name is not a string".into());
-    }
-    without_nul(json::unquoted(name))
+    text(name).ok_or_else(|| "event: its name is not a string".into())
 }
 
-fn parse_failure(raw: &str) -> Result<Failure<'_>, String> {
-    let Failure { class, desc } =
-        serde_json::from_str(raw).map_err(|error| format!("error: {}", misfit(&error)))?;
-    Ok(Failure {
-        class: without_nul(class)?,
-        desc: without_nul(desc)?,
-    })
-}
-
-/// What becomes a C string must not hold a NUL. Only an escape can have brought one.
-fn without_nul(text: Cow<'_, str>) -> Result<Cow<'_, str>, String> {
-    match text {
-        Cow::Owned(text) if text.contains('\0') => Err("a string has a NUL".into()),
-        text => Ok(text),
+fn parse_failure(error: &str) -> Result<Failure<'_>, String> {
+    let (mut class, mut desc) = (None, None);
+    let members = json::check_object(error, 1, |name, value| {
+        let member = match name {
+            "class" => &mut class,
+            "desc" => &mut desc,
+            _ => return Ok(()),
+        };
+        match member.replace(value) {
+            Some(_) => Err(format!("duplicate member `{name}`")),
+            None => Ok(()),
+        }
+    });
+    members.map_err(|problem| format!("error: {problem}"))?;
+    match (class.and_then(text), desc.and_then(text)) {
+        (Some(class), Some(desc)) => Ok(Failure { class, desc }),
+        _ => Err("error: it has not the two texts `class` and `desc`".into()),
     }
 }
 
-fn parse_greeting(raw: &str) -> Result<Greeting, String> {
-    #[derive(Deserialize)]
-    struct Wire {
-        version: Version,
-        #[serde(default)]
-        capabilities: Vec<Value>,
-    }
-    let wire: Wire =
-        serde_json::from_str(raw).map_err(|error| format!("greeting: {}", misfit(&error)))?;
-    let greeting = Greeting {
-        version: wire.version,
-        capabilities: wire
-            .capabilities
-            .into_iter()
-            .filter_map(|capability| match capability {
-                Value::String(name) => Some(name),
-                _ => None,
-            })
-            .collect(),
-    };
-    let has_nul = |text: &String| text.contains('\0');
-    if has_nul(&greeting.version.package) || greeting.capabilities.iter().any(has_nul) {
-        return Err("greeting: a string has a NUL".into());
-    }
-    Ok(greeting)
+/// What a string says, fit for one of C's.
+fn text(json: &str) -> Option<Cow<'_, str>> {
+    json.starts_with('"')
+        .then(|| strings::without_nul(strings::unquoted(json)))
 }

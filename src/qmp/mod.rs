@@ -27,24 +27,33 @@
 //! ```
 
 mod calls;
+mod core;
 mod error;
 mod framing;
+mod greeting;
 mod json;
 pub mod limits;
 mod message;
+mod output;
 mod port_name;
 mod redact;
 mod request;
+mod secret;
 mod session;
 mod state;
+mod strings;
+#[cfg(feature = "gobject")]
+pub(crate) mod tree;
 
 pub use calls::CallId;
 #[cfg(feature = "gobject")]
 pub(crate) use error::misfit;
 pub use error::{ConnectError, Error, ErrorClass, PeerError, UsageError};
-pub use message::{Event, Failure, Greeting, Message, Version, VersionTriple, parse};
+pub use greeting::{Greeting, Version, VersionTriple};
+pub use message::{Event, Failure, Message, parse};
+pub use output::{Ignored, Opening, Output};
 pub use port_name::{is_human_monitor_name, is_qmp_port_name};
 pub use redact::{redacted, redacted_payload};
 pub use request::Band;
-pub use session::{Ignored, Opening, Output, Session};
+pub use session::Session;
 pub use state::State;

@@ -1,12 +1,11 @@
-//! Hides secrets in commands before they are logged.
-
-use std::cmp::Reverse;
+//! Hides secrets in commands before they are logged, and in errors that quote them.
+//!
+//! Which names and texts speak of secrets is in `secret.rs`.
 
 use serde_json::Value;
 
 use super::request::check_command;
-
-const HIDDEN: &str = "***";
+use super::secret::{self, Found, HIDDEN};
 
 /// A command with its arguments, fit for a log: the values of members whose name
 /// speaks of a secret are hidden, and what else may be one.
@@ -22,8 +21,8 @@ pub fn redacted(command: &str, arguments: Option<&str>) -> String {
     match serde_json::from_str(arguments) {
         Ok(mut value @ Value::Object(_)) => {
             let found = hide(command, &mut value);
-            // It may have been given twice, once in a wrong place.
-            without(&found, &format!("{command} {value}")).into()
+            // It may be there twice, once in a wrong place.
+            found.without_texts(&format!("{command} {value}"))
         }
         // It will not be sent, whatever it is.
         _ => format!("{command} {HIDDEN}"),
@@ -37,156 +36,91 @@ pub fn redacted_payload(json: &str) -> String {
     match serde_json::from_str(json) {
         Ok(Value::String(_)) | Err(_) => HIDDEN.into(),
         Ok(mut value) => {
-            hide_members(&mut value, false, &mut Vec::new());
+            secret::hide_members(&mut value, false, &mut Found::default());
             value.to_string()
         }
     }
 }
 
-/// The secrets in a command's arguments, which an error must not repeat.
-pub(super) fn secrets(command: &str, arguments: Option<&str>) -> Vec<Box<str>> {
-    let read = |arguments| serde_json::from_str(arguments).ok();
-    arguments
-        .and_then(read)
-        .map(|mut value| hide(command, &mut value))
-        .unwrap_or_default()
+/// QEMU's words about a command, without the secrets in its arguments.
+pub(super) struct Censor {
+    found: Found,
+    /// The arguments could not be read, so that any word may be a secret.
+    hides_all: bool,
 }
 
-/// QEMU's words without the secrets of the command that it speaks of.
-pub(super) fn without(secrets: &[Box<str>], text: &str) -> Box<str> {
-    secrets
-        .iter()
-        .fold(text.to_owned(), |text, secret| {
-            text.replace(&**secret, HIDDEN)
-        })
-        .into()
+impl Censor {
+    pub(super) fn new(command: &str, arguments: Option<&str>) -> Self {
+        let value = arguments.map(serde_json::from_str).transpose();
+        Self {
+            hides_all: value.is_err(),
+            found: match value {
+                Ok(Some(mut value)) => hide(command, &mut value),
+                _ => Found::default(),
+            },
+        }
+    }
+
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        if self.hides_all {
+            return HIDDEN.into();
+        }
+        self.found.without(text)
+    }
 }
 
-/// Hides what may be a secret, and returns it, the longest first: one secret may
-/// have another in it.
-fn hide(command: &str, arguments: &mut Value) -> Vec<Box<str>> {
-    let mut secrets = Vec::new();
-    let found = &mut secrets;
+/// Hides what may be a secret, and returns it.
+fn hide(command: &str, arguments: &mut Value) -> Found {
+    let mut found = Found::default();
+    let to = &mut found;
     match command {
-        "human-monitor-command" => hide_command_line(arguments, found),
+        "human-monitor-command" => edit(arguments, "command-line", |line| {
+            secret::hide_command_line(line, to);
+        }),
         // `change vnc password x` (before QEMU 6)
-        "change" if speaks(arguments, "target") => take(arguments, "arg", found),
-        "qom-set" if speaks(arguments, "property") => take(arguments, "value", found),
+        "change" if speaks(arguments, "target") => take(arguments, "arg", to),
+        "qom-set" if speaks(arguments, "property") => take(arguments, "value", to),
+        "migrate" | "migrate-incoming" | "migrate-recover" => edit(arguments, "uri", |uri| {
+            secret::hide_migration_uri(uri, to);
+        }),
         // What is typed into the guest.
-        "ringbuf-write" => take(arguments, "data", found),
-        // Single keys are in no error.
-        "send-key" => take(arguments, "keys", &mut Vec::new()),
-        "input-send-event" => take(arguments, "events", &mut Vec::new()),
+        "ringbuf-write" => take(arguments, "data", to),
+        "send-key" => edit(arguments, "keys", |keys| secret::take_keys(keys, to)),
+        "input-send-event" => edit(arguments, "events", |events| secret::take_keys(events, to)),
+        // Of QEMU's guest agent: what runs in the guest.
+        "guest-exec" => {
+            for member in ["arg", "env", "input-data"] {
+                take(arguments, member, to);
+            }
+        }
+        "guest-file-write" => take(arguments, "buf-b64", to),
         _ => {}
     }
-    hide_members(arguments, false, found);
-    secrets.sort_by_key(|secret| Reverse(secret.len()));
-    secrets
+    secret::hide_members(arguments, false, to);
+    found.sort();
+    found
 }
 
 /// Whether a member's value is a name of a secret.
 fn speaks(arguments: &Value, member: &str) -> bool {
     let name = arguments.get(member).and_then(Value::as_str);
-    name.is_some_and(|name| name == "data" || speaks_of_secret(name))
+    name.is_some_and(secret::is_property_of_secret)
 }
 
 /// Hides a member of the arguments.
-fn take(arguments: &mut Value, member: &str, found: &mut Vec<Box<str>>) {
+fn take(arguments: &mut Value, member: &str, found: &mut Found) {
+    edit(arguments, member, |value| secret::take_value(value, found));
+}
+
+fn edit(arguments: &mut Value, member: &str, edit: impl FnOnce(&mut Value)) {
     if let Some(value) = arguments.get_mut(member) {
-        take_value(value, found);
+        edit(value);
     }
-}
-
-fn take_value(value: &mut Value, found: &mut Vec<Box<str>>) {
-    collect(value, found);
-    *value = HIDDEN.into();
-}
-
-/// Adds all texts and numbers, but for what is too short to be told from others.
-fn collect(value: &Value, found: &mut Vec<Box<str>>) {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Array(items) => return items.iter().for_each(|item| collect(item, found)),
-        Value::Object(members) => return members.values().for_each(|it| collect(it, found)),
-        Value::Null | Value::Bool(_) => return,
-    };
-    if text.len() >= SHORTEST && text != HIDDEN {
-        found.push(text.into());
-    }
-}
-
-/// A shorter secret is none, and would make other words of an error unreadable.
-const SHORTEST: usize = 3;
-
-/// `set_password vnc x` and the like have the secret among their words.
-fn hide_command_line(arguments: &mut Value, found: &mut Vec<Box<str>>) {
-    if let Some(Value::String(line)) = arguments.get_mut("command-line") {
-        let mut words = line.split_ascii_whitespace();
-        let first = words.next().unwrap_or_default();
-        let rest: Vec<_> = words.map(Value::from).collect();
-        if !rest.is_empty() {
-            collect(&rest.into(), found);
-            *line = format!("{first} {HIDDEN}");
-        }
-    }
-}
-
-/// Hides what speaks of a secret; within a `secret` object also its `data`,
-/// which before QEMU 6 is in its `props`; and logins within addresses of images.
-fn hide_members(value: &mut Value, in_secret: bool, found: &mut Vec<Box<str>>) {
-    match value {
-        Value::Array(items) => {
-            for item in items {
-                hide_members(item, in_secret, found);
-            }
-        }
-        Value::Object(members) => {
-            let kind = members.get("qom-type").and_then(Value::as_str);
-            let in_secret = in_secret || kind.is_some_and(|kind| kind.starts_with("secret"));
-            for (name, member) in members {
-                if speaks_of_secret(name) || in_secret && name == "data" {
-                    take_value(member, found);
-                } else {
-                    hide_members(member, in_secret, found);
-                }
-            }
-        }
-        Value::String(text) if has_login(text) => take_value(value, found),
-        _ => {}
-    }
-}
-
-/// Whether the address of an image has a login in it: `https://user:x@host`,
-/// `json:{...}`, `rbd:pool/image:key=x`.
-fn has_login(text: &str) -> bool {
-    let authority = text.split_once("://").map(|(_, rest)| rest);
-    authority.is_some_and(|rest| rest.contains('@'))
-        || text.starts_with("json:")
-        || text.contains(":key=")
-}
-
-/// What names of secrets have in them.
-const WORDS: [&str; 8] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "cookie",
-    "token",
-    "credential",
-    "passcode",
-];
-
-/// Names of secrets themselves; `password-secret` and `key-secret` only name an object.
-fn speaks_of_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    !name.ends_with("-secret") && WORDS.iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{redacted, redacted_payload, secrets, without};
+    use super::{Censor, redacted, redacted_payload};
 
     #[test]
     fn secrets_are_hidden_and_the_rest_is_shown() {
@@ -294,23 +228,200 @@ mod tests {
 
     #[test]
     fn an_error_does_not_repeat_a_secret() {
-        let arguments = r#"{"protocol":"vnc","pass\u0077ord":"geheim\n","connected":"keep"}"#;
-        let found = secrets("set_password", Some(arguments));
-        assert_eq!(found, ["geheim\n".into()]);
-        assert_eq!(&*without(&found, "vnc: geheim\n!"), "vnc: ***!");
-        let line = r#"{"command-line":"change vnc password geheim"}"#;
-        let found = secrets("human-monitor-command", Some(line));
-        assert_eq!(&*without(&found, "what is geheim?"), "what is ***?");
-        // One secret may begin like another, whichever comes first.
-        let arguments = r#"{"password":"geheim","passwords":["geheimnis"],"token":"geheimer"}"#;
-        let found = secrets("x", Some(arguments));
-        assert_eq!(
-            &*without(&found, "geheimer geheim geheimnis"),
-            "*** *** ***"
-        );
-        assert!(secrets("device_add", Some(r#"{"id":"a","value":"b"}"#)).is_empty());
-        assert!(secrets("set_password", Some(r#"{"password":"a"}"#)).is_empty());
-        assert!(secrets("stop", None).is_empty());
+        let cases = [
+            (
+                "set_password",
+                r#"{"protocol":"vnc","pass\u0077ord":"geheim\n","connected":"keep"}"#,
+                "vnc: geheim\n!",
+                "vnc: ***!",
+            ),
+            (
+                "human-monitor-command",
+                r#"{"command-line":"change vnc password geheim"}"#,
+                "what is geheim?",
+                "what is ***?",
+            ),
+            // One secret may begin like another, whichever comes first.
+            (
+                "x",
+                r#"{"password":"geheim","passwords":["geheimnis"],"token":"geheimer"}"#,
+                "geheimer geheim geheimnis",
+                "*** *** ***",
+            ),
+            (
+                "device_add",
+                r#"{"id":"a","value":"b"}"#,
+                "no 'a', 'b'",
+                "no 'a', 'b'",
+            ),
+            // A short one is no part of other words.
+            (
+                "set_password",
+                r#"{"password":"a"}"#,
+                "'a' is bad at all",
+                "*** is bad at all",
+            ),
+            (
+                "send-key",
+                r#"{"keys":[{"type":"qcode","data":"A"},{"type":"qcode","data":"geheim"}]}"#,
+                "'A', 'geheim' is no 'qcode': Ah",
+                "***, '***' is no 'qcode': Ah",
+            ),
+            (
+                "migrate",
+                r#"{"uri":"exec:curl -u 'user:geheim' x"}"#,
+                "user:geheim: curl: geheim",
+                "***: ***: ***",
+            ),
+            (
+                "migrate",
+                r#"{"uri":"exce:geheim"}"#,
+                "unknown migration protocol: exce:geheim",
+                "unknown migration protocol: ***",
+            ),
+            (
+                "blockdev-add",
+                r#"{"url":"https://u:geheim@h/d?sig=abcdef&x=1"}"#,
+                "u:geheim, geheim, abcdef",
+                "***, ***, ***",
+            ),
+        ];
+        for (command, arguments, text, expected) in cases {
+            let censor = Censor::new(command, Some(arguments));
+            assert_eq!(censor.without_secrets(text), expected, "{arguments}");
+        }
+        assert_eq!(Censor::new("stop", None).without_secrets("no"), "no");
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(500), "]".repeat(500));
+        let censor = Censor::new("x", Some(&deep));
+        assert_eq!(censor.without_secrets("geheim"), "***");
+    }
+
+    /// Each has the secret `geheim` somewhere.
+    #[test]
+    fn every_known_place_of_a_secret_is_hidden() {
+        let cases = [
+            ("human-monitor-command", r#"{"command-line":"geheim"}"#),
+            (
+                "human-monitor-command",
+                r#"{"command-line":"geheim geheim"}"#,
+            ),
+            (
+                "human-monitor-command",
+                r#"{"command-line":"\u00a0geheim"}"#,
+            ),
+            ("migrate", r#"{"uri":"exec:curl geheim"}"#),
+            ("migrate-incoming", r#"{"uri":"exec:curl geheim"}"#),
+            ("migrate-incoming", r#"{"uri":"geheim"}"#),
+            (
+                "migrate",
+                r#"{"channels":[{"channel-type":"main","addr":{"transport":"exec","args":["/bin/sh","-c","geheim x"]}}]}"#,
+            ),
+            ("x", r#"{"a":{"args":"geheim","transport":"exec"}}"#),
+            ("x", r#"{"a":["exec:geheim"]}"#),
+            (
+                "netdev_add",
+                r#"{"guestfwd":[{"str":"tcp:10.0.2.1:80-cmd:curl geheim"}]}"#,
+            ),
+            (
+                "blockdev-add",
+                r#"{"filename":"https://s3/d?X-Amz-Date=1&X-Amz-Signature=geheim"}"#,
+            ),
+            (
+                "blockdev-add",
+                r#"{"file":{"url":"http://h/d?SIG=geheim"}}"#,
+            ),
+            ("blockdev-add", r#"{"url":"http://h/d?geheim"}"#),
+            (
+                "blockdev-add",
+                r#"{"url":"http://h/d?socket=x&token=geheim"}"#,
+            ),
+            (
+                "blockdev-add",
+                r#"{"a":"json:{\"url\":\"http://h/d?sig=geheim\"}"}"#,
+            ),
+            ("blockdev-add", r#"{"a":"rbd:p/i:id=x:key=geheim"}"#),
+            ("device_add", r#"{"driver":"isa-applesmc","osk":"geheim"}"#),
+            ("x", r#"{"a":"isa-applesmc,osk=geheim"}"#),
+            ("x", r#"{"a":"secret,id=s,data=x,password=a:geheim"}"#),
+            (
+                "qom-set",
+                r#"{"path":"/a","property":"osk","value":"geheim"}"#,
+            ),
+            (
+                "x",
+                r#"{"a":[{"name":"osk","type":"str","value":"geheim"}]}"#,
+            ),
+            ("x", r#"{"a":[{"value":"geheim","name":"password"}]}"#),
+            (
+                "guest-exec",
+                r#"{"path":"a","arg":["geheim"],"env":["A=geheim"]}"#,
+            ),
+            ("guest-exec", r#"{"path":"a","input-data":"geheim"}"#),
+            ("guest-file-write", r#"{"handle":1,"buf-b64":"geheim"}"#),
+            (
+                "guest-set-user-password",
+                r#"{"username":"a","password":"geheim"}"#,
+            ),
+            (
+                "object-add",
+                r#"{"qom-type":"tls-creds-psk","psk":"geheim"}"#,
+            ),
+        ];
+        for (command, arguments) in cases {
+            let shown = redacted(command, Some(arguments));
+            assert!(!shown.contains("geheim"), "{shown}");
+            assert!(shown.contains("***"), "{shown}");
+            if command == "x" {
+                let shown = redacted_payload(arguments);
+                assert!(!shown.contains("geheim"), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_is_shown() {
+        let cases = [
+            ("human-monitor-command", r#"{"command-line":"info"}"#),
+            ("migrate", r#"{"uri":"tcp:h:4444"}"#),
+            ("migrate", r#"{"uri":"unix:/a"}"#),
+            (
+                "migrate",
+                r#"{"channels":[{"addr":{"args":["x"],"transport":"socket"}}]}"#,
+            ),
+            (
+                "object-add",
+                r#"{"id":"t","passwordid":"s","qom-type":"tls-creds-x509"}"#,
+            ),
+            (
+                "object-add",
+                r#"{"format":"raw","id":"s","keyid":"master","qom-type":"secret"}"#,
+            ),
+            (
+                "blockdev-add",
+                r#"{"key-secret":"s","password-secret":"p"}"#,
+            ),
+            ("blockdev-add", r#"{"filename":"nbd+unix:///e?socket=/a"}"#),
+            (
+                "blockdev-add",
+                r#"{"filename":"ssh://h/a?host_key_check=no"}"#,
+            ),
+            (
+                "blockdev-add",
+                r#"{"filename":"/a?b=c","url":"http://h/d"}"#,
+            ),
+            ("netdev_add", r#"{"cookie64":true,"type":"l2tpv3"}"#),
+            ("x", r#"{"a":[{"name":"size","value":"x"}]}"#),
+            ("x", r#"{"left-command-key":true,"keyslot":1}"#),
+        ];
+        for (command, arguments) in cases {
+            let same = serde_json::from_str::<serde_json::Value>(arguments).unwrap();
+            let shown = redacted(command, Some(arguments));
+            assert_eq!(shown, format!("{command} {same}"));
+        }
+        let shown = redacted("x", Some(r#"{"url":"https://s3/d?sig=x"}"#));
+        assert_eq!(shown, r#"x {"url":"https://s3/d?***"}"#);
+        let shown = redacted("migrate", Some(r#"{"uri":"exec:cat x"}"#));
+        assert_eq!(shown, r#"migrate {"uri":"exec:***"}"#);
     }
 
     #[test]

@@ -42,10 +42,9 @@ pub(super) fn encode(command: &str, arguments: Option<&str>, band: Band, id: u64
 pub(super) fn check_command(name: &str) -> Result<(), UsageError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(fits) {
-        // The words of a human monitor command may have a secret among them.
-        let word = name.split_ascii_whitespace().next().unwrap_or_default();
+        // It is not quoted: who takes this for a human monitor may have typed a password.
         return Err(UsageError::InvalidArgument(
-            format!("{word:?} is not a command's name").into(),
+            "this is not a command's name, which has letters, digits, '-', '_' and '.'".into(),
         ));
     }
     Ok(())

@@ -15,19 +15,32 @@ use std::fmt;
 ///     │  └── close() ────────── │ Greeting │ ──────────────────▶ │ Negotiating │◀─┐
 ///     │     (from any state)    └──────────┘   (send             └─────────────┘  │
 ///     │                              │         qmp_capabilities)    │    │        │ greeting
-///     │         16 bad lines,        ▼                              │    ▼        │
-///     │         human monitor   ┌──────────┐  refused, bad lines    │ ┌─────────┐ │
+///     │         no greeting          ▼                              │    ▼        │
+///     │         (see below)     ┌──────────┐  refused, bad lines    │ ┌─────────┐ │
 ///     └──────────────────────── │  Failed  │ ◀──────────────────────┘ │  Ready  │─┘
 ///                               └──────────┘ ◀── 16 bad lines ─────── └─────────┘
 /// ```
 ///
+/// In the diagram, `Coming` is both `GreetingComes` and
+/// `GreetingAfterRest`.
+///
 /// | state | `open` | greeting | negotiation answered | bad lines | `close` | `execute` |
 /// |---|---|---|---|---|---|---|
 /// | Closed, Connecting | Greeting, or Negotiating with a probe | – | – | – | Closed | not ready |
-/// | Greeting | as above | Negotiating | – | Failed | Closed | not ready |
-/// | Negotiating | as above | Negotiating again | Ready, or Failed when refused | Failed | Closed | not ready |
-/// | Ready | as above | Negotiating | – | Failed | Closed | sent |
+/// | Greeting | as above | Negotiating | – | Failed: at once, or as below | Closed | not ready |
+/// | Negotiating | as above | Negotiating again | Ready, or Failed when refused | Failed: 16, a human monitor, a bad greeting | Closed | not ready |
+/// | Ready | as above | Negotiating | – | Failed: 16 | Closed | sent |
 /// | Failed | as above | – (input is ignored) | – | – | Closed | the failure |
+///
+/// On a new connection whose first bytes can only be the greeting
+/// ([`Opening::GreetingComes`]), the first byte of a line that is not white space and
+/// not `{` fails the session, and so does a line that is no message: what came is no QMP
+/// server, and its line may never end. Where the rest of a reply to an earlier client
+/// may come first ([`Opening::GreetingAfterRest`]), bytes that are no ASCII do so; other
+/// lines are counted as in the state Negotiating.
+///
+/// [`Opening::GreetingComes`]: super::Opening::GreetingComes
+/// [`Opening::GreetingAfterRest`]: super::Opening::GreetingAfterRest
 ///
 /// "Answered" is a success or `CommandNotFound`: QEMU says so when the
 /// negotiation was already complete (QMP specification, section "Capabilities
@@ -44,7 +57,7 @@ pub enum State {
     Greeting,
     /// `qmp_capabilities` is sent and its answer is awaited.
     Negotiating,
-    /// Commands may be given.
+    /// Commands may be executed.
     Ready,
     /// The peer does not speak QMP; nothing more is read until it is reopened.
     Failed,

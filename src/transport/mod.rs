@@ -3,6 +3,7 @@
 //! [`SpiceTransport`] rides on a SPICE port channel, [`StreamTransport`] on any
 //! [`gio::IOStream`], and [`pair()`] connects two ends within the process.
 
+mod gio_async;
 mod pair;
 mod port_channel;
 pub mod spice;
@@ -49,6 +50,9 @@ pub enum Flow {
     Wait,
 }
 
+/// Called once when a transport has [let go](Transport::close_then) of its connection.
+pub type Closed = Box<dyn FnOnce()>;
+
 /// A two-way stream of bytes that reports what comes.
 ///
 /// The rules, which one suite of tests checks for every transport:
@@ -69,8 +73,20 @@ pub trait Transport {
     /// Goes on after [`Flow::Wait`].
     fn resume(&self) {}
 
+    /// Whether bytes have arrived that were not reported yet. It does not wait.
+    fn has_input(&self) -> bool {
+        false
+    }
+
     /// Stops reporting and lets go of the connection.
     fn close(&self);
+
+    /// [`close`](Self::close), and calls `done` when nothing of the connection is left:
+    /// at once, or from the main context.
+    fn close_then(&self, done: Closed) {
+        self.close();
+        done();
+    }
 
     /// Whether the connection may be opened again once it is closed.
     fn reopens(&self) -> bool;

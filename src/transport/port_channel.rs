@@ -9,10 +9,12 @@ use glib::signal::SignalHandlerId;
 
 use super::spice::{Channel, ChannelEvent, PortChannel};
 use super::{Incoming, Sink, Transport};
+use crate::home::{Bound, Home};
 
 /// Reads and writes a [`PortChannel`]. It does not keep the channel alive.
 pub struct SpiceTransport {
     channel: glib::WeakRef<PortChannel>,
+    home: Home,
     link: Rc<Link>,
     handlers: RefCell<Vec<SignalHandlerId>>,
     gone: RefCell<Option<WeakRefNotify<PortChannel>>>,
@@ -51,6 +53,7 @@ impl SpiceTransport {
     pub fn new(channel: &PortChannel) -> Self {
         Self {
             channel: channel.downgrade(),
+            home: Home::of_spice(),
             link: Rc::default(),
             handlers: RefCell::default(),
             gone: RefCell::default(),
@@ -66,55 +69,52 @@ impl Transport for SpiceTransport {
         if self.link.sink.set(sink).is_err() {
             return;
         }
-        let link = || self.link.clone();
+        // What spice-gtk calls on another thread has no effect.
+        let link = || self.home.bind(self.link.clone());
         let handlers = [
             channel.connect_port_data({
                 let link = link();
-                move |bytes| link.data(bytes)
+                move |bytes| with(&link, |link| link.data(bytes))
             }),
             channel.connect_port_event({
                 let link = link();
                 move |event| {
                     if event == PORT_EVENT_CLOSED {
-                        link.closed("the virtual machine closed the port");
+                        with(&link, |link| {
+                            link.closed("the virtual machine closed the port")
+                        });
                     }
                 }
             }),
-            channel.connect_notify_local(Some("port-opened"), {
+            channel.connect_notify(Some("port-opened"), {
                 let link = link();
                 move |channel, _| {
-                    if channel.is_port_opened() {
-                        link.opened();
-                    } else {
-                        link.closed("the virtual machine closed the port");
-                    }
+                    with(&link, |link| {
+                        if channel.is_port_opened() {
+                            link.opened();
+                        } else {
+                            link.closed("the virtual machine closed the port");
+                        }
+                    });
                 }
             }),
             channel.upcast_ref::<Channel>().connect_channel_event({
                 let link = link();
-                move |_, event| match event {
-                    ChannelEvent::Opened => {}
-                    ChannelEvent::Switching => {
-                        link.closed("the SPICE channel moves to another server");
-                    }
-                    ChannelEvent::Closed => link
-                        .closed("the SPICE channel was closed (did another SPICE client connect?)"),
-                    ChannelEvent::ConnectFailed(_, text)
-                    | ChannelEvent::AuthenticationFailed(text)
-                    | ChannelEvent::Broken(text) => link.closed(&text),
-                }
+                move |_, event| with(&link, |link| link.channel_event(event))
             }),
         ];
         self.handlers.replace(handlers.into());
-        let link = link();
-        let gone = channel.add_weak_ref_notify_local({
-            let link = link.clone();
+        let gone = channel.add_weak_ref_notify({
+            let link = link();
             move || {
-                // It will not open any more, also where it never was open.
-                link.open.set(false);
-                link.report(Incoming::Closed("the SPICE channel is gone".into()));
+                with(&link, |link| {
+                    // It will not open any more, also where it never was open.
+                    link.open.set(false);
+                    link.report(Incoming::Closed("the SPICE channel is gone".into()));
+                });
             }
         });
+        let link = &self.link;
         self.gone.replace(Some(gone));
         if channel.is_port_opened() {
             link.open.set(true);
@@ -139,6 +139,11 @@ impl Transport for SpiceTransport {
             }),
             None => link.report(Incoming::WriteFailed("the SPICE channel is gone".into())),
         }
+    }
+
+    fn has_input(&self) -> bool {
+        let channel = self.channel.upgrade();
+        channel.is_some_and(|channel| channel.upcast_ref::<Channel>().has_input())
     }
 
     fn close(&self) {
@@ -169,7 +174,26 @@ impl Drop for SpiceTransport {
     }
 }
 
+fn with(link: &Bound<Rc<Link>>, act: impl FnOnce(&Link)) {
+    if let Some(link) = link.get() {
+        act(link);
+    }
+}
+
 impl Link {
+    fn channel_event(&self, event: ChannelEvent) {
+        match event {
+            ChannelEvent::Opened => {}
+            ChannelEvent::Switching => self.closed("the SPICE channel moves to another server"),
+            ChannelEvent::Closed => {
+                self.closed("the SPICE channel was closed (did another SPICE client connect?)");
+            }
+            ChannelEvent::ConnectFailed(_, text)
+            | ChannelEvent::AuthenticationFailed(text)
+            | ChannelEvent::Broken(text) => self.closed(&text),
+        }
+    }
+
     fn report(&self, incoming: Incoming<'_>) {
         if !self.ended.get()
             && let Some(sink) = self.sink.get()

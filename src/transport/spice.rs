@@ -172,6 +172,15 @@ impl Channel {
         }
     }
 
+    /// Whether bytes have arrived that spice-gtk has not read yet.
+    pub(crate) fn has_input(&self) -> bool {
+        let socket = self.property::<Option<gio::Socket>>("socket");
+        socket.is_some_and(|socket| {
+            let condition = socket.condition_check(glib::IOCondition::IN);
+            condition.contains(glib::IOCondition::IN)
+        })
+    }
+
     /// The channel as a port, if it is a plain one (WebDAV channels are not).
     #[must_use]
     pub fn port(&self) -> Option<PortChannel> {
@@ -361,8 +370,11 @@ impl PortChannel {
         }
     }
 
-    pub(super) fn connect_port_event(&self, f: impl Fn(i32) + 'static) -> SignalHandlerId {
-        self.connect_local("port-event", false, move |values| {
+    pub(super) fn connect_port_event(
+        &self,
+        f: impl Fn(i32) + Send + Sync + 'static,
+    ) -> SignalHandlerId {
+        self.connect("port-event", false, move |values| {
             if let Ok(event) = values[1].get::<i32>() {
                 f(event);
             }
@@ -418,7 +430,15 @@ impl PortChannel {
                 );
             }
         }
-        start(self, Box::new(Write { bytes, done }));
+        // spice-gtk answers on the thread's default context of this moment.
+        let write = Box::new(Write { bytes, done });
+        let context = glib::MainContext::default();
+        if context.with_thread_default(|| start(self, write)).is_err() {
+            glib::g_critical!(
+                "SpiceQmp",
+                "another thread runs GLib's default main context: nothing was written"
+            );
+        }
     }
 }
 
@@ -488,7 +508,7 @@ unsafe fn drop_soon(object: *mut glib::gobject_ffi::GObject) {
     fn key() -> glib::Quark {
         glib::Quark::from_str("spice-qmp1-drop-soon")
     }
-    let context = glib::MainContext::ref_thread_default();
+    let context = glib::MainContext::default();
     // SAFETY: the source is new, and its data, the object, outlives it: it is
     // destroyed with the object. The object takes over the reference to it.
     unsafe {

@@ -5,32 +5,38 @@ use std::rc::Rc;
 
 use gio::prelude::*;
 
-use super::{Flow, Incoming, Sink, Transport};
+use super::{Closed, Flow, Incoming, Sink, Transport, gio_async};
+use crate::home::Home;
 
-/// Reads and writes a [`gio::IOStream`].
+/// Reads and writes a [`gio::IOStream`], on the main context that is the thread's
+/// default when it is made.
 #[derive(Debug)]
 pub struct StreamTransport {
-    stream: gio::IOStream,
-    cancellable: gio::Cancellable,
-    link: RefCell<Option<Rc<Link>>>,
+    link: Rc<Link>,
 }
 
 /// What the callbacks of reads and writes share.
 struct Link {
-    sink: Sink,
-    input: gio::InputStream,
+    home: Home,
+    stream: gio::IOStream,
     cancellable: gio::Cancellable,
-    open: Cell<bool>,
+    sink: RefCell<Option<Sink>>,
     /// Where a read leaves its bytes, while no read is under way.
     buffer: RefCell<Vec<u8>>,
     /// What the last read brought, while the next one waits for [`Transport::resume`].
     waits: Cell<Option<usize>>,
+    /// How many reads and writes are under way: the stream is closed after them.
+    under_way: Cell<u32>,
+    /// Called when the stream is closed, while it is being closed.
+    closing: RefCell<Option<Closed>>,
+    closed: Cell<bool>,
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link")
-            .field("open", &self.open)
+            .field("stream", &self.stream)
+            .field("open", &self.sink.borrow().is_some())
             .finish_non_exhaustive()
     }
 }
@@ -40,73 +46,57 @@ const SMALL_READ: usize = 2 << 10;
 /// What a busy one reads at once.
 const LARGE_READ: usize = 64 << 10;
 
+const FOREIGN: &str = "another thread runs the main context of the port";
+
 impl StreamTransport {
     /// A transport on `stream`, of which nothing has been read yet.
     #[must_use]
     pub fn new(stream: &impl IsA<gio::IOStream>) -> Self {
         Self {
-            stream: stream.clone().upcast(),
-            cancellable: gio::Cancellable::new(),
-            link: RefCell::new(None),
+            link: Rc::new(Link {
+                home: Home::here(),
+                stream: stream.clone().upcast(),
+                cancellable: gio::Cancellable::new(),
+                sink: RefCell::default(),
+                buffer: RefCell::default(),
+                waits: Cell::default(),
+                under_way: Cell::default(),
+                closing: RefCell::default(),
+                closed: Cell::default(),
+            }),
         }
     }
 }
 
 impl Transport for StreamTransport {
     fn start(&self, sink: Sink) {
-        let link = Rc::new(Link {
-            sink,
-            input: self.stream.input_stream(),
-            cancellable: self.cancellable.clone(),
-            open: Cell::new(true),
-            buffer: RefCell::default(),
-            waits: Cell::new(None),
-        });
-        self.link.replace(Some(link.clone()));
-        let _ = (link.sink)(Incoming::Opened { late: false });
-        if link.open.get() {
-            link.read(0);
-        }
+        self.link.sink.replace(Some(sink));
+        self.link.report(Incoming::Opened { late: false });
+        self.link.read(0);
     }
 
     fn write(&self, bytes: Vec<u8>) {
-        let Some(link) = self.link.borrow().clone() else {
-            return;
-        };
-        self.stream.output_stream().write_all_async(
-            bytes,
-            glib::Priority::DEFAULT,
-            Some(&self.cancellable),
-            move |result| {
-                if !link.open.get() {
-                    return;
-                }
-                let failure = match result {
-                    Ok((_, _, None)) => None,
-                    Ok((_, _, Some(error))) | Err((_, error)) => Some(error.message().to_owned()),
-                };
-                let _ = (link.sink)(failure.map_or(Incoming::Written, Incoming::WriteFailed));
-            },
-        );
+        self.link.write(bytes);
     }
 
     fn resume(&self) {
-        let link = self.link.borrow().clone();
-        if let Some(link) = link
-            && let Some(last) = link.waits.take()
-        {
-            link.read(last);
+        if let Some(last) = self.link.waits.take() {
+            self.link.read(last);
         }
     }
 
+    fn has_input(&self) -> bool {
+        let input = self.link.stream.input_stream();
+        let pollable = input.dynamic_cast::<gio::PollableInputStream>();
+        pollable.is_ok_and(|input| input.can_poll() && input.is_readable())
+    }
+
     fn close(&self) {
-        if let Some(link) = self.link.take() {
-            link.open.set(false);
-        }
-        self.cancellable.cancel();
-        // Nobody waits for the end of this, and it cannot fail in a way that matters.
-        self.stream
-            .close_async(glib::Priority::DEFAULT, gio::Cancellable::NONE, |_| {});
+        self.close_then(Box::new(|| ()));
+    }
+
+    fn close_then(&self, done: Closed) {
+        self.link.close(done);
     }
 
     fn reopens(&self) -> bool {
@@ -116,13 +106,23 @@ impl Transport for StreamTransport {
 
 impl Drop for StreamTransport {
     fn drop(&mut self) {
-        self.close();
+        if !self.link.closed.get() && self.link.closing.borrow().is_none() {
+            self.close();
+        }
     }
 }
 
 impl Link {
-    /// Reads until the stream ends. `last` is what the last read brought.
-    fn read(self: Rc<Self>, last: usize) {
+    fn report(&self, incoming: Incoming<'_>) -> Option<Flow> {
+        let sink = self.sink.borrow().clone();
+        sink.map(|sink| sink(incoming))
+    }
+
+    /// Reads until the stream ends. `last` is how many bytes the last read brought.
+    fn read(self: &Rc<Self>, last: usize) {
+        if self.sink.borrow().is_none() {
+            return;
+        }
         // A read that filled its buffer has more behind it.
         let busy = last >= SMALL_READ;
         let size = if busy { LARGE_READ } else { SMALL_READ };
@@ -131,36 +131,107 @@ impl Link {
             buffer = vec![0; size];
         }
         let link = self.clone();
-        // Like spice-gtk's, this priority leaves a window time to be drawn.
-        self.input.read_async(
+        self.under_way.set(self.under_way.get() + 1);
+        let started = gio_async::read(
+            &self.home,
+            &self.stream.input_stream(),
             buffer,
+            // Like spice-gtk's, this priority leaves a window time to be drawn.
             glib::Priority::DEFAULT_IDLE,
-            Some(&self.cancellable),
-            move |result| link.got(result),
+            &self.cancellable,
+            move |buffer, result| {
+                link.done();
+                link.got(buffer, result);
+            },
         );
+        if !started {
+            self.done();
+            self.lost(FOREIGN);
+        }
     }
 
-    fn got(self: Rc<Self>, result: Result<(Vec<u8>, usize), (Vec<u8>, glib::Error)>) {
-        if !self.open.get() {
-            return;
-        }
+    fn got(self: &Rc<Self>, buffer: Vec<u8>, result: Result<usize, glib::Error>) {
         match result {
-            Ok((_, 0)) => self.close("the server closed the connection"),
-            Ok((buffer, count)) => {
-                let flow = (self.sink)(Incoming::Data(&buffer[..count]));
+            Ok(0) => self.lost("the server closed the connection"),
+            Ok(count) => {
+                let flow = self.report(Incoming::Data(&buffer[..count]));
                 self.buffer.replace(buffer);
                 match flow {
-                    Flow::Wait => self.waits.set(Some(count)),
-                    Flow::On => self.read(count),
+                    Some(Flow::Wait) => self.waits.set(Some(count)),
+                    Some(Flow::On) => self.read(count),
+                    None => {}
                 }
             }
-            Err((_, error)) => self.close(error.message()),
+            Err(error) => self.lost(error.message()),
         }
     }
 
-    fn close(&self, reason: &str) {
-        if self.open.replace(false) {
-            let _ = (self.sink)(Incoming::Closed(reason.to_owned()));
+    fn write(self: &Rc<Self>, bytes: Vec<u8>) {
+        if self.sink.borrow().is_none() {
+            return;
+        }
+        let link = self.clone();
+        self.under_way.set(self.under_way.get() + 1);
+        let started = gio_async::write_all(
+            &self.home,
+            &self.stream.output_stream(),
+            bytes,
+            &self.cancellable,
+            move |result| {
+                link.done();
+                link.report(match result {
+                    Ok(()) => Incoming::Written,
+                    Err(error) => Incoming::WriteFailed(error.message().to_owned()),
+                });
+            },
+        );
+        if !started {
+            self.done();
+            self.report(Incoming::WriteFailed(FOREIGN.to_owned()));
+        }
+    }
+
+    fn lost(&self, reason: &str) {
+        let sink = self.sink.take();
+        if let Some(sink) = sink {
+            sink(Incoming::Closed(reason.to_owned()));
+        }
+    }
+
+    /// A read or write has ended.
+    fn done(self: &Rc<Self>) {
+        self.under_way.set(self.under_way.get() - 1);
+        self.close_when_idle();
+    }
+
+    fn close(self: &Rc<Self>, done: Closed) {
+        self.sink.take();
+        if self.closed.get() {
+            return done();
+        }
+        let waits_already = self.closing.replace(Some(done)).is_some();
+        if !waits_already {
+            self.cancellable.cancel();
+            self.close_when_idle();
+        }
+    }
+
+    /// Closes the stream when nothing is under way on it: GIO refuses to do so before.
+    fn close_when_idle(self: &Rc<Self>) {
+        if self.under_way.get() > 0 || self.closing.borrow().is_none() || self.closed.get() {
+            return;
+        }
+        self.closed.set(true);
+        let link = self.clone();
+        let closed = move || {
+            let done = link.closing.take();
+            if let Some(done) = done {
+                done();
+            }
+        };
+        if !gio_async::close(&self.home, &self.stream, closed) {
+            // Nobody is left who could be called.
+            self.closing.take();
         }
     }
 }

@@ -6,28 +6,28 @@ use glib::translate::IntoGlib;
 use spice_qmp::QmpErrorCode;
 
 /// SpiceQmpError:
-/// @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an error class that is
-///   not known here: the message names it then
-/// @SPICE_QMP_ERROR_COMMAND_NOT_FOUND: QEMU's `CommandNotFound`: this QEMU has no
-///   such command, or not in its state
+/// @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an unknown error class, which
+///   the message then names
+/// @SPICE_QMP_ERROR_COMMAND_NOT_FOUND: QEMU's `CommandNotFound`: this QEMU does not
+///   have the command, or not in its current state
 /// @SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE: QEMU's `DeviceNotActive`
 /// @SPICE_QMP_ERROR_DEVICE_NOT_FOUND: QEMU's `DeviceNotFound`
 /// @SPICE_QMP_ERROR_KVM_MISSING_CAP: QEMU's `KVMMissingCap`
 /// @SPICE_QMP_ERROR_NOT_READY: the port is not ready for commands
-/// @SPICE_QMP_ERROR_PROTOCOL: the peer broke the protocol
-/// @SPICE_QMP_ERROR_TOO_LARGE: a message was over the property `max-message-size`
-/// @SPICE_QMP_ERROR_NOT_QMP: the peer does not speak QMP, but perhaps the human
-///   monitor's language
-/// @SPICE_QMP_ERROR_INVALID_ARGUMENT: an argument is of the wrong form
-/// @SPICE_QMP_ERROR_NOT_SUPPORTED: the server does not offer what was asked for
+/// @SPICE_QMP_ERROR_PROTOCOL: the peer violated the protocol
+/// @SPICE_QMP_ERROR_TOO_LARGE: a message was larger than `max-message-size`, or too
+///   large for a #GVariant
+/// @SPICE_QMP_ERROR_NOT_QMP: the peer does not speak QMP; it may be a human monitor
+/// @SPICE_QMP_ERROR_INVALID_ARGUMENT: an argument is invalid
+/// @SPICE_QMP_ERROR_NOT_SUPPORTED: the server does not support the request
 ///
 /// The codes of the error domain %SPICE_QMP_ERROR.
 ///
-/// The message of an error of QEMU's is the command's name and QEMU's own words.
-/// They change between versions of QEMU: show them, do not parse them.
+/// The message of an error that QEMU returned is the name of the command and QEMU's
+/// description, which differs between versions of QEMU: show it, do not parse it.
 ///
-/// Other failures are of the domain %G_IO_ERROR: %G_IO_ERROR_CLOSED where the
-/// connection is gone, %G_IO_ERROR_CANCELLED and %G_IO_ERROR_TIMED_OUT.
+/// Other failures are in the domain %G_IO_ERROR: %G_IO_ERROR_CLOSED if the
+/// connection has ended, %G_IO_ERROR_CANCELLED and %G_IO_ERROR_TIMED_OUT.
 ///
 /// Since: 0.1
 #[allow(non_camel_case_types)]
@@ -58,7 +58,7 @@ pub extern "C" fn spice_qmp_error_quark() -> GQuark {
     QmpErrorCode::domain().into_glib()
 }
 
-/// The header's number of an error, which the compiler makes us give to each.
+/// The code as the header has it. A new code does not compile until it is mapped.
 const fn in_header(code: QmpErrorCode) -> SpiceQmpError {
     match code {
         QmpErrorCode::Generic => SpiceQmpError::SPICE_QMP_ERROR_GENERIC,

@@ -12,8 +12,8 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 
 /// SpiceQmpEvent:
 ///
-/// Something that happened in the virtual machine: the argument of the signal
-/// #SpiceQmpPort::qmp-event. It never changes, and any thread may use it.
+/// An event of the virtual machine, as emitted by #SpiceQmpPort::qmp-event. It is
+/// immutable and may be used from any thread.
 ///
 /// Since: 0.1
 pub struct SpiceQmpEvent(());
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn spice_qmp_event_ref(event: *mut SpiceQmpEvent) -> *mut 
 /// spice_qmp_event_unref:
 /// @event: (transfer full): a #SpiceQmpEvent
 ///
-/// Gives a reference back, from any thread. The last one frees @event.
+/// Releases a reference, from any thread. Releasing the last one frees @event.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -103,12 +103,13 @@ pub unsafe extern "C" fn spice_qmp_event_get_data(event: *const SpiceQmpEvent) -
 /// spice_qmp_event_get_data_variant:
 /// @event: a #SpiceQmpEvent
 ///
-/// The data of the event as a #GVariant of the type `a{sv}`, for languages where
-/// that is easier to use than JSON text. How JSON becomes a #GVariant is told at
+/// The data of the event as a #GVariant of the type `a{sv}`, for languages in which
+/// that is easier to use than JSON text. The conversion is described at
 /// spice_qmp_port_execute_variant_async().
 ///
-/// Returns: (transfer full) (nullable): the data; %NULL if the event has none,
-///   or where they do not fit into a #GVariant (nested more than 60 levels deep)
+/// Returns: (transfer full) (nullable): the data, or %NULL if the event has none or
+///   they cannot be converted: more than 1 MiB of JSON text, or nested more than 60
+///   levels deep. spice_qmp_event_get_data() returns them in either case.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -126,10 +127,10 @@ pub unsafe extern "C" fn spice_qmp_event_get_data_variant(
 /// spice_qmp_event_get_timestamp:
 /// @event: a #SpiceQmpEvent
 ///
-/// When the event happened, by the host's clock.
+/// When the event occurred, by the host's clock.
 ///
 /// Returns: microseconds since 1970-01-01 00:00 UTC, as g_get_real_time() counts
-///   them, or -1 where QEMU could not tell
+///   them, or -1 if QEMU could not determine it
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]

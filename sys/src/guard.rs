@@ -11,6 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use glib::prelude::*;
 use glib::translate::IntoGlib;
 
+use crate::instance::{SpiceQmpPort, borrow};
+
 /// The log domain.
 const DOMAIN: &CStr = c"SpiceQmp";
 
@@ -76,7 +78,7 @@ fn is_a(instance: glib::ffi::gpointer, type_: glib::Type) -> bool {
     }
 }
 
-pub(crate) fn SPICE_IS_QMP_PORT(port: *mut crate::port::SpiceQmpPort) -> bool {
+pub(crate) fn SPICE_IS_QMP_PORT(port: *mut SpiceQmpPort) -> bool {
     is_a(port.cast(), spice_qmp::QmpPort::static_type())
 }
 
@@ -97,9 +99,9 @@ pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool
 }
 
 /// Whether this thread made the port, which was found to be one.
-pub(crate) fn IS_THREAD_OF(port: *mut crate::port::SpiceQmpPort) -> bool {
+pub(crate) fn IS_THREAD_OF(port: *mut SpiceQmpPort) -> bool {
     // SAFETY: it is a live SpiceQmpPort; any thread may ask.
-    unsafe { crate::port::borrow(port) }.is_on_its_thread()
+    unsafe { borrow(port) }.is_on_its_thread()
 }
 
 /// Whether this thread runs the main context that its calls would use, or could.

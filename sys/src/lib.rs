@@ -20,8 +20,10 @@ mod task;
 
 pub mod error;
 pub mod event;
+pub mod instance;
 pub mod port;
 pub mod port_calls;
+pub mod port_properties;
 pub mod state;
 pub mod status;
 pub mod vm_action;

@@ -1,4 +1,4 @@
-//! `SpiceQmpPort`: how a port comes about, and how it ends.
+//! `SpiceQmpPort`: creating, finding, opening and closing a port.
 
 use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
@@ -7,35 +7,17 @@ use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GIOStream};
 use glib::ffi::{GError, GFALSE, GType, gboolean, gpointer};
 use glib::object::ObjectType;
 use glib::prelude::*;
-use glib::translate::{
-    Borrowed, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_none,
-};
+use glib::translate::{Borrowed, IntoGlib, ToGlibPtr, from_glib_borrow, from_glib_none};
 use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
-use spice_qmp::{PortChannel, QmpPort, Session};
+use spice_qmp::{CONNECT_TIMEOUT, PortChannel, QmpPort, Session};
 
 use crate::guard::{
     G_IS_IO_STREAM, IS_THREAD_OF, IS_THREAD_OF_MAIN_CONTEXT, IS_THREAD_OF_SPICE,
     SPICE_IS_PORT_CHANNEL, SPICE_IS_QMP_PORT, SPICE_IS_SESSION, g_return_val_if_fail,
     g_utf8_validate, no_panic,
 };
+use crate::instance::{SpiceQmpPort, borrow, give};
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
-
-#[cfg(not(spice_gtk_declares))]
-pub struct SpiceQmpPort(());
-
-/// # Safety
-///
-/// `port` is a live `SpiceQmpPort`, and stays so while the result is used.
-pub(crate) unsafe fn borrow(port: *mut SpiceQmpPort) -> Borrowed<QmpPort> {
-    // SAFETY: as the caller promises.
-    unsafe { from_glib_borrow(port.cast::<<QmpPort as ObjectType>::GlibType>()) }
-}
-
-/// A new reference for C.
-fn give(port: QmpPort) -> *mut SpiceQmpPort {
-    let port: *mut <QmpPort as ObjectType>::GlibType = port.into_glib_ptr();
-    port.cast()
-}
 
 /// spice_qmp_port_get_type:
 ///
@@ -52,11 +34,11 @@ pub extern "C" fn spice_qmp_port_get_type() -> GType {
 /// @channel: a SPICE port channel whose name is one of a QMP monitor, see
 ///   spice_qmp_port_is_qmp_name(). It may be connected already or later.
 ///
-/// The one port of a SPICE port channel, which is made if there is none, or if
-/// the last one was closed with spice_qmp_port_close_async().
+/// Gets the port of a SPICE port channel. It is created if there is none, or if the
+/// previous one was closed with spice_qmp_port_close_async().
 ///
-/// The channel owns the port and gives it up when it goes; the port does not
-/// keep the channel alive.
+/// The channel owns the port and releases it when the channel is disposed of. The
+/// port does not keep the channel alive.
 ///
 /// Returns: (transfer none): the port of @channel
 ///
@@ -82,7 +64,7 @@ pub unsafe extern "C" fn spice_qmp_port_get(channel: *mut SpicePortChannel) -> *
 /// @stream: an open stream to a QMP monitor, such as a #GSocketConnection, of
 ///   which nothing has been read: the server's greeting is still to come
 ///
-/// Makes a port on any stream. It becomes ready when the server has answered;
+/// Creates a port on any stream. It becomes ready when the server has answered;
 /// see spice_qmp_port_wait_ready_async().
 ///
 /// Returns: (transfer full): a new port
@@ -105,11 +87,11 @@ pub unsafe extern "C" fn spice_qmp_port_new_for_stream(
 /// @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`)
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the port
-///   is ready, or cannot be
+///   is ready, or with an error
 /// @user_data: for @callback
 ///
-/// Connects to the QMP socket of a QEMU and waits until the port is ready, for
-/// at most 10 seconds.
+/// Connects to a QMP socket of QEMU and waits until the port is ready and its first
+/// #SpiceQmpPort:status is known, for at most 10 seconds.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -130,7 +112,7 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
             .to_string_lossy()
             .into_owned();
         let open = async move { QmpPort::open(&address).await };
-        caller.future(None::<&glib::Object>, open);
+        caller.future(&glib::MainContext::ref_thread_default(), open);
     });
 }
 
@@ -140,12 +122,12 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
 ///
 /// Ends spice_qmp_port_open_async().
 ///
-/// The errors are those of #GSocketClient where the server cannot be reached
+/// The errors are those of #GSocketClient if the server cannot be reached
 /// (%G_IO_ERROR_NOT_FOUND, %G_IO_ERROR_CONNECTION_REFUSED and others),
-/// %G_IO_ERROR_TIMED_OUT where it does not greet (QEMU serves one client of a
+/// %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
 /// monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
-/// %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an
-/// address of another form.
+/// %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
+/// address.
 ///
 /// Returns: (transfer full): a new port, which is ready, or %NULL on error
 ///
@@ -163,12 +145,12 @@ pub unsafe extern "C" fn spice_qmp_port_open_finish(
 /// @session: a SPICE session, which is connected if it is not yet
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the port
-///   is ready, or cannot be
+///   is ready, or with an error
 /// @user_data: for @callback
 ///
-/// Finds the QMP monitor among the ports of a SPICE session and waits until it
-/// is ready, for at most 10 seconds. The port channels of the session are
-/// connected to learn their names.
+/// Finds the QMP monitor among the ports of a SPICE session and waits until it is
+/// ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
+/// port channels of the session are connected to learn their names.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -183,11 +165,11 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
     no_panic("spice_qmp_port_find_async", (), || {
         g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
         g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
-        g_task_return_if_fail!(caller: IS_THREAD_OF_MAIN_CONTEXT());
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceSession.
         let session: Session = unsafe { from_glib_none(session) };
-        caller.future(None::<&glib::Object>, QmpPort::find(session));
+        // spice-gtk, and so the port, is on GLib's default context, whatever is pushed.
+        caller.future(&glib::MainContext::default(), QmpPort::find(session));
     });
 }
 
@@ -197,15 +179,14 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
 ///
 /// Ends spice_qmp_port_find_async().
 ///
-/// The error is %G_IO_ERROR_NOT_FOUND where the server offers no QMP port,
-/// %SPICE_QMP_ERROR_NOT_QMP where it offers only a human monitor,
-/// %G_IO_ERROR_PERMISSION_DENIED where it refuses the login, another
-/// %G_IO_ERROR where it cannot be reached, or %G_IO_ERROR_TIMED_OUT,
-/// %G_IO_ERROR_CLOSED or %G_IO_ERROR_CANCELLED.
+/// The error is %G_IO_ERROR_NOT_FOUND if the server has no QMP port,
+/// %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor,
+/// %G_IO_ERROR_PERMISSION_DENIED if it rejects the login, another %G_IO_ERROR if it
+/// cannot be reached, or %G_IO_ERROR_TIMED_OUT, %G_IO_ERROR_CLOSED or
+/// %G_IO_ERROR_CANCELLED.
 ///
-/// Returns: (transfer full): the port of the channel that was found, as
-///   spice_qmp_port_get() gives it, but with a reference for the caller; %NULL
-///   on error
+/// Returns: (transfer full): a reference to the port that spice_qmp_port_get()
+///   returns for the channel that was found; %NULL on error
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -220,7 +201,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_finish(
 /// spice_qmp_port_is_qmp_name:
 /// @name: the name of a SPICE port: the property `port-name` of its channel
 ///
-/// Whether a SPICE port of this name is a QMP monitor by QEMU's conventions:
+/// Whether, by QEMU's conventions, a SPICE port of this name is a QMP monitor:
 /// `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
 ///
 /// Returns: %TRUE if it is one
@@ -240,10 +221,10 @@ pub unsafe extern "C" fn spice_qmp_port_is_qmp_name(name: *const c_char) -> gboo
 /// @port: a #SpiceQmpPort
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the port
-///   is ready, or cannot be
+///   is ready, or with an error
 /// @user_data: for @callback
 ///
-/// Waits until commands may be given, for at most 10 seconds.
+/// Waits until the port accepts commands, for at most 10 seconds.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -261,7 +242,9 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) };
-        caller.future(Some(&*port), port.wait_ready());
+        caller.wait(&port, |port, end| {
+            port.wait_ready_with(CONNECT_TIMEOUT, end)
+        });
     });
 }
 
@@ -272,10 +255,9 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
 ///
 /// Ends spice_qmp_port_wait_ready_async().
 ///
-/// The error is %G_IO_ERROR_TIMED_OUT, with what is missing in its message,
-/// %G_IO_ERROR_CLOSED where the connection ends, %SPICE_QMP_ERROR_NOT_QMP or
-/// another %SPICE_QMP_ERROR where the peer does not speak QMP as it should, or
-/// %G_IO_ERROR_CANCELLED.
+/// The error is %G_IO_ERROR_TIMED_OUT, with a message that says what is missing,
+/// %G_IO_ERROR_CLOSED if the connection ends, %SPICE_QMP_ERROR_NOT_QMP or another
+/// %SPICE_QMP_ERROR if the peer violates the protocol, or %G_IO_ERROR_CANCELLED.
 ///
 /// Returns: %TRUE if the port is ready
 ///
@@ -297,12 +279,16 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_finish(
 ///   is closed
 /// @user_data: for @callback
 ///
-/// Ends the port for good: what was asked for is sent and answered, for which QEMU
-/// has a second; then what is left fails with %G_IO_ERROR_CLOSED and the connection is
-/// let go. A SPICE channel itself is left as it is.
+/// Closes the port for good. Pending commands are still sent, and their replies
+/// awaited for up to #SpiceQmpPort:close-timeout. Calls that are still pending then
+/// fail with %G_IO_ERROR_CLOSED, and the connection is closed. @callback is the last
+/// callback of the port. A SPICE channel itself stays connected.
 ///
-/// Close the port before the SPICE session is disconnected: QEMU (7.2 and 10.0)
-/// may crash when a SPICE client leaves a monitor that has not answered it.
+/// Close the port before the SPICE session is disconnected, which belongs into the
+/// callback: QEMU (7.2 and 10.0) may crash, or freeze for ever with all its
+/// monitors, when a SPICE client disconnects while a reply is due. For the same
+/// reason, do not set #SpiceQmpPort:close-timeout below the time that your slowest
+/// command takes.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -319,12 +305,8 @@ pub unsafe extern "C" fn spice_qmp_port_close_async(
         g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
-        let port = unsafe { borrow(port) }.clone();
-        let source = port.clone();
-        caller.future(Some(&source), async move {
-            port.close().await;
-            Ok(())
-        });
+        let port = unsafe { borrow(port) };
+        caller.wait(&port, QmpPort::close_with);
     });
 }
 
@@ -333,8 +315,8 @@ pub unsafe extern "C" fn spice_qmp_port_close_async(
 /// @result: what the callback got
 /// @error: return location for a #GError, or %NULL
 ///
-/// Ends spice_qmp_port_close_async(). The only error is %G_IO_ERROR_CANCELLED:
-/// the port is open still.
+/// Ends spice_qmp_port_close_async(). The only error is %G_IO_ERROR_CANCELLED, after
+/// which the port is still open.
 ///
 /// Returns: %TRUE if the port is closed
 ///

@@ -4,12 +4,13 @@ use std::ffi::{CStr, c_char};
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
 use glib::ffi::{GError, GVariant, gboolean, gpointer};
+use glib::prelude::*;
 use glib::translate::from_glib_none;
 use spice_qmp::qmp::Band;
 use spice_qmp::{Status, json_to_variant, variant_to_json};
 
 use crate::guard::{IS_THREAD_OF, SPICE_IS_QMP_PORT, g_utf8_validate, no_panic};
-use crate::port::{SpiceQmpPort, borrow};
+use crate::instance::{SpiceQmpPort, borrow};
 use crate::status::SpiceQmpStatus;
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
 use crate::vm_action::ActionOfC;
@@ -19,10 +20,10 @@ use crate::vm_action::ActionOfC;
 /// @action: what to do
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when QEMU has
-///   answered; %NULL to not know
+///   answered, or %NULL if you do not need the result
 /// @user_data: for @callback
 ///
-/// Pauses, resumes, resets, powers down or ends the virtual machine.
+/// Pauses, resumes, resets, powers down or quits the virtual machine.
 ///
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]
@@ -57,9 +58,9 @@ pub unsafe extern "C" fn spice_qmp_port_vm_action_async(
 /// Ends spice_qmp_port_vm_action_async(). The errors are those of
 /// spice_qmp_port_execute_finish().
 ///
-/// Returns: %TRUE if QEMU took the order: a guest may ignore a power-down.
-///   %SPICE_QMP_PORT_VM_ACTION_QUIT also succeeds where QEMU ends before it
-///   answers.
+/// Returns: %TRUE if QEMU accepted the command, which a guest may still ignore, such
+///   as a power-down. %SPICE_QMP_PORT_VM_ACTION_QUIT also succeeds if QEMU exits
+///   before it answers.
 ///
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]
@@ -80,8 +81,8 @@ pub unsafe extern "C" fn spice_qmp_port_vm_action_finish(
 ///   answered
 /// @user_data: for @callback
 ///
-/// Asks whether the virtual machine runs, and if not, why. The property
-/// #SpiceQmpPort:status tells the same at any time, without asking.
+/// Queries whether the virtual machine is running, and if not, why. The property
+/// #SpiceQmpPort:status holds the same information and is kept up to date.
 ///
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]
@@ -134,14 +135,17 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_finish(
 /// @arguments: (nullable): the text of a JSON object, or %NULL for no arguments
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when QEMU has
-///   answered; %NULL to not know
+///   answered, or %NULL if you do not need the result
 /// @user_data: for @callback
 ///
-/// Gives any command. The deadline is the property
-/// #SpiceQmpPort:command-timeout.
+/// Executes a QMP command.
 ///
-/// A command that is cancelled before it was sent will not be sent; the answer
-/// to one that was is dropped, and it has its effect in QEMU.
+/// The call fails with %G_IO_ERROR_TIMED_OUT after #SpiceQmpPort:command-timeout.
+/// There is no such deadline by default: if the server stops answering, the call
+/// ends only when it is cancelled or the connection is closed.
+///
+/// A command that is cancelled before it has been sent is never sent. If it has
+/// been sent, QEMU still executes it, and its reply is ignored.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -168,11 +172,12 @@ pub unsafe extern "C" fn spice_qmp_port_execute_async(
 ///
 /// Ends spice_qmp_port_execute_async().
 ///
-/// QEMU's refusal is a %SPICE_QMP_ERROR of the code of its class, mostly
-/// %SPICE_QMP_ERROR_GENERIC. Of the same domain are %SPICE_QMP_ERROR_NOT_READY,
-/// %SPICE_QMP_ERROR_INVALID_ARGUMENT, and %SPICE_QMP_ERROR_PROTOCOL and
-/// %SPICE_QMP_ERROR_TOO_LARGE for answers that cannot be read. Else the error is
-/// %G_IO_ERROR_CLOSED, %G_IO_ERROR_TIMED_OUT or %G_IO_ERROR_CANCELLED.
+/// If QEMU returns an error, it is in the domain %SPICE_QMP_ERROR with the code of
+/// its class, usually %SPICE_QMP_ERROR_GENERIC. The same domain has
+/// %SPICE_QMP_ERROR_NOT_READY, %SPICE_QMP_ERROR_INVALID_ARGUMENT, and
+/// %SPICE_QMP_ERROR_PROTOCOL and %SPICE_QMP_ERROR_TOO_LARGE for replies that cannot
+/// be read. Other errors are %G_IO_ERROR_CLOSED, %G_IO_ERROR_TIMED_OUT and
+/// %G_IO_ERROR_CANCELLED.
 ///
 /// Returns: (transfer full): what the command returned as JSON text, often `{}`;
 ///   %NULL on error
@@ -194,12 +199,12 @@ pub unsafe extern "C" fn spice_qmp_port_execute_finish(
 /// @arguments: (nullable): the text of a JSON object, or %NULL for no arguments
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when QEMU has
-///   answered; %NULL to not know
+///   answered, or %NULL if you do not need the result
 /// @user_data: for @callback
 ///
-/// Gives a command out of band: QEMU executes it at once, past those that wait.
-/// Only where the server offers it: #SpiceQmpPort:capabilities holds `oob` then.
-/// SPICE ports do not offer it.
+/// Executes a QMP command out of band: QEMU executes it immediately, ahead of the
+/// commands in its queue. The server must support this, which it shows by `oob` in
+/// #SpiceQmpPort:capabilities. SPICE ports do not.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -225,8 +230,8 @@ pub unsafe extern "C" fn spice_qmp_port_execute_oob_async(
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_execute_oob_async(). The errors are those of
-/// spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED where the
-/// server does not offer out-of-band execution.
+/// spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED if the
+/// server does not support out-of-band execution.
 ///
 /// Returns: (transfer full): what the command returned as JSON text, or %NULL on
 ///   error
@@ -249,16 +254,16 @@ pub unsafe extern "C" fn spice_qmp_port_execute_oob_finish(
 ///   %NULL for no arguments; a floating reference is consumed
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when QEMU has
-///   answered; %NULL to not know
+///   answered, or %NULL if you do not need the result
 /// @user_data: for @callback
 ///
-/// Gives any command, with #GVariant in place of JSON text, for languages where
-/// that is easier to use.
+/// Executes a QMP command, with #GVariant instead of JSON text, for languages in
+/// which that is easier to use.
 ///
-/// JSON becomes #GVariant so: objects `a{sv}`, arrays `av`, whole numbers `x`, or
-/// `t` above its range, other numbers `d`, strings `s`, booleans `b`, and null
-/// the value nothing of the type `mv`. The way back takes other types, too:
-/// smaller integers, typed arrays, dictionaries and tuples.
+/// JSON objects are converted to `a{sv}`, arrays to `av`, integers to `x`, or to `t`
+/// above its range, other numbers to `d`, strings to `s`, booleans to `b`, and null
+/// to nothing of the type `mv`. Arguments may also contain smaller integers, typed
+/// arrays, dictionaries and tuples.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -287,7 +292,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
             Ok(json) => caller.command(&port, &command, json.as_deref(), Band::In, |reply| {
                 json_to_variant(&reply)
             }),
-            Err(error) => caller.fail(Some(&*port), error),
+            Err(error) => caller.fail(Some(port.upcast_ref()), error),
         }
     });
 }
@@ -298,9 +303,10 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_execute_variant_async(). The errors are those of
-/// spice_qmp_port_execute_finish().
+/// spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_TOO_LARGE for a reply of
+/// more than 1 MiB of JSON text: use spice_qmp_port_execute_async() for those.
 ///
-/// Returns: (transfer full): what the command returned, mostly of the type
+/// Returns: (transfer full): what the command returned, usually of the type
 ///   `a{sv}`; never floating; %NULL on error
 ///
 /// Since: 0.1

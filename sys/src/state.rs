@@ -7,15 +7,15 @@ use spice_qmp::PortState;
 
 /// SpiceQmpPortState:
 /// @SPICE_QMP_PORT_STATE_CLOSED: there is no connection; it may be opened again
-/// @SPICE_QMP_PORT_STATE_CONNECTING: the connection is being made, or the SPICE
-///   port is not open yet
-/// @SPICE_QMP_PORT_STATE_GREETING: the connection is open and QEMU's greeting is
-///   awaited
+/// @SPICE_QMP_PORT_STATE_CONNECTING: the connection is being established, or the
+///   SPICE port is not open yet
+/// @SPICE_QMP_PORT_STATE_GREETING: the connection is open; waiting for QEMU's
+///   greeting
 /// @SPICE_QMP_PORT_STATE_NEGOTIATING: the capabilities are being negotiated
-/// @SPICE_QMP_PORT_STATE_READY: commands may be given
+/// @SPICE_QMP_PORT_STATE_READY: the port accepts commands
 /// @SPICE_QMP_PORT_STATE_FAILED: the peer does not speak QMP
 ///
-/// Where a port stands: the property #SpiceQmpPort:state.
+/// The state of a port: the property #SpiceQmpPort:state.
 ///
 /// Since: 0.1
 #[allow(non_camel_case_types)]
@@ -39,15 +39,30 @@ pub extern "C" fn spice_qmp_port_state_get_type() -> GType {
     PortState::static_type().into_glib()
 }
 
+/// The state as the header has it. A new state does not compile until it is mapped.
+pub(crate) const fn in_header(state: PortState) -> SpiceQmpPortState {
+    match state {
+        PortState::Closed => SpiceQmpPortState::SPICE_QMP_PORT_STATE_CLOSED,
+        PortState::Connecting => SpiceQmpPortState::SPICE_QMP_PORT_STATE_CONNECTING,
+        PortState::Greeting => SpiceQmpPortState::SPICE_QMP_PORT_STATE_GREETING,
+        PortState::Negotiating => SpiceQmpPortState::SPICE_QMP_PORT_STATE_NEGOTIATING,
+        PortState::Ready => SpiceQmpPortState::SPICE_QMP_PORT_STATE_READY,
+        PortState::Failed => SpiceQmpPortState::SPICE_QMP_PORT_STATE_FAILED,
+    }
+}
+
 const _: () = {
-    assert!(PortState::Closed as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_CLOSED as i32);
-    assert!(
-        PortState::Connecting as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_CONNECTING as i32
-    );
-    assert!(PortState::Greeting as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_GREETING as i32);
-    assert!(
-        PortState::Negotiating as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_NEGOTIATING as i32
-    );
-    assert!(PortState::Ready as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_READY as i32);
-    assert!(PortState::Failed as i32 == SpiceQmpPortState::SPICE_QMP_PORT_STATE_FAILED as i32);
+    let states = [
+        PortState::Closed,
+        PortState::Connecting,
+        PortState::Greeting,
+        PortState::Negotiating,
+        PortState::Ready,
+        PortState::Failed,
+    ];
+    let mut i = 0;
+    while i < states.len() {
+        assert!(states[i] as i32 == in_header(states[i]) as i32);
+        i += 1;
+    }
 };

@@ -11,14 +11,15 @@ use crate::guard::{g_return_val_if_fail, no_panic};
 
 /// SpiceQmpStatus:
 /// @version: the version of the structure, 1
-/// @running: %TRUE if the virtual CPUs run
-/// @singlestep: %TRUE if the virtual CPUs run in single-step mode; QEMU 9.0 and
-///   newer do not say, which gives %FALSE
+/// @running: %TRUE if the virtual CPUs are running
+/// @singlestep: %TRUE if the virtual CPUs run in single-step mode; always %FALSE
+///   with QEMU 9.0 and newer, which no longer report it
 /// @status: QEMU's name of the run state, such as `running`, `paused` or
-///   `guest-panicked` (QAPI enum `RunState`; new ones come)
+///   `guest-panicked` (the QAPI enum `RunState`, which may grow)
 ///
-/// What QEMU's command `query-status` says. Do not change it: others may hold
-/// a reference to the same structure.
+/// The run state of the virtual machine, as returned by QEMU's command
+/// `query-status`. Do not modify it: references to the same structure may be held
+/// elsewhere.
 ///
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]
@@ -66,7 +67,7 @@ pub unsafe extern "C" fn spice_qmp_status_ref(status: *mut SpiceQmpStatus) -> *m
 /// spice_qmp_status_unref:
 /// @status: (nullable) (transfer full): a #SpiceQmpStatus
 ///
-/// Gives a reference back, from any thread. The last one frees @status.
+/// Releases a reference, from any thread. Releasing the last one frees @status.
 ///
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]

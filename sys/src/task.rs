@@ -14,8 +14,8 @@ use glib::gobject_ffi::GObject;
 use glib::object::SendWeakRef;
 use glib::thread_guard::ThreadGuard;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
-use spice_qmp::qmp::{Band, CallId};
-use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError};
+use spice_qmp::qmp::Band;
+use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId};
 
 use crate::guard::{critical, no_panic};
 
@@ -108,13 +108,13 @@ impl Caller {
         let name = self.operation.name();
         critical(&format!("{name}_async"), check);
         self.fail(
-            None::<&glib::Object>,
+            None,
             UsageError::InvalidArgument(format!("{name}_async: {check}").into()).into(),
         );
     }
 
     /// Ends the call with an error.
-    pub(crate) fn fail(self, source: Option<&impl IsA<glib::Object>>, error: Error) {
+    pub(crate) fn fail(self, source: Option<&glib::Object>, error: Error) {
         if self.callback.is_some() {
             self.task(source).answer::<()>(Err(error));
         }
@@ -139,14 +139,14 @@ impl Caller {
             return;
         }
         let cancellable = self.cancellable.clone();
-        let task = self.task(Some(port));
+        let task = self.task_of(port);
         if cancellable
             .as_ref()
             .is_some_and(CancellableExt::is_cancelled)
         {
             return task.answer::<A>(Err(Error::Cancelled(command.into())));
         }
-        let cancelling = Rc::new(RefCell::new(None));
+        let cancelling = Cancelling::slot();
         let call = port.execute_with(command, arguments, options, {
             let cancelling = cancelling.clone();
             move |reply| {
@@ -156,22 +156,42 @@ impl Caller {
                 });
             }
         });
-        if let Some(cancellable) = cancellable {
-            let connected = Cancelling::connect(cancellable, port, call);
-            cancelling.replace(Some(connected));
-        }
+        let cancel = move |port: &QmpPort| port.cancel(call);
+        Cancelling::connect(&cancelling, cancellable, port, cancel);
     }
 
-    /// Gives what `future` yields to the caller.
+    /// Waits on `port` as `start` does, which gets what is to be called at the end.
+    pub(crate) fn wait(self, port: &QmpPort, start: impl FnOnce(&QmpPort, WaitEnd) -> WaitId) {
+        let name = self.operation.name();
+        let cancellable = self.cancellable.clone();
+        let task = self.task_of(port);
+        if cancellable
+            .as_ref()
+            .is_some_and(CancellableExt::is_cancelled)
+        {
+            return task.answer::<()>(Err(Error::Cancelled(name.into())));
+        }
+        let cancelling = Cancelling::slot();
+        let wait = start(port, {
+            let cancelling = cancelling.clone();
+            Box::new(move |result| {
+                drop(cancelling.take());
+                no_panic(name, (), || task.answer(result));
+            })
+        });
+        let cancel = move |port: &QmpPort| port.cancel_wait(wait, name);
+        Cancelling::connect(&cancelling, cancellable, port, cancel);
+    }
+
+    /// Gives what `future` yields to the caller, on `context`.
     pub(crate) fn future<A: Answer + 'static>(
         self,
-        source: Option<&impl IsA<glib::Object>>,
+        context: &glib::MainContext,
         future: impl Future<Output = Result<A, Error>> + 'static,
     ) {
         let name = self.operation.name();
         let cancellable = self.cancellable.clone();
-        let task = self.task(source);
-        let context = glib::MainContext::ref_thread_default();
+        let task = self.task_on(context, None);
         let home = context.clone();
         // Dropping the handle lets the future run on.
         drop(context.spawn_local(async move {
@@ -195,8 +215,24 @@ impl Caller {
         }));
     }
 
-    fn task(self, source: Option<&impl IsA<glib::Object>>) -> Task {
-        let source: *mut GObject = source.map(AsRef::as_ref).to_glib_none().0;
+    /// A task that ends on the main context of `port`, whatever is pushed now.
+    fn task_of(self, port: &QmpPort) -> Task {
+        self.task_on(&port.main_context(), Some(port.upcast_ref()))
+    }
+
+    fn task_on(self, context: &glib::MainContext, source: Option<&glib::Object>) -> Task {
+        let mut caller = Some(self);
+        let task = context.with_thread_default(|| caller.take().map(|it| it.task(source)));
+        match (task, caller) {
+            (Ok(Some(task)), _) => task,
+            // Another thread runs it: the check of the port's thread fails then.
+            (_, Some(caller)) => caller.task(source),
+            (_, None) => unreachable!("the caller was taken by what failed"),
+        }
+    }
+
+    fn task(self, source: Option<&glib::Object>) -> Task {
+        let source: *mut GObject = source.to_glib_none().0;
         // SAFETY: the source and the cancellable are live objects or NULL, and
         // the task takes references to them; the tag is a static's address.
         unsafe {
@@ -312,36 +348,66 @@ impl Answer for glib::Variant {
     }
 }
 
+/// What is called when a wait ends.
+pub(crate) type WaitEnd = Box<dyn FnOnce(Result<(), Error>)>;
+
 /// Cancels a call when its cancellable says so, until dropped.
 struct Cancelling {
     cancellable: gio::Cancellable,
     handler: c_ulong,
 }
 
+/// Where the end of a call finds what to disconnect.
+type CancellingSlot = Rc<RefCell<Option<Cancelling>>>;
+
 /// What the handler knows. It may run on any thread.
-struct Cancel {
-    home: ThreadId,
+struct Cancel<F> {
+    thread: ThreadId,
     context: glib::MainContext,
     port: SendWeakRef<QmpPort>,
-    call: CallId,
+    cancel: F,
 }
 
 impl Cancelling {
-    fn connect(cancellable: gio::Cancellable, port: &QmpPort, call: CallId) -> Self {
-        unsafe extern "C" fn cancelled(_: *mut GCancellable, cancel: gpointer) {
+    fn slot() -> CancellingSlot {
+        Rc::default()
+    }
+
+    /// Has `cancel` called when `cancellable` says so, on the thread of `port`.
+    fn connect(
+        slot: &CancellingSlot,
+        cancellable: Option<gio::Cancellable>,
+        port: &QmpPort,
+        cancel: impl Fn(&QmpPort) -> bool + Clone + Send + 'static,
+    ) {
+        if let Some(cancellable) = cancellable {
+            let connected = Self::new(cancellable, port, cancel);
+            slot.replace(Some(connected));
+        }
+    }
+
+    fn new<F: Fn(&QmpPort) -> bool + Clone + Send + 'static>(
+        cancellable: gio::Cancellable,
+        port: &QmpPort,
+        cancel: F,
+    ) -> Self {
+        unsafe extern "C" fn cancelled<F: Fn(&QmpPort) -> bool + Clone + Send + 'static>(
+            _: *mut GCancellable,
+            cancel: gpointer,
+        ) {
             // SAFETY: GIO passes the box below, which is not freed while this runs.
-            let cancel = unsafe { &*cancel.cast::<Cancel>() };
+            let cancel = unsafe { &*cancel.cast::<Cancel<F>>() };
             no_panic("cancelling", (), || cancel.run());
         }
-        unsafe extern "C" fn free(cancel: gpointer) {
+        unsafe extern "C" fn free<F>(cancel: gpointer) {
             // SAFETY: GIO calls this once, when nobody uses the box any more.
-            drop(unsafe { Box::from_raw(cancel.cast::<Cancel>()) });
+            drop(unsafe { Box::from_raw(cancel.cast::<Cancel<F>>()) });
         }
         let cancel = Box::new(Cancel {
-            home: thread::current().id(),
-            context: glib::MainContext::ref_thread_default(),
+            thread: thread::current().id(),
+            context: port.main_context(),
             port: port.downgrade().into(),
-            call,
+            cancel,
         });
         // SAFETY: `cancelled` has the signature of the signal and takes the box,
         // whose parts may go to any thread, and `free` frees it.
@@ -351,9 +417,9 @@ impl Cancelling {
                 Some(std::mem::transmute::<
                     unsafe extern "C" fn(*mut GCancellable, gpointer),
                     unsafe extern "C" fn(),
-                >(cancelled)),
+                >(cancelled::<F>)),
                 Box::into_raw(cancel).cast(),
-                Some(free),
+                Some(free::<F>),
             )
         };
         Self {
@@ -376,29 +442,30 @@ impl Drop for Cancelling {
     }
 }
 
-impl Cancel {
+impl<F: Fn(&QmpPort) -> bool + Clone + Send + 'static> Cancel<F> {
     fn run(&self) {
-        if thread::current().id() == self.home {
-            cancel(&self.port, self.call);
+        if thread::current().id() == self.thread {
+            if let Some(port) = self.port.upgrade() {
+                (self.cancel)(&port);
+            }
             return;
         }
         // Not `MainContext::invoke`: that runs it on this thread if it can.
-        let (port, call) = (self.port.clone(), self.call);
+        let (thread, port, cancel) = (self.thread, self.port.clone(), self.cancel.clone());
         let source = glib::idle_source_new(
             Some("spice-qmp cancel"),
             glib::Priority::DEFAULT,
             move || {
-                cancel(&port, call);
+                // A context that a third thread runs is refused elsewhere.
+                if std::thread::current().id() == thread
+                    && let Some(port) = port.upgrade()
+                {
+                    cancel(&port);
+                }
                 glib::ControlFlow::Break
             },
         );
         source.attach(Some(&self.context));
-    }
-}
-
-fn cancel(port: &SendWeakRef<QmpPort>, call: CallId) {
-    if let Some(port) = port.upgrade() {
-        port.cancel(call);
     }
 }
 
@@ -491,7 +558,7 @@ mod tests {
         // SAFETY: there is no cancellable, and `keep` takes the data.
         let caller = unsafe { Caller::new(Operation::Close, null_mut(), Some(keep), data) };
         no_panic("spice_qmp_test", (), || {
-            let _task = caller.task(None::<&glib::Object>);
+            let _task = caller.task(None);
             panic!("in the middle");
         });
         assert!(kept.borrow().is_none(), "not from within the call");
@@ -522,7 +589,7 @@ mod tests {
                 let caller = unsafe { Caller::new(Operation::Close, null_mut(), Some(run), data) };
                 // The first future runs until the second has begun.
                 let later = glib::timeout_future(std::time::Duration::from_millis(1));
-                caller.future(None::<&glib::Object>, async move {
+                caller.future(&context, async move {
                     later.await;
                     Ok(())
                 });

@@ -8,13 +8,13 @@ use glib::translate::IntoGlib;
 use spice_qmp::VmAction;
 
 /// SpiceQmpPortVmAction:
-/// @SPICE_QMP_PORT_VM_ACTION_QUIT: end QEMU at once (`quit`)
-/// @SPICE_QMP_PORT_VM_ACTION_RESET: reset the machine hard (`system_reset`)
+/// @SPICE_QMP_PORT_VM_ACTION_QUIT: quit QEMU immediately (`quit`)
+/// @SPICE_QMP_PORT_VM_ACTION_RESET: hard-reset the machine (`system_reset`)
 /// @SPICE_QMP_PORT_VM_ACTION_POWER_DOWN: ask the guest to shut down, as the power
 ///   button does (`system_powerdown`)
 /// @SPICE_QMP_PORT_VM_ACTION_PAUSE: stop all virtual CPUs (`stop`)
-/// @SPICE_QMP_PORT_VM_ACTION_CONTINUE: let all virtual CPUs run (`cont`)
-/// @SPICE_QMP_PORT_VM_ACTION_LAST: how many actions there are; no action itself
+/// @SPICE_QMP_PORT_VM_ACTION_CONTINUE: resume all virtual CPUs (`cont`)
+/// @SPICE_QMP_PORT_VM_ACTION_LAST: the number of actions; not an action
 ///
 /// An action on the virtual machine.
 ///
@@ -31,7 +31,7 @@ pub enum SpiceQmpPortVmAction {
     SPICE_QMP_PORT_VM_ACTION_LAST = 5,
 }
 
-/// A `SpiceQmpPortVmAction` that C gave: it may be any number.
+/// A `SpiceQmpPortVmAction` from C, which may be any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct ActionOfC(c_int);

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use support::{Compiler, here, library, library_dir, run, scratch, valgrind, with_library};
@@ -115,6 +116,22 @@ fn threads_under_valgrind() {
     run(valgrind.arg(here().join("symbols.txt")), "valgrind");
 }
 
+/// Ports made, used and dropped under every arrangement of main contexts and threads.
+#[test]
+fn contexts() {
+    for name in ["contexts", "contexts_threads"] {
+        run(&mut with_library(Compiler::c().compile(name, name)), "");
+    }
+}
+
+#[test]
+fn contexts_under_valgrind() {
+    for name in ["contexts", "contexts_threads"] {
+        let program = Compiler::c().compile(name, &format!("{name}-valgrind"));
+        run(&mut valgrind(&program), "valgrind");
+    }
+}
+
 /// The library itself is built by stable Rust, which has no address sanitizer:
 /// this watches what the C program does with what the library gives it, and the
 /// heap, which the library shares.
@@ -183,7 +200,56 @@ fn introspection() {
         "A QMP connection to QEMU",
         "bind the user interface to it",
         r#"<field name="singlestep" writable="1">"#,
+        r#"getter="dup_last_error""#,
+        r#"glib:get-property="last-error""#,
+        r#"setter="set_close_timeout""#,
+        r#"glib:set-property="close-timeout""#,
     ] {
         assert!(gir.contains(part), "the GIR lacks {part}");
     }
+    assert_vapi(&dir);
+}
+
+/// In Vala, too, a property is nullable where its function is.
+fn assert_vapi(dir: &Path) {
+    let mut sed = Command::new("sed");
+    sed.args(["-E", "-f"])
+        .arg(here().join("gir/finish.sed"))
+        .arg(dir.join("SpiceQmp-1.0.gir"));
+    let gir = run(&mut sed, "sed");
+    // vapigen finds the metadata by this name.
+    let dir = dir.join("vapi");
+    fs::create_dir_all(&dir).expect("a folder in target/tmp");
+    fs::write(dir.join("SpiceQmp-1.0.gir"), gir).expect("a file in target/tmp");
+    let mut vapigen = Command::new("vapigen");
+    vapigen
+        .current_dir(&dir)
+        .args(["--quiet", "--disable-warnings", "--library=spice-qmp-1.0"])
+        .args(["--pkg=gio-2.0", "--pkg=spice-client-glib-2.0"])
+        .arg(format!("--metadatadir={}", here().join("gir").display()))
+        .arg("SpiceQmp-1.0.gir");
+    run(&mut vapigen, "valac");
+    let vapi = fs::read_to_string(dir.join("spice-qmp-1.0.vapi")).expect("vapigen wrote it");
+    let mut nullable = 0;
+    for (property, function) in [
+        (
+            "Spice.PortChannel? channel {",
+            "Spice.PortChannel? ref_channel ()",
+        ),
+        ("GLib.Error? last_error {", "GLib.Error? dup_last_error ()"),
+        ("string? package {", "string? dup_package ()"),
+        (
+            "SpiceQmp.Status? status {",
+            "SpiceQmp.Status? dup_status ()",
+        ),
+        ("string? version {", "string? dup_version ()"),
+    ] {
+        assert!(vapi.contains(property), "the vapi lacks {property}");
+        assert!(vapi.contains(function), "the vapi lacks {function}");
+        nullable += 1;
+    }
+    assert_eq!(
+        vapi.matches("? dup_").count() + vapi.matches("? ref_").count(),
+        nullable
+    );
 }

@@ -15,8 +15,10 @@ fn header_is_up_to_date() {
         "vm_action",
         "status",
         "event",
+        "instance",
         "port",
         "port_calls",
+        "port_properties",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));
     }

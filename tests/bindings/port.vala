@@ -19,8 +19,36 @@ class Case : Object {
         port.command_timeout = 5000;
         assert (port.command_timeout == 5000);
         port.command_timeout = 0;
+        assert (port.responsive);
         assert (SpiceQmp.Port.is_qmp_name (port.channel.port_name));
         assert (SpiceQmp.Port.get (port.channel) == port);
+    }
+
+    public void property_functions () {
+        assert (port.get_ready () && port.get_responsive ());
+        assert (port.get_state () == READY);
+        assert (port.get_pending () == 0);
+        string? version = port.dup_version ();
+        assert (version == port.version);
+        string? package = port.dup_package ();
+        assert (package == port.package);
+        assert (port.dup_capabilities ().length == 0);
+        SpiceQmp.Status? status = port.dup_status ();
+        assert (status.status == port.status.status);
+        Error? last = port.dup_last_error ();
+        assert (last == null);
+        Spice.PortChannel? channel = port.ref_channel ();
+        assert (channel == port.channel);
+
+        var close_timeout = port.get_close_timeout ();
+        port.set_close_timeout (7000);
+        assert (port.close_timeout == 7000);
+        port.close_timeout = close_timeout;
+        port.set_command_timeout (5000);
+        assert (port.get_command_timeout () == 5000);
+        port.set_command_timeout (0);
+        port.set_max_message_size (64 << 20);
+        assert (port.get_max_message_size () == port.max_message_size);
     }
 
     // The property follows the events.
@@ -121,6 +149,7 @@ async void over_spice () throws Error {
     var test = new Case (yield SpiceQmp.Port.find_async (session));
     test.property_values ();
     yield test.status_is ("prelaunch");
+    test.property_functions ();
     yield test.status_and_actions ();
     yield test.status_is ("paused");
     yield test.events ();
@@ -134,6 +163,8 @@ async void over_socket () throws Error {
     var path = Environment.get_variable ("SPICE_QMP_TEST_SOCKET");
     var opened = yield SpiceQmp.Port.open_async (@"unix:$path");
     assert ("oob" in opened.capabilities);
+    assert ("oob" in opened.dup_capabilities ());
+    assert (opened.ref_channel () == null);
     assert (yield opened.close_async ());
 
     var stream = yield new SocketClient ().connect_async (new UnixSocketAddress (path));

@@ -71,6 +71,28 @@ const overSpice = {
         port.command_timeout = 5000;
         equal(port.commandTimeout, 5000);
         port.command_timeout = 0;
+        ok(port.responsive, 'responsive');
+    },
+
+    async propertyFunctions(port) {
+        await until(port, 'notify::status', () => port.status);
+        ok(port.get_ready(), 'ready');
+        ok(port.get_responsive(), 'responsive');
+        equal(port.get_state(), SpiceQmp.PortState.READY);
+        equal(port.get_pending(), 0);
+        equal(port.dup_version(), qemuVersion);
+        equal(port.dup_package(), port.package);
+        equal(port.dup_capabilities(), []);
+        equal(port.dup_status().status, port.status.status);
+        equal(port.dup_last_error(), null);
+        ok(port.ref_channel() === port.channel, 'the same channel');
+        for (const [name, value] of Object.entries({command_timeout: 5000, close_timeout: 7000, max_message_size: 2 ** 32})) {
+            const old = port[`get_${name}`]();
+            port[`set_${name}`](value);
+            equal(port[name], value);
+            port[name] = old;
+            equal(port[`get_${name}`](), old);
+        }
     },
 
     channel(port) {
@@ -181,7 +203,9 @@ const overSocket = {
     async outOfBand() {
         const port = await SpiceQmp.Port.open_async(`unix:${qmpSocket}`, null);
         equal(port.capabilities, ['oob']);
+        equal(port.dup_capabilities(), ['oob']);
         equal(port.channel, null);
+        equal(port.ref_channel(), null);
         await fails(port.execute_oob_async('migrate-recover', '{"uri": "unix:/nowhere"}', null),
             SpiceQmp.Error, SpiceQmp.Error.GENERIC);
         ok(await port.close_async(null), 'closed');
@@ -191,6 +215,9 @@ const overSocket = {
         const address = Gio.UnixSocketAddress.new(qmpSocket);
         const port = SpiceQmp.Port.new_for_stream(new Gio.SocketClient().connect(address, null));
         ok(!port.ready, 'ready at once');
+        equal(port.get_state(), SpiceQmp.PortState.GREETING);
+        equal(port.dup_version(), null);
+        equal(port.dup_status(), null);
         ok(await port.wait_ready_async(null), 'ready');
         equal(await port.execute_async('query-name', null, null), '{}');
         ok(await port.close_async(null), 'closed');

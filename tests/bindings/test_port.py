@@ -109,10 +109,35 @@ class OverSpice(TestCase):
         self.assertEqual(port.props.capabilities, [])
         self.assertEqual(port.props.pending, 0)
         self.assertIsNone(port.props.last_error)
+        self.assertTrue(port.props.responsive)
         self.assertEqual(port.props.max_message_size, 64 * 1024 * 1024)
         port.props.command_timeout = 5000
         self.assertEqual(port.props.command_timeout, 5000)
         port.props.command_timeout = 0
+
+    def test_property_functions(self):
+        port = self.port
+        wait_for(lambda: port.props.status, "the first status")
+        self.assertTrue(port.get_ready())
+        self.assertTrue(port.get_responsive())
+        self.assertEqual(port.get_state(), SpiceQmp.PortState.READY)
+        self.assertEqual(port.get_pending(), 0)
+        self.assertEqual(port.dup_version(), os.environ["SPICE_QMP_TEST_VERSION"])
+        self.assertEqual(port.dup_package(), port.props.package)
+        self.assertEqual(port.dup_capabilities(), [])
+        self.assertEqual(port.dup_status().status, port.props.status.status)
+        self.assertIsNone(port.dup_last_error())
+        self.assertIs(port.ref_channel(), port.props.channel)
+        for name, value in (
+            ("command_timeout", 5000),
+            ("close_timeout", 7000),
+            ("max_message_size", 1 << 32),
+        ):
+            old = getattr(port, f"get_{name}")()
+            getattr(port, f"set_{name}")(value)
+            self.assertEqual(getattr(port.props, name), value)
+            setattr(port.props, name, old)
+            self.assertEqual(getattr(port, f"get_{name}")(), old)
 
     def test_channel(self):
         channel = self.port.props.channel
@@ -222,7 +247,9 @@ class OverSocket(TestCase):
     def test_out_of_band(self):
         port = open_socket()
         self.assertEqual(port.props.capabilities, ["oob"])
+        self.assertEqual(port.dup_capabilities(), ["oob"])
         self.assertIsNone(port.props.channel)
+        self.assertIsNone(port.ref_channel())
         with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC):
             arguments = '{"uri": "unix:/nowhere"}'
             call(port.execute_oob_async, port.execute_oob_finish, "migrate-recover", arguments)
@@ -232,11 +259,16 @@ class OverSocket(TestCase):
         address = Gio.UnixSocketAddress.new(os.environ["SPICE_QMP_TEST_SOCKET"])
         port = SpiceQmp.Port.new_for_stream(Gio.SocketClient().connect(address, None))
         self.assertFalse(port.props.ready)
+        self.assertEqual(port.get_state(), SpiceQmp.PortState.GREETING)
+        self.assertIsNone(port.dup_version())
+        self.assertIsNone(port.dup_status())
         self.assertTrue(call(port.wait_ready_async, port.wait_ready_finish))
         self.assertEqual(execute(port, "query-name"), "{}")
         self.assertTrue(close(port))
         with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.NOT_READY):
             execute(port, "query-name")
+        closed = port.dup_last_error()
+        self.assertTrue(closed.matches(Gio.io_error_quark(), Gio.IOErrorEnum.CLOSED))
 
     def test_refusals(self):
         with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.NOT_FOUND):

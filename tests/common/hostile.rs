@@ -341,6 +341,10 @@ impl SpicePeer {
 }
 
 impl Peer for SpicePeer {
+    fn may_send_a_rest(&self) -> bool {
+        true
+    }
+
     fn open(&self) {
         self.server.open(0);
     }

@@ -27,6 +27,10 @@ pub trait Peer {
     fn close(&self);
     /// Whether the near end can be opened again.
     fn reopens(&self) -> bool;
+    /// Whether the rest of a reply to an earlier client may come before the greeting.
+    fn may_send_a_rest(&self) -> bool {
+        false
+    }
     /// Whether what is sent before the near end listens waits for it.
     fn keeps_early_bytes(&self) -> bool;
     /// Whether the near end can keep data back until it is resumed.

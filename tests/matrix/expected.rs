@@ -65,10 +65,13 @@ enum Effect {
     Renewed,
     /// Calls fail with PROTOCOL, and the port with `NOT_QMP`.
     NotQmp,
+    /// The port fails at once, and its error is this.
+    NoGreeting(Outcome),
 }
 
 fn effect(case: Case, peer: &dyn Peer) -> Effect {
     let early = case.is_early();
+    let before_greeting = case.moment == Moment::BeforeGreeting && !peer.may_send_a_rest();
     match case.fault {
         Fault::Silence | Fault::NeverReads => Effect::Quiet,
         Fault::Reopen if peer.reopens() => Effect::Renewed,
@@ -85,6 +88,11 @@ fn effect(case: Case, peer: &dyn Peer) -> Effect {
         // While the capabilities are negotiated one line of it is enough.
         Fault::HmpBanner if early => Effect::NotQmp,
         Fault::HmpBanner => Effect::FailsAndQuiet(Outcome::Protocol),
+        // In place of a greeting nothing else is borne, unless it may be a rest.
+        Fault::OversizedLine if before_greeting => Effect::NoGreeting(Outcome::TooLarge),
+        Fault::DeepNesting | Fault::InvalidUtf8 | Fault::Nul if before_greeting => {
+            Effect::NoGreeting(Outcome::NotQmp)
+        }
         Fault::OversizedLine => Effect::Fails(Outcome::TooLarge),
         Fault::DeepNesting | Fault::InvalidUtf8 | Fault::Nul => Effect::Fails(Outcome::Protocol),
         Fault::WrongId
@@ -178,6 +186,8 @@ fn command(case: Case, effect: &Effect) -> Option<Outcome> {
         Effect::Lost | Effect::Renewed => Some(Outcome::Closed),
         Effect::NotQmp if idle => Some(Outcome::NotQmp),
         Effect::NotQmp => Some(Outcome::Protocol),
+        // No command is given that early.
+        Effect::NoGreeting(_) => Some(Outcome::NotReady),
     }
 }
 
@@ -203,6 +213,7 @@ fn wait(case: Case, effect: &Effect) -> Option<Outcome> {
         // A port that closes does not become ready, also where it comes back.
         Effect::Lost | Effect::Renewed => Some(Outcome::Closed),
         Effect::NotQmp => Some(Outcome::NotQmp),
+        Effect::NoGreeting(outcome) => Some(outcome.clone()),
     }
 }
 
@@ -210,7 +221,7 @@ fn wait(case: Case, effect: &Effect) -> Option<Outcome> {
 fn state(case: Case, effect: &Effect) -> PortState {
     match (effect, case.moment) {
         (Effect::Lost, _) => PortState::Closed,
-        (Effect::NotQmp, _) => PortState::Failed,
+        (Effect::NotQmp | Effect::NoGreeting(_), _) => PortState::Failed,
         // A server that does not read greets nevertheless.
         (Effect::Quiet, Moment::BeforeGreeting) if case.fault == Fault::Silence => {
             PortState::Greeting

@@ -5,7 +5,8 @@
 //!
 //! | step | what it does |
 //! |---|---|
-//! | `open`, `open late` | the connection opens; `late`: the greeting may be gone |
+//! | `open` | the connection opens |
+//! | `open late`, `open after-rest` | the same; the greeting may be gone, or come after the rest of a reply |
 //! | `ready`, `ready oob` | opens and negotiates, with id 100 |
 //! | `connecting`, `close REASON` | the connection is being made, is gone |
 //! | `limit N` | sets the longest message |
@@ -44,9 +45,9 @@ pub(crate) enum Cut {
     At(usize),
 }
 
-/// When the rest of a chunk is stashed.
+/// When the rest of a chunk is buffered.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Stash {
+pub(crate) enum Buffer {
     Never,
     /// Before the first output.
     First,
@@ -150,13 +151,13 @@ impl Transcript {
     }
 
     /// Replays the transcript on a new session.
-    pub(crate) fn replay(&self, file: &str, cut: Cut, stash: Stash) {
+    pub(crate) fn replay(&self, file: &str, cut: Cut, buffer: Buffer) {
         let mut player = Player {
             session: Session::new(100),
             calls: HashMap::new(),
         };
         for (line, step) in &self.steps {
-            let place = || format!("{file}:{line}: {} ({cut:?}, stash {stash:?})", self.title);
+            let place = || format!("{file}:{line}: {} ({cut:?}, buffer {buffer:?})", self.title);
             match step {
                 Step::Do(action) => player.act(action, &place()),
                 Step::Transmit(expected) => {
@@ -168,7 +169,7 @@ impl Transcript {
                     if !bytes.is_empty() {
                         player.session.transmitted();
                     }
-                    let got = player.feed(bytes, cut, stash);
+                    let got = player.feed(bytes, cut, buffer);
                     assert!(
                         matches_all(outputs, &got),
                         "{}\n expected {outputs:#?}\n      got {got:#?}",
@@ -178,7 +179,7 @@ impl Transcript {
             }
         }
         let title = &self.title;
-        let rest = player.feed(&[], cut, stash);
+        let rest = player.feed(&[], cut, buffer);
         assert!(rest.is_empty(), "{file}: {title}: also {rest:#?}");
         let unsent = player.session.poll_transmit();
         assert_eq!(unsent, None, "{file}: {title}: also sent");
@@ -204,6 +205,7 @@ impl Player {
         match (verb, rest) {
             ("open", "") => self.session.open(Opening::GreetingComes),
             ("open", "late") => self.session.open(Opening::GreetingMayBeGone),
+            ("open", "after-rest") => self.session.open(Opening::GreetingAfterRest),
             ("ready", capability) => self.ready(capability, place),
             ("connecting", "") => self.session.connecting(),
             ("close", reason) => self.session.close(reason),
@@ -239,7 +241,7 @@ impl Player {
              \"capabilities\": [{capabilities}]}}}}\n{{\"return\": {{}}, \"id\": 100}}\n"
         );
         self.session.open(Opening::GreetingComes);
-        let outputs = self.feed(server.as_bytes(), Cut::Whole, Stash::Never);
+        let outputs = self.feed(server.as_bytes(), Cut::Whole, Buffer::Never);
         let expected = ["state greeting", "state negotiating", "state ready"];
         assert_eq!(outputs, expected, "{place}");
         assert!(self.session.poll_transmit().is_some(), "{place}");
@@ -255,18 +257,18 @@ impl Player {
         self.calls.insert(label, id);
     }
 
-    fn feed(&mut self, bytes: &[u8], cut: Cut, stash: Stash) -> Vec<String> {
+    fn feed(&mut self, bytes: &[u8], cut: Cut, buffer: Buffer) -> Vec<String> {
         let mut outputs = Vec::new();
         let mut feed = |chunk: &[u8]| {
             let mut rest = chunk;
-            if matches!(stash, Stash::First) {
-                self.session.stash(rest);
+            if matches!(buffer, Buffer::First) {
+                self.session.buffer_input(rest);
                 rest = &[];
             }
             while let Some(output) = self.session.receive(&mut rest) {
                 outputs.push(render(&output));
-                if matches!(stash, Stash::Each) {
-                    self.session.stash(rest);
+                if matches!(buffer, Buffer::Each) {
+                    self.session.buffer_input(rest);
                     rest = &[];
                 }
             }
@@ -315,7 +317,7 @@ fn name(state: State) -> String {
     format!("{state:?}").to_lowercase()
 }
 
-/// `state S`, `pending N`, `oob yes|no`, `mid-message yes|no`, `version V`,
+/// `state S`, `pending N`, `settled yes|no`, `awaits-caller yes|no`, `awaits-reply yes|no`, `oob yes|no`, `mid-message yes|no`, `version V`,
 /// `package P`, `capabilities A,B`, `error TEXT`; `none` where there is none.
 fn check(session: &Session<String>, fact: &str, place: &str) {
     let (subject, expected) = fact.split_once(' ').unwrap_or((fact, ""));
@@ -323,6 +325,9 @@ fn check(session: &Session<String>, fact: &str, place: &str) {
     let got = match subject {
         "state" => name(session.state()),
         "pending" => session.pending().to_string(),
+        "settled" => yes_or_no(session.is_settled()),
+        "awaits-caller" => yes_or_no(session.awaits_caller()),
+        "awaits-reply" => yes_or_no(session.awaits_reply()),
         "oob" => yes_or_no(session.oob()),
         "mid-message" => yes_or_no(session.mid_message()),
         "version" => session

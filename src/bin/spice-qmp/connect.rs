@@ -1,6 +1,7 @@
 //! From an address to a port that takes commands.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use spice_qmp::{ConnectError, Error, PeerError, QmpPort, Session};
@@ -8,6 +9,7 @@ use spice_qmp::{ConnectError, Error, PeerError, QmpPort, Session};
 use crate::address::Address;
 use crate::cli::Cli;
 use crate::failure::{Failure, Stop};
+use crate::monitor::Monitor;
 use crate::password::{self, Password};
 
 /// What the command line says about the connection.
@@ -15,13 +17,14 @@ pub(crate) struct Target {
     address: Address,
     timeout: Duration,
     password_file: Option<PathBuf>,
+    monitor: Rc<Monitor>,
 }
 
 /// How often a person may mistype a password.
 const PROMPTS: usize = 3;
 
 impl Target {
-    pub(crate) fn new(cli: &Cli) -> Result<Self, Failure> {
+    pub(crate) fn new(cli: &Cli, monitor: &Rc<Monitor>) -> Result<Self, Failure> {
         let address = cli.connect.as_deref().filter(|text| !text.is_empty());
         let address = address.ok_or_else(|| {
             Failure::usage(
@@ -41,36 +44,30 @@ impl Target {
             address,
             timeout: cli.timeout,
             password_file: cli.password_file.clone(),
+            monitor: monitor.clone(),
         })
     }
 
-    /// Connects, does `work` on the port that is ready, and takes leave.
+    /// Connects, and does `work` on the port that is ready. Its commands go through
+    /// the monitor, which has them answered before the tool leaves.
     pub(crate) async fn on_port(
         &self,
-        work: impl AsyncFnOnce(&QmpPort) -> Result<(), Stop>,
+        work: impl AsyncFnOnce(&Monitor, &QmpPort) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
-        let (port, session) = self.connect().await?;
-        let timeout = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
-        port.set_command_timeout(timeout);
-        let result = work(&port).await;
-        let answers = !result.as_ref().is_err_and(Stop::is_timeout);
-        if let Some(session) = session.filter(|_| answers) {
-            take_leave(&port, &session).await;
-        }
-        result
+        let port = self.connect().await?;
+        work(&self.monitor, &port).await
     }
 
-    /// The session lives as long as the port is needed, which does not keep it alive.
-    async fn connect(&self) -> Result<(QmpPort, Option<Session>), Stop> {
+    async fn connect(&self) -> Result<QmpPort, Stop> {
+        self.monitor.signals.catch();
         match &self.address {
             Address::Socket(address) => {
                 let port = QmpPort::open_within(address, self.timeout).await;
-                Ok((port.map_err(|error| self.explain(error))?, None))
+                Ok(port.map_err(|error| self.explain(error))?)
             }
             Address::Spice(uri) => {
                 let find = |session| QmpPort::find_within(session, self.timeout);
-                let (port, session) = self.log_in(uri, find).await?;
-                Ok((port, Some(session)))
+                self.log_in(uri, find).await
             }
         }
     }
@@ -86,30 +83,28 @@ impl Target {
             .into());
         };
         let names = |session| QmpPort::port_names(session, self.timeout);
-        Ok(self.log_in(uri, names).await?.0)
+        self.log_in(uri, names).await
     }
 
     /// Does `work` on a session, with the password that was given, or else with
     /// one that is asked for.
-    async fn log_in<T, F>(
-        &self,
-        uri: &str,
-        work: impl Fn(Session) -> F,
-    ) -> Result<(T, Session), Stop>
+    async fn log_in<T, F>(&self, uri: &str, work: impl Fn(Session) -> F) -> Result<T, Stop>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let mut password = password::given(self.password_file.as_deref())?;
         let mut prompts = 0;
         loop {
+            self.monitor.signals.catch();
             // A session whose login failed is of no more use.
             let session = Session::new();
+            self.monitor.session.replace(Some(session.clone()));
             session.set_uri(uri);
             if let Some(password) = &password {
                 session.set_password(&password.secret);
             }
-            let refused = match work(session.clone()).await {
-                Ok(result) => return Ok((result, session)),
+            let refused = match work(session).await {
+                Ok(result) => return Ok(result),
                 Err(Error::Connect(ConnectError::Authentication(text))) => text,
                 Err(error) => return Err(self.explain(error).into()),
             };
@@ -119,6 +114,7 @@ impl Target {
             }
             let again = if password.is_some() { "not that; " } else { "" };
             prompts += 1;
+            self.monitor.signals.release();
             password = password::asked(&format!("{again}SPICE password for {uri}: "))?;
             if password.is_none() {
                 return Err(failure.into());
@@ -175,13 +171,6 @@ impl Target {
         matches!(self.address, Address::Socket(_))
             .then(|| "QEMU opens a QMP socket with -qmp, not with -monitor".to_owned())
     }
-}
-
-/// Ends a SPICE session when nothing is under way on its port: QEMU may crash
-/// where a client goes before it is answered.
-async fn take_leave(port: &QmpPort, session: &Session) {
-    port.close().await;
-    session.disconnect();
 }
 
 fn login_failure(text: &str, password: Option<&Password>) -> Failure {

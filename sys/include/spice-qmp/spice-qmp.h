@@ -93,29 +93,53 @@ G_BEGIN_DECLS
 
 
 /**
+ * SpiceQmpPortState:
+ * @SPICE_QMP_PORT_STATE_CLOSED: there is no connection; it may be opened again
+ * @SPICE_QMP_PORT_STATE_CONNECTING: the connection is being established, or the
+ *   SPICE port is not open yet
+ * @SPICE_QMP_PORT_STATE_GREETING: the connection is open; waiting for QEMU's
+ *   greeting
+ * @SPICE_QMP_PORT_STATE_NEGOTIATING: the capabilities are being negotiated
+ * @SPICE_QMP_PORT_STATE_READY: the port accepts commands
+ * @SPICE_QMP_PORT_STATE_FAILED: the peer does not speak QMP
+ *
+ * The state of a port: the property #SpiceQmpPort:state.
+ *
+ * Since: 0.1
+ */
+typedef enum {
+    SPICE_QMP_PORT_STATE_CLOSED = 0,
+    SPICE_QMP_PORT_STATE_CONNECTING = 1,
+    SPICE_QMP_PORT_STATE_GREETING = 2,
+    SPICE_QMP_PORT_STATE_NEGOTIATING = 3,
+    SPICE_QMP_PORT_STATE_READY = 4,
+    SPICE_QMP_PORT_STATE_FAILED = 5,
+} SpiceQmpPortState;
+
+/**
  * SpiceQmpError:
- * @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an error class that is
- *   not known here: the message names it then
- * @SPICE_QMP_ERROR_COMMAND_NOT_FOUND: QEMU's `CommandNotFound`: this QEMU has no
- *   such command, or not in its state
+ * @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an unknown error class, which
+ *   the message then names
+ * @SPICE_QMP_ERROR_COMMAND_NOT_FOUND: QEMU's `CommandNotFound`: this QEMU does not
+ *   have the command, or not in its current state
  * @SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE: QEMU's `DeviceNotActive`
  * @SPICE_QMP_ERROR_DEVICE_NOT_FOUND: QEMU's `DeviceNotFound`
  * @SPICE_QMP_ERROR_KVM_MISSING_CAP: QEMU's `KVMMissingCap`
  * @SPICE_QMP_ERROR_NOT_READY: the port is not ready for commands
- * @SPICE_QMP_ERROR_PROTOCOL: the peer broke the protocol
- * @SPICE_QMP_ERROR_TOO_LARGE: a message was over the property `max-message-size`
- * @SPICE_QMP_ERROR_NOT_QMP: the peer does not speak QMP, but perhaps the human
- *   monitor's language
- * @SPICE_QMP_ERROR_INVALID_ARGUMENT: an argument is of the wrong form
- * @SPICE_QMP_ERROR_NOT_SUPPORTED: the server does not offer what was asked for
+ * @SPICE_QMP_ERROR_PROTOCOL: the peer violated the protocol
+ * @SPICE_QMP_ERROR_TOO_LARGE: a message was larger than `max-message-size`, or too
+ *   large for a #GVariant
+ * @SPICE_QMP_ERROR_NOT_QMP: the peer does not speak QMP; it may be a human monitor
+ * @SPICE_QMP_ERROR_INVALID_ARGUMENT: an argument is invalid
+ * @SPICE_QMP_ERROR_NOT_SUPPORTED: the server does not support the request
  *
  * The codes of the error domain %SPICE_QMP_ERROR.
  *
- * The message of an error of QEMU's is the command's name and QEMU's own words.
- * They change between versions of QEMU: show them, do not parse them.
+ * The message of an error that QEMU returned is the name of the command and QEMU's
+ * description, which differs between versions of QEMU: show it, do not parse it.
  *
- * Other failures are of the domain %G_IO_ERROR: %G_IO_ERROR_CLOSED where the
- * connection is gone, %G_IO_ERROR_CANCELLED and %G_IO_ERROR_TIMED_OUT.
+ * Other failures are in the domain %G_IO_ERROR: %G_IO_ERROR_CLOSED if the
+ * connection has ended, %G_IO_ERROR_CANCELLED and %G_IO_ERROR_TIMED_OUT.
  *
  * Since: 0.1
  */
@@ -133,40 +157,16 @@ typedef enum {
     SPICE_QMP_ERROR_NOT_SUPPORTED = 10,
 } SpiceQmpError;
 
-/**
- * SpiceQmpPortState:
- * @SPICE_QMP_PORT_STATE_CLOSED: there is no connection; it may be opened again
- * @SPICE_QMP_PORT_STATE_CONNECTING: the connection is being made, or the SPICE
- *   port is not open yet
- * @SPICE_QMP_PORT_STATE_GREETING: the connection is open and QEMU's greeting is
- *   awaited
- * @SPICE_QMP_PORT_STATE_NEGOTIATING: the capabilities are being negotiated
- * @SPICE_QMP_PORT_STATE_READY: commands may be given
- * @SPICE_QMP_PORT_STATE_FAILED: the peer does not speak QMP
- *
- * Where a port stands: the property #SpiceQmpPort:state.
- *
- * Since: 0.1
- */
-typedef enum {
-    SPICE_QMP_PORT_STATE_CLOSED = 0,
-    SPICE_QMP_PORT_STATE_CONNECTING = 1,
-    SPICE_QMP_PORT_STATE_GREETING = 2,
-    SPICE_QMP_PORT_STATE_NEGOTIATING = 3,
-    SPICE_QMP_PORT_STATE_READY = 4,
-    SPICE_QMP_PORT_STATE_FAILED = 5,
-} SpiceQmpPortState;
-
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
  * SpiceQmpPortVmAction:
- * @SPICE_QMP_PORT_VM_ACTION_QUIT: end QEMU at once (`quit`)
- * @SPICE_QMP_PORT_VM_ACTION_RESET: reset the machine hard (`system_reset`)
+ * @SPICE_QMP_PORT_VM_ACTION_QUIT: quit QEMU immediately (`quit`)
+ * @SPICE_QMP_PORT_VM_ACTION_RESET: hard-reset the machine (`system_reset`)
  * @SPICE_QMP_PORT_VM_ACTION_POWER_DOWN: ask the guest to shut down, as the power
  *   button does (`system_powerdown`)
  * @SPICE_QMP_PORT_VM_ACTION_PAUSE: stop all virtual CPUs (`stop`)
- * @SPICE_QMP_PORT_VM_ACTION_CONTINUE: let all virtual CPUs run (`cont`)
- * @SPICE_QMP_PORT_VM_ACTION_LAST: how many actions there are; no action itself
+ * @SPICE_QMP_PORT_VM_ACTION_CONTINUE: resume all virtual CPUs (`cont`)
+ * @SPICE_QMP_PORT_VM_ACTION_LAST: the number of actions; not an action
  *
  * An action on the virtual machine.
  *
@@ -185,8 +185,8 @@ typedef enum {
 /**
  * SpiceQmpEvent:
  *
- * Something that happened in the virtual machine: the argument of the signal
- * #SpiceQmpPort::qmp-event. It never changes, and any thread may use it.
+ * An event of the virtual machine, as emitted by #SpiceQmpPort::qmp-event. It is
+ * immutable and may be used from any thread.
  *
  * Since: 0.1
  */
@@ -200,14 +200,15 @@ typedef struct SpiceQmpPort SpiceQmpPort;
 /**
  * SpiceQmpStatus:
  * @version: the version of the structure, 1
- * @running: %TRUE if the virtual CPUs run
- * @singlestep: %TRUE if the virtual CPUs run in single-step mode; QEMU 9.0 and
- *   newer do not say, which gives %FALSE
+ * @running: %TRUE if the virtual CPUs are running
+ * @singlestep: %TRUE if the virtual CPUs run in single-step mode; always %FALSE
+ *   with QEMU 9.0 and newer, which no longer report it
  * @status: QEMU's name of the run state, such as `running`, `paused` or
- *   `guest-panicked` (QAPI enum `RunState`; new ones come)
+ *   `guest-panicked` (the QAPI enum `RunState`, which may grow)
  *
- * What QEMU's command `query-status` says. Do not change it: others may hold
- * a reference to the same structure.
+ * The run state of the virtual machine, as returned by QEMU's command
+ * `query-status`. Do not modify it: references to the same structure may be held
+ * elsewhere.
  *
  * Since: 0.1
  */
@@ -286,7 +287,7 @@ SpiceQmpStatus *spice_qmp_status_ref(SpiceQmpStatus *status);
  * spice_qmp_status_unref:
  * @status: (nullable) (transfer full): a #SpiceQmpStatus
  *
- * Gives a reference back, from any thread. The last one frees @status.
+ * Releases a reference, from any thread. Releasing the last one frees @status.
  *
  * Since: 0.1
  */
@@ -321,7 +322,7 @@ SpiceQmpEvent *spice_qmp_event_ref(SpiceQmpEvent *event);
  * spice_qmp_event_unref:
  * @event: (transfer full): a #SpiceQmpEvent
  *
- * Gives a reference back, from any thread. The last one frees @event.
+ * Releases a reference, from any thread. Releasing the last one frees @event.
  *
  * Since: 0.1
  */
@@ -359,12 +360,13 @@ const char *spice_qmp_event_get_data(const SpiceQmpEvent *event);
  * spice_qmp_event_get_data_variant:
  * @event: a #SpiceQmpEvent
  *
- * The data of the event as a #GVariant of the type `a{sv}`, for languages where
- * that is easier to use than JSON text. How JSON becomes a #GVariant is told at
+ * The data of the event as a #GVariant of the type `a{sv}`, for languages in which
+ * that is easier to use than JSON text. The conversion is described at
  * spice_qmp_port_execute_variant_async().
  *
- * Returns: (transfer full) (nullable): the data; %NULL if the event has none,
- *   or where they do not fit into a #GVariant (nested more than 60 levels deep)
+ * Returns: (transfer full) (nullable): the data, or %NULL if the event has none or
+ *   they cannot be converted: more than 1 MiB of JSON text, or nested more than 60
+ *   levels deep. spice_qmp_event_get_data() returns them in either case.
  *
  * Since: 0.1
  */
@@ -375,10 +377,10 @@ GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
  * spice_qmp_event_get_timestamp:
  * @event: a #SpiceQmpEvent
  *
- * When the event happened, by the host's clock.
+ * When the event occurred, by the host's clock.
  *
  * Returns: microseconds since 1970-01-01 00:00 UTC, as g_get_real_time() counts
- *   them, or -1 where QEMU could not tell
+ *   them, or -1 if QEMU could not determine it
  *
  * Since: 0.1
  */
@@ -403,11 +405,11 @@ GType spice_qmp_port_get_type(void);
  * @channel: a SPICE port channel whose name is one of a QMP monitor, see
  *   spice_qmp_port_is_qmp_name(). It may be connected already or later.
  *
- * The one port of a SPICE port channel, which is made if there is none, or if
- * the last one was closed with spice_qmp_port_close_async().
+ * Gets the port of a SPICE port channel. It is created if there is none, or if the
+ * previous one was closed with spice_qmp_port_close_async().
  *
- * The channel owns the port and gives it up when it goes; the port does not
- * keep the channel alive.
+ * The channel owns the port and releases it when the channel is disposed of. The
+ * port does not keep the channel alive.
  *
  * Returns: (transfer none): the port of @channel
  *
@@ -422,7 +424,7 @@ SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
  * @stream: an open stream to a QMP monitor, such as a #GSocketConnection, of
  *   which nothing has been read: the server's greeting is still to come
  *
- * Makes a port on any stream. It becomes ready when the server has answered;
+ * Creates a port on any stream. It becomes ready when the server has answered;
  * see spice_qmp_port_wait_ready_async().
  *
  * Returns: (transfer full): a new port
@@ -437,11 +439,11 @@ SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
  * @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`)
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the port
- *   is ready, or cannot be
+ *   is ready, or with an error
  * @user_data: for @callback
  *
- * Connects to the QMP socket of a QEMU and waits until the port is ready, for
- * at most 10 seconds.
+ * Connects to a QMP socket of QEMU and waits until the port is ready and its first
+ * #SpiceQmpPort:status is known, for at most 10 seconds.
  *
  * Since: 0.1
  */
@@ -458,12 +460,12 @@ void spice_qmp_port_open_async(const char *address,
  *
  * Ends spice_qmp_port_open_async().
  *
- * The errors are those of #GSocketClient where the server cannot be reached
+ * The errors are those of #GSocketClient if the server cannot be reached
  * (%G_IO_ERROR_NOT_FOUND, %G_IO_ERROR_CONNECTION_REFUSED and others),
- * %G_IO_ERROR_TIMED_OUT where it does not greet (QEMU serves one client of a
+ * %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
  * monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
- * %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an
- * address of another form.
+ * %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
+ * address.
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
@@ -478,12 +480,12 @@ SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
  * @session: a SPICE session, which is connected if it is not yet
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the port
- *   is ready, or cannot be
+ *   is ready, or with an error
  * @user_data: for @callback
  *
- * Finds the QMP monitor among the ports of a SPICE session and waits until it
- * is ready, for at most 10 seconds. The port channels of the session are
- * connected to learn their names.
+ * Finds the QMP monitor among the ports of a SPICE session and waits until it is
+ * ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
+ * port channels of the session are connected to learn their names.
  *
  * Since: 0.1
  */
@@ -500,15 +502,14 @@ void spice_qmp_port_find_async(SpiceSession *session,
  *
  * Ends spice_qmp_port_find_async().
  *
- * The error is %G_IO_ERROR_NOT_FOUND where the server offers no QMP port,
- * %SPICE_QMP_ERROR_NOT_QMP where it offers only a human monitor,
- * %G_IO_ERROR_PERMISSION_DENIED where it refuses the login, another
- * %G_IO_ERROR where it cannot be reached, or %G_IO_ERROR_TIMED_OUT,
- * %G_IO_ERROR_CLOSED or %G_IO_ERROR_CANCELLED.
+ * The error is %G_IO_ERROR_NOT_FOUND if the server has no QMP port,
+ * %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor,
+ * %G_IO_ERROR_PERMISSION_DENIED if it rejects the login, another %G_IO_ERROR if it
+ * cannot be reached, or %G_IO_ERROR_TIMED_OUT, %G_IO_ERROR_CLOSED or
+ * %G_IO_ERROR_CANCELLED.
  *
- * Returns: (transfer full): the port of the channel that was found, as
- *   spice_qmp_port_get() gives it, but with a reference for the caller; %NULL
- *   on error
+ * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
+ *   returns for the channel that was found; %NULL on error
  *
  * Since: 0.1
  */
@@ -520,7 +521,7 @@ SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
  * spice_qmp_port_is_qmp_name:
  * @name: the name of a SPICE port: the property `port-name` of its channel
  *
- * Whether a SPICE port of this name is a QMP monitor by QEMU's conventions:
+ * Whether, by QEMU's conventions, a SPICE port of this name is a QMP monitor:
  * `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
  *
  * Returns: %TRUE if it is one
@@ -535,10 +536,10 @@ gboolean spice_qmp_port_is_qmp_name(const char *name);
  * @port: a #SpiceQmpPort
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the port
- *   is ready, or cannot be
+ *   is ready, or with an error
  * @user_data: for @callback
  *
- * Waits until commands may be given, for at most 10 seconds.
+ * Waits until the port accepts commands, for at most 10 seconds.
  *
  * Since: 0.1
  */
@@ -556,10 +557,9 @@ void spice_qmp_port_wait_ready_async(SpiceQmpPort *port,
  *
  * Ends spice_qmp_port_wait_ready_async().
  *
- * The error is %G_IO_ERROR_TIMED_OUT, with what is missing in its message,
- * %G_IO_ERROR_CLOSED where the connection ends, %SPICE_QMP_ERROR_NOT_QMP or
- * another %SPICE_QMP_ERROR where the peer does not speak QMP as it should, or
- * %G_IO_ERROR_CANCELLED.
+ * The error is %G_IO_ERROR_TIMED_OUT, with a message that says what is missing,
+ * %G_IO_ERROR_CLOSED if the connection ends, %SPICE_QMP_ERROR_NOT_QMP or another
+ * %SPICE_QMP_ERROR if the peer violates the protocol, or %G_IO_ERROR_CANCELLED.
  *
  * Returns: %TRUE if the port is ready
  *
@@ -578,12 +578,16 @@ gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
  *   is closed
  * @user_data: for @callback
  *
- * Ends the port for good: what was asked for is sent and answered, for which QEMU
- * has a second; then what is left fails with %G_IO_ERROR_CLOSED and the connection is
- * let go. A SPICE channel itself is left as it is.
+ * Closes the port for good. Pending commands are still sent, and their replies
+ * awaited for up to #SpiceQmpPort:close-timeout. Calls that are still pending then
+ * fail with %G_IO_ERROR_CLOSED, and the connection is closed. @callback is the last
+ * callback of the port. A SPICE channel itself stays connected.
  *
- * Close the port before the SPICE session is disconnected: QEMU (7.2 and 10.0)
- * may crash when a SPICE client leaves a monitor that has not answered it.
+ * Close the port before the SPICE session is disconnected, which belongs into the
+ * callback: QEMU (7.2 and 10.0) may crash, or freeze for ever with all its
+ * monitors, when a SPICE client disconnects while a reply is due. For the same
+ * reason, do not set #SpiceQmpPort:close-timeout below the time that your slowest
+ * command takes.
  *
  * Since: 0.1
  */
@@ -599,8 +603,8 @@ void spice_qmp_port_close_async(SpiceQmpPort *port,
  * @result: what the callback got
  * @error: return location for a #GError, or %NULL
  *
- * Ends spice_qmp_port_close_async(). The only error is %G_IO_ERROR_CANCELLED:
- * the port is open still.
+ * Ends spice_qmp_port_close_async(). The only error is %G_IO_ERROR_CANCELLED, after
+ * which the port is still open.
  *
  * Returns: %TRUE if the port is closed
  *
@@ -618,10 +622,10 @@ gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
  * @action: what to do
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
- *   answered; %NULL to not know
+ *   answered, or %NULL if you do not need the result
  * @user_data: for @callback
  *
- * Pauses, resumes, resets, powers down or ends the virtual machine.
+ * Pauses, resumes, resets, powers down or quits the virtual machine.
  *
  * Since: 0.1
  */
@@ -643,9 +647,9 @@ void spice_qmp_port_vm_action_async(SpiceQmpPort *port,
  * Ends spice_qmp_port_vm_action_async(). The errors are those of
  * spice_qmp_port_execute_finish().
  *
- * Returns: %TRUE if QEMU took the order: a guest may ignore a power-down.
- *   %SPICE_QMP_PORT_VM_ACTION_QUIT also succeeds where QEMU ends before it
- *   answers.
+ * Returns: %TRUE if QEMU accepted the command, which a guest may still ignore, such
+ *   as a power-down. %SPICE_QMP_PORT_VM_ACTION_QUIT also succeeds if QEMU exits
+ *   before it answers.
  *
  * Since: 0.1
  */
@@ -664,8 +668,8 @@ gboolean spice_qmp_port_vm_action_finish(SpiceQmpPort *port,
  *   answered
  * @user_data: for @callback
  *
- * Asks whether the virtual machine runs, and if not, why. The property
- * #SpiceQmpPort:status tells the same at any time, without asking.
+ * Queries whether the virtual machine is running, and if not, why. The property
+ * #SpiceQmpPort:status holds the same information and is kept up to date.
  *
  * Since: 0.1
  */
@@ -703,14 +707,17 @@ SpiceQmpStatus *spice_qmp_port_query_status_finish(SpiceQmpPort *port,
  * @arguments: (nullable): the text of a JSON object, or %NULL for no arguments
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
- *   answered; %NULL to not know
+ *   answered, or %NULL if you do not need the result
  * @user_data: for @callback
  *
- * Gives any command. The deadline is the property
- * #SpiceQmpPort:command-timeout.
+ * Executes a QMP command.
  *
- * A command that is cancelled before it was sent will not be sent; the answer
- * to one that was is dropped, and it has its effect in QEMU.
+ * The call fails with %G_IO_ERROR_TIMED_OUT after #SpiceQmpPort:command-timeout.
+ * There is no such deadline by default: if the server stops answering, the call
+ * ends only when it is cancelled or the connection is closed.
+ *
+ * A command that is cancelled before it has been sent is never sent. If it has
+ * been sent, QEMU still executes it, and its reply is ignored.
  *
  * Since: 0.1
  */
@@ -730,11 +737,12 @@ void spice_qmp_port_execute_async(SpiceQmpPort *port,
  *
  * Ends spice_qmp_port_execute_async().
  *
- * QEMU's refusal is a %SPICE_QMP_ERROR of the code of its class, mostly
- * %SPICE_QMP_ERROR_GENERIC. Of the same domain are %SPICE_QMP_ERROR_NOT_READY,
- * %SPICE_QMP_ERROR_INVALID_ARGUMENT, and %SPICE_QMP_ERROR_PROTOCOL and
- * %SPICE_QMP_ERROR_TOO_LARGE for answers that cannot be read. Else the error is
- * %G_IO_ERROR_CLOSED, %G_IO_ERROR_TIMED_OUT or %G_IO_ERROR_CANCELLED.
+ * If QEMU returns an error, it is in the domain %SPICE_QMP_ERROR with the code of
+ * its class, usually %SPICE_QMP_ERROR_GENERIC. The same domain has
+ * %SPICE_QMP_ERROR_NOT_READY, %SPICE_QMP_ERROR_INVALID_ARGUMENT, and
+ * %SPICE_QMP_ERROR_PROTOCOL and %SPICE_QMP_ERROR_TOO_LARGE for replies that cannot
+ * be read. Other errors are %G_IO_ERROR_CLOSED, %G_IO_ERROR_TIMED_OUT and
+ * %G_IO_ERROR_CANCELLED.
  *
  * Returns: (transfer full): what the command returned as JSON text, often `{}`;
  *   %NULL on error
@@ -753,12 +761,12 @@ char *spice_qmp_port_execute_finish(SpiceQmpPort *port,
  * @arguments: (nullable): the text of a JSON object, or %NULL for no arguments
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
- *   answered; %NULL to not know
+ *   answered, or %NULL if you do not need the result
  * @user_data: for @callback
  *
- * Gives a command out of band: QEMU executes it at once, past those that wait.
- * Only where the server offers it: #SpiceQmpPort:capabilities holds `oob` then.
- * SPICE ports do not offer it.
+ * Executes a QMP command out of band: QEMU executes it immediately, ahead of the
+ * commands in its queue. The server must support this, which it shows by `oob` in
+ * #SpiceQmpPort:capabilities. SPICE ports do not.
  *
  * Since: 0.1
  */
@@ -777,8 +785,8 @@ void spice_qmp_port_execute_oob_async(SpiceQmpPort *port,
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_execute_oob_async(). The errors are those of
- * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED where the
- * server does not offer out-of-band execution.
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED if the
+ * server does not support out-of-band execution.
  *
  * Returns: (transfer full): what the command returned as JSON text, or %NULL on
  *   error
@@ -798,16 +806,16 @@ char *spice_qmp_port_execute_oob_finish(SpiceQmpPort *port,
  *   %NULL for no arguments; a floating reference is consumed
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
- *   answered; %NULL to not know
+ *   answered, or %NULL if you do not need the result
  * @user_data: for @callback
  *
- * Gives any command, with #GVariant in place of JSON text, for languages where
- * that is easier to use.
+ * Executes a QMP command, with #GVariant instead of JSON text, for languages in
+ * which that is easier to use.
  *
- * JSON becomes #GVariant so: objects `a{sv}`, arrays `av`, whole numbers `x`, or
- * `t` above its range, other numbers `d`, strings `s`, booleans `b`, and null
- * the value nothing of the type `mv`. The way back takes other types, too:
- * smaller integers, typed arrays, dictionaries and tuples.
+ * JSON objects are converted to `a{sv}`, arrays to `av`, integers to `x`, or to `t`
+ * above its range, other numbers to `d`, strings to `s`, booleans to `b`, and null
+ * to nothing of the type `mv`. Arguments may also contain smaller integers, typed
+ * arrays, dictionaries and tuples.
  *
  * Since: 0.1
  */
@@ -826,9 +834,10 @@ void spice_qmp_port_execute_variant_async(SpiceQmpPort *port,
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_execute_variant_async(). The errors are those of
- * spice_qmp_port_execute_finish().
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_TOO_LARGE for a reply of
+ * more than 1 MiB of JSON text: use spice_qmp_port_execute_async() for those.
  *
- * Returns: (transfer full): what the command returned, mostly of the type
+ * Returns: (transfer full): what the command returned, usually of the type
  *   `a{sv}`; never floating; %NULL on error
  *
  * Since: 0.1
@@ -837,6 +846,223 @@ SPICE_QMP_AVAILABLE
 GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
                                                 GAsyncResult *result,
                                                 GError **error);
+
+/**
+ * spice_qmp_port_get_ready: (get-property ready)
+ * @port: a #SpiceQmpPort
+ *
+ * Whether the port accepts commands: the property #SpiceQmpPort:ready.
+ *
+ * Returns: %TRUE if it does
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_port_get_ready(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_get_state: (get-property state)
+ * @port: a #SpiceQmpPort
+ *
+ * The state of the connection: the property #SpiceQmpPort:state.
+ *
+ * Returns: the state
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPortState spice_qmp_port_get_state(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_get_pending: (get-property pending)
+ * @port: a #SpiceQmpPort
+ *
+ * How many of the program's calls have not ended: the property
+ * #SpiceQmpPort:pending.
+ *
+ * Returns: the number of calls
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+unsigned int spice_qmp_port_get_pending(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_get_responsive: (get-property responsive)
+ * @port: a #SpiceQmpPort
+ *
+ * Whether QEMU answers: the property #SpiceQmpPort:responsive.
+ *
+ * Returns: %FALSE if an answer has been due for 3 seconds without a byte from
+ *   QEMU
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_port_get_responsive(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_get_command_timeout: (get-property command-timeout)
+ * @port: a #SpiceQmpPort
+ *
+ * The deadline of each call: the property #SpiceQmpPort:command-timeout.
+ *
+ * Returns: the deadline in milliseconds, or 0 if there is none
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+unsigned int spice_qmp_port_get_command_timeout(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_set_command_timeout: (set-property command-timeout)
+ * @port: a #SpiceQmpPort
+ * @timeout: the deadline of each call in milliseconds, or 0 for none
+ *
+ * Sets the property #SpiceQmpPort:command-timeout, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_set_command_timeout(SpiceQmpPort *port,
+                                        unsigned int timeout);
+
+/**
+ * spice_qmp_port_get_close_timeout: (get-property close-timeout)
+ * @port: a #SpiceQmpPort
+ *
+ * How long closing waits for QEMU: the property #SpiceQmpPort:close-timeout.
+ *
+ * Returns: the longest wait in milliseconds
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+unsigned int spice_qmp_port_get_close_timeout(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_set_close_timeout: (set-property close-timeout)
+ * @port: a #SpiceQmpPort
+ * @timeout: the longest wait in milliseconds
+ *
+ * Sets the property #SpiceQmpPort:close-timeout.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_set_close_timeout(SpiceQmpPort *port,
+                                      unsigned int timeout);
+
+/**
+ * spice_qmp_port_get_max_message_size: (get-property max-message-size)
+ * @port: a #SpiceQmpPort
+ *
+ * The longest message that is accepted: the property
+ * #SpiceQmpPort:max-message-size.
+ *
+ * Returns: the size in bytes
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+uint64_t spice_qmp_port_get_max_message_size(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_set_max_message_size: (set-property max-message-size)
+ * @port: a #SpiceQmpPort
+ * @size: the longest message that is accepted, in bytes; at least 1
+ *
+ * Sets the property #SpiceQmpPort:max-message-size.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_set_max_message_size(SpiceQmpPort *port,
+                                         uint64_t size);
+
+/**
+ * spice_qmp_port_dup_status: (get-property status)
+ * @port: a #SpiceQmpPort
+ *
+ * The run state of the virtual machine: the property #SpiceQmpPort:status.
+ *
+ * Returns: (transfer full) (nullable): the status, or %NULL if it is not known
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpStatus *spice_qmp_port_dup_status(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_dup_version: (get-property version)
+ * @port: a #SpiceQmpPort
+ *
+ * QEMU's version: the property #SpiceQmpPort:version.
+ *
+ * Returns: (transfer full) (nullable): the version, such as `10.0.2`, or %NULL if
+ *   it is not known
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_port_dup_version(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_dup_package: (get-property package)
+ * @port: a #SpiceQmpPort
+ *
+ * The distributor's package of QEMU: the property #SpiceQmpPort:package.
+ *
+ * Returns: (transfer full) (nullable): the package, or %NULL if it is not known
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_port_dup_package(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_dup_capabilities: (get-property capabilities)
+ * @port: a #SpiceQmpPort
+ *
+ * What the server offered in its greeting: the property
+ * #SpiceQmpPort:capabilities.
+ *
+ * Returns: (transfer full) (array zero-terminated=1): the names, such as `oob`;
+ *   none before the greeting
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char **spice_qmp_port_dup_capabilities(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_dup_last_error: (get-property last-error)
+ * @port: a #SpiceQmpPort
+ *
+ * Why the port is not ready, or what went wrong on it last: the property
+ * #SpiceQmpPort:last-error.
+ *
+ * Returns: (transfer full) (nullable): the error, or %NULL if there was none
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_ref_channel: (get-property channel)
+ * @port: a #SpiceQmpPort
+ *
+ * The SPICE channel that the port is attached to: the property
+ * #SpiceQmpPort:channel.
+ *
+ * Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
+ *   it has gone
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
 
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
@@ -883,51 +1109,59 @@ G_END_DECLS
  *
  * A QMP connection to QEMU, such as the monitor behind a SPICE port channel.
  *
- * spice_qmp_port_get() gives the port of a SPICE channel,
- * spice_qmp_port_find_async() that of a SPICE session,
+ * spice_qmp_port_get() returns the port of a SPICE channel,
+ * spice_qmp_port_find_async() finds that of a SPICE session,
  * spice_qmp_port_open_async() connects to a socket, and
- * spice_qmp_port_new_for_stream() takes any stream.
+ * spice_qmp_port_new_for_stream() creates one on any stream.
  *
- * A port belongs to the thread that made it, and to the main context that was
- * the thread's default one then, which that thread has to run: all callbacks and
- * signals come from there. On another thread its functions are a critical and an
- * error, and its properties a critical and their defaults. But any thread may
- * reference and unreference a port, connect to its signals, call a `_finish`
- * function, or cancel a GCancellable.
+ * A port belongs to the thread that created it, and to the #GMainContext that was
+ * the thread-default one at the time. That thread has to iterate the context, and
+ * all callbacks and signals are dispatched by it, whichever context is pushed when a
+ * function is called. On another thread, the functions of a port log a critical
+ * and fail, and reading a property logs a critical and returns its default value.
+ * However, any thread may take and release references, connect to signals, call a
+ * `_finish` function, or cancel a #GCancellable.
  *
- * Nothing blocks, and every call ends. A port that is closed by its peer becomes
- * ready again when it is opened again. No callback is called from within the
- * function that it is given to.
+ * No function blocks, and no callback is called before the function that it was
+ * passed to has returned. A pending call fails when the connection ends. If the
+ * server stops answering without closing the connection, a call ends only if
+ * #SpiceQmpPort:command-timeout is set or it is cancelled: set the timeout. A port
+ * that its peer has closed becomes ready again if the peer opens it again.
  *
- * Since: 0.1
- */
-
-/**
- * SpiceQmpPort:channel:
- *
- * The SPICE channel that the port is attached to, if any and while it lives.
- *
- * Since: 0.1
- */
-
-/**
- * SpiceQmpPort:ready:
- *
- * Whether commands may be given.
+ * Close a port with spice_qmp_port_close_async() before you disconnect its SPICE
+ * session: QEMU may crash, or freeze for ever, if a client disconnects while a reply
+ * is due.
  *
  * Since: 0.1
  */
 
 /**
- * SpiceQmpPort:state:
+ * SpiceQmpPort:channel: (getter ref_channel)
  *
- * Where the connection stands.
+ * The SPICE channel that the port is attached to, or %NULL if there is none, or it
+ * has been disposed of.
  *
  * Since: 0.1
  */
 
 /**
- * SpiceQmpPort:version:
+ * SpiceQmpPort:ready: (getter get_ready)
+ *
+ * Whether the port accepts commands.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpPort:state: (getter get_state)
+ *
+ * The state of the connection.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpPort:version: (getter dup_version)
  *
  * QEMU's version, such as `10.0.2`, or %NULL while it is not known.
  *
@@ -935,7 +1169,7 @@ G_END_DECLS
  */
 
 /**
- * SpiceQmpPort:package:
+ * SpiceQmpPort:package: (getter dup_package)
  *
  * The distributor's package of QEMU, or %NULL while it is not known.
  *
@@ -943,7 +1177,7 @@ G_END_DECLS
  */
 
 /**
- * SpiceQmpPort:capabilities:
+ * SpiceQmpPort:capabilities: (getter dup_capabilities)
  *
  * What the server offered in its greeting, such as `oob`.
  *
@@ -951,41 +1185,66 @@ G_END_DECLS
  */
 
 /**
- * SpiceQmpPort:status:
+ * SpiceQmpPort:status: (getter dup_status)
  *
- * The run state of the virtual machine, kept current while the port is ready:
- * bind the user interface to it. %NULL while it is not known.
- *
- * Since: 0.1
- */
-
-/**
- * SpiceQmpPort:pending:
- *
- * How many of the program's calls have not ended.
+ * The run state of the virtual machine, kept up to date while the port is ready:
+ * bind the user interface to it. %NULL while it is not known, and if the server does
+ * not have `query-status`: #SpiceQmpPort:last-error then says so.
  *
  * Since: 0.1
  */
 
 /**
- * SpiceQmpPort:last-error:
+ * SpiceQmpPort:pending: (getter get_pending)
  *
- * Why the port is not ready, or what went wrong on it last, or %NULL.
+ * The number of the program's calls that have not ended.
  *
  * Since: 0.1
  */
 
 /**
- * SpiceQmpPort:command-timeout:
+ * SpiceQmpPort:responsive: (getter get_responsive)
+ *
+ * Whether QEMU answers. %FALSE if a command of the program's has been unanswered for
+ * 3 seconds without a byte from QEMU, or if a peer has been connected for as long
+ * without a greeting. %TRUE again with the next byte, and while nothing is due.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpPort:last-error: (getter dup_last_error)
+ *
+ * Why the port is not ready, or the last error that occurred on it, or %NULL.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpPort:command-timeout: (getter get_command_timeout) (setter set_command_timeout)
  *
  * The deadline of each call in milliseconds, after which it fails with
- * %G_IO_ERROR_TIMED_OUT; 0, the default, is none.
+ * %G_IO_ERROR_TIMED_OUT. The default, 0, is no deadline: a call to a server that has
+ * stopped answering then does not end.
+ *
+ * QEMU still executes a command that has timed out. Its late reply matches no call
+ * and is ignored.
  *
  * Since: 0.1
  */
 
 /**
- * SpiceQmpPort:max-message-size:
+ * SpiceQmpPort:close-timeout: (getter get_close_timeout) (setter set_close_timeout)
+ *
+ * How long closing waits for the replies that QEMU owes, in milliseconds; 10,000 by
+ * default on SPICE ports, 1,000 elsewhere. QEMU may freeze for ever if a SPICE client
+ * disconnects earlier.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpPort:max-message-size: (getter get_max_message_size) (setter set_max_message_size)
  *
  * The longest message that is accepted, in bytes; 64 MiB by default. A longer one
  * is skipped and fails the calls in flight with %SPICE_QMP_ERROR_TOO_LARGE.
@@ -1000,8 +1259,11 @@ G_END_DECLS
  * @node: (nullable): the `JsonNode` of its data, or %NULL; it is valid during
  *   the emission
  *
- * Emitted for each event of the virtual machine, for programs in C that use
- * JSON-GLib. Others see more in #SpiceQmpPort::qmp-event.
+ * Emitted for each event of the virtual machine, for C programs that use JSON-GLib.
+ * Other languages cannot read @node: use #SpiceQmpPort::qmp-event.
+ *
+ * It is not emitted for an event with more than 1 MiB of data (as JSON text); use
+ * #SpiceQmpPort::qmp-event for those.
  *
  * Since: 0.1
  */

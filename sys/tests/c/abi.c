@@ -114,6 +114,8 @@ test_class(void)
         { "pending", "guint", G_PARAM_READABLE },
         { "last-error", "GError", G_PARAM_READABLE },
         { "command-timeout", "guint", G_PARAM_READWRITE },
+        { "close-timeout", "guint", G_PARAM_READWRITE },
+        { "responsive", "gboolean", G_PARAM_READABLE },
         { "max-message-size", "guint64", G_PARAM_READWRITE },
     };
     const int flags = G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY;

@@ -17,24 +17,29 @@ tick(gpointer data G_GNUC_UNUSED)
     return G_SOURCE_CONTINUE;
 }
 
-/* Runs the main loop until the condition holds. */
-#define WAIT_UNTIL(condition)                                                  \
+/* Iterates a main context (NULL: the default one) until the condition holds. */
+#define WAIT_UNTIL_IN(context, condition)                                      \
     G_STMT_START                                                               \
     {                                                                          \
+        GMainContext *context_ = (context);                                    \
         gint64 deadline_ = g_get_monotonic_time() + PATIENCE;                  \
         GSource *tick_ = g_timeout_source_new(50);                             \
         g_source_set_callback(tick_, tick, NULL, NULL);                        \
-        g_source_attach(tick_, NULL);                                          \
+        g_source_attach(tick_, context_);                                      \
         while (!(condition)) {                                                 \
             if (g_get_monotonic_time() > deadline_)                            \
                 g_error("%s:%d: waited in vain for: %s", __FILE__, __LINE__,   \
                         #condition);                                           \
-            g_main_context_iteration(NULL, TRUE);                              \
+            g_main_context_iteration(context_, TRUE);                          \
         }                                                                      \
         g_source_destroy(tick_);                                               \
         g_source_unref(tick_);                                                 \
     }                                                                          \
     G_STMT_END
+
+/* The same in the context that is the thread's default one. */
+#define WAIT_UNTIL(condition)                                                  \
+    WAIT_UNTIL_IN(g_main_context_get_thread_default(), condition)
 
 /* Lets all that is due happen, and what that brings. */
 static inline void
@@ -149,24 +154,6 @@ wait_ready(SpiceQmpPort *port, GError **error)
     ready = spice_qmp_port_wait_ready_finish(port, reply.result, error);
     g_assert_true(ready == (error == NULL || *error == NULL));
     forget(&reply);
-}
-
-static inline gboolean
-is_ready(SpiceQmpPort *port)
-{
-    gboolean ready;
-
-    g_object_get(port, "ready", &ready, NULL);
-    return ready;
-}
-
-static inline guint
-pending(SpiceQmpPort *port)
-{
-    guint pending;
-
-    g_object_get(port, "pending", &pending, NULL);
-    return pending;
 }
 
 static inline void

@@ -249,14 +249,12 @@ idle(void)
 static void
 report(void)
 {
-    SpiceQmpPortState state;
     /* One that was given up may still be in use by what it was asked for. */
+    int state = port ? (int) spice_qmp_port_get_state(port) : -2;
     char *text;
 
-    if (port)
-        g_object_get(port, "state", &state, NULL);
-    text = g_strdup_printf("%d %u%s", gone ? -1 : port ? (int) state : -2,
-                           port ? pending(port) : 0, ends->str);
+    text = g_strdup_printf("%d %u%s", gone ? -1 : state,
+                           port ? spice_qmp_port_get_pending(port) : 0, ends->str);
     answer(text);
     g_free(text);
 }

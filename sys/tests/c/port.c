@@ -53,13 +53,21 @@ static void
 test_ready(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
     GError *error = NULL;
-    SpiceQmpPortState state;
+    SpiceQmpStatus *status = NULL;
     char *version, *package;
     char **capabilities;
-    SpiceQmpStatus *status;
-    GObject *channel;
 
-    g_assert_false(is_ready(f->port));
+    capabilities = spice_qmp_port_dup_capabilities(f->port);
+    g_assert_cmpuint(g_strv_length(capabilities), ==, 0);
+    g_strfreev(capabilities);
+    g_assert_cmpint(spice_qmp_port_get_state(f->port), ==, SPICE_QMP_PORT_STATE_GREETING);
+    g_assert_null(spice_qmp_port_dup_status(f->port));
+    g_assert_null(spice_qmp_port_dup_version(f->port));
+    g_assert_null(spice_qmp_port_dup_package(f->port));
+    g_assert_null(spice_qmp_port_dup_last_error(f->port));
+    g_assert_null(spice_qmp_port_ref_channel(f->port));
+    g_assert_true(spice_qmp_port_get_responsive(f->port));
+    g_assert_false(spice_qmp_port_get_ready(f->port));
     server_greet(f->server);
     wait_ready(f->port, &error);
     g_assert_no_error(error);
@@ -67,21 +75,91 @@ test_ready(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     wait_ready(f->port, &error);
     g_assert_no_error(error);
 
-    g_object_get(f->port, "state", &state, "version", &version, "package", &package,
-                 "capabilities", &capabilities, "channel", &channel, NULL);
-    g_assert_cmpint(state, ==, SPICE_QMP_PORT_STATE_READY);
+    g_assert_cmpint(spice_qmp_port_get_state(f->port), ==, SPICE_QMP_PORT_STATE_READY);
+    version = spice_qmp_port_dup_version(f->port);
+    package = spice_qmp_port_dup_package(f->port);
+    capabilities = spice_qmp_port_dup_capabilities(f->port);
     g_assert_cmpstr(version, ==, "10.0.2");
     g_assert_cmpstr(package, ==, "Test 1");
     g_assert_cmpstr(capabilities[0], ==, "oob");
     g_assert_null(capabilities[1]);
-    g_assert_null(channel);
     g_free(version);
     g_free(package);
     g_strfreev(capabilities);
 
-    WAIT_UNTIL((g_object_get(f->port, "status", &status, NULL), status != NULL));
+    WAIT_UNTIL((status = spice_qmp_port_dup_status(f->port)) != NULL);
     g_assert_cmpstr(status->status, ==, "paused");
     spice_qmp_status_unref(status);
+    g_assert_true(spice_qmp_port_get_responsive(f->port));
+    g_assert_null(spice_qmp_port_dup_last_error(f->port));
+}
+
+static void
+count_notify(GObject *port G_GNUC_UNUSED, GParamSpec *spec G_GNUC_UNUSED, int *count)
+{
+    ++*count;
+}
+
+/* A function and its property are one. */
+static void
+test_properties(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    guint command_timeout, close_timeout;
+    guint64 size;
+    int notified = 0;
+
+    g_assert_cmpuint(spice_qmp_port_get_command_timeout(f->port), ==, 0);
+    g_assert_cmpuint(spice_qmp_port_get_close_timeout(f->port), ==, 1000);
+    g_assert_cmpuint(spice_qmp_port_get_max_message_size(f->port), ==, 64 << 20);
+
+    g_signal_connect(f->port, "notify::command-timeout", G_CALLBACK(count_notify), &notified);
+    g_signal_connect(f->port, "notify::close-timeout", G_CALLBACK(count_notify), &notified);
+    g_signal_connect(f->port, "notify::max-message-size", G_CALLBACK(count_notify), &notified);
+    spice_qmp_port_set_command_timeout(f->port, 5000);
+    spice_qmp_port_set_close_timeout(f->port, G_MAXUINT);
+    spice_qmp_port_set_max_message_size(f->port, G_MAXUINT64);
+    g_assert_cmpint(notified, ==, 3);
+    g_signal_handlers_disconnect_by_data(f->port, &notified);
+    g_object_get(f->port, "command-timeout", &command_timeout, "close-timeout",
+                 &close_timeout, "max-message-size", &size, NULL);
+    g_assert_cmpuint(command_timeout, ==, 5000);
+    g_assert_cmpuint(close_timeout, ==, G_MAXUINT);
+    g_assert_cmpuint(size, ==, G_MAXUINT64);
+
+    g_object_set(f->port, "command-timeout", 1, "close-timeout", 2, "max-message-size",
+                 (guint64) 3, NULL);
+    g_assert_cmpuint(spice_qmp_port_get_command_timeout(f->port), ==, 1);
+    g_assert_cmpuint(spice_qmp_port_get_close_timeout(f->port), ==, 2);
+    g_assert_cmpuint(spice_qmp_port_get_max_message_size(f->port), ==, 3);
+}
+
+static void
+assert_no_getter_takes(SpiceQmpPort *port)
+{
+#define REFUSES_PORT(name, value)                                              \
+    expect_critical("spice_qmp_port_" #name, "SPICE_IS_QMP_PORT(port)");       \
+    g_assert_true(spice_qmp_port_##name(port) == (value));                     \
+    g_test_assert_expected_messages()
+#define SETTER_REFUSES_PORT(name)                                              \
+    expect_critical("spice_qmp_port_" #name, "SPICE_IS_QMP_PORT(port)");       \
+    spice_qmp_port_##name(port, 1);                                            \
+    g_test_assert_expected_messages()
+    REFUSES_PORT(get_ready, FALSE);
+    REFUSES_PORT(get_state, SPICE_QMP_PORT_STATE_CLOSED);
+    REFUSES_PORT(get_pending, 0);
+    REFUSES_PORT(get_responsive, FALSE);
+    REFUSES_PORT(get_command_timeout, 0);
+    REFUSES_PORT(get_close_timeout, 0);
+    REFUSES_PORT(get_max_message_size, 0);
+    REFUSES_PORT(dup_status, NULL);
+    REFUSES_PORT(dup_version, NULL);
+    REFUSES_PORT(dup_package, NULL);
+    REFUSES_PORT(dup_capabilities, NULL);
+    REFUSES_PORT(dup_last_error, NULL);
+    REFUSES_PORT(ref_channel, NULL);
+    SETTER_REFUSES_PORT(set_command_timeout);
+    SETTER_REFUSES_PORT(set_close_timeout);
+    SETTER_REFUSES_PORT(set_max_message_size);
 }
 
 static gpointer
@@ -147,7 +225,7 @@ test_vm_action(Fixture *f, gconstpointer data G_GNUC_UNUSED)
         GError *error = NULL;
 
         spice_qmp_port_vm_action_async(f->port, action, NULL, on_reply, &reply);
-        g_assert_cmpuint(pending(f->port), ==, 1);
+        g_assert_cmpuint(spice_qmp_port_get_pending(f->port), ==, 1);
         await(&reply);
         g_assert_true(spice_qmp_port_vm_action_finish(f->port, reply.result, &error));
         g_assert_no_error(error);
@@ -400,19 +478,19 @@ test_other_errors(Fixture *f, gconstpointer data G_GNUC_UNUSED)
                  SPICE_QMP_ERROR_INVALID_ARGUMENT, "arguments");
     ASSERT_FAILS(f->port, "no command", NULL, SPICE_QMP_ERROR,
                  SPICE_QMP_ERROR_INVALID_ARGUMENT, "\"no\" is not");
-    g_object_set(f->port, "max-message-size", (guint64) 10000, NULL);
+    spice_qmp_port_set_max_message_size(f->port, 10000);
     ASSERT_FAILS(f->port, "large", "{\"size\": 20000}", SPICE_QMP_ERROR,
                  SPICE_QMP_ERROR_TOO_LARGE, "10000");
-    g_object_set(f->port, "command-timeout", 20, NULL);
+    spice_qmp_port_set_command_timeout(f->port, 20);
     ASSERT_FAILS(f->port, "silent", NULL, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "20 ms");
-    g_object_set(f->port, "command-timeout", 0, NULL);
+    spice_qmp_port_set_command_timeout(f->port, 0);
     /* The stream is whole still. */
     assert_executes(f->port, "echo", NULL);
 
     ASSERT_FAILS(f->port, "hang-up", NULL, G_IO_ERROR, G_IO_ERROR_CLOSED, "closed");
     ASSERT_FAILS(f->port, "echo", NULL, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_READY,
                  "echo");
-    g_object_get(f->port, "last-error", &last, NULL);
+    last = spice_qmp_port_dup_last_error(f->port);
     g_assert_error(last, G_IO_ERROR, G_IO_ERROR_CLOSED);
     g_error_free(last);
 }
@@ -455,7 +533,6 @@ static void
 test_not_qmp(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
     GError *error = NULL;
-    SpiceQmpPortState state;
     int i;
 
     server_send(f->server, "QEMU 10.0.2 monitor - type 'help' for more information\r\n");
@@ -465,8 +542,7 @@ test_not_qmp(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_QMP);
     g_assert_nonnull(strstr(error->message, "human monitor"));
     g_error_free(error);
-    g_object_get(f->port, "state", &state, NULL);
-    g_assert_cmpint(state, ==, SPICE_QMP_PORT_STATE_FAILED);
+    g_assert_cmpint(spice_qmp_port_get_state(f->port), ==, SPICE_QMP_PORT_STATE_FAILED);
 }
 
 /* Errors may be ignored, as everywhere in GLib. */
@@ -573,7 +649,7 @@ test_cancelled_during(Fixture *f, gconstpointer from_thread)
                          spice_qmp_port_execute_finish(f->port, reply.result, &error));
         if (from_thread)
             g_thread_join(thread);
-        g_assert_cmpuint(pending(f->port), ==, 0);
+        g_assert_cmpuint(spice_qmp_port_get_pending(f->port), ==, 0);
         /* The late reply goes to nobody. */
         assert_executes(f->port, "echo", NULL);
         g_string_truncate(f->server->log, 0);
@@ -704,6 +780,7 @@ test_no_port(Fixture *f, gconstpointer no_object)
     expect_critical("spice_qmp_port_get", "SPICE_IS_PORT_CHANNEL(channel)");
     g_assert_null(spice_qmp_port_get((SpicePortChannel *) port));
     g_test_assert_expected_messages();
+    assert_no_getter_takes(port);
 
     /* Without a callback it is the critical alone. */
     expect_critical("spice_qmp_port_vm_action_async", check);
@@ -751,6 +828,9 @@ test_wrong_arguments(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 
     expect_critical("spice_qmp_port_new_for_stream", "G_IS_IO_STREAM(stream)");
     g_assert_null(spice_qmp_port_new_for_stream((GIOStream *) port));
+    expect_critical("spice_qmp_port_set_max_message_size", "size > 0");
+    spice_qmp_port_set_max_message_size(port, 0);
+    g_assert_cmpuint(spice_qmp_port_get_max_message_size(port), ==, 64 << 20);
     expect_critical("spice_qmp_port_is_qmp_name", "*name*");
     g_assert_false(spice_qmp_port_is_qmp_name(NULL));
     expect_critical("spice_qmp_status_ref", "*status*");
@@ -843,10 +923,10 @@ test_null_callbacks(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     settle();
     g_cancellable_cancel(cancellable);
     settle();
-    WAIT_UNTIL(pending(port) == 0);
+    WAIT_UNTIL(spice_qmp_port_get_pending(port) == 0);
     g_assert_nonnull(strstr(f->server->log->str, "stop echo "));
     spice_qmp_port_close_async(port, NULL, NULL, NULL);
-    WAIT_UNTIL(!is_ready(port));
+    WAIT_UNTIL(!spice_qmp_port_get_ready(port));
     g_object_unref(cancellable);
     g_object_unref(session);
 }
@@ -981,7 +1061,7 @@ test_within(Fixture *f, gconstpointer data)
         forget(&d.reply);
     } else if (strcmp(d.within->deed, "dispose") == 0) {
         settle();
-        g_assert_false(is_ready(f->port));
+        g_assert_false(spice_qmp_port_get_ready(f->port));
         ASSERT_FAILS(f->port, "echo", NULL, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_READY, "");
         return;
     }
@@ -1117,7 +1197,7 @@ test_open(void)
     port = spice_qmp_port_open_finish(reply.result, &error);
     g_assert_no_error(error);
     forget(&reply);
-    g_assert_true(is_ready(port));
+    g_assert_true(spice_qmp_port_get_ready(port));
     assert_executes(port, "echo", NULL);
     g_object_add_weak_pointer(G_OBJECT(port), (gpointer *) &port);
     g_object_unref(port);
@@ -1196,7 +1276,7 @@ test_channel(void)
 
     g_assert_true(SPICE_IS_QMP_PORT(port));
     g_assert_true(spice_qmp_port_get(channel) == port);
-    g_object_get(port, "channel", &same, NULL);
+    same = spice_qmp_port_ref_channel(port);
     g_assert_true(same == channel);
     g_object_unref(same);
 
@@ -1219,8 +1299,7 @@ test_channel(void)
     g_object_unref(session);
     WAIT_UNTIL(channel == NULL);
     /* The channel is gone, and the port with a reference lives on. */
-    g_object_get(kept, "channel", &same, NULL);
-    g_assert_null(same);
+    g_assert_null(spice_qmp_port_ref_channel(kept));
     ASSERT_FAILS(kept, "stop", NULL, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_READY, "");
     WAIT_UNTIL(G_OBJECT(kept)->ref_count == 1);
     g_object_unref(kept);
@@ -1267,6 +1346,7 @@ main(int argc, char **argv)
 #define STREAM_TEST(path, data, set_up_it, test)                               \
     g_test_add("/port/" path, Fixture, data, set_up_it, test, tear_down)
     STREAM_TEST("ready", "oob", set_up, test_ready);
+    STREAM_TEST("properties", NULL, set_up_ready, test_properties);
     STREAM_TEST("query-status", NULL, set_up_ready, test_query_status);
     STREAM_TEST("vm-action", NULL, set_up_ready, test_vm_action);
     STREAM_TEST("execute", NULL, set_up_ready, test_execute);

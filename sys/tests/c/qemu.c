@@ -32,16 +32,15 @@ find_ready(SpiceSession *session)
     SpiceQmpPort *port = find(session, &error);
 
     g_assert_no_error(error);
-    g_assert_true(is_ready(port));
+    g_assert_true(spice_qmp_port_get_ready(port));
     return port;
 }
 
 static SpicePortChannel *
 channel_of(SpiceQmpPort *port)
 {
-    SpicePortChannel *channel;
+    SpicePortChannel *channel = spice_qmp_port_ref_channel(port);
 
-    g_object_get(port, "channel", &channel, NULL);
     g_assert_nonnull(channel);
     g_object_unref(channel);
     return channel;
@@ -113,7 +112,7 @@ test_find(void)
     g_object_get(channel_of(port), "port-name", &name, NULL);
     g_assert_true(spice_qmp_port_is_qmp_name(name));
     g_free(name);
-    g_object_get(port, "version", &version, NULL);
+    version = spice_qmp_port_dup_version(port);
     g_assert_cmpstr(version, ==, qemu_version);
     g_free(version);
     end(session, port);
@@ -123,9 +122,8 @@ test_find(void)
 static gboolean
 tells(SpiceQmpPort *port, const char *name)
 {
-    g_autoptr(SpiceQmpStatus) status = NULL;
+    g_autoptr(SpiceQmpStatus) status = spice_qmp_port_dup_status(port);
 
-    g_object_get(port, "status", &status, NULL);
     return status && strcmp(status->status, name) == 0;
 }
 
@@ -265,7 +263,7 @@ test_open(void)
     port = spice_qmp_port_open_finish(reply.result, &error);
     g_assert_no_error(error);
     forget(&reply);
-    g_object_get(port, "capabilities", &capabilities, NULL);
+    capabilities = spice_qmp_port_dup_capabilities(port);
     g_assert_true(g_strv_contains((const char *const *) capabilities, "oob"));
     g_strfreev(capabilities);
     spice_qmp_port_execute_oob_async(port, "migrate-pause", NULL, NULL, on_reply, &reply);
@@ -316,7 +314,7 @@ test_over_unref(void)
 static void
 drop_borrowed(SpiceQmpPort *port, GParamSpec *spec G_GNUC_UNUSED, SpiceQmpPort **borrowed)
 {
-    if (!is_ready(port))
+    if (!spice_qmp_port_get_ready(port))
         g_clear_object(borrowed);
 }
 
@@ -380,8 +378,8 @@ test_quit(void)
 
     g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_QUIT, &error));
     g_assert_no_error(error);
-    WAIT_UNTIL((g_object_get(port, "last-error", &error, NULL), error != NULL));
-    g_assert_false(is_ready(port));
+    WAIT_UNTIL((error = spice_qmp_port_dup_last_error(port)) != NULL);
+    g_assert_false(spice_qmp_port_get_ready(port));
     g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CLOSED);
     g_error_free(error);
     end(session, port);

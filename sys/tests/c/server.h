@@ -1,4 +1,5 @@
-/* A scripted QMP server on the other end of a stream, in the same main loop.
+/* A scripted QMP server on the other end of a stream, in the main context that is the
+ * thread's default one; or on a thread of its own, behind a socket.
  *
  * Commands it knows: the usual ones, and
  *   echo          returns its arguments
@@ -13,6 +14,9 @@
 #define TESTS_SERVER_H
 
 #include <sys/socket.h>
+
+#include <gio/gunixsocketaddress.h>
+#include <glib/gstdio.h>
 
 #include "common.h"
 
@@ -224,6 +228,117 @@ server_free(Server *server)
     g_object_unref(server->cancellable);
     g_string_free(server->log, TRUE);
     g_free(server);
+}
+
+/* --- on a thread of its own ------------------------------------------------- */
+
+/* Servers behind a socket: each client has one, which greets it. */
+typedef struct {
+    char *directory, *path, *address; /* "unix:PATH" */
+    GSocket *socket;
+    GThread *thread;
+    GMainContext *context;
+    gint stopping;
+    GPtrArray *servers;
+} Host;
+
+static inline gboolean
+host_accept(GSocketService *service G_GNUC_UNUSED, GSocketConnection *connection,
+            GObject *source G_GNUC_UNUSED, gpointer user_data)
+{
+    Host *host = user_data;
+    Server *server = server_new(G_IO_STREAM(g_object_ref(connection)));
+
+    server->oob = TRUE;
+    g_ptr_array_add(host->servers, server);
+    server_greet(server);
+    return TRUE;
+}
+
+static inline gpointer
+host_run(gpointer user_data)
+{
+    Host *host = user_data;
+    GSocketService *service;
+    GError *error = NULL;
+    guint i;
+
+    g_main_context_push_thread_default(host->context);
+    service = g_socket_service_new();
+    g_signal_connect(service, "incoming", G_CALLBACK(host_accept), host);
+    g_socket_listener_add_socket(G_SOCKET_LISTENER(service), host->socket, NULL, &error);
+    g_assert_no_error(error);
+    while (!g_atomic_int_get(&host->stopping))
+        g_main_context_iteration(host->context, TRUE);
+    for (i = 0; i < host->servers->len; i++)
+        server_free(g_ptr_array_index(host->servers, i));
+    g_socket_service_stop(service);
+    g_socket_listener_close(G_SOCKET_LISTENER(service));
+    g_object_unref(service);
+    while (g_main_context_iteration(host->context, FALSE))
+        ;
+    g_main_context_pop_thread_default(host->context);
+    return NULL;
+}
+
+static inline Host *
+host_new(void)
+{
+    Host *host = g_new0(Host, 1);
+    GSocketAddress *address;
+    GError *error = NULL;
+
+    /* Not TMPDIR: the path of a Unix socket must stay under 108 bytes. */
+    host->directory = g_mkdtemp(g_strdup("/tmp/spice-qmp-XXXXXX"));
+    g_assert_nonnull(host->directory);
+    host->path = g_build_filename(host->directory, "qmp.sock", NULL);
+    host->address = g_strconcat("unix:", host->path, NULL);
+    host->socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM,
+                                G_SOCKET_PROTOCOL_DEFAULT, &error);
+    g_assert_no_error(error);
+    address = g_unix_socket_address_new(host->path);
+    g_socket_bind(host->socket, address, FALSE, &error);
+    g_assert_no_error(error);
+    g_socket_listen(host->socket, &error);
+    g_assert_no_error(error);
+    g_object_unref(address);
+    host->servers = g_ptr_array_new();
+    host->context = g_main_context_new();
+    host->thread = g_thread_new("server", host_run, host);
+    return host;
+}
+
+/* A stream to a new server. */
+static inline GIOStream *
+host_connect(Host *host)
+{
+    GSocketClient *client = g_socket_client_new();
+    GSocketAddress *address = g_unix_socket_address_new(host->path);
+    GError *error = NULL;
+    GSocketConnection *connection =
+        g_socket_client_connect(client, G_SOCKET_CONNECTABLE(address), NULL, &error);
+
+    g_assert_no_error(error);
+    g_object_unref(address);
+    g_object_unref(client);
+    return G_IO_STREAM(connection);
+}
+
+static inline void
+host_free(Host *host)
+{
+    g_atomic_int_set(&host->stopping, TRUE);
+    g_main_context_wakeup(host->context);
+    g_thread_join(host->thread);
+    g_main_context_unref(host->context);
+    g_ptr_array_free(host->servers, TRUE);
+    g_object_unref(host->socket);
+    g_unlink(host->path);
+    g_rmdir(host->directory);
+    g_free(host->directory);
+    g_free(host->path);
+    g_free(host->address);
+    g_free(host);
 }
 
 #endif

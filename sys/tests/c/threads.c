@@ -37,7 +37,8 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     server_event(t->server, "RTC_CHANGE", "{\"offset\": 7}");
     WAIT_UNTIL(t->event);
     g_signal_handler_disconnect(t->port, handler);
-    g_object_get(t->port, "status", &t->status, NULL);
+    /* The answer to query-status may come after the event. */
+    WAIT_UNTIL((t->status = spice_qmp_port_dup_status(t->port)));
     g_assert_nonnull(t->status);
     t->session = spice_session_new();
     t->channel = SPICE_PORT_CHANNEL(spice_channel_new(t->session, SPICE_CHANNEL_PORT, 0));
@@ -179,6 +180,91 @@ use_new_for_stream(Things *t)
     g_test_assert_expected_messages();
 }
 
+/* A property's function is as good as the property: a critical, and the default. */
+static void
+expect_property(const char *name)
+{
+    char *pattern = g_strdup_printf("*\"%s\"*another thread*", name);
+
+    g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, pattern);
+    g_free(pattern);
+}
+
+static const GValue *
+default_of(Things *t, const char *name)
+{
+    GParamSpec *spec = g_object_class_find_property(G_OBJECT_GET_CLASS(t->port), name);
+
+    g_assert_nonnull(spec);
+    return g_param_spec_get_default_value(spec);
+}
+
+#define GETTER(function, property, type)                                       \
+    static void                                                                \
+    use_##function(Things *t)                                                  \
+    {                                                                          \
+        expect_property(property);                                             \
+        g_assert_true(spice_qmp_port_##function(t->port) ==                    \
+                      g_value_get_##type(default_of(t, property)));            \
+        g_test_assert_expected_messages();                                     \
+    }
+
+#define NULL_GETTER(function, property)                                        \
+    static void                                                                \
+    use_##function(Things *t)                                                  \
+    {                                                                          \
+        expect_property(property);                                             \
+        g_assert_null(spice_qmp_port_##function(t->port));                     \
+        g_test_assert_expected_messages();                                     \
+    }
+
+#define SETTER(name, property)                                                 \
+    static void                                                                \
+    use_set_##name(Things *t)                                                  \
+    {                                                                          \
+        expect_property(property);                                             \
+        spice_qmp_port_set_##name(t->port, 4321);                              \
+        g_test_assert_expected_messages();                                     \
+        expect_property(property);                                             \
+        g_assert_cmpuint(spice_qmp_port_get_##name(t->port), !=, 4321);        \
+        g_test_assert_expected_messages();                                     \
+    }
+
+GETTER(get_ready, "ready", boolean)
+GETTER(get_pending, "pending", uint)
+GETTER(get_responsive, "responsive", boolean)
+GETTER(get_command_timeout, "command-timeout", uint)
+GETTER(get_close_timeout, "close-timeout", uint)
+GETTER(get_max_message_size, "max-message-size", uint64)
+SETTER(command_timeout, "command-timeout")
+SETTER(close_timeout, "close-timeout")
+SETTER(max_message_size, "max-message-size")
+NULL_GETTER(dup_status, "status")
+NULL_GETTER(dup_version, "version")
+NULL_GETTER(dup_package, "package")
+NULL_GETTER(dup_last_error, "last-error")
+NULL_GETTER(ref_channel, "channel")
+
+static void
+use_get_state(Things *t)
+{
+    expect_property("state");
+    g_assert_cmpint(spice_qmp_port_get_state(t->port), ==, SPICE_QMP_PORT_STATE_CLOSED);
+    g_test_assert_expected_messages();
+}
+
+static void
+use_dup_capabilities(Things *t)
+{
+    char **none;
+
+    expect_property("capabilities");
+    none = spice_qmp_port_dup_capabilities(t->port);
+    g_test_assert_expected_messages();
+    g_assert_cmpuint(g_strv_length(none), ==, 0);
+    g_strfreev(none);
+}
+
 static void
 use_values(Things *t)
 {
@@ -227,16 +313,32 @@ static const Function functions[] = {
     VALUE(event_ref),
     VALUE(event_unref),
     PAIR(close),
+    REFUSED(dup_capabilities),
+    REFUSED(dup_last_error),
+    REFUSED(dup_package),
+    REFUSED(dup_status),
+    REFUSED(dup_version),
     PAIR(execute),
     PAIR(execute_oob),
     PAIR(execute_variant),
     PAIR(find),
     REFUSED(get),
+    REFUSED(get_close_timeout),
+    REFUSED(get_command_timeout),
+    REFUSED(get_max_message_size),
+    REFUSED(get_pending),
+    REFUSED(get_ready),
+    REFUSED(get_responsive),
+    REFUSED(get_state),
     VALUE(port_get_type),
     VALUE(port_is_qmp_name),
     REFUSED(new_for_stream),
     PAIR(open),
     PAIR(query_status),
+    REFUSED(ref_channel),
+    REFUSED(set_close_timeout),
+    REFUSED(set_command_timeout),
+    REFUSED(set_max_message_size),
     VALUE(port_state_get_type),
     PAIR(vm_action),
     VALUE(port_vm_action_get_type),
@@ -299,23 +401,21 @@ use_properties(Things *t)
     GParamSpec **properties =
         g_object_class_list_properties(G_OBJECT_GET_CLASS(t->port), &count);
 
-    g_assert_cmpuint(count, >=, 11);
+    g_assert_cmpuint(count, >=, 13);
     for (i = 0; i < count; i++) {
-        char *pattern = g_strdup_printf("*\"%s\"*another thread*", properties[i]->name);
         GValue value = G_VALUE_INIT;
 
         g_value_init(&value, properties[i]->value_type);
-        g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, pattern);
+        expect_property(properties[i]->name);
         g_object_get_property(G_OBJECT(t->port), properties[i]->name, &value);
         g_assert_true(g_param_value_defaults(properties[i], &value));
         if ((properties[i]->flags & G_PARAM_WRITABLE)
             && !(properties[i]->flags & G_PARAM_CONSTRUCT_ONLY)) {
-            g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, pattern);
+            expect_property(properties[i]->name);
             g_object_set_property(G_OBJECT(t->port), properties[i]->name, &value);
         }
         g_test_assert_expected_messages();
         g_value_unset(&value);
-        g_free(pattern);
     }
     g_free(properties);
 }
@@ -323,13 +423,10 @@ use_properties(Things *t)
 static void
 test_properties(Things *t, gconstpointer data G_GNUC_UNUSED)
 {
-    guint timeout;
-
-    g_object_set(t->port, "command-timeout", 12345, NULL);
+    spice_qmp_port_set_command_timeout(t->port, 12345);
     elsewhere(use_properties, t);
-    g_object_get(t->port, "command-timeout", &timeout, NULL);
-    g_assert_cmpuint(timeout, ==, 12345);
-    g_assert_true(is_ready(t->port));
+    g_assert_cmpuint(spice_qmp_port_get_command_timeout(t->port), ==, 12345);
+    g_assert_true(spice_qmp_port_get_ready(t->port));
 }
 
 static void

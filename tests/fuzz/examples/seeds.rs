@@ -68,6 +68,7 @@ fn session(setup: u8, transcript: &str) -> Vec<u8> {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         match verb {
             "open" if rest.is_empty() => operation(b'o', b""),
+            "open" if rest == "after-rest" => operation(b'a', b""),
             "open" => operation(b'l', b""),
             "ready" => {
                 operation(b'o', b"");

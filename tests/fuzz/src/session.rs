@@ -15,9 +15,8 @@ const FIRST_ID: u64 = 100;
 /// Does the operations of `data` on a session, on a twin that gets the same bytes
 /// in other pieces, and on the model, and compares the three.
 ///
-/// In the byte of set-up: the length of the twin's pieces, whether the twin stashes
-/// them first, whether commands end in a line feed, the longest message, and
-/// whether the twin collects what it can.
+/// In the byte of set-up: the length of the twin's pieces, whether the twin buffers
+/// them first, whether commands end in a line feed, and the longest message.
 ///
 /// # Panics
 ///
@@ -44,10 +43,8 @@ struct World {
     limit: usize,
     /// How long the pieces are that the twin gets.
     piece: usize,
-    /// Whether the twin stashes what it gets first.
-    stashes: bool,
-    /// Whether the twin collects what it can.
-    collects: bool,
+    /// Whether the twin buffers what it gets first.
+    buffers: bool,
     /// The calls: a token is an index.
     calls: Vec<Call>,
     /// All ids of requests.
@@ -81,8 +78,7 @@ impl World {
             model,
             limit,
             piece: [1, 2, 3, 5, 8, 21, 55, usize::MAX][usize::from(setup & 7)],
-            stashes: setup & 8 != 0,
-            collects: setup & 128 != 0,
+            buffers: setup & 8 != 0,
             calls: Vec::new(),
             ids: HashSet::new(),
             got: Vec::new(),
@@ -104,6 +100,7 @@ impl World {
             }
             b'o' => self.open(Opening::GreetingComes),
             b'l' => self.open(Opening::GreetingMayBeGone),
+            b'a' => self.open(Opening::GreetingAfterRest),
             b'x' => self.close(true),
             b's' => self.close(false),
             b'm' => {
@@ -152,7 +149,7 @@ impl World {
             b'1' => self.receive_one(with),
             // A line that is too long for the buffer that is kept.
             b'L' => self.receive(&[&b" ".repeat(70_000), with, b"\n"].concat()),
-            b'+' => self.stash(with),
+            b'+' => self.buffer(with),
             b'G' => self.receive(&greeting(with)),
             b'r' | b'R' if !self.got.is_empty() => {
                 let at = pick(with, self.got.len());
@@ -174,7 +171,7 @@ impl World {
             if by_peer {
                 session.close("closed");
             } else {
-                session.shut("closed");
+                session.shut_down("closed");
             }
         });
         self.model.close("closed", by_peer);
@@ -226,10 +223,8 @@ impl World {
 
         let mut of_twin = Vec::new();
         for mut piece in self.pieces(bytes) {
-            if self.stashes {
-                self.twin.stash(std::mem::take(&mut piece));
-            } else if self.collects && self.twin.collect(piece) {
-                continue;
+            if self.buffers {
+                self.twin.buffer_input(std::mem::take(&mut piece));
             }
             while let Some(output) = self.twin.receive(&mut piece) {
                 of_twin.push(Output::of(&output));
@@ -240,31 +235,31 @@ impl World {
         self.tell(&outputs);
     }
 
-    /// Gives `bytes` to the three until one output comes, and stashes the rest.
+    /// Gives `bytes` to the three until one output comes, and buffers the rest.
     fn receive_one(&mut self, bytes: &[u8]) {
         let (mut input, mut of_model) = (bytes, bytes);
         let output = self.session.receive(&mut input).as_ref().map(Output::of);
         assert_eq!(output, self.model.receive(&mut of_model));
         assert_eq!(input, of_model, "the same is left");
-        self.session.stash(input);
-        self.model.stashed.extend_from_slice(input);
+        self.session.buffer_input(input);
+        self.model.buffered.extend_from_slice(input);
 
         let mut of_twin = None;
         for mut piece in self.pieces(bytes) {
             if of_twin.is_none() {
                 of_twin = self.twin.receive(&mut piece).as_ref().map(Output::of);
             }
-            self.twin.stash(piece);
+            self.twin.buffer_input(piece);
         }
         assert_eq!(of_twin, output, "cut otherwise");
         self.tell(output.as_slice());
     }
 
-    fn stash(&mut self, bytes: &[u8]) {
-        self.session.stash(bytes);
-        self.model.stashed.extend_from_slice(bytes);
+    fn buffer(&mut self, bytes: &[u8]) {
+        self.session.buffer_input(bytes);
+        self.model.buffered.extend_from_slice(bytes);
         for piece in self.pieces(bytes) {
-            self.twin.stash(piece);
+            self.twin.buffer_input(piece);
         }
     }
 
@@ -291,7 +286,7 @@ impl World {
 
     fn check(&self) {
         let (session, model) = (&self.session, &self.model);
-        assert_eq!(session.has_input(), !model.stashed.is_empty());
+        assert_eq!(session.has_input(), !model.buffered.is_empty());
         assert_eq!(session.has_more(), model.has_more());
         assert_eq!(session.mid_message(), model.mid_message());
         for session in [session, &self.twin] {
@@ -299,6 +294,8 @@ impl World {
             assert_eq!(session.pending(), model.pending());
             assert_eq!(session.has_unsent(), model.has_unsent());
             assert_eq!(session.is_settled(), model.is_settled());
+            assert_eq!(session.awaits_caller(), model.pending() > 0);
+            assert_eq!(session.awaits_reply(), model.awaits_reply());
             assert_eq!(session.oob(), model.oob);
             assert_eq!(session.greeting(), model.greeting.as_ref());
             assert_eq!(session.error().map(without_words), model.error);
@@ -392,8 +389,8 @@ fn memory_is_bounded<'b>(
             }
             let mut input = bytes;
             while session.receive(&mut input).is_some() {}
-            // A greeting of nothing but names takes eight times its length.
-            let bound = 4096_usize.saturating_add(limit.saturating_mul(16));
+            // The buffer doubles, and the names of a greeting's capabilities are kept.
+            let bound = 24_576_usize.saturating_add(limit.saturating_mul(4));
             let more = held().wrapping_sub(before);
             assert!(more <= bound, "{more} bytes are kept, more than {bound}");
         }

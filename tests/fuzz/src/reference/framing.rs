@@ -6,7 +6,8 @@ pub(crate) enum Cut {
     Message(Vec<u8>),
     /// An object over many lines broke off.
     Broken,
-    TooLarge,
+    /// With its bytes up to the limit, and one more.
+    TooLarge(Vec<u8>),
 }
 
 /// A stream of bytes, in messages of `limit` bytes at most.
@@ -37,6 +38,11 @@ impl Stream {
         !self.message.is_empty()
     }
 
+    /// The bytes of the message that has begun, unless the rest of it is skipped.
+    pub(crate) fn begun(&self) -> &[u8] {
+        if self.skipping { b"" } else { &self.message }
+    }
+
     /// Takes input up to the next cut.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Option<Cut> {
         let had_input = !input.is_empty();
@@ -59,7 +65,7 @@ impl Stream {
         }
         if had_input && self.message.len() > self.limit && !self.skipping {
             self.skipping = true;
-            return Some(Cut::TooLarge);
+            return Some(too_large(self.message.clone(), self.limit));
         }
         None
     }
@@ -85,11 +91,16 @@ impl Stream {
         if ended.skipping {
             None
         } else if ended.message.len() > ended.limit {
-            Some(Cut::TooLarge)
+            Some(too_large(ended.message, ended.limit))
         } else {
             make(ended.message)
         }
     }
+}
+
+fn too_large(mut message: Vec<u8>, limit: usize) -> Cut {
+    message.truncate(limit.saturating_add(1));
+    Cut::TooLarge(message)
 }
 
 #[cfg(test)]
@@ -124,11 +135,13 @@ mod tests {
             cuts(b"12345678\n1\n"),
             [message("12345678\n"), message("1\n")]
         );
-        assert_eq!(cuts(b"123456789\n1\n"), [Cut::TooLarge, message("1\n")]);
-        assert_eq!(cuts(b"          \n1\n"), [Cut::TooLarge, message("1\n")]);
-        assert_eq!(cuts(b"1234567890"), [Cut::TooLarge]);
+        let too_large = |start: &str| Cut::TooLarge(start.into());
+        let one = || message("1\n");
+        assert_eq!(cuts(b"123456789\n1\n"), [too_large("123456789\n"), one()]);
+        assert_eq!(cuts(b"          \n1\n"), [too_large("          "), one()]);
+        assert_eq!(cuts(b"12345678901"), [too_large("1234567890")]);
         let mut stream = Stream::new(3);
-        assert_eq!(stream.next(&mut &b"1234"[..]), Some(Cut::TooLarge));
+        assert_eq!(stream.next(&mut &b"1234"[..]), Some(too_large("1234")));
         assert_eq!(stream.next(&mut &b"5678\n"[..]), None);
         assert!(!stream.mid_message());
     }

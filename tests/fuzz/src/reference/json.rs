@@ -21,10 +21,13 @@ pub(crate) enum Value<'a> {
 /// where brackets nest deeper than `max_depth`, or where a string has half of
 /// a surrogate pair.
 pub(crate) fn read(text: &str, max_depth: usize) -> Option<Node<'_>> {
-    let mut reader = Reader { text, at: 0 };
-    let node = reader.node(max_depth)?;
-    reader.blanks();
-    (reader.at == text.len()).then_some(node)
+    Reader::new(text, false).whole(max_depth)
+}
+
+/// The same where strings may have halves of surrogate pairs.
+pub(crate) fn read_structure(text: &str) -> Option<Node<'_>> {
+    // More than this the stack would not bear; no input has it.
+    Reader::new(text, true).whole(20_000)
 }
 
 impl Node<'_> {
@@ -65,9 +68,25 @@ impl Node<'_> {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// Half of a surrogate pair becomes U+FFFD.
+    takes_halves: bool,
 }
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str, takes_halves: bool) -> Self {
+        Self {
+            text,
+            at: 0,
+            takes_halves,
+        }
+    }
+
+    fn whole(mut self, max_depth: usize) -> Option<Node<'a>> {
+        let node = self.node(max_depth)?;
+        self.blanks();
+        (self.at == self.text.len()).then_some(node)
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -173,6 +192,10 @@ impl<'a> Reader<'a> {
             b'r' => '\r',
             b't' => '\t',
             byte @ (b'"' | b'\\' | b'/') => byte.into(),
+            b'u' if self.takes_halves => {
+                let unit = self.unit()?;
+                char::from_u32(unit.into()).unwrap_or('\u{FFFD}')
+            }
             b'u' => match self.unit()? {
                 first @ 0xD800..=0xDBFF => {
                     self.takes("\\u").then_some(())?;
@@ -308,5 +331,7 @@ mod tests {
         assert!(read(r#"{"\u0000":1}"#, 4).unwrap().has_nul());
         assert!(read(r#"[{"a":1,"\u0061":1}]"#, 4).unwrap().has_twins());
         assert!(!read(r#"[{"a":{"a":1},"b":1}]"#, 4).unwrap().has_twins());
+        assert!(read_structure(r#"[["\ud800\udc00\udc00"]]"#).is_some());
+        assert!(read_structure(r#"["\ud80"]"#).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! What a line of QMP says.
 
-use spice_qmp::qmp::limits::MAX_DEPTH;
+use spice_qmp::qmp::limits::{MAX_CAPABILITIES, MAX_DEPTH, MAX_NAME, MAX_PACKAGE};
 use spice_qmp::qmp::{self, Greeting, Version, VersionTriple};
 
 use super::json::{self, Node, Value};
@@ -48,14 +48,59 @@ impl Message {
     }
 }
 
-/// Reads a line; nothing where it is no QMP.
-pub(crate) fn read(line: &[u8]) -> Option<Message> {
-    let node = json::read(std::str::from_utf8(line).ok()?, MAX_DEPTH)?;
-    let Value::Object(_) = node.value else {
-        return None;
-    };
+/// Why a line is no message.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Bad {
+    pub(crate) concerns: Concerns,
+    pub(crate) is_greeting: bool,
+}
+
+/// Which calls it ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Concerns {
+    One(u64),
+    None,
+    All,
+}
+
+/// Reads a line.
+pub(crate) fn read(line: &[u8]) -> Result<Message, Bad> {
+    let text = std::str::from_utf8(line).ok();
+    if let Some(node) = text.and_then(|text| json::read(text, MAX_DEPTH)) {
+        return read_node(&node).ok_or_else(|| Bad {
+            concerns: concerns(&node),
+            is_greeting: count(&node, "QMP") > 0,
+        });
+    }
+    let text = String::from_utf8_lossy(line);
+    let node = json::read_structure(&text);
+    Err(Bad {
+        concerns: node.map_or(Concerns::All, |node| concerns(&node)),
+        is_greeting: false,
+    })
+}
+
+fn count(node: &Node<'_>, name: &str) -> usize {
+    match &node.value {
+        Value::Object(members) => members.iter().filter(|(it, _)| it == name).count(),
+        _ => 0,
+    }
+}
+
+fn concerns(node: &Node<'_>) -> Concerns {
+    match &node.value {
+        Value::Object(members) if count(node, "id") == 1 => members
+            .iter()
+            .find(|(name, _)| name == "id")
+            .and_then(|(_, id)| id.text.parse().ok())
+            .map_or(Concerns::None, Concerns::One),
+        _ => Concerns::All,
+    }
+}
+
+fn read_node(node: &Node<'_>) -> Option<Message> {
     let names = ["QMP", "return", "error", "event", "data", "timestamp", "id"];
-    let [qmp, value, error, event, data, timestamp, id] = members(&node, names)?;
+    let [qmp, value, error, event, data, timestamp, id] = members(node, names)?;
     // `null` is an answer, an id or a bad greeting, but else as good as nothing.
     let [error, event, data, timestamp] = [error, event, data, timestamp].map(unless_null);
     let text = |node: &Node<'_>| node.text.to_owned();
@@ -88,26 +133,18 @@ fn unless_null<'n, 'a>(node: Option<&'n Node<'a>>) -> Option<&'n Node<'a>> {
 }
 
 /// The members of these names, none of which may come twice; others are skipped.
-/// An array is taken for an object without names: serde does that.
 fn members<'n, 'a, const N: usize>(
     node: &'n Node<'a>,
     names: [&str; N],
 ) -> Option<[Option<&'n Node<'a>>; N]> {
+    let Value::Object(members) = &node.value else {
+        return None;
+    };
     let mut found = [None; N];
-    match &node.value {
-        Value::Object(members) => {
-            for (name, node) in members {
-                if let Some(at) = names.iter().position(|it| it == name) {
-                    found[at].replace(node).is_none().then_some(())?;
-                }
-            }
+    for (name, node) in members {
+        if let Some(at) = names.iter().position(|it| it == name) {
+            found[at].replace(node).is_none().then_some(())?;
         }
-        Value::Array(items) if items.len() <= N => {
-            for (at, item) in items.iter().enumerate() {
-                found[at] = Some(item);
-            }
-        }
-        _ => return None,
     }
     Some(found)
 }
@@ -115,13 +152,25 @@ fn members<'n, 'a, const N: usize>(
 /// A string that C can have.
 fn string(node: &Node<'_>) -> Option<String> {
     match &node.value {
-        Value::String(text) if !text.contains('\0') => Some(text.clone()),
+        Value::String(text) => Some(text.replace('\0', "\u{FFFD}")),
         _ => None,
     }
 }
 
+/// Whole characters of a text, up to `limit` bytes.
+pub(crate) fn start_of(text: &str, limit: usize) -> String {
+    let mut start = String::new();
+    for next in text.chars() {
+        if start.len() + next.len_utf8() > limit {
+            break;
+        }
+        start.push(next);
+    }
+    start
+}
+
 fn number<T: std::str::FromStr>(node: &Node<'_>) -> Option<T> {
-    // To serde, -0 is no whole number.
+    // -0 is no whole number.
     let whole = node.value == Value::Number && node.text != "-0";
     whole.then(|| node.text.parse().ok()).flatten()
 }
@@ -135,16 +184,9 @@ fn greeting(node: &Node<'_>) -> Option<Greeting> {
         Some(Value::Array(items)) => items,
         Some(_) => return None,
     };
-    // Those that are no strings are skipped, if serde can read them.
-    let readable = |node: &Node<'_>| {
-        let levels_above = 2;
-        node.depth() + levels_above < 128
-            && serde_json::from_str::<serde_json::Value>(node.text).is_ok()
-    };
-    capabilities.iter().all(readable).then_some(())?;
-    let names = capabilities
-        .iter()
-        .filter(|it| matches!(it.value, Value::String(_)));
+    let names = capabilities.iter().filter_map(string);
+    let names = names.filter(|name| name.len() <= MAX_NAME);
+    let package = package.map_or(Some(String::new()), string)?;
     Some(Greeting {
         version: Version {
             qemu: VersionTriple {
@@ -152,9 +194,9 @@ fn greeting(node: &Node<'_>) -> Option<Greeting> {
                 minor: number(minor?)?,
                 micro: number(micro?)?,
             },
-            package: package.map_or(Some(String::new()), string)?,
+            package: start_of(&package, MAX_PACKAGE),
         },
-        capabilities: names.map(string).collect::<Option<_>>()?,
+        capabilities: names.take(MAX_CAPABILITIES).collect(),
     })
 }
 
@@ -181,24 +223,24 @@ mod tests {
             id: Some("7".into()),
             value: "[ 1 ]".into(),
         };
-        assert_eq!(read(b" {\"id\":7, \"return\": [ 1 ]}\r\n"), Some(success));
+        assert_eq!(read(b" {\"id\":7, \"return\": [ 1 ]}\r\n"), Ok(success));
         let failure = Message::Failure {
             id: None,
             class: "A".into(),
             desc: "b".into(),
         };
         let line = br#"{"error":{"desc":"b","x":[],"class":"\u0041"}}"#;
-        assert_eq!(read(line), Some(failure));
+        assert_eq!(read(line), Ok(failure));
         let event = Message::Event {
             name: "STOP".into(),
             data: None,
             timestamp: 1_000_002,
         };
         let line = br#"{"event":"STOP","data":null,"timestamp":{"seconds":1,"microseconds":2}}"#;
-        assert_eq!(read(line), Some(event));
+        assert_eq!(read(line), Ok(event));
         let line = br#"{"QMP":{"version":{"qemu":{"major":9,"minor":1,"micro":2}},
             "capabilities":["oob",{"x":1},2]}}"#;
-        let Some(Message::Greeting(greeting)) = read(line) else {
+        let Ok(Message::Greeting(greeting)) = read(line) else {
             panic!("no greeting");
         };
         assert_eq!(greeting.version.qemu.to_string(), "9.1.2");
@@ -215,13 +257,21 @@ mod tests {
             "{\"return\":1,\"return\":1}",
             "{\"return\":1,\"event\":\"A\"}",
             "{\"event\":1}",
-            "{\"event\":\"\\u0000\"}",
             "{\"error\":{\"class\":\"A\"}}",
             "{\"QMP\":null}",
             "{\"QMP\":{\"version\":{\"qemu\":{\"major\":-1,\"minor\":0,\"micro\":0}}}}",
             "{\"return\":1} x",
         ] {
-            assert_eq!(read(line.as_bytes()), None, "{line}");
+            let bad = read(line.as_bytes()).unwrap_err();
+            assert_eq!(bad.concerns, Concerns::All, "{line}");
         }
+        let concerns = |line: &[u8]| read(line).unwrap_err().concerns;
+        assert_eq!(concerns(b"{\"id\":7}"), Concerns::One(7));
+        assert_eq!(
+            concerns(b"{\"id\":7,\"return\":\"\xff\"}"),
+            Concerns::One(7)
+        );
+        assert_eq!(concerns(b"{\"id\":null}"), Concerns::None);
+        assert_eq!(concerns(b"{\"id\":7,\"id\":7}"), Concerns::All);
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 
-use spice_qmp::qmp::limits::{MAX_BAD_LINES, MAX_DEPTH, MAX_IN_FLIGHT};
+use spice_qmp::qmp::limits::{
+    MAX_BAD_LINES, MAX_DEPTH, MAX_ERROR_TEXT, MAX_IN_FLIGHT, MAX_NAME, MAX_REFUSAL,
+};
 use spice_qmp::qmp::{
     self, Band, Error, ErrorClass, Greeting, Ignored, Opening, PeerError, State, UsageError,
 };
 
 use super::framing::{Cut, Stream};
 use super::json::{self, Value};
-use super::message::{self, Message};
+use super::message::{self, Bad, Concerns, Message, start_of};
 
-/// What comes out of a session, without the words of serde's errors.
+/// What comes out of a session, without the words of some errors.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
     Ended(usize, Result<String, Error>),
@@ -38,16 +40,20 @@ impl Output {
             qmp::Output::Ignored(Ignored::Bad(PeerError::Malformed(_))) => {
                 Self::Ignored(Ignored::Bad(malformed()))
             }
+            qmp::Output::Ignored(Ignored::Bad(PeerError::NoGreeting(_))) => {
+                Self::Ignored(Ignored::Bad(no_greeting()))
+            }
             qmp::Output::Ignored(ignored) => Self::Ignored(ignored.clone()),
         }
     }
 }
 
-/// An error without what serde says in it.
+/// An error without the words that the model does not know.
 pub(crate) fn without_words(error: &Error) -> Error {
     match error {
         Error::Usage(UsageError::InvalidArgument(_)) => invalid(),
         Error::Peer(PeerError::Malformed(_)) => malformed().into(),
+        Error::Peer(PeerError::NoGreeting(_)) => no_greeting().into(),
         error => error.clone(),
     }
 }
@@ -58,6 +64,11 @@ fn invalid() -> Error {
 
 fn malformed() -> PeerError {
     PeerError::Malformed("".into())
+}
+
+/// How much of the peer's bytes it shows depends on how they came.
+fn no_greeting() -> PeerError {
+    PeerError::NoGreeting("".into())
 }
 
 #[derive(Debug, Clone)]
@@ -94,7 +105,7 @@ pub(crate) struct Model {
     pub(crate) oob: bool,
     pub(crate) line_feeds: bool,
     pub(crate) stream: Stream,
-    pub(crate) stashed: Vec<u8>,
+    pub(crate) buffered: Vec<u8>,
     outputs: VecDeque<Output>,
     calls: Vec<Call>,
     /// In the order in which they are sent, but that urgent ones go first.
@@ -102,6 +113,7 @@ pub(crate) struct Model {
     negotiations: Vec<(u64, bool)>,
     probed_again: bool,
     bad_lines: u32,
+    opening: Opening,
     next_id: u64,
 }
 
@@ -114,13 +126,14 @@ impl Model {
             oob: false,
             line_feeds: true,
             stream: Stream::new(limit),
-            stashed: Vec::new(),
+            buffered: Vec::new(),
             outputs: VecDeque::new(),
             calls: Vec::new(),
             requests: Vec::new(),
             negotiations: Vec::new(),
             probed_again: false,
             bad_lines: 0,
+            opening: Opening::GreetingComes,
             next_id: first_id,
         }
     }
@@ -137,12 +150,18 @@ impl Model {
         self.calls.is_empty() && self.negotiations.is_empty() && self.requests.is_empty()
     }
 
+    pub(crate) fn awaits_reply(&self) -> bool {
+        let is_unsent = |id: u64| self.requests.iter().any(|it| it.id == id);
+        self.calls.iter().any(|it| it.stage != Stage::Waiting)
+            || self.negotiations.iter().any(|it| !is_unsent(it.0))
+    }
+
     pub(crate) fn has_more(&self) -> bool {
-        !self.outputs.is_empty() || !self.stashed.is_empty()
+        !self.outputs.is_empty() || !self.buffered.is_empty()
     }
 
     pub(crate) fn mid_message(&self) -> bool {
-        self.stream.mid_message() || !self.stashed.is_empty()
+        self.stream.mid_message() || !self.buffered.is_empty()
     }
 
     pub(crate) fn command(&self, id: u64) -> Option<&str> {
@@ -156,7 +175,7 @@ impl Model {
 
     fn forget_input(&mut self) {
         self.stream = Stream::new(self.stream.limit);
-        self.stashed.clear();
+        self.buffered.clear();
     }
 
     fn set_state(&mut self, state: State) {
@@ -183,8 +202,9 @@ impl Model {
         self.error = None;
         self.bad_lines = 0;
         self.probed_again = false;
+        self.opening = opening;
         match opening {
-            Opening::GreetingComes => self.set_state(State::Greeting),
+            Opening::GreetingComes | Opening::GreetingAfterRest => self.set_state(State::Greeting),
             Opening::GreetingMayBeGone => self.negotiate(false),
         }
     }
@@ -227,7 +247,9 @@ impl Model {
     }
 
     fn negotiate(&mut self, oob: bool) {
-        self.requests.clear();
+        let unsent = std::mem::take(&mut self.requests);
+        self.negotiations
+            .retain(|it| unsent.iter().all(|unsent| unsent.id != it.0));
         if self.negotiations.len() > 1 {
             self.negotiations.remove(0);
         }
@@ -368,29 +390,76 @@ impl Model {
             *input = &[];
             return None;
         }
-        let stashed = std::mem::take(&mut self.stashed);
-        let mut rest = &stashed[..];
+        let buffered = std::mem::take(&mut self.buffered);
+        let mut rest = &buffered[..];
         let cut = self.stream.next(&mut rest);
-        self.stashed = rest.to_vec();
-        let cut = match cut {
-            Some(cut) => cut,
-            None => self.stream.next(input)?,
+        self.buffered = rest.to_vec();
+        let Some(cut) = cut.or_else(|| self.stream.next(input)) else {
+            let begun = self.stream.begun().to_vec();
+            return self.foreign_start(&begun).map(|error| self.failed(error));
         };
         let ignored = match cut {
-            Cut::Message(line) => match message::read(&line) {
-                Some(message) => {
-                    self.bad_lines = 0;
-                    return Some(self.message(message));
+            Cut::Message(line) => {
+                if let Some(error) = self.foreign_start(&line) {
+                    return Some(self.failed(error));
                 }
-                None => self.bad_line(&line),
-            },
-            Cut::Broken => self.bad_line(b""),
-            Cut::TooLarge => {
+                match message::read(&line) {
+                    Ok(message) => {
+                        self.bad_lines = 0;
+                        return Some(self.message(message));
+                    }
+                    Err(bad) => return Some(self.bad_line(&bad, &line)),
+                }
+            }
+            Cut::Broken => {
+                let (concerns, is_greeting) = (Concerns::All, false);
+                let bad = Bad {
+                    concerns,
+                    is_greeting,
+                };
+                return Some(self.bad_line(&bad, b""));
+            }
+            Cut::TooLarge(start) => {
+                if let Some(error) = self.foreign_start(&start) {
+                    return Some(self.failed(error));
+                }
                 let limit = self.stream.limit;
-                self.bad_message(PeerError::TooLarge { limit })
+                let error = PeerError::TooLarge { limit };
+                if self.is_strict() {
+                    return Some(self.failed(error));
+                }
+                self.bad_message(error)
             }
         };
         Some(Output::Ignored(Ignored::Bad(ignored)))
+    }
+
+    /// Whether nothing but QMP may come.
+    fn is_strict(&self) -> bool {
+        self.state == State::Greeting && self.opening == Opening::GreetingComes
+    }
+
+    /// What is on a new connection in place of a greeting, once that is sure.
+    fn foreign_start(&self, line: &[u8]) -> Option<PeerError> {
+        let start = line.trim_ascii_start();
+        let &first = start.first().filter(|_| self.state == State::Greeting)?;
+        let may_be_rest =
+            self.opening == Opening::GreetingAfterRest && matches!(first, b' '..=b'~' | b'\x1b');
+        if first == b'{' || may_be_rest {
+            return None;
+        }
+        let banners = [&b"QEMU "[..], b"(qemu)"];
+        if banners.iter().any(|banner| start.starts_with(banner)) {
+            let human_monitor = true;
+            return Some(PeerError::NotQmp { human_monitor });
+        }
+        let is_sure = banners.iter().all(|banner| !banner.starts_with(start));
+        is_sure.then(no_greeting)
+    }
+
+    fn failed(&mut self, error: PeerError) -> Output {
+        self.fail_session(error.clone());
+        Output::Ignored(Ignored::Bad(error))
     }
 
     fn message(&mut self, message: Message) -> Output {
@@ -431,8 +500,7 @@ impl Model {
             }
             self.calls.iter().find(|it| is_in_flight(it))?.id
         };
-        if let Some(at) = self.negotiations.iter().position(|it| it.0 == id) {
-            let (_, oob) = self.negotiations.remove(at);
+        if let Some(oob) = self.take_negotiation(id) {
             match result {
                 Ok(_) => {
                     self.oob |= oob;
@@ -440,10 +508,31 @@ impl Model {
                 }
                 Err((class, _)) if class == "CommandNotFound" => self.set_state(State::Ready),
                 Err(_) if self.state == State::Ready => {}
-                Err((_, desc)) => self.fail_session(PeerError::NegotiationRefused(desc.into())),
+                Err((_, desc)) => {
+                    let desc = start_of(&desc, MAX_REFUSAL);
+                    self.fail_session(PeerError::NegotiationRefused(desc.into()));
+                }
             }
             return self.outputs.pop_front();
         }
+        let call = self.take_answered(id)?;
+        let result = result.map_err(|(class, desc)| Error::Command {
+            command: call.command.into(),
+            class: error_class(&start_of(&class, MAX_NAME)),
+            desc: start_of(&desc, MAX_ERROR_TEXT).into(),
+        });
+        Some(Output::Ended(call.token?, result))
+    }
+
+    /// Whether the negotiation of this id enables `oob`. It and earlier ones are over.
+    fn take_negotiation(&mut self, id: u64) -> Option<bool> {
+        let at = self.negotiations.iter().position(|it| it.0 == id)?;
+        let oob = self.negotiations[at].1;
+        self.negotiations.drain(..=at);
+        Some(oob)
+    }
+
+    fn take_answered(&mut self, id: u64) -> Option<Call> {
         let answered = |it: &Call| it.id == id && it.stage != Stage::Waiting;
         let at = self.calls.iter().position(answered)?;
         let call = self.calls.remove(at);
@@ -452,12 +541,7 @@ impl Model {
             self.calls
                 .retain(|it| !(it.id < id && is_in_flight(it) && it.token.is_none()));
         }
-        let result = result.map_err(|(class, desc)| Error::Command {
-            command: call.command.into(),
-            class: error_class(&class),
-            desc: desc.into(),
-        });
-        Some(Output::Ended(call.token?, result))
+        Some(call)
     }
 
     fn fail_session(&mut self, error: PeerError) {
@@ -467,17 +551,32 @@ impl Model {
         self.set_state(State::Failed);
     }
 
-    fn bad_line(&mut self, line: &[u8]) -> PeerError {
-        self.bad_lines += 1;
+    fn bad_line(&mut self, bad: &Bad, line: &[u8]) -> Output {
+        if self.is_strict() || bad.is_greeting && self.state != State::Ready {
+            return self.failed(no_greeting());
+        }
+        match bad.concerns {
+            Concerns::One(id) => return self.bad_reply(id),
+            Concerns::None => return Output::Ignored(Ignored::Bad(malformed())),
+            Concerns::All => self.bad_lines += 1,
+        }
         let has = |word: &[u8]| line.windows(word.len()).any(|it| it == word);
         let human_monitor =
             line.trim_ascii_start().starts_with(b"QEMU ") || has(b"(qemu)") || has(b"\x1b[K");
         if self.bad_lines == MAX_BAD_LINES || human_monitor && self.state != State::Ready {
-            let error = PeerError::NotQmp { human_monitor };
-            self.fail_session(error.clone());
-            return error;
+            return self.failed(PeerError::NotQmp { human_monitor });
         }
-        self.bad_message(malformed())
+        Output::Ignored(Ignored::Bad(self.bad_message(malformed())))
+    }
+
+    fn bad_reply(&mut self, id: u64) -> Output {
+        if self.take_negotiation(id).is_some() && self.state != State::Ready {
+            return self.failed(malformed());
+        }
+        match self.take_answered(id).and_then(|call| call.token) {
+            Some(token) => Output::Ended(token, Err(malformed().into())),
+            None => Output::Ignored(Ignored::Bad(malformed())),
+        }
     }
 
     fn bad_message(&mut self, error: PeerError) -> PeerError {

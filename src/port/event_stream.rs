@@ -14,8 +14,9 @@ use super::Event;
 /// How many events wait for a reader that does not read. Then the oldest go.
 pub const EVENT_QUEUE: usize = 1024;
 
-/// How many bytes of event data wait for a reader that does not read, but for
-/// the newest event, which always waits: a server may send events of 64 MiB.
+/// How many bytes of events, their names and data, wait for a reader that does not
+/// read, but for the newest event, which always waits: a server may send events of
+/// 64 MiB.
 pub const EVENT_QUEUE_BYTES: usize = 16 << 20;
 
 /// The events of a port since the stream was made, in order.
@@ -32,7 +33,7 @@ pub struct EventStream {
 
 /// The port's side of the streams.
 #[derive(Debug, Default)]
-pub(super) struct Listeners {
+pub(super) struct EventStreams {
     queues: RefCell<Vec<Weak<Queue>>>,
     ended: Cell<bool>,
 }
@@ -47,7 +48,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct QueueState {
     events: VecDeque<Event>,
-    /// The size of their data.
+    /// The size of their names and data.
     bytes: usize,
     dropped: u64,
     ended: bool,
@@ -82,7 +83,7 @@ impl Stream for EventStream {
     }
 }
 
-impl Listeners {
+impl EventStreams {
     pub(super) fn add(&self, names: Vec<String>) -> EventStream {
         let queue = Rc::new(Queue {
             names,
@@ -167,5 +168,5 @@ impl QueueState {
 }
 
 fn size(event: &Event) -> usize {
-    event.data().map_or(0, str::len)
+    event.name().len() + event.data().map_or(0, str::len)
 }

@@ -1,0 +1,279 @@
+//! Delivers to the program what happened on its connection, from the main loop.
+
+use std::cell::Cell;
+
+use super::connection::{Change, Connection, Delivery, Kind, OwnedEvent, Owner, Urgency};
+use super::run_state::StatusInfo;
+use crate::qmp::{Error, State, Version};
+
+/// After so many deliveries the main loop gets a turn: a callback that makes the next
+/// call as soon as one fails would keep it away for ever.
+const DELIVERED_AT_ONCE: usize = 256;
+
+/// After so many microseconds of deliveries, too: timers of the program are waiting.
+const SLICE: i64 = 3_000;
+
+impl<O: Owner> Connection<O> {
+    /// Delivers what happened and sends what was asked for. The owner's program may
+    /// drop its last reference meanwhile: the owner holds one.
+    pub(super) fn dispatch(&self, owner: &O) {
+        self.deliver_closes(owner);
+        let started = owner.now();
+        for _ in 0..DELIVERED_AT_ONCE {
+            let Some(delivery) = self.next_delivery(owner) else {
+                break;
+            };
+            // The program may run a nested main loop, which goes on with the rest.
+            self.go_on(owner);
+            {
+                let _deeper = Deeper::enter(&self.depth);
+                self.deliver(owner, delivery);
+            }
+            if owner.now() - started >= SLICE {
+                break;
+            }
+        }
+        self.look_at_waits(owner);
+        self.go_on(owner);
+        self.notify(owner);
+        if self.run_state.is_question_due(owner.now()) {
+            self.ask_run_state(owner);
+        }
+        self.flush();
+        self.look_at_waits(owner);
+        self.arm(owner);
+        self.end_dispatch(owner);
+    }
+
+    /// Lets another dispatch deliver what is left, or else lets more come in.
+    fn go_on(&self, owner: &O) {
+        if self.has_more() {
+            owner.schedule(Urgency::Soon);
+            return;
+        }
+        // A main loop that handlers run too deep in each other comes to rest, unless it
+        // waits for an answer.
+        if !self.is_deep() || self.pending.get() > 0 {
+            let transport = self.transport();
+            if let Some(transport) = transport {
+                transport.resume();
+            }
+        }
+    }
+
+    /// Sees to it that another dispatch follows where one is needed.
+    fn end_dispatch(&self, owner: &O) {
+        owner.unschedule();
+        let from_outside =
+            self.session.borrow().has_input() || !self.deliveries.borrow().is_empty();
+        if self.is_quiet() && self.waits.any_close() {
+            // Ends of calls that GLib put off to the next iteration come first.
+            self.quiet.set(true);
+            owner.schedule(Urgency::Soon);
+        } else if self.is_deep() && !self.has_more() {
+            // What is held back waits for a handler to return.
+        } else if from_outside {
+            // A window is drawn meanwhile.
+            owner.schedule(Urgency::Idle);
+        } else if self.has_more() || self.has_news() {
+            // What the program makes itself, call by failing call, has no end.
+            owner.schedule(Urgency::Idle);
+        }
+    }
+
+    fn next_delivery(&self, owner: &O) -> Option<Delivery<O::Event>> {
+        let next = if self.is_deep() {
+            self.next_end(owner)
+        } else {
+            self.next_of_all(owner)
+        };
+        self.traffic.write();
+        next
+    }
+
+    fn next_of_all(&self, owner: &O) -> Option<Delivery<O::Event>> {
+        let first = self.deliveries.borrow_mut().pop_front();
+        if first.is_some() {
+            return first;
+        }
+        let mut session = self.session.borrow_mut();
+        while let Some(output) = session.receive(&mut &[][..]) {
+            if self.plan(owner, output) {
+                break;
+            }
+        }
+        self.deliveries.borrow_mut().pop_front()
+    }
+
+    /// The next end of a call or a wait.
+    fn next_end(&self, owner: &O) -> Option<Delivery<O::Event>> {
+        self.decode_all(owner, &mut self.session.borrow_mut());
+        let mut deliveries = self.deliveries.borrow_mut();
+        let at = deliveries.iter().position(Delivery::is_end)?;
+        deliveries.remove(at)
+    }
+
+    fn deliver(&self, owner: &O, delivery: Delivery<O::Event>) {
+        match delivery {
+            Delivery::Ended(Kind::Program(callback), result) => {
+                self.pending.set(self.pending.get() - 1);
+                if result.is_ok() {
+                    self.run_state.command_answered();
+                }
+                owner.call(|| callback(result));
+            }
+            Delivery::Ended(Kind::Status, result) => self.status_answered(owner, result),
+            Delivery::Ended(Kind::Version, result) => self.version_answered(owner, result),
+            Delivery::Event(event) => {
+                self.note_run_state(owner, event.name(), event.data());
+                // The property holds what the event says before its handlers run; they may
+                // run a main loop, in which later events are delivered.
+                owner.event(&event);
+                self.notify_status(owner);
+            }
+            Delivery::State(state, error) => self.deliver_state(owner, state, error),
+            Delivery::Bad(error) => {
+                if self.set_last_error(Some(error.into())) {
+                    owner.changed(&[Change::LastError]);
+                }
+            }
+            Delivery::Waited((callback, result)) => owner.call(|| callback(result)),
+        }
+    }
+
+    fn deliver_state(&self, owner: &O, state: State, error: Option<Error>) {
+        // All are set before the first is notified of, so that they agree.
+        let mut changes = Vec::new();
+        if (error.is_some() || state == State::Ready) && self.set_last_error(error) {
+            changes.push(Change::LastError);
+        }
+        match state {
+            State::Ready => {
+                self.run_state.begin();
+                let greeted = self.session.borrow().greeting().map(|g| g.version.clone());
+                if greeted.is_none() {
+                    self.execute_own("query-version", Kind::Version);
+                } else if self.set_version(greeted) {
+                    changes.push(Change::Version);
+                }
+                changes.push(Change::Capabilities);
+            }
+            State::Closed | State::Failed => {
+                if self.set_version(None) {
+                    changes.push(Change::Version);
+                }
+                changes.push(Change::Capabilities);
+                if self.run_state.end() | self.status_changed.take() {
+                    changes.push(Change::Status);
+                }
+                self.set_responsive();
+            }
+            State::Connecting | State::Greeting | State::Negotiating => {}
+        }
+        changes.push(Change::State);
+        let ready = state == State::Ready;
+        if self.was_ready.replace(ready) != ready {
+            changes.push(Change::Ready);
+        }
+        owner.changed(&changes);
+        self.look_at_waits(owner);
+    }
+
+    /// Notifies of what changed without a delivery of its own.
+    fn notify(&self, owner: &O) {
+        if self.is_deep() {
+            return;
+        }
+        if self.released.get() && !self.has_more() && !self.has_ended.replace(true) {
+            owner.ended();
+        }
+        self.notify_status(owner);
+        let responsive = self.responsive.get();
+        if self.notified_responsive.replace(responsive) != responsive {
+            owner.changed(&[Change::Responsive]);
+        }
+        let pending = self.pending.get();
+        if self.notified_pending.replace(pending) != pending {
+            owner.changed(&[Change::Pending]);
+        }
+        if self.dropped.get() > self.warned_dropped.replace(self.dropped.get()) {
+            owner.changed(&[Change::Dropped]);
+        }
+    }
+
+    fn notify_status(&self, owner: &O) {
+        if !self.is_deep() && self.status_changed.take() {
+            owner.changed(&[Change::Status]);
+        }
+    }
+
+    fn set_last_error(&self, error: Option<Error>) -> bool {
+        let changed = *self.last_error.borrow() != error;
+        if changed {
+            self.last_error.replace(error);
+        }
+        changed
+    }
+
+    fn set_version(&self, version: Option<Version>) -> bool {
+        let changed = *self.version.borrow() != version;
+        if changed {
+            self.version.replace(version);
+        }
+        changed
+    }
+
+    fn ask_run_state(&self, owner: &O) {
+        if self.state() == State::Ready {
+            self.run_state.asked(owner.now());
+            self.execute_own("query-status", Kind::Status);
+        }
+    }
+
+    fn status_answered(&self, owner: &O, reply: Result<String, Error>) {
+        let status = reply.and_then(|reply| StatusInfo::decode("query-status", &reply));
+        let spice = self.is_spice_port();
+        let mut changes = Vec::new();
+        if self
+            .run_state
+            .answered(owner.now(), status.as_ref().map(Clone::clone), spice)
+        {
+            self.status_changed.set(false);
+            changes.push(Change::Status);
+        }
+        if let Err(error @ (Error::Command { .. } | Error::Peer(_))) = status
+            && self.set_last_error(Some(error))
+        {
+            changes.push(Change::LastError);
+        }
+        owner.changed(&changes);
+        self.look_at_waits(owner);
+    }
+
+    fn version_answered(&self, owner: &O, reply: Result<String, Error>) {
+        let version = reply
+            .ok()
+            .and_then(|reply| serde_json::from_str::<Version>(&reply).ok());
+        // What becomes a C string must not hold a NUL.
+        let version = version.filter(|version| !version.package.contains('\0'));
+        if version.is_some() && self.set_version(version) {
+            owner.changed(&[Change::Version]);
+        }
+    }
+}
+
+/// A delivery within another one, for as long as it lives.
+struct Deeper<'a>(&'a Cell<u32>);
+
+impl<'a> Deeper<'a> {
+    fn enter(depth: &'a Cell<u32>) -> Self {
+        depth.set(depth.get() + 1);
+        Self(depth)
+    }
+}
+
+impl Drop for Deeper<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,337 @@
+//! What the program asks of its connection: commands, waits and the end.
+
+use std::time::Duration;
+
+use super::connection::{Callback, Connection, Delivery, Kind, Owner, Token, Urgency};
+use super::timers::Expiry;
+use super::waits::{Close, Target, Wait, WaitCallback, WaitFor, WaitId};
+use crate::qmp::{Band, CallId, Error, State, redacted};
+
+/// A command and how it is executed.
+pub(super) struct Request<'a> {
+    pub(super) command: &'a str,
+    pub(super) arguments: Option<&'a str>,
+    pub(super) band: Band,
+    pub(super) timeout: Option<Duration>,
+    /// Whether it is sent before this returns, if that can be: a viewer that ends its
+    /// machine may end its session in the same iteration of the main loop.
+    pub(super) at_once: bool,
+}
+
+impl<O: Owner> Connection<O> {
+    /// Executes a command. `callback` is called once, from a dispatch.
+    pub(super) fn execute(&self, owner: &O, request: &Request<'_>, callback: Callback) -> CallId {
+        self.traffic
+            .note(|| format!("-> {}", redacted(request.command, request.arguments)));
+        self.traffic.write();
+        let now = owner.now();
+        if self.pending.get() == 0 && !self.owes_program() {
+            self.heard.set(now);
+        }
+        self.pending.set(self.pending.get() + 1);
+        let deadline = request
+            .timeout
+            .map(|timeout| self.timers.deadline(now, timeout));
+        let token = Token {
+            kind: Kind::Program(callback),
+            deadline,
+        };
+        let id = self.session.borrow_mut().execute(
+            request.command,
+            request.arguments,
+            request.band,
+            token,
+        );
+        if let Some(deadline) = deadline {
+            self.timers.set(deadline, Target::Call(id));
+        }
+        if request.at_once {
+            self.flush();
+        }
+        self.arm(owner);
+        owner.schedule(Urgency::Soon);
+        id
+    }
+
+    /// Ends a call with [`Error::Cancelled`]. False if it has ended.
+    pub(super) fn cancel(&self, owner: &O, id: CallId) -> bool {
+        let mut session = self.session.borrow_mut();
+        let Some(command) = session.command(id).map(Box::from) else {
+            return false;
+        };
+        let cancelled = session.fail(id, Error::Cancelled(command));
+        drop(session);
+        owner.schedule(Urgency::Soon);
+        cancelled
+    }
+
+    /// Ends a call without its callback.
+    pub(super) fn forget(&self, owner: &O, id: CallId) {
+        let token = self.session.borrow_mut().forget(id);
+        let Some(token) = token else {
+            return;
+        };
+        self.pending.set(self.pending.get() - 1);
+        if let Some(deadline) = token.deadline {
+            self.timers.remove(deadline);
+        }
+        // Dropping it may run code of the program's, so not within a borrow.
+        owner.call(|| drop(token));
+        owner.schedule(Urgency::Soon);
+    }
+
+    /// Waits for the port to become ready, for at most `timeout`.
+    pub(super) fn wait(
+        &self,
+        owner: &O,
+        what: WaitFor,
+        timeout: Duration,
+        callback: WaitCallback,
+    ) -> WaitId {
+        let id = self.waits.take_id();
+        let deadline = self.timers.add(owner.now(), timeout, Target::Wait(id));
+        let wait = Wait {
+            what,
+            closures: self.closures.get(),
+            deadline,
+            callback,
+        };
+        match self.outcome(&wait) {
+            Some(result) => {
+                self.timers.remove(deadline);
+                self.push(Delivery::Waited((wait.callback, result)));
+                owner.schedule(Urgency::Soon);
+            }
+            None => self.waits.add(id, wait),
+        }
+        self.arm(owner);
+        id
+    }
+
+    /// Closes the port for good: what was asked for is sent and answered, for at most
+    /// `timeout`. The callback is the last that is called.
+    pub(super) fn close(&self, owner: &O, timeout: Duration, callback: WaitCallback) -> WaitId {
+        let id = self.waits.take_id();
+        let deadline = self.timers.add(owner.now(), timeout, Target::Wait(id));
+        self.waits.add_close(Close {
+            id,
+            deadline,
+            callback,
+        });
+        self.arm(owner);
+        owner.schedule(Urgency::Soon);
+        id
+    }
+
+    /// Ends a wait or a close with [`Error::Cancelled`]: what was to be closed stays
+    /// open. False if it has ended, or the port is closed already.
+    pub(super) fn cancel_wait(&self, owner: &O, id: WaitId, name: &str) -> bool {
+        let Some(callback) = self.take_wait(id) else {
+            return false;
+        };
+        let cancelled = Err(Error::Cancelled(name.into()));
+        self.push(Delivery::Waited((callback, cancelled)));
+        owner.schedule(Urgency::Soon);
+        true
+    }
+
+    /// Ends a wait or a close without its callback.
+    pub(super) fn forget_wait(&self, owner: &O, id: WaitId) {
+        if let Some(callback) = self.take_wait(id) {
+            owner.call(|| drop(callback));
+            self.arm(owner);
+        }
+    }
+
+    fn take_wait(&self, id: WaitId) -> Option<WaitCallback> {
+        if let Some(wait) = self.waits.take(id) {
+            self.timers.remove(wait.deadline);
+            return Some(wait.callback);
+        }
+        if self.is_released() {
+            return None;
+        }
+        let close = self.waits.take_close(id)?;
+        self.timers.remove(close.deadline);
+        Some(close.callback)
+    }
+
+    /// How a wait ends, if it has an end yet.
+    fn outcome(&self, wait: &Wait) -> Option<Result<(), Error>> {
+        let session = self.session.borrow();
+        let may_reopen = || self.transport().is_some_and(|it| it.reopens());
+        match session.state() {
+            State::Ready if wait.what == WaitFor::Ready || self.run_state.is_settled() => {
+                Some(Ok(()))
+            }
+            State::Closed if self.closures.get() == wait.closures && may_reopen() => None,
+            State::Closed | State::Failed => Some(Err(session
+                .error()
+                .cloned()
+                .unwrap_or_else(|| Error::Closed("it was never opened".into())))),
+            _ => None,
+        }
+    }
+
+    /// Ends the waits that have an end, and closes where nothing is owed any more.
+    pub(super) fn look_at_waits(&self, owner: &O) {
+        if self.waits.any_ready() {
+            for (wait, result) in self.waits.take_ended(|wait| self.outcome(wait)) {
+                self.timers.remove(wait.deadline);
+                self.push(Delivery::Waited((wait.callback, result)));
+                owner.schedule(Urgency::Soon);
+            }
+        }
+        if self.waits.any_close() && !self.is_released() && !self.owes() {
+            self.release(owner, CLOSED);
+        }
+    }
+
+    /// Whether QEMU is to be given time to answer before the port is closed.
+    fn owes(&self) -> bool {
+        if self.run_state.is_mute() {
+            // Nothing more is written there. What QEMU has may be answered all the same:
+            // `quit` is.
+            return self.session.borrow().sent() > self.own_calls.get() as usize;
+        }
+        if self.writing.get() || self.owes_program() {
+            return true;
+        }
+        match self.state() {
+            State::Ready => self.own_calls.get() > 0,
+            State::Negotiating => self.is_responsive(),
+            State::Greeting => self.is_spice_port() && self.is_responsive(),
+            State::Closed | State::Connecting | State::Failed => false,
+        }
+    }
+
+    /// Whether all is delivered but the ends of closes.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_released() && self.gone.get() && !self.has_more() && !self.waits.any_ready()
+    }
+
+    /// Ends the closes, after everything else.
+    pub(super) fn deliver_closes(&self, owner: &O) {
+        let quiet = self.quiet.replace(false) && self.is_quiet();
+        if !quiet || self.is_deep() {
+            return;
+        }
+        for close in self.waits.take_closes() {
+            self.timers.remove(close.deadline);
+            owner.call(|| (close.callback)(Ok(())));
+        }
+    }
+
+    /// The time has come for what waited for it.
+    pub(super) fn expire(&self, owner: &O) {
+        let now = owner.now();
+        let has_input = || {
+            self.session.borrow().has_more() || self.transport().is_some_and(|it| it.has_input())
+        };
+        while let Expiry::Expired(deadline, target) = self.timers.expire(now, has_input) {
+            match target {
+                Target::Call(call) => self.call_expired(call, deadline.after),
+                Target::Wait(wait) => self.wait_expired(owner, wait, deadline.after),
+            }
+        }
+        if self.timers.stalled(now) {
+            self.nudge();
+        }
+        if self.timers.silent(now) {
+            self.responsive.set(false);
+        }
+        self.run_state.expire(now);
+        self.dispatch(owner);
+    }
+
+    fn call_expired(&self, call: CallId, after: Duration) {
+        let mut session = self.session.borrow_mut();
+        if let Some(command) = session.command(call) {
+            let error = Error::TimedOut {
+                what: command.into(),
+                after,
+                hint: "",
+            };
+            session.fail(call, error);
+        }
+    }
+
+    fn wait_expired(&self, owner: &O, id: WaitId, after: Duration) {
+        if let Some(wait) = self.waits.take(id) {
+            let late = Err(self.not_ready_in(after));
+            self.push(Delivery::Waited((wait.callback, late)));
+        } else if !self.waits.has_close(id) {
+        } else if self.is_released() {
+            // The transport cannot let go of its connection.
+            self.gone.set(true);
+        } else {
+            self.release(owner, CLOSED);
+        }
+    }
+
+    /// The error of a wait that took too long: it says what is missing.
+    fn not_ready_in(&self, after: Duration) -> Error {
+        let (what, hint) = match self.state() {
+            State::Closed | State::Connecting => {
+                ("the SPICE port's opening", " (has QEMU a monitor on it?)")
+            }
+            State::Ready => ("query-status", ""),
+            _ if self.is_spice_port() => (
+                "the QMP greeting",
+                ": QEMU does not answer on SPICE while the machine is stopped by an error; \
+                 resume it over another monitor",
+            ),
+            State::Greeting => (
+                "the QMP greeting",
+                " (QEMU serves one client of a monitor at a time)",
+            ),
+            _ => (
+                "the QMP negotiation",
+                " (is the virtual machine's process stopped?)",
+            ),
+        };
+        Error::TimedOut {
+            what: what.into(),
+            after,
+            hint,
+        }
+    }
+
+    /// Sends a small command to a peer that stalls in the middle of a message. One that
+    /// does not even read is not written to.
+    fn nudge(&self) {
+        if self.writing.get() || self.run_state.is_mute() {
+            return;
+        }
+        self.traffic
+            .note(|| "-> query-name (the reply stalls)".into());
+        self.traffic.write();
+        self.session.borrow_mut().nudge();
+        self.flush();
+    }
+
+    /// Takes all that was not delivered yet, when the owner goes.
+    pub(super) fn take_last(&self) -> (Vec<Box<dyn FnOnce()>>, Vec<O::Event>) {
+        let mut callbacks: Vec<Box<dyn FnOnce()>> = Vec::new();
+        let mut events = Vec::new();
+        for delivery in self.deliveries.take() {
+            match delivery {
+                Delivery::Ended(Kind::Program(callback), result) => {
+                    callbacks.push(Box::new(move || callback(result)));
+                }
+                Delivery::Waited((callback, result)) => {
+                    callbacks.push(Box::new(move || callback(result)));
+                }
+                Delivery::Event(event) => events.push(event),
+                Delivery::Ended(..) | Delivery::State(..) | Delivery::Bad(_) => {}
+            }
+        }
+        for close in self.waits.take_closes() {
+            callbacks.push(Box::new(move || (close.callback)(Ok(()))));
+        }
+        self.timers.clear();
+        (callbacks, events)
+    }
+}
+
+const CLOSED: &str = "the program closed the port";

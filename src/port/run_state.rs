@@ -1,0 +1,547 @@
+//! What is known of the machine's run state: data only. Times are microseconds.
+//!
+//! Events establish it at once, and `query-status` says it exactly. What an event
+//! established stays where QEMU does not answer: a SPICE port is mute once the machine
+//! has left `running` for another state than `paused` (QEMU 7.2 and 10.0), and nothing
+//! is asked there until the machine runs again.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+
+use serde::Deserialize;
+
+use crate::qmp::{Error, ErrorClass, PeerError, misfit};
+
+/// What `query-status` says (QAPI type `StatusInfo`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StatusInfo {
+    pub(super) running: bool,
+    pub(super) singlestep: bool,
+    pub(super) status: String,
+}
+
+/// What is known, and what is to be asked.
+#[derive(Debug, Default)]
+pub(super) struct RunState {
+    known: RefCell<Option<StatusInfo>>,
+    /// Whether QEMU is to be asked.
+    stale: Cell<bool>,
+    /// When the question that is under way was asked.
+    asked: Cell<Option<i64>>,
+    /// Whether the server answered the first question, be it with a refusal.
+    answered: Cell<bool>,
+    /// Whether the server knows no `query-status`.
+    refused: Cell<bool>,
+    /// Whether QEMU says nothing more on this SPICE port until the machine runs again.
+    mute: Cell<bool>,
+    /// When to ask again, of a state that passes.
+    again: Cell<Option<Again>>,
+}
+
+/// A question that is repeated.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    /// The next time; nothing once it was given up.
+    at: Option<i64>,
+    delay: i64,
+    /// When it is given up.
+    until: i64,
+}
+
+/// The first pause between two questions about a state that passes.
+const FIRST_DELAY: i64 = 250_000;
+const LAST_DELAY: i64 = 4_000_000;
+/// For how long such questions are repeated.
+const REPEATED_FOR: i64 = 60_000_000;
+/// After so long an answer is taken for lost.
+const LOST_AFTER: i64 = 10_000_000;
+/// How long a machine runs before a SPICE port is written to.
+const RESUME_DELAY: i64 = 250_000;
+/// How long QEMU has to exit before it is asked: one that exits with a question under
+/// way may crash.
+const EXIT_DELAY: i64 = 100_000;
+
+impl RunState {
+    pub(super) fn known(&self) -> Option<StatusInfo> {
+        self.known.borrow().clone()
+    }
+
+    /// Whether QEMU says nothing on this port until the machine runs again.
+    pub(super) fn is_mute(&self) -> bool {
+        self.mute.get()
+    }
+
+    /// Whether the first question was answered, or something is known without.
+    pub(super) fn is_settled(&self) -> bool {
+        self.answered.get() || self.known.borrow().is_some()
+    }
+
+    /// A session begins.
+    pub(super) fn begin(&self) {
+        self.mute.set(false);
+        self.answered.set(false);
+        self.refused.set(false);
+        self.asked.set(None);
+        self.again.set(None);
+        self.stale.set(true);
+    }
+
+    /// The session has ended. True where the known state changed.
+    pub(super) fn end(&self) -> bool {
+        self.stale.set(false);
+        self.again.set(None);
+        self.mute.set(false);
+        self.set(None)
+    }
+
+    /// Whether QEMU is to be asked now.
+    pub(super) fn is_question_due(&self, now: i64) -> bool {
+        // An answer that is lost must not keep the next question back for ever.
+        let under_way = self.asked.get().is_some_and(|at| now < at + LOST_AFTER);
+        self.stale.get() && !under_way && !self.mute.get() && !self.refused.get()
+    }
+
+    /// A question is sent.
+    pub(super) fn asked(&self, now: i64) {
+        self.stale.set(false);
+        self.asked.set(Some(now));
+    }
+
+    /// What came of a question. `spice`: on a SPICE port. True where the known state
+    /// changed.
+    pub(super) fn answered(
+        &self,
+        now: i64,
+        result: Result<StatusInfo, &Error>,
+        spice: bool,
+    ) -> bool {
+        self.asked.set(None);
+        match result {
+            Ok(status) => {
+                self.answered.set(true);
+                self.mute.set(false);
+                // A SPICE port may be mute in such a state; `inmigrate` it answers.
+                let repeats = passes(&status.status) && (!spice || status.status == "inmigrate");
+                self.ask_again(now, repeats);
+                self.set(Some(status))
+            }
+            // What is known stays; the next event asks again, but of a server that
+            // has no such command.
+            Err(Error::Command { class, .. }) => {
+                self.answered.set(true);
+                self.refused.set(*class == ErrorClass::CommandNotFound);
+                false
+            }
+            Err(Error::Peer(PeerError::UnexpectedReply { .. })) => {
+                self.answered.set(true);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// A command of the program's was answered: it may have changed a state that passes.
+    pub(super) fn command_answered(&self) {
+        if self.again.get().is_some_and(|again| again.at.is_none()) {
+            self.stale.set(true);
+        }
+    }
+
+    /// An event came. `spice`: on a SPICE port. True where the known state changed.
+    pub(super) fn event(&self, now: i64, name: &str, data: Option<&str>, spice: bool) -> bool {
+        let Some(effect) = effect_of(name, data, self.known.borrow().as_ref(), spice) else {
+            return false;
+        };
+        // Passing states begin anew with each event.
+        self.again.set(None);
+        let left_running = self.known.borrow().as_ref().is_none_or(|it| it.running);
+        let known = match effect {
+            Effect::Unclear => {
+                self.stale.set(true);
+                return false;
+            }
+            // A guest may stop again at once; then what was written to a SPICE port
+            // would lie there.
+            Effect::Runs if spice => {
+                self.stale.set(false);
+                self.ask_at(now + RESUME_DELAY);
+                StatusInfo::new("running", true)
+            }
+            Effect::Runs => {
+                self.stale.set(true);
+                StatusInfo::new("running", true)
+            }
+            Effect::Stopped(state) => {
+                self.mute
+                    .set(self.mute.get() || spice && left_running && mutes(state));
+                self.stale.set(true);
+                StatusInfo::new(state, false)
+            }
+            Effect::MayExit => {
+                self.mute.set(self.mute.get() || spice && left_running);
+                self.ask_at(now + EXIT_DELAY);
+                StatusInfo::new("shutdown", false)
+            }
+        };
+        self.set(Some(known))
+    }
+
+    /// When a question is to be repeated.
+    pub(super) fn next(&self) -> Option<i64> {
+        self.again.get().and_then(|again| again.at)
+    }
+
+    /// Has the question asked that is to be repeated by now.
+    pub(super) fn expire(&self, now: i64) {
+        if let Some(again) = self.again.get()
+            && again.at.is_some_and(|at| at <= now)
+        {
+            let delay = (again.delay * 2).min(LAST_DELAY);
+            let at = Some(now + delay).filter(|at| *at <= again.until);
+            self.again.set(Some(Again { at, delay, ..again }));
+            self.stale.set(true);
+            // The machine has run for a while.
+            if self.known.borrow().as_ref().is_some_and(|it| it.running) {
+                self.mute.set(false);
+            }
+        }
+    }
+
+    /// Has a question asked at this time.
+    fn ask_at(&self, at: i64) {
+        self.again.set(Some(Again {
+            at: Some(at),
+            delay: FIRST_DELAY,
+            until: at,
+        }));
+    }
+
+    fn ask_again(&self, now: i64, passes: bool) {
+        if !passes {
+            self.again.set(None);
+        } else if self.again.get().is_none() && !self.stale.get() {
+            self.again.set(Some(Again {
+                at: Some(now + FIRST_DELAY),
+                delay: FIRST_DELAY,
+                until: now + REPEATED_FOR,
+            }));
+        }
+    }
+
+    fn set(&self, known: Option<StatusInfo>) -> bool {
+        let changed = *self.known.borrow() != known;
+        if changed {
+            self.known.replace(known);
+        }
+        changed
+    }
+}
+
+impl StatusInfo {
+    fn new(status: &str, running: bool) -> Self {
+        Self {
+            running,
+            singlestep: false,
+            status: status.to_owned(),
+        }
+    }
+
+    /// Decodes the reply to `query-status`.
+    pub(super) fn decode(command: &str, reply: &str) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Wire<'a> {
+            running: bool,
+            #[serde(default)]
+            singlestep: bool,
+            #[serde(borrow)]
+            status: Cow<'a, str>,
+        }
+        let unexpected = |reason: &str| PeerError::UnexpectedReply {
+            command: command.into(),
+            reason: reason.into(),
+        };
+        let wire: Wire<'_> =
+            serde_json::from_str(reply).map_err(|error| unexpected(&misfit(&error)))?;
+        if wire.status.contains('\0') || wire.status.len() > LONGEST_NAME {
+            return Err(unexpected("the run state has no name that can be").into());
+        }
+        Ok(Self {
+            running: wire.running,
+            singlestep: wire.singlestep,
+            status: wire.status.into_owned(),
+        })
+    }
+}
+
+/// A name of a run state that is longer is none: QEMU's longest has 15 bytes. It is
+/// kept for as long as the state lasts.
+const LONGEST_NAME: usize = 256;
+
+/// What an event says of the run state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It may be another one now.
+    Unclear,
+    Runs,
+    Stopped(&'static str),
+    /// The machine is shut down, and QEMU mostly exits.
+    MayExit,
+}
+
+/// Whether an event of this name can change the run state.
+pub(super) fn concerns(name: &str) -> bool {
+    matches!(
+        name,
+        "STOP"
+            | "RESUME"
+            | "SUSPEND"
+            | "SUSPEND_DISK"
+            | "WAKEUP"
+            | "RESET"
+            | "SHUTDOWN"
+            | "GUEST_PANICKED"
+            | "GUEST_PVSHUTDOWN"
+            | "WATCHDOG"
+            | "BLOCK_IO_ERROR"
+            | "MIGRATION"
+            | "COLO_EXIT"
+    )
+}
+
+fn effect_of(
+    name: &str,
+    data: Option<&str>,
+    known: Option<&StatusInfo>,
+    spice: bool,
+) -> Option<Effect> {
+    #[derive(Deserialize, Default)]
+    struct Data<'a> {
+        #[serde(borrow, default)]
+        action: Cow<'a, str>,
+        #[serde(borrow, default)]
+        status: Cow<'a, str>,
+    }
+    let data = || data.and_then(|data| serde_json::from_str::<Data<'_>>(data).ok());
+    let known = known.map_or("", |known| &known.status);
+    let stopped_by = |action: &str, state| match &*data().unwrap_or_default().action {
+        "" => Some(Effect::Unclear),
+        done => (done == action).then_some(Effect::Stopped(state)),
+    };
+    match name {
+        // The event before it said why.
+        "STOP" if has_cause(known) => Some(Effect::Unclear),
+        "STOP" => Some(Effect::Stopped("paused")),
+        "RESUME" => Some(Effect::Runs),
+        "WAKEUP" => Some(Effect::Runs),
+        "SUSPEND" => Some(Effect::Stopped("suspended")),
+        "RESET" if is_reset_to_prelaunch(known) => Some(Effect::Stopped("prelaunch")),
+        "SHUTDOWN" => Some(Effect::MayExit),
+        "GUEST_PANICKED" => stopped_by("pause", "guest-panicked"),
+        "WATCHDOG" => stopped_by("pause", "watchdog"),
+        "BLOCK_IO_ERROR" => stopped_by("stop", "io-error"),
+        "MIGRATION" => match &*data().unwrap_or_default().status {
+            "pre-switchover" | "device" => Some(Effect::Stopped("finish-migrate")),
+            "completed" if known != "inmigrate" => Some(Effect::Stopped("postmigrate")),
+            // A SPICE port goes mute after these, without another event.
+            "setup" | "active" if spice => None,
+            _ => Some(Effect::Unclear),
+        },
+        _ => concerns(name).then_some(Effect::Unclear),
+    }
+}
+
+/// Whether the machine is known to have stopped by something that STOP does not say.
+fn has_cause(state: &str) -> bool {
+    !matches!(state, "" | "running" | "paused" | "prelaunch" | "suspended")
+}
+
+/// What a reset makes of a machine that does not run: it waits to be started. One that
+/// migrates goes on with that.
+fn is_reset_to_prelaunch(state: &str) -> bool {
+    !matches!(
+        state,
+        "" | "running" | "inmigrate" | "finish-migrate" | "prelaunch"
+    )
+}
+
+/// Whether QEMU says nothing more on a SPICE port in this state.
+fn mutes(state: &str) -> bool {
+    !matches!(state, "running" | "paused" | "prelaunch" | "suspended")
+}
+
+/// Whether the machine leaves this state by itself, perhaps without an event.
+fn passes(state: &str) -> bool {
+    matches!(
+        state,
+        "inmigrate" | "finish-migrate" | "save-vm" | "restore-vm"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn info(status: &str, running: bool) -> StatusInfo {
+        StatusInfo::new(status, running)
+    }
+
+    fn ready(status: &str, running: bool) -> RunState {
+        let state = RunState::default();
+        state.begin();
+        assert!(state.is_question_due(0));
+        state.asked(0);
+        assert!(state.answered(0, Ok(info(status, running)), false));
+        state
+    }
+
+    fn status(state: &RunState) -> String {
+        state.known().unwrap().status
+    }
+
+    #[test]
+    fn events_establish_the_state() {
+        let action = |action| Some(format!(r#"{{"action":"{action}"}}"#));
+        let migration = |status| Some(format!(r#"{{"status":"{status}"}}"#));
+        let cases = [
+            ("running", "STOP", None, "paused"),
+            ("io-error", "STOP", None, "io-error"),
+            ("paused", "RESUME", None, "running"),
+            ("running", "SUSPEND", None, "suspended"),
+            ("suspended", "WAKEUP", None, "running"),
+            ("running", "RESET", None, "running"),
+            ("shutdown", "RESET", None, "prelaunch"),
+            ("inmigrate", "RESET", None, "inmigrate"),
+            ("running", "SHUTDOWN", None, "shutdown"),
+            (
+                "running",
+                "GUEST_PANICKED",
+                action("pause"),
+                "guest-panicked",
+            ),
+            ("running", "GUEST_PANICKED", action("run"), "running"),
+            ("running", "WATCHDOG", action("pause"), "watchdog"),
+            ("running", "WATCHDOG", action("reset"), "running"),
+            ("running", "BLOCK_IO_ERROR", action("stop"), "io-error"),
+            ("running", "BLOCK_IO_ERROR", action("report"), "running"),
+            (
+                "running",
+                "MIGRATION",
+                migration("pre-switchover"),
+                "finish-migrate",
+            ),
+            ("paused", "MIGRATION", migration("completed"), "postmigrate"),
+            (
+                "inmigrate",
+                "MIGRATION",
+                migration("completed"),
+                "inmigrate",
+            ),
+            ("running", "RTC_CHANGE", None, "running"),
+            (
+                "running",
+                "GUEST_PANICKED",
+                Some("no JSON".into()),
+                "running",
+            ),
+        ];
+        for (before, event, data, after) in cases {
+            let state = ready(before, before == "running");
+            state.event(0, event, data.as_deref(), false);
+            assert_eq!(status(&state), after, "{event} in {before}");
+            assert_eq!(state.known().unwrap().running, after == "running");
+            assert!(!state.is_mute());
+        }
+    }
+
+    #[test]
+    fn a_spice_port_is_mute_until_the_machine_runs_again() {
+        let state = ready("running", true);
+        let stop = Some(r#"{"action":"stop"}"#);
+        assert!(state.event(0, "BLOCK_IO_ERROR", stop, true));
+        assert!(state.is_mute() && !state.is_question_due(0));
+        assert!(state.event(0, "RESET", None, true));
+        assert!(state.is_mute(), "a reset does not change that");
+        assert!(state.event(0, "RESUME", None, true));
+        assert!(state.is_mute() && status(&state) == "running");
+        state.expire(249_999);
+        assert!(state.is_mute(), "the guest may panic at once");
+        state.expire(250_000);
+        assert!(!state.is_mute() && state.is_question_due(250_000));
+
+        let state = ready("paused", false);
+        let completed = Some(r#"{"status":"completed"}"#);
+        assert!(state.event(0, "MIGRATION", completed, true));
+        assert!(!state.is_mute(), "it was paused before");
+    }
+
+    #[test]
+    fn a_state_that_passes_is_asked_again_ever_more_rarely() {
+        let state = ready("inmigrate", false);
+        let mut asked = Vec::new();
+        while let Some(at) = state.next() {
+            state.expire(at - 1);
+            assert!(!state.is_question_due(at));
+            state.expire(at);
+            assert!(state.is_question_due(at));
+            state.asked(at);
+            assert!(!state.answered(at, Ok(info("inmigrate", false)), false));
+            asked.push(at);
+        }
+        let pauses: Vec<_> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(
+            pauses[..5],
+            [500_000, SECOND, 2 * SECOND, 4 * SECOND, 4 * SECOND]
+        );
+        assert_eq!(asked[0], 250_000);
+        assert!(asked.last().unwrap() <= &(60 * SECOND));
+        // Then only a command or an event asks.
+        state.command_answered();
+        assert!(state.is_question_due(61 * SECOND));
+        for settled in ["postmigrate", "colo", "paused"] {
+            assert_eq!(ready(settled, false).next(), None, "{settled}");
+        }
+    }
+
+    #[test]
+    fn a_lost_answer_does_not_block_the_next_question() {
+        let state = ready("running", true);
+        state.event(0, "STOP", None, false);
+        state.asked(0);
+        state.event(SECOND, "RESUME", None, false);
+        assert!(!state.is_question_due(SECOND), "one at a time");
+        assert!(state.is_question_due(10 * SECOND));
+    }
+
+    #[test]
+    fn a_server_that_knows_no_run_state_is_asked_once() {
+        let state = RunState::default();
+        state.begin();
+        state.asked(0);
+        assert!(!state.is_settled());
+        let refusal = Error::Command {
+            command: "query-status".into(),
+            class: ErrorClass::CommandNotFound,
+            desc: "not found".into(),
+        };
+        assert!(!state.answered(0, Err(&refusal), false));
+        assert!(state.is_settled() && state.known().is_none());
+        state.event(0, "MIGRATION", None, false);
+        assert!(!state.is_question_due(60 * SECOND));
+        state.end();
+        state.begin();
+        assert!(state.is_question_due(0), "a new session is asked anew");
+    }
+
+    #[test]
+    fn a_name_that_no_state_has_is_refused() {
+        for name in ["run\\u0000ning".to_owned(), "x".repeat(LONGEST_NAME + 1)] {
+            let reply = format!(r#"{{"running":true,"status":"{name}"}}"#);
+            assert!(StatusInfo::decode("query-status", &reply).is_err());
+        }
+        let longest = "x".repeat(LONGEST_NAME);
+        let reply = format!(r#"{{"running":true,"status":"{longest}"}}"#);
+        assert_eq!(StatusInfo::decode("", &reply).unwrap().status, longest);
+    }
+}

@@ -1,0 +1,120 @@
+//! What the program waits for on a port: that it is ready, that its run state is known,
+//! that it has closed. Data only.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use super::timers::Deadline;
+use crate::qmp::{CallId, Error};
+
+/// Called once, when a wait ends.
+pub(super) type WaitCallback = Box<dyn FnOnce(Result<(), Error>)>;
+
+/// How a wait ended, and whom to notify.
+pub(super) type Ended = (WaitCallback, Result<(), Error>);
+
+/// Names a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WaitId(u64);
+
+/// What a deadline ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Call(CallId),
+    Wait(WaitId),
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitFor {
+    /// Commands may be given.
+    Ready,
+    /// That, and the run state is known or the server refused to say it.
+    Status,
+}
+
+/// A wait for the port to become ready.
+pub(super) struct Wait {
+    pub(super) what: WaitFor,
+    /// How often the connection had been lost when the wait began.
+    pub(super) closures: u64,
+    pub(super) deadline: Deadline,
+    pub(super) callback: WaitCallback,
+}
+
+/// A close, which waits for what QEMU owes.
+pub(super) struct Close {
+    pub(super) id: WaitId,
+    pub(super) deadline: Deadline,
+    pub(super) callback: WaitCallback,
+}
+
+/// All waits.
+#[derive(Default)]
+pub(super) struct Waits {
+    next_id: Cell<u64>,
+    /// In the order in which they began.
+    ready: RefCell<BTreeMap<WaitId, Wait>>,
+    closes: RefCell<Vec<Close>>,
+}
+
+impl Waits {
+    pub(super) fn take_id(&self) -> WaitId {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        WaitId(id)
+    }
+
+    pub(super) fn add(&self, id: WaitId, wait: Wait) {
+        self.ready.borrow_mut().insert(id, wait);
+    }
+
+    pub(super) fn add_close(&self, close: Close) {
+        self.closes.borrow_mut().push(close);
+    }
+
+    /// Whether anybody waits for the port to become ready.
+    pub(super) fn any_ready(&self) -> bool {
+        !self.ready.borrow().is_empty()
+    }
+
+    /// Whether the program is closing the port.
+    pub(super) fn any_close(&self) -> bool {
+        !self.closes.borrow().is_empty()
+    }
+
+    /// Takes the waits whose end `outcome` knows.
+    pub(super) fn take_ended(
+        &self,
+        outcome: impl Fn(&Wait) -> Option<Result<(), Error>>,
+    ) -> Vec<(Wait, Result<(), Error>)> {
+        let ended = |(_, wait): (WaitId, Wait)| {
+            let result = outcome(&wait)?;
+            Some((wait, result))
+        };
+        let mut waits = self.ready.borrow_mut();
+        let is_ended = |_: &WaitId, wait: &mut Wait| outcome(wait).is_some();
+        waits.extract_if(.., is_ended).filter_map(ended).collect()
+    }
+
+    /// Takes a wait.
+    pub(super) fn take(&self, id: WaitId) -> Option<Wait> {
+        self.ready.borrow_mut().remove(&id)
+    }
+
+    /// Takes a close.
+    pub(super) fn take_close(&self, id: WaitId) -> Option<Close> {
+        let mut closes = self.closes.borrow_mut();
+        let at = closes.iter().position(|close| close.id == id)?;
+        Some(closes.remove(at))
+    }
+
+    /// Takes all closes, in order.
+    pub(super) fn take_closes(&self) -> Vec<Close> {
+        self.closes.take()
+    }
+
+    pub(super) fn has_close(&self, id: WaitId) -> bool {
+        self.closes.borrow().iter().any(|close| close.id == id)
+    }
+}

@@ -1,0 +1,449 @@
+//! What a session does with messages, and what they change.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::calls::{CallId, Calls};
+use super::limits::{MAX_BAD_LINES, MAX_ERROR_TEXT, MAX_NAME, MAX_REFUSAL, MAX_SHOWN};
+use super::message::{self, Bad, Concerns, Failure, HUMAN_MONITORS, Message};
+use super::output::{Ignored, Opening, Output, Queued};
+use super::redact::Censor;
+use super::request::{self, Band};
+use super::strings;
+use super::{Error, ErrorClass, Greeting, PeerError, State, UsageError};
+
+/// A session but for its framing.
+#[derive(Debug)]
+pub(super) struct Core<T> {
+    pub(super) state: State,
+    pub(super) calls: Calls<T>,
+    /// Outputs that wait to be polled.
+    pub(super) outputs: VecDeque<Queued<T>>,
+    /// The `qmp_capabilities` that are not answered, the oldest first: their
+    /// ids, and whether they enable `oob`.
+    pub(super) negotiations: Vec<(u64, bool)>,
+    /// Whether the probe for a session that may be negotiated was sent twice.
+    probed_again: bool,
+    pub(super) oob: bool,
+    pub(super) greeting: Option<Greeting>,
+    bad_lines: u32,
+    /// How the connection was opened.
+    opening: Opening,
+    /// Why the session is closed or failed.
+    pub(super) error: Option<Error>,
+}
+
+/// What the end of a connection says of a `quit` that QEMU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quit {
+    /// QEMU often exits before it answers: then the end is the answer.
+    Succeeded,
+    /// QEMU did not end the connection.
+    Unknown,
+}
+
+impl<T> Core<T> {
+    pub(super) fn new(first_id: u64) -> Self {
+        Self {
+            state: State::Closed,
+            calls: Calls::new(first_id),
+            outputs: VecDeque::new(),
+            negotiations: Vec::new(),
+            probed_again: false,
+            oob: false,
+            greeting: None,
+            bad_lines: 0,
+            opening: Opening::GreetingComes,
+            error: None,
+        }
+    }
+
+    pub(super) fn open(&mut self, opening: Opening) {
+        self.error = None;
+        self.bad_lines = 0;
+        self.probed_again = false;
+        self.opening = opening;
+        match opening {
+            Opening::GreetingComes | Opening::GreetingAfterRest => {
+                self.set_state(State::Greeting);
+            }
+            Opening::GreetingMayBeGone => self.negotiate(false),
+        }
+    }
+
+    /// Whether QEMU was sent something that it has not answered.
+    pub(super) fn awaits_reply(&self) -> bool {
+        let is_sent = |&(id, _): &(u64, bool)| !self.calls.is_queued(id);
+        self.calls.awaits_reply() || self.negotiations.iter().any(is_sent)
+    }
+
+    pub(super) fn set_state(&mut self, state: State) {
+        if self.state != state {
+            self.state = state;
+            let error = match state {
+                State::Closed | State::Failed => self.error.clone(),
+                _ => None,
+            };
+            self.outputs.push_back(Queued::State(state, error));
+        }
+    }
+
+    pub(super) fn execute(
+        &mut self,
+        command: &str,
+        arguments: Option<&str>,
+        band: Band,
+        token: T,
+    ) -> CallId {
+        if let Err(error) = self.check(command, arguments, band) {
+            let id = self.calls.take_id();
+            self.outputs.push_back(Queued::Ended(token, Err(error)));
+            return CallId(id);
+        }
+        CallId(self.calls.issue(command, arguments, band, Some(token)))
+    }
+
+    fn check(&self, command: &str, arguments: Option<&str>, band: Band) -> Result<(), Error> {
+        request::check_command(command)?;
+        if let Some(arguments) = arguments {
+            request::check_arguments(arguments)?;
+        }
+        match (self.state, &self.error) {
+            (State::Ready, _) => {}
+            (State::Failed, Some(error)) => return Err(error.clone()),
+            (state, _) => {
+                let command = command.into();
+                return Err(UsageError::NotReady { command, state }.into());
+            }
+        }
+        if band == Band::Out && !self.oob {
+            let text = format!("{command}: the server does not offer out-of-band execution");
+            return Err(UsageError::NotSupported(text.into()).into());
+        }
+        Ok(())
+    }
+
+    /// Sends `qmp_capabilities`, ahead of any command.
+    fn negotiate(&mut self, oob: bool) {
+        // Where greeting follows greeting, only the last one is worth an answer:
+        // otherwise a peer that greets without end would fill the memory.
+        let calls = &self.calls;
+        self.negotiations.retain(|&(id, _)| !calls.is_queued(id));
+        self.calls.clear_requests();
+        if self.negotiations.len() > 1 {
+            self.negotiations.remove(0);
+        }
+        let arguments = oob.then_some(r#"{"enable":["oob"]}"#);
+        let id = self.calls.request("qmp_capabilities", arguments);
+        self.negotiations.push((id, oob));
+        self.set_state(State::Negotiating);
+    }
+
+    /// Fails all calls and forgets everything that was of this connection.
+    fn end_connection(&mut self, error: &Error, quit: Quit) {
+        for call in self.calls.take_all() {
+            let has_quit = quit == Quit::Succeeded && &*call.command == "quit" && call.is_sent;
+            if let Some(token) = call.token {
+                let result = if has_quit { Ok(()) } else { Err(error.clone()) };
+                self.outputs.push_back(Queued::Ended(token, result));
+            }
+        }
+        self.negotiations.clear();
+        self.oob = false;
+        self.greeting = None;
+    }
+
+    pub(super) fn close(&mut self, reason: &str, quit: Quit) {
+        if self.state == State::Closed {
+            return;
+        }
+        let error = Error::Closed(reason.into());
+        self.end_connection(&error, quit);
+        // What failed stays the reason when the connection goes in consequence.
+        if self.state != State::Failed {
+            self.error = Some(error);
+        }
+        self.set_state(State::Closed);
+    }
+
+    pub(super) fn fail_session(&mut self, error: PeerError) {
+        let error = Error::from(error);
+        self.end_connection(&error, Quit::Unknown);
+        self.error = Some(error);
+        self.set_state(State::Failed);
+    }
+
+    pub(super) fn message<'a>(&mut self, line: &'a [u8]) -> Output<'a, T> {
+        if let Some(error) = self.foreign_start(line) {
+            return self.failed(error);
+        }
+        self.parsed(message::read(line), line)
+    }
+
+    fn parsed<'a>(&mut self, message: Result<Message<'a>, Bad>, line: &[u8]) -> Output<'a, T> {
+        let message = match message {
+            Ok(message) => message,
+            Err(bad) => return self.bad_line(bad, line),
+        };
+        self.bad_lines = 0;
+        match message {
+            Message::Greeting(greeting) => self.greeted(greeting),
+            Message::Success { id, value } => self.replied(id, Ok(value.into())),
+            Message::Failure { id, error } => self.replied(id, Err(error)),
+            Message::Event(event) => Output::Event(event),
+        }
+    }
+
+    /// A message in a buffer of its own: what a call returned stays in it, and takes
+    /// no room twice.
+    pub(super) fn large_message<'a>(&mut self, bytes: Vec<u8>) -> Output<'a, T> {
+        match message::read(&bytes) {
+            Ok(Message::Success { id, value }) => {
+                let id = id.map(str::to_owned);
+                let start = value.as_ptr().addr() - bytes.as_ptr().addr();
+                let part = start..start + value.len();
+                let value = cut_out(bytes, part);
+                self.bad_lines = 0;
+                self.replied(id.as_deref(), Ok(value.into()))
+            }
+            parsed => self.parsed(parsed, &bytes).into_owned(),
+        }
+    }
+
+    /// A greeting always starts a new session: QEMU greets when its end was
+    /// (re)opened, and has then dropped the commands that it had.
+    fn greeted<'a>(&mut self, greeting: Greeting) -> Output<'a, T> {
+        if self.state == State::Ready {
+            let error = Error::Closed("the peer started a new session".into());
+            self.end_connection(&error, Quit::Unknown);
+        }
+        let oob = greeting.capabilities.iter().any(|name| name == "oob");
+        self.greeting = Some(greeting);
+        self.negotiate(oob);
+        self.outputs_or(Ignored::Reply)
+    }
+
+    fn replied<'a>(
+        &mut self,
+        id: Option<&str>,
+        result: Result<Cow<'a, str>, Failure<'_>>,
+    ) -> Output<'a, T> {
+        let id = match id {
+            Some(id) => id.parse().ok(),
+            // QEMU could not parse a request.
+            None if result.is_err() => {
+                if self.state == State::Negotiating && self.greeting.is_none() {
+                    self.probe_again();
+                }
+                // It answers in order: the request is the oldest that it has.
+                self.calls.oldest_sent()
+            }
+            None => None,
+        };
+        let Some(id) = id else {
+            return Output::Ignored(Ignored::Reply);
+        };
+        if let Some(oob) = self.take_negotiation(id) {
+            return self.negotiated(oob, result.map(|_| ()));
+        }
+        let Some(call) = self.calls.answered(id) else {
+            return Output::Ignored(Ignored::Reply);
+        };
+        let Some(token) = call.token else {
+            return Output::Ignored(Ignored::Reply);
+        };
+        let result = result.map_err(|failure| {
+            let censor = Censor::new(&call.command, call.arguments.as_deref());
+            let class = censor.without_secrets(&failure.class);
+            let desc = censor.without_secrets(&failure.desc);
+            Error::Command {
+                command: call.command,
+                class: ErrorClass::from_name(&strings::cut(class.into(), MAX_NAME)),
+                desc: strings::cut(desc.into(), MAX_ERROR_TEXT).into(),
+            }
+        });
+        Output::Ended { token, result }
+    }
+
+    /// Takes the negotiation of this id, and says whether it enables `oob`.
+    fn take_negotiation(&mut self, id: u64) -> Option<bool> {
+        let at = self.negotiations.iter().position(|&(of, _)| of == id)?;
+        // QEMU answers in order: an earlier one was lost with what was before.
+        let (_, oob) = self.negotiations[at];
+        self.negotiations.drain(..=at);
+        Some(oob)
+    }
+
+    /// An earlier client may have left QEMU with half a command, which the first
+    /// probe then became a part of.
+    fn probe_again(&mut self) {
+        if !std::mem::replace(&mut self.probed_again, true) {
+            self.negotiate(false);
+        }
+    }
+
+    fn negotiated<'a>(&mut self, oob: bool, result: Result<(), Failure<'_>>) -> Output<'a, T> {
+        match result {
+            Ok(()) => {
+                self.oob |= oob;
+                self.set_state(State::Ready);
+            }
+            // "Capabilities negotiation is already complete, command ignored"
+            Err(failure) if failure.class == "CommandNotFound" => self.set_state(State::Ready),
+            Err(_) if self.state == State::Ready => {}
+            Err(failure) => {
+                self.fail_session(PeerError::NegotiationRefused(
+                    strings::cut(failure.desc, MAX_REFUSAL).into(),
+                ));
+            }
+        }
+        self.outputs_or(Ignored::Reply)
+    }
+
+    /// Whether nothing but QMP may come, up to the greeting.
+    fn awaits_strictly(&self) -> bool {
+        self.state == State::Greeting && self.opening == Opening::GreetingComes
+    }
+
+    /// Looks at the start of a line that has not ended, for a greeting that never comes:
+    /// the line may have no end.
+    pub(super) fn begun<'a>(&mut self, line: &[u8]) -> Option<Output<'a, T>> {
+        let error = self.foreign_start(line)?;
+        Some(self.failed(error))
+    }
+
+    /// What a line in place of the greeting is that does not start as QMP does, if no
+    /// further bytes could make it another.
+    fn foreign_start(&self, line: &[u8]) -> Option<PeerError> {
+        if self.state != State::Greeting {
+            return None;
+        }
+        let start = line.trim_ascii_start();
+        let first = *start.first()?;
+        let is_foreign = if self.awaits_strictly() {
+            first != b'{'
+        } else {
+            // QEMU writes ASCII. Its human monitor starts lines with an escape.
+            !first.is_ascii() || first.is_ascii_control() && first != b'\x1b'
+        };
+        if !is_foreign {
+            return None;
+        }
+        let mut may_be_human_monitor = false;
+        for banner in HUMAN_MONITORS {
+            if start.starts_with(banner) {
+                let human_monitor = true;
+                return Some(PeerError::NotQmp { human_monitor });
+            }
+            may_be_human_monitor |= banner.starts_with(start);
+        }
+        (!may_be_human_monitor).then(|| self.no_greeting("there is no greeting", line))
+    }
+
+    /// What is wrong with a greeting. What came is shown where it cannot have a secret:
+    /// the server has been sent nothing, ever.
+    fn no_greeting(&self, reason: &str, line: &[u8]) -> PeerError {
+        let line = line.trim_ascii();
+        let shown = &line[..line.len().min(MAX_SHOWN)];
+        let more = if shown.len() < line.len() { "..." } else { "" };
+        let is_first = self.state == State::Greeting && self.calls.is_new();
+        let reason = if is_first && !line.is_empty() {
+            format!("{reason} (it sent \"{}\"{more})", shown.escape_ascii())
+        } else {
+            reason.to_owned()
+        };
+        PeerError::NoGreeting(reason.into())
+    }
+
+    fn bad_line<'a>(&mut self, bad: Bad, line: &[u8]) -> Output<'a, T> {
+        if self.awaits_strictly() || bad.is_greeting && self.state != State::Ready {
+            let error = self.no_greeting(&bad.reason, line);
+            return self.failed(error);
+        }
+        let error = PeerError::Malformed(bad.reason.into());
+        match bad.concerns {
+            Concerns::One(id) => return self.bad_reply(id, error),
+            Concerns::None => return Output::Ignored(Ignored::Bad(error)),
+            Concerns::All => {}
+        }
+        self.bad_lines += 1;
+        let human_monitor = message::is_of_human_monitor(line);
+        let negotiating = self.state != State::Ready;
+        if self.bad_lines >= MAX_BAD_LINES || human_monitor && negotiating {
+            return self.failed(PeerError::NotQmp { human_monitor });
+        }
+        self.fail_in_flight(error)
+    }
+
+    /// An object over many lines broke off.
+    pub(super) fn broken<'a>(&mut self) -> Output<'a, T> {
+        let bad = Bad {
+            reason: "an object over many lines broke off".into(),
+            concerns: Concerns::All,
+            is_greeting: false,
+        };
+        self.bad_line(bad, b"")
+    }
+
+    /// A message that starts so was over the limit.
+    pub(super) fn too_large<'a>(&mut self, head: &[u8], limit: usize) -> Output<'a, T> {
+        if let Some(error) = self.foreign_start(head) {
+            return self.failed(error);
+        }
+        let error = PeerError::TooLarge { limit };
+        if self.awaits_strictly() {
+            // It may have been the greeting, of which there is one.
+            return self.failed(error);
+        }
+        self.fail_in_flight(error)
+    }
+
+    /// A bad answer fails the one call that it is for.
+    fn bad_reply<'a>(&mut self, id: u64, error: PeerError) -> Output<'a, T> {
+        if self.take_negotiation(id).is_some() {
+            if self.state == State::Ready {
+                return Output::Ignored(Ignored::Bad(error));
+            }
+            return self.failed(error);
+        }
+        match self.calls.answered(id).and_then(|call| call.token) {
+            Some(token) => Output::Ended {
+                token,
+                result: Err(error.into()),
+            },
+            None => Output::Ignored(Ignored::Bad(error)),
+        }
+    }
+
+    /// Nothing more is read of this connection.
+    fn failed<'a>(&mut self, error: PeerError) -> Output<'a, T> {
+        self.fail_session(error.clone());
+        Output::Ignored(Ignored::Bad(error))
+    }
+
+    fn fail_in_flight<'a>(&mut self, error: PeerError) -> Output<'a, T> {
+        // What was not sent yet goes on.
+        for token in self.calls.take_sent().filter_map(|call| call.token) {
+            let failure = Err(error.clone().into());
+            self.outputs.push_back(Queued::Ended(token, failure));
+        }
+        Output::Ignored(Ignored::Bad(error))
+    }
+
+    /// The first output that the last input caused, if it caused one.
+    fn outputs_or<'a>(&mut self, ignored: Ignored) -> Output<'a, T> {
+        match self.outputs.pop_front() {
+            Some(queued) => queued.into_output(),
+            None => Output::Ignored(ignored),
+        }
+    }
+}
+
+/// A part of a text, in the memory of the whole.
+fn cut_out(mut text: Vec<u8>, part: Range<usize>) -> String {
+    text.truncate(part.end);
+    text.drain(..part.start);
+    text.shrink_to_fit();
+    String::from_utf8(text).expect("it was text before")
+}

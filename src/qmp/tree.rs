@@ -1,0 +1,150 @@
+//! Builds a tree of JSON text, whatever its nodes are.
+//!
+//! Numbers are handed over as they stand: what `serde_json` makes of them depends on the
+//! features that other crates of a program turn on (`arbitrary_precision`).
+
+use std::borrow::Cow;
+
+use super::PeerError;
+use super::json::Scanner;
+use super::limits::MAX_TREE_SIZE;
+use super::strings::unquoted;
+
+/// Makes the nodes.
+pub(crate) trait Builder {
+    type Node;
+
+    fn null(&mut self) -> Self::Node;
+    fn bool(&mut self, value: bool) -> Self::Node;
+    /// A number as JSON writes it.
+    fn number(&mut self, text: &str) -> Result<Self::Node, String>;
+    fn string(&mut self, text: Cow<'_, str>) -> Result<Self::Node, String>;
+    fn array(&mut self, items: Vec<Self::Node>) -> Self::Node;
+    fn object(&mut self, members: Vec<(Cow<'_, str>, Self::Node)>) -> Result<Self::Node, String>;
+}
+
+/// Why there is no tree.
+#[derive(Debug)]
+pub(crate) enum NoTree {
+    /// The text is longer than [`MAX_TREE_SIZE`].
+    TooLarge(PeerError),
+    /// It is no JSON, nests too deep, or has something that the builder does not take.
+    Unfit(String),
+}
+
+impl From<String> for NoTree {
+    fn from(reason: String) -> Self {
+        Self::Unfit(reason)
+    }
+}
+
+/// Builds the tree of a text that nests no deeper than `max_depth`.
+pub(crate) fn build<B: Builder>(
+    text: &str,
+    max_depth: usize,
+    builder: &mut B,
+) -> Result<B::Node, NoTree> {
+    if text.len() > MAX_TREE_SIZE {
+        let limit = MAX_TREE_SIZE;
+        return Err(NoTree::TooLarge(PeerError::TreeTooLarge { limit }));
+    }
+    let mut reader = Reader {
+        text,
+        scanner: Scanner::new(text.as_bytes()),
+        max_depth,
+        builder,
+    };
+    let node = reader.node(0)?;
+    reader.scanner.token();
+    if reader.scanner.at < text.len() {
+        return Err(String::from(reader.scanner.malformed("trailing characters")).into());
+    }
+    Ok(node)
+}
+
+struct Reader<'t, 'b, B> {
+    text: &'t str,
+    scanner: Scanner<'t>,
+    max_depth: usize,
+    builder: &'b mut B,
+}
+
+impl<B: Builder> Reader<'_, '_, B> {
+    fn node(&mut self, depth: usize) -> Result<B::Node, String> {
+        let first = self.scanner.token();
+        let start = self.scanner.at;
+        match first {
+            b'{' | b'[' if depth == self.max_depth => {
+                Err(format!("it nests deeper than {depth} levels"))
+            }
+            b'{' => self.object(depth + 1),
+            b'[' => self.array(depth + 1),
+            b'"' => {
+                self.scanner.string()?;
+                let string = unquoted(&self.text[start..self.scanner.at]);
+                self.builder.string(string)
+            }
+            b'-' | b'0'..=b'9' => {
+                self.scanner.number()?;
+                self.builder.number(&self.text[start..self.scanner.at])
+            }
+            b't' => {
+                self.scanner.word("true")?;
+                Ok(self.builder.bool(true))
+            }
+            b'f' => {
+                self.scanner.word("false")?;
+                Ok(self.builder.bool(false))
+            }
+            b'n' => {
+                self.scanner.word("null")?;
+                Ok(self.builder.null())
+            }
+            _ => Err(self.scanner.malformed("expected a value").into()),
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<B::Node, String> {
+        let mut items = Vec::new();
+        self.list(b']', |reader| {
+            items.push(reader.node(depth)?);
+            Ok(())
+        })?;
+        Ok(self.builder.array(items))
+    }
+
+    fn object(&mut self, depth: usize) -> Result<B::Node, String> {
+        let mut members = Vec::new();
+        self.list(b'}', |reader| {
+            let name = reader.scanner.name()?;
+            let name = unquoted(&reader.text[name]);
+            members.push((name, reader.node(depth)?));
+            Ok(())
+        })?;
+        self.builder.object(members)
+    }
+
+    /// From bracket to bracket, with commas between.
+    fn list(
+        &mut self,
+        close: u8,
+        mut one: impl FnMut(&mut Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        self.scanner.at += 1;
+        if self.scanner.token() == close {
+            self.scanner.at += 1;
+            return Ok(());
+        }
+        loop {
+            one(self)?;
+            let next = self.scanner.token();
+            if next != close && next != b',' {
+                return Err(self.scanner.malformed("expected a comma or an end").into());
+            }
+            self.scanner.at += 1;
+            if next == close {
+                return Ok(());
+            }
+        }
+    }
+}

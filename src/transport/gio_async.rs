@@ -1,0 +1,186 @@
+//! GIO's asynchronous reads, writes and closes, whose callbacks are bound to a thread.
+//!
+//! The `gio` crate's own abort the process where another thread runs or frees the
+//! main context that they were started on. Here each function returns whether it could
+//! start: not where another thread runs the main context.
+#![allow(unsafe_code)]
+
+use std::ptr::null_mut;
+
+use glib::ffi::{GError, gpointer};
+use glib::gobject_ffi::GObject;
+use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
+
+use crate::home::{Bound, Home};
+
+/// What GIO is lent while an operation is under way.
+struct Operation<F> {
+    bytes: Vec<u8>,
+    done: Bound<F>,
+}
+
+impl<F> Operation<F> {
+    fn new(home: &Home, bytes: Vec<u8>, done: F) -> Box<Self> {
+        let done = home.bind(done);
+        Box::new(Self { bytes, done })
+    }
+}
+
+/// Reads once into `buffer`, and gives it back with how many bytes are in it.
+pub(super) fn read<F>(
+    home: &Home,
+    stream: &gio::InputStream,
+    buffer: Vec<u8>,
+    priority: glib::Priority,
+    cancellable: &gio::Cancellable,
+    done: F,
+) -> bool
+where
+    F: FnOnce(Vec<u8>, Result<usize, glib::Error>) + 'static,
+{
+    unsafe extern "C" fn finished<F>(
+        stream: *mut GObject,
+        result: *mut gio::ffi::GAsyncResult,
+        operation: gpointer,
+    ) where
+        F: FnOnce(Vec<u8>, Result<usize, glib::Error>) + 'static,
+    {
+        let mut error = null_mut();
+        // SAFETY: GIO calls this once with the stream, the result of its read and the
+        // box that was handed over with it.
+        let (operation, count) = unsafe {
+            let count = gio::ffi::g_input_stream_read_finish(stream.cast(), result, &raw mut error);
+            (Box::from_raw(operation.cast::<Operation<F>>()), count)
+        };
+        // SAFETY: the error is this call's, or NULL.
+        let result = unsafe { checked(error) };
+        if let Some(done) = operation.done.take() {
+            done(
+                operation.bytes,
+                result.map(|()| usize::try_from(count).unwrap_or(0)),
+            );
+        }
+    }
+    let mut operation = Operation::new(home, buffer, done);
+    let (bytes, len) = (operation.bytes.as_mut_ptr(), operation.bytes.len());
+    home.enter(|| {
+        // SAFETY: the bytes live in the box, which lives until `finished`.
+        unsafe {
+            gio::ffi::g_input_stream_read_async(
+                stream.to_glib_none().0,
+                bytes,
+                len,
+                priority.into_glib(),
+                cancellable.to_glib_none().0,
+                Some(finished::<F>),
+                Box::into_raw(operation).cast(),
+            );
+        }
+    })
+    .is_some()
+}
+
+/// Writes all of `bytes`.
+pub(super) fn write_all<F>(
+    home: &Home,
+    stream: &gio::OutputStream,
+    bytes: Vec<u8>,
+    cancellable: &gio::Cancellable,
+    done: F,
+) -> bool
+where
+    F: FnOnce(Result<(), glib::Error>) + 'static,
+{
+    unsafe extern "C" fn finished<F>(
+        stream: *mut GObject,
+        result: *mut gio::ffi::GAsyncResult,
+        operation: gpointer,
+    ) where
+        F: FnOnce(Result<(), glib::Error>) + 'static,
+    {
+        let mut error = null_mut();
+        // SAFETY: GIO calls this once with the stream, the result of its write and the
+        // box that was handed over with it.
+        let operation = unsafe {
+            gio::ffi::g_output_stream_write_all_finish(
+                stream.cast(),
+                result,
+                null_mut(),
+                &raw mut error,
+            );
+            Box::from_raw(operation.cast::<Operation<F>>())
+        };
+        // SAFETY: the error is this call's, or NULL.
+        let result = unsafe { checked(error) };
+        if let Some(done) = operation.done.take() {
+            done(result);
+        }
+    }
+    let operation = Operation::new(home, bytes, done);
+    let (bytes, len) = (operation.bytes.as_ptr(), operation.bytes.len());
+    home.enter(|| {
+        // SAFETY: the bytes live in the box, which lives until `finished`.
+        unsafe {
+            gio::ffi::g_output_stream_write_all_async(
+                stream.to_glib_none().0,
+                bytes.cast_mut(),
+                len,
+                glib::ffi::G_PRIORITY_DEFAULT,
+                cancellable.to_glib_none().0,
+                Some(finished::<F>),
+                Box::into_raw(operation).cast(),
+            );
+        }
+    })
+    .is_some()
+}
+
+/// Closes a stream on which nothing is under way. Its failure does not matter.
+pub(super) fn close<F>(home: &Home, stream: &gio::IOStream, done: F) -> bool
+where
+    F: FnOnce() + 'static,
+{
+    unsafe extern "C" fn finished<F>(
+        stream: *mut GObject,
+        result: *mut gio::ffi::GAsyncResult,
+        operation: gpointer,
+    ) where
+        F: FnOnce() + 'static,
+    {
+        // SAFETY: GIO calls this once with the stream, the result of its close and the
+        // box that was handed over with it.
+        let operation = unsafe {
+            gio::ffi::g_io_stream_close_finish(stream.cast(), result, null_mut());
+            Box::from_raw(operation.cast::<Operation<F>>())
+        };
+        if let Some(done) = operation.done.take() {
+            done();
+        }
+    }
+    let operation = Operation::new(home, Vec::new(), done);
+    home.enter(|| {
+        // SAFETY: the stream is live, and the box lives until `finished`.
+        unsafe {
+            gio::ffi::g_io_stream_close_async(
+                stream.to_glib_none().0,
+                glib::ffi::G_PRIORITY_DEFAULT,
+                null_mut(),
+                Some(finished::<F>),
+                Box::into_raw(operation).cast(),
+            );
+        }
+    })
+    .is_some()
+}
+
+/// # Safety
+///
+/// `error` is NULL, or an error that the caller owns.
+unsafe fn checked(error: *mut GError) -> Result<(), glib::Error> {
+    if error.is_null() {
+        Ok(())
+    } else {
+        // SAFETY: as the caller promises.
+        Err(unsafe { from_glib_full(error) })
+    }
+}
