@@ -77,7 +77,7 @@ fn a_port_closes_only_when_a_slow_command_is_over() {
             let arguments = json!({ "val": 0, "size": 1 << 20, "filename": fifo });
             let save = port.execute::<Value>("pmemsave", arguments);
             let late = main.block_on(save.timeout(Duration::from_millis(100)));
-            assert!(matches!(late, Err(Error::TimedOut(_))), "{late:?}");
+            assert!(matches!(late, Err(Error::TimedOut { .. })), "{late:?}");
 
             // Given up, but QEMU is still at it.
             let close = main.spawn({
@@ -147,7 +147,7 @@ fn a_port_may_come_to_a_mute_machine_and_leave_it() {
                 let patience = Duration::from_millis(200);
                 let found = main.block_on(QmpPort::find_within(&client.session, patience));
                 let error = found.expect_err("QEMU says nothing");
-                assert!(matches!(error, Error::TimedOut(_)), "{error:?}");
+                assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
                 client.finish(main);
                 machine.resume();
             }
