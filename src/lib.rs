@@ -13,6 +13,8 @@ mod home;
 #[cfg(feature = "gobject")]
 mod port;
 #[cfg(feature = "gobject")]
+mod spawn;
+#[cfg(feature = "gobject")]
 pub mod transport;
 
 pub use qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
@@ -23,5 +25,8 @@ pub use port::{
     MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, WaitId, json_to_variant,
     variant_to_json,
 };
+#[cfg(feature = "gobject")]
+#[doc(hidden)]
+pub use spawn::spawn_on;
 #[cfg(feature = "gobject")]
 pub use transport::spice::{PortChannel, Session};

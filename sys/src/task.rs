@@ -12,10 +12,9 @@ use gio::prelude::*;
 use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::object::SendWeakRef;
-use glib::thread_guard::ThreadGuard;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
 use spice_qmp::qmp::Band;
-use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId};
+use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId, spawn_on};
 
 use crate::guard::{critical, no_panic};
 
@@ -192,27 +191,15 @@ impl Caller {
         let name = self.operation.name();
         let cancellable = self.cancellable.clone();
         let task = self.task_on(context, None);
-        let home = context.clone();
-        // Dropping the handle lets the future run on.
-        drop(context.spawn_local(async move {
+        spawn_on(context, async move {
             let answer = match cancellable {
                 Some(cancellable) => gio::CancellableFuture::new(future, cancellable)
                     .await
                     .unwrap_or_else(|_| Err(Error::Cancelled(name.into()))),
                 None => future.await,
             };
-            // Not from here: GLib polls no future within another, and aborts where
-            // the callback runs a main loop that comes to one.
-            let answered = Cell::new(Some(ThreadGuard::new((task, answer))));
-            let source =
-                glib::idle_source_new(Some("spice-qmp"), glib::Priority::DEFAULT, move || {
-                    if let Some((task, answer)) = answered.take().map(ThreadGuard::into_inner) {
-                        no_panic(name, (), || task.answer(answer));
-                    }
-                    glib::ControlFlow::Break
-                });
-            source.attach(Some(&home));
-        }));
+            no_panic(name, (), || task.answer(answer));
+        });
     }
 
     /// A task that ends on the main context of `port`, whatever is pushed now.
