@@ -19,11 +19,7 @@ fn command(class: ErrorClass) -> Error {
 }
 
 fn unreachable(kind: io::ErrorKind) -> Error {
-    ConnectError::Unreachable {
-        kind,
-        message: "where".into(),
-    }
-    .into()
+    ConnectError::unreachable(kind, "where").into()
 }
 
 #[test]

@@ -105,8 +105,11 @@ impl QmpPort {
 
     pub(super) fn got_status(&self, reply: Result<String, Error>) {
         self.status_asked.set(false);
-        if let Ok(status) = reply.and_then(|reply| status::decode("query-status", &reply)) {
-            self.set_status(Some(status));
+        match reply.and_then(|reply| status::decode("query-status", &reply)) {
+            Ok(status) => self.set_status(Some(status)),
+            // It is not known, and this is why.
+            Err(error @ Error::Command { .. }) => self.set_last_error(Some(error)),
+            Err(_) => {}
         }
     }
 

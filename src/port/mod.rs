@@ -3,10 +3,8 @@
 mod action;
 mod audience;
 mod call;
-mod connect;
 mod error;
 mod event;
-mod find;
 mod home;
 mod imp;
 mod json_glib;
@@ -125,66 +123,6 @@ impl QmpPort {
         let port: Self = glib::Object::new();
         port.imp().attach(transport);
         port
-    }
-
-    /// Connects to `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`)
-    /// and waits until the port is ready, for at most [`CONNECT_TIMEOUT`].
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable), [`Error::TimedOut`] where the server does
-    /// not greet, [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for another address, or
-    /// [`PeerError::NotQmp`](crate::PeerError::NotQmp).
-    pub async fn open(address: &str) -> Result<Self, Error> {
-        connect::open(address, CONNECT_TIMEOUT).await
-    }
-
-    /// [`open`](Self::open) with a deadline of one's own.
-    ///
-    /// # Errors
-    ///
-    /// As for [`open`](Self::open).
-    pub async fn open_within(address: &str, timeout: Duration) -> Result<Self, Error> {
-        connect::open(address, timeout).await
-    }
-
-    /// The ready QMP port of a SPICE session, which is connected if it is not yet,
-    /// within [`CONNECT_TIMEOUT`].
-    ///
-    /// Port channels of the session are connected to learn their names. The
-    /// property `status` follows shortly after.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`](crate::ConnectError) where there is no such port, only a human monitor,
-    /// where the login is refused or the server cannot be reached, and
-    /// [`Error::TimedOut`] where it says nothing.
-    pub async fn find(session: impl Into<crate::Session>) -> Result<Self, Error> {
-        find::find(session.into(), CONNECT_TIMEOUT).await
-    }
-
-    /// [`find`](Self::find) with a deadline of one's own.
-    ///
-    /// # Errors
-    ///
-    /// As for [`find`](Self::find).
-    pub async fn find_within(
-        session: impl Into<crate::Session>,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        find::find(session.into(), timeout).await
-    }
-
-    /// The names of all ports of a SPICE session, whether they speak QMP or not.
-    ///
-    /// # Errors
-    ///
-    /// As for [`find`](Self::find).
-    pub async fn port_names(
-        session: impl Into<crate::Session>,
-        timeout: Duration,
-    ) -> Result<Vec<String>, Error> {
-        find::port_names(session.into(), timeout).await
     }
 
     /// Whether the calling thread is the one that made the port: no other may use
@@ -340,21 +278,36 @@ impl QmpPort {
     /// Close the port before the SPICE session is disconnected: QEMU (7.2 and
     /// 10.0) may crash when a SPICE client leaves a monitor that has not answered it.
     pub async fn close(&self) {
-        let settled = poll_fn(|cx| {
+        // A peer that does not answer cannot hold the close up.
+        within(CLOSE_TIMEOUT, self.settled()).await;
+        self.imp().shut("the program closed the port");
+    }
+
+    /// Whether all that was asked for is sent and answered.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.imp().is_settled()
+    }
+
+    /// Waits until all that was asked for is sent and answered, or the connection ends.
+    pub(crate) async fn settled(&self) {
+        poll_fn(|cx| {
             if self.imp().is_settled() {
                 Poll::Ready(())
             } else {
                 self.imp().wait_for_change(cx)
             }
-        });
-        // A peer that does not answer cannot hold the close up.
-        within(CLOSE_TIMEOUT, settled).await;
-        self.imp().shut("the program closed the port");
+        })
+        .await;
+    }
+
+    /// The port that `channel` has, if any.
+    pub(crate) fn of_channel(channel: &PortChannel) -> Option<Self> {
+        channel.owned(*PORT_QUARK)
     }
 }
 
 /// What `work` gives, or nothing if it takes longer than `timeout`.
-async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
     // GLib counts milliseconds in 32 bits, and would wrap around.
     let longest = Duration::from_millis(u32::MAX.into());
     glib::future_with_timeout(timeout.min(longest), work)

@@ -382,7 +382,7 @@ impl QmpPort {
         self.wake();
     }
 
-    fn set_last_error(&self, error: Option<Error>) {
+    pub(super) fn set_last_error(&self, error: Option<Error>) {
         if *self.last_error.borrow() != error {
             self.last_error.replace(error);
             self.obj().notify_last_error();

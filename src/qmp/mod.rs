@@ -41,7 +41,7 @@ mod state;
 pub use calls::CallId;
 #[cfg(feature = "gobject")]
 pub(crate) use error::misfit;
-pub use error::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+pub use error::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 pub use message::{Event, Failure, Greeting, Message, Version, VersionTriple, parse};
 pub use port_name::{is_human_monitor_name, is_qmp_port_name};
 pub use redact::{redacted, redacted_payload};

@@ -101,6 +101,7 @@ impl Transport for SpiceTransport {
                         .closed("the SPICE channel was closed (did another SPICE client connect?)"),
                     ChannelEvent::ConnectFailed(_, text)
                     | ChannelEvent::AuthenticationFailed(text)
+                    | ChannelEvent::TlsFailed(text)
                     | ChannelEvent::Broken(text) => link.closed(&text),
                 }
             }),

@@ -1,15 +1,16 @@
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
-mod address;
 mod arguments;
 mod cli;
 mod commands;
 mod connect;
 mod failure;
 mod feed;
+mod hints;
 mod log;
 mod output;
 mod password;
+mod tls;
 
 use std::process::ExitCode;
 
