@@ -254,9 +254,18 @@ impl Channel {
             ffi::SPICE_CHANNEL_OPENED => ChannelEvent::Opened,
             ffi::SPICE_CHANNEL_SWITCHING => ChannelEvent::Switching,
             ffi::SPICE_CHANNEL_CLOSED => ChannelEvent::Closed,
+            // It was told so by the server, and cannot. It makes no error of that.
+            ffi::SPICE_CHANNEL_ERROR_CONNECT if self.error().is_none() => {
+                ChannelEvent::TlsFailed("the server wants TLS, and there is no TLS port".to_owned())
+            }
             ffi::SPICE_CHANNEL_ERROR_CONNECT => {
                 let kind = self.error().as_ref().map_or(io::ErrorKind::Other, io_kind);
                 ChannelEvent::ConnectFailed(kind, self.error_or("the server cannot be reached"))
+            }
+            ffi::SPICE_CHANNEL_ERROR_AUTH if self.needs_user_name() => {
+                ChannelEvent::AuthenticationFailed(
+                    "it needs a user name and a password that are right (SASL)".to_owned(),
+                )
             }
             ffi::SPICE_CHANNEL_ERROR_AUTH => {
                 ChannelEvent::AuthenticationFailed(self.error_or("authentication failed"))
@@ -264,9 +273,9 @@ impl Channel {
             ffi::SPICE_CHANNEL_ERROR_TLS => {
                 ChannelEvent::TlsFailed(self.error_or("the TLS connection failed"))
             }
-            ffi::SPICE_CHANNEL_ERROR_LINK => {
-                ChannelEvent::Broken(self.error_or("the server does not link"))
-            }
+            ffi::SPICE_CHANNEL_ERROR_LINK => ChannelEvent::Broken(
+                self.error_or("the server does not answer as a SPICE server does"),
+            ),
             ffi::SPICE_CHANNEL_ERROR_IO => {
                 ChannelEvent::Broken(self.error_or("the connection broke"))
             }
@@ -279,6 +288,18 @@ impl Channel {
         // SAFETY: `self` is a live SpiceChannel; the error is the channel's, or
         // NULL, and is copied.
         unsafe { from_glib_none(ffi::spice_channel_get_error(self.as_ptr())) }
+    }
+
+    /// Whether the server asks for a user name to log in with.
+    fn needs_user_name(&self) -> bool {
+        self.error().is_some_and(|error| {
+            error.domain().as_str() == "spice-client-error-quark"
+                && matches!(
+                    error.code(),
+                    ffi::SPICE_CLIENT_ERROR_AUTH_NEEDS_USERNAME
+                        | ffi::SPICE_CLIENT_ERROR_AUTH_NEEDS_PASSWORD_AND_USERNAME
+                )
+        })
     }
 
     fn error_or(&self, text: &str) -> String {

@@ -26,6 +26,9 @@ pub(crate) struct Tls {
     pub(crate) host_subject: Option<String>,
 }
 
+const USER_NAME: &str = "give the user name in the address, as in spice://NAME@host:5900, and the \
+                         password with --password-file FILE or in SPICE_QMP_PASSWORD";
+
 /// How often a person may mistype a password.
 const PROMPTS: usize = 3;
 
@@ -135,7 +138,11 @@ impl Target {
                     return Err(self.explain(error).into());
                 }
             };
+            let sasl = refused.contains("(SASL)");
             let failure = login_failure(&refused, password.as_ref());
+            if sasl && !uri.contains('@') {
+                return Err(failure.hint(USER_NAME).into());
+            }
             if prompts == PROMPTS {
                 return Err(failure.into());
             }

@@ -10,13 +10,13 @@ static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// As many of them as belong to one connection.
 const KEPT: usize = 16;
 
-/// Leaves out spice-gtk's own warnings: they say in other words what the error
+/// Leaves out spice-gtk's own warnings and criticals: they say in other words what the error
 /// says. `G_MESSAGES_DEBUG` brings them back.
 pub(crate) fn quieten() {
     let all = std::env::var_os("G_MESSAGES_DEBUG").is_some();
     glib::log_set_writer_func(move |level, fields| {
         let of_spice = matches!(field(fields, "GLIB_DOMAIN"), Some("GSpice" | "Spice"));
-        if level == LogLevel::Warning && of_spice {
+        if matches!(level, LogLevel::Warning | LogLevel::Critical) && of_spice {
             keep(field(fields, "MESSAGE").unwrap_or_default());
             if !all {
                 return LogWriterOutput::Handled;

@@ -27,6 +27,10 @@ enum Cause {
 
 /// The failure of a TLS connection, of which the library says `text`.
 pub(crate) fn failure(text: &str, address: &Address, tls: &Tls) -> Failure {
+    if text.ends_with("no TLS port") {
+        return Failure::connection(format!("cannot connect: {text}"))
+            .hint("add the port of -spice tls-port=PORT, as in spice+tls://host:PORT");
+    }
     let (message, hint) = describe(&cause(&log::warnings()), address, tls);
     Failure::connection(format!("cannot connect: {text}: {message}")).hint(hint)
 }
@@ -88,7 +92,7 @@ fn describe(cause: &Cause, address: &Address, tls: &Tls) -> (String, String) {
                 .strip_prefix("spice+tls://")
                 .filter(|rest| !rest.contains('?'));
             let hint = plain.map_or_else(String::new, |rest| {
-                format!("; one of -spice port=... needs spice://{rest}")
+                format!(" one of -spice port=... needs spice://{rest}")
             });
             (
                 "the server does not speak TLS there".to_owned(),
@@ -102,7 +106,10 @@ fn describe(cause: &Cause, address: &Address, tls: &Tls) -> (String, String) {
 fn cause(warnings: &[String]) -> Cause {
     let mut host = false;
     for warning in warnings.iter().rev() {
-        if let Some((_, why)) = warning.split_once("certificate chain verification: ") {
+        if let Some((_, why)) = warning
+            .split_once("certificate chain verification: ")
+            .or_else(|| warning.split_once("server certificate verification: "))
+        {
             return chain(why);
         }
         // It tries the host name first, then the subject.
@@ -121,7 +128,7 @@ fn chain(why: &str) -> Cause {
     let text = text.to_owned();
     match number {
         "9" | "10" => Cause::Date(text),
-        "2" | "18" | "19" | "20" | "21" | "27" => Cause::Untrusted(text),
+        "2" | "7" | "18" | "19" | "20" | "21" | "27" => Cause::Untrusted(text),
         _ => Cause::Other(text),
     }
 }
@@ -135,14 +142,24 @@ mod tests {
         let place = "../common/ssl_verify.c:445:openssl_verify: ";
         let connect = "main-1:0: SSL_connect: error:00000001:lib(0)::reason(1)";
         let chain = "Error in certificate chain verification: ";
+        let leaf = "Error in server certificate verification: ";
         for (warning, expected) in [
+            (
+                format!("{leaf}certificate has expired (num=10:depth0:/CN=x)"),
+                Cause::Date("certificate has expired".into()),
+            ),
             (
                 format!("{chain}self-signed certificate (num=18:depth0:/CN=x)"),
                 Cause::Untrusted("self-signed certificate".into()),
             ),
             (
-                format!("{chain}certificate has expired (num=10:depth0:/CN=x)"),
-                Cause::Date("certificate has expired".into()),
+                format!("{chain}certificate is not yet valid (num=9:depth1:/CN=x)"),
+                Cause::Date("certificate is not yet valid".into()),
+            ),
+            // Of a CA that has the name of the one that is trusted.
+            (
+                format!("{chain}certificate signature failure (num=7:depth1:/CN=x)"),
+                Cause::Untrusted("certificate signature failure".into()),
             ),
             (
                 format!("{chain}certificate revoked (num=23:depth0:/CN=x)"),
