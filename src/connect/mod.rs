@@ -3,7 +3,7 @@
 //! Above [`port`](crate::port), which knows nothing of it.
 
 mod address;
-mod leave;
+mod settle;
 mod socket;
 mod spice;
 mod usable;
@@ -118,10 +118,9 @@ impl QmpPort {
     ///
     /// Port channels of the session are connected to learn their names.
     ///
-    /// Where the future is dropped, or fails, before QEMU has answered what the port
-    /// asked it, port and session live on until it has (on GLib's default main
-    /// context), for at most the port's `close-timeout`: QEMU may freeze when a SPICE
-    /// client leaves earlier.
+    /// Where the future is dropped, or fails, the session stays connected (its channels
+    /// keep it alive), and QEMU may still owe an answer. Await [`settle`](Self::settle)
+    /// before you disconnect it: QEMU may freeze when a SPICE client leaves earlier.
     ///
     /// # Errors
     ///
@@ -197,10 +196,12 @@ impl QmpPort {
     }
 
     /// Waits until QEMU has answered all that the ports of a SPICE session have asked
-    /// it, for at most the `close-timeout` of each. Then the session may be
+    /// it, for at most the port's `close-timeout`. Then the session may be
     /// disconnected: QEMU may freeze when a SPICE client leaves earlier.
+    ///
+    /// [`close`](Self::close) does so, too, and ends the port.
     pub async fn settle(session: impl Into<Session>) {
-        leave::settle(&session.into()).await;
+        settle::settle(&session.into()).await;
     }
 }
 

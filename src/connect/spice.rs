@@ -12,19 +12,11 @@ use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
 use super::address::check_spice_path;
-use super::leave::{Leave, settle};
+use super::settle::settle;
 use super::{ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, usable, with_timeout};
 use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
-
-/// The QMP port of `session` that is ready and whose status is known.
-pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
-    let leave = Leave::new(&session);
-    let port = search(session, options).await?;
-    leave.done();
-    Ok(port)
-}
 
 /// [`find`] until `cancelled` ends, and QEMU has answered.
 pub(super) async fn find_cancellable(
@@ -32,9 +24,8 @@ pub(super) async fn find_cancellable(
     options: &ConnectOptions,
     cancelled: impl Future<Output = ()>,
 ) -> Result<QmpPort, Error> {
-    let leave = Leave::new(&session);
     let found = {
-        let mut search = pin!(search(session.clone(), options));
+        let mut search = pin!(find(session.clone(), options));
         let mut cancelled = pin!(cancelled);
         poll_fn(|cx| {
             if let Poll::Ready(found) = search.as_mut().poll(cx) {
@@ -45,11 +36,7 @@ pub(super) async fn find_cancellable(
         .await
     };
     match found {
-        Some(found) => {
-            let port = found?;
-            leave.done();
-            Ok(port)
-        }
+        Some(found) => found,
         None => {
             settle(&session).await;
             Err(Error::Cancelled("the search for the QMP port".into()))
@@ -57,7 +44,8 @@ pub(super) async fn find_cancellable(
     }
 }
 
-async fn search(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
+/// The QMP port of `session` that is ready and whose status is known.
+pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
     let started = Instant::now();
     let search = Search::start(session, options)?;
     let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));

@@ -283,11 +283,6 @@ impl QmpPort {
         self.imp().shut("the program closed the port");
     }
 
-    /// Whether all that was asked for is sent and answered.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.imp().is_settled()
-    }
-
     /// Waits until all that was asked for is sent and answered, or the connection ends.
     pub(crate) async fn settled(&self) {
         poll_fn(|cx| {

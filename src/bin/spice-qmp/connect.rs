@@ -29,6 +29,10 @@ pub(crate) struct Tls {
 const USER_NAME: &str = "give the user name in the address, as in spice://NAME@host:5900, and the \
                          password with --password-file FILE or in SPICE_QMP_PASSWORD";
 
+/// How much longer to stay where something went wrong already. A machine that is
+/// stopped by an error never answers.
+const ERROR_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How often a person may mistype a password.
 const PROMPTS: usize = 3;
 
@@ -134,7 +138,8 @@ impl Target {
                 Err(Error::Connect(ConnectError::Authentication(text))) => text,
                 Err(error) => {
                     // QEMU may freeze where a client goes before it is answered.
-                    QmpPort::settle(&session).await;
+                    let settled = QmpPort::settle(&session);
+                    let _ = glib::future_with_timeout(ERROR_PATIENCE, settled).await;
                     return Err(self.explain(error).into());
                 }
             };
