@@ -35,13 +35,11 @@ pub(super) async fn find_cancellable(
         })
         .await
     };
-    match found {
-        Some(found) => found,
-        None => {
-            settle(&session).await;
-            Err(Error::Cancelled("the search for the QMP port".into()))
-        }
+    if let Some(found) = found {
+        return found;
     }
+    settle(&session).await;
+    Err(Error::Cancelled("the search for the QMP port".into()))
 }
 
 /// The QMP port of `session` that is ready and whose status is known.

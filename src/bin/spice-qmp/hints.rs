@@ -108,7 +108,7 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
     let hint = match &error {
         Error::Connect(ConnectError::Unreachable { kind, origin, .. }) => {
             let resolver = origin.is_some_and(|origin| origin.domain.contains("resolver"));
-            unreachable(*kind, resolver, address)
+            Some(unreachable(*kind, resolver, address))
         }
         Error::TimedOut { what, .. } => silent(what, address),
         Error::Closed(text) if text.contains("after its QMP greeting") => {
@@ -126,9 +126,9 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
     }
 }
 
-fn unreachable(kind: ErrorKind, resolver: bool, address: &Address) -> Option<String> {
+fn unreachable(kind: ErrorKind, resolver: bool, address: &Address) -> String {
     if resolver {
-        return Some(format!("is the name of the host right in {address} ?"));
+        return format!("is the name of the host right in {address} ?");
     }
     let path = match address {
         Address::Unix(path) => Some(&**path),
@@ -136,23 +136,23 @@ fn unreachable(kind: ErrorKind, resolver: bool, address: &Address) -> Option<Str
         _ => None,
     };
     match (kind, path) {
-        (ErrorKind::PermissionDenied, Some(path)) => return Some(who_owns(Path::new(path))),
+        (ErrorKind::PermissionDenied, Some(path)) => return who_owns(Path::new(path)),
         (ErrorKind::ConnectionRefused, Some(path)) => {
             let metadata = std::fs::metadata(path);
-            return Some(if metadata.is_ok_and(|file| file.file_type().is_socket()) {
+            return if metadata.is_ok_and(|file| file.file_type().is_socket()) {
                 "no process listens on this socket any more: \
                  QEMU has ended, and has to be started again"
                     .to_owned()
             } else {
                 format!("{path} is no socket")
-            });
+            };
         }
         (ErrorKind::ConnectionReset, None) if address.is_spice() => {
-            return Some(tls::link_hint(address));
+            return tls::link_hint(address);
         }
         _ => {}
     }
-    Some(match address {
+    match address {
         Address::Unix(_) | Address::Abstract(_) | Address::Tcp { .. } => format!(
             "is QEMU running with -qmp {},server=on,wait=off ? (--wait waits for it)",
             as_for_qemu(address)
@@ -166,7 +166,7 @@ fn unreachable(kind: ErrorKind, resolver: bool, address: &Address) -> Option<Str
                      (for a QMP socket use tcp:host:port; --wait waits for it)"
                 .to_owned(),
         },
-    })
+    }
 }
 
 /// An address as QEMU's option `-qmp` takes it.
