@@ -29,10 +29,6 @@ pub(crate) struct Tls {
 const USER_NAME: &str = "give the user name in the address, as in spice://NAME@host:5900, and the \
                          password with --password-file FILE or in SPICE_QMP_PASSWORD";
 
-/// How much longer to stay where something went wrong already. A machine that is
-/// stopped by an error never answers.
-const ERROR_PATIENCE: Duration = Duration::from_secs(3);
-
 /// How often a person may mistype a password.
 const PROMPTS: usize = 3;
 
@@ -136,12 +132,7 @@ impl Target {
             let refused = match work(session.clone()).await {
                 Ok(result) => return Ok((result, session)),
                 Err(Error::Connect(ConnectError::Authentication(text))) => text,
-                Err(error) => {
-                    // QEMU may freeze where a client goes before it is answered.
-                    let settled = QmpPort::settle(&session);
-                    let _ = glib::future_with_timeout(ERROR_PATIENCE, settled).await;
-                    return Err(self.explain(error).into());
-                }
+                Err(error) => return Err(self.explain(error).into()),
             };
             let sasl = refused.contains("(SASL)");
             let failure = login_failure(&refused, password.as_ref());
