@@ -290,6 +290,29 @@ fn a_host_that_has_no_address() {
     }
 }
 
+/// QEMU answers nothing on SPICE while the machine is in such a state.
+#[test]
+fn a_machine_that_is_stopped_by_an_error() {
+    for program in Program::all() {
+        let qemu = Config::new()
+            .arg("-no-reboot")
+            .arg("-no-shutdown")
+            .running()
+            .start(&program);
+        let reset = qemu.monitor().execute("system_reset", None);
+        reset.expect("the machine stops");
+        let args = ["--timeout", "1", "status"];
+        let ended = Tool::new(&qemu.spice_uri(), &args).run();
+        let error = ended.stderr.lines().find(|line| line.contains("error: "));
+        let error = error.expect("an error");
+        assert!(
+            error.contains("resume it over another monitor"),
+            "{ended:?}"
+        );
+        assert_eq!(ended.code, Some(4), "{ended:?}");
+    }
+}
+
 /// A server of one client, which gets these bytes and then the end.
 fn serve(listener: UnixListener, bytes: &'static str) -> thread::JoinHandle<()> {
     thread::spawn(move || {
