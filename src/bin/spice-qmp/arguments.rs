@@ -1,19 +1,26 @@
 //! The arguments of a QMP command as they are typed: `key=value`, or JSON.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-/// The arguments as an object; nothing where none were typed.
-pub(crate) fn parse(words: &[String]) -> Result<Option<Map<String, Value>>, String> {
+/// The arguments as the text of an object; nothing where none were typed.
+pub(crate) fn parse(words: &[String]) -> Result<Option<Box<RawValue>>, String> {
     match words {
         [] => Ok(None),
         [text] if text.trim_start().starts_with('{') => parse_object(text).map(Some),
-        words => parse_pairs(words).map(Some),
+        words => {
+            let object = to_raw_value(&parse_pairs(words)?);
+            object.map(Some).map_err(|error| error.to_string())
+        }
     }
 }
 
-/// The text of a JSON object.
-pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text)
+/// The text of a JSON object, which is sent as it is.
+pub(crate) fn parse_object(text: &str) -> Result<Box<RawValue>, String> {
+    serde_json::from_str::<BTreeMap<String, &RawValue>>(text)
+        .and_then(|_| serde_json::from_str(text))
         // Other JSON is not repeated: it may hold a secret.
         .map_err(|error| {
             if error.is_data() {
@@ -95,7 +102,8 @@ mod tests {
 
     fn parsed(words: &[&str]) -> Result<Value, String> {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        parse(&words).map(|object| object.map_or(Value::Null, Value::Object))
+        let object = parse(&words)?;
+        Ok(object.map_or(Value::Null, |it| serde_json::from_str(it.get()).unwrap()))
     }
 
     #[test]
@@ -111,6 +119,13 @@ mod tests {
             json!({"id": "disk1", "n": [1, {"a": null}]})
         );
         assert_eq!(parsed(&["{}"]).unwrap(), json!({}));
+    }
+
+    #[test]
+    fn a_json_object_is_sent_as_it_was_typed() {
+        let text = r#"{"z": 18446744073709551616, "a": -0, "n": 1.10}"#;
+        let object = parse(&[text.to_owned()]).unwrap().unwrap();
+        assert_eq!(object.get(), text);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::style::{acts_on_terminals, escaped};
 
 /// Controls and watches a QEMU virtual machine through its QMP monitor, over
 /// SPICE or a socket.
@@ -79,7 +80,7 @@ pub(crate) enum Command {
     Wakeup,
     /// Send the guest a non-maskable interrupt
     Nmi,
-    /// Give any QMP command, and print what it returns
+    /// Execute any QMP command, and print what it returns
     Exec(Exec),
     /// Print QEMU's events as they come, one line of JSON each
     Events(Events),
@@ -112,10 +113,10 @@ pub(crate) struct Events {
     pub(crate) count: Option<u64>,
 }
 
-/// Tells of a command line that was wrong, or of the help that was asked for.
+/// Reports a command line that was wrong, or prints the help that was asked for.
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // It fails where nobody reads it.
+        // It fails where standard output is closed.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
@@ -124,14 +125,33 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         let message = text.lines().next().unwrap_or_default();
         return Failure::usage(message)
-            .hint("spice-qmp --help tells how to use it")
+            .hint("spice-qmp --help shows how to use it")
             .report(true);
     }
     if error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         anstream::eprint!("spice-qmp: ");
     }
-    anstream::eprint!("{}", error.render().ansi());
+    anstream::eprint!("{}", without_controls(error));
     ExitCode::from(2)
+}
+
+/// The text of an error, which repeats arguments. Who typed them may not have written
+/// them: what acts on terminals is escaped.
+fn without_controls(error: &clap::Error) -> String {
+    let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
+    let unsafe_arguments: Vec<_> = arguments
+        .filter(|it| it.chars().any(acts_on_terminals))
+        .collect();
+    if unsafe_arguments.is_empty() {
+        return error.render().ansi().to_string();
+    }
+    let mut text = error.to_string();
+    for argument in unsafe_arguments {
+        text = text.replace(&argument, &escaped(&argument));
+    }
+    text.split_inclusive('\n')
+        .map(|line| escaped(line.trim_end_matches('\n')) + "\n")
+        .collect()
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -152,7 +172,7 @@ Examples:
   spice-qmp --connect spice://localhost:5900 status
   spice-qmp --connect unix:/run/vm/qmp.sock exec device_del id=disk1
 
---help tells about addresses, passwords, JSON and exit codes.";
+--help explains addresses, passwords, JSON and exit codes.";
 
 const DETAILS: &str = "\
 Examples:
@@ -194,22 +214,35 @@ JSON:
   watch. An error is one line on standard error:
     {\"error\": {\"kind\": ..., \"class\": ..., \"message\": ..., \"hint\": ...}}
   kind is qmp, output, usage, connection or timeout. class is QEMU's error class
-  and comes with qmp only; hint comes where there is one.
+  and comes with qmp only; hint comes where there is one. What is no error is a
+  line {\"note\": {\"message\": ...}} there.
+
+Leaving:
+  QEMU freezes for ever when a SPICE client goes away while it owes an answer. So
+  over SPICE the tool stays until QEMU has answered, also after --timeout, Ctrl+C,
+  SIGTERM or SIGHUP, and says so. A second signal ends it at once. A command that
+  takes long is better executed over a QMP socket, which may be left at any time.
+
+Machines that are stopped by an error:
+  Over SPICE, QEMU says nothing while the machine is stopped in one of the states
+  io-error, guest-panicked, shutdown, watchdog, internal-error, debug,
+  finish-migrate, postmigrate and restore-vm. Use a QMP socket then.
 
 Exit codes:
   0  success
   1  QEMU refused the command, or the output cannot be written
   2  the command line is wrong
   3  no connection: unreachable, login refused, no QMP port, not QMP, or closed
-  4  no answer within --timeout";
+  4  no answer within --timeout
+  129, 130, 143  ended by SIGHUP, SIGINT (Ctrl+C), SIGTERM";
 
 const EXEC_DETAILS: &str = "\
 Values are JSON where they read as JSON, and text otherwise: count=3 is a number,
 on=true a boolean, id=disk1 a text, and id='\"3\"' the text 3. Keys with dots make
 nested objects. Give secrets on standard input: others can see the command line.
 
-The return value is printed as JSON: over several lines on a terminal, in one line
-in a pipe or with --json.
+The return value is printed as JSON, with its members in QEMU's order and numbers
+as they came: over several lines on a terminal, in one line in a pipe or with --json.
 
 Examples:
   spice-qmp exec query-block
@@ -218,8 +251,9 @@ Examples:
   spice-qmp exec set_password - < arguments.json";
 
 const EVENTS_DETAILS: &str = "\
-Each line is an object with the members event, data and timestamp, as in QMP. It
-ends when QEMU does, with success; and with 3 when the connection is lost, or ends
+Each line is an object with the members event, data and timestamp, as in QMP. Where
+the output is read too slowly, the oldest events are dropped, and their number is
+written to standard error. It ends when QEMU does, with success; and with 3 when the connection is lost, or ends
 before --count events came.
 
 Examples:

@@ -1,6 +1,7 @@
 //! From an address to a port that takes commands.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use spice_qmp::{Address, ConnectError, ConnectOptions, Error, QmpPort, Session};
@@ -8,6 +9,7 @@ use spice_qmp::{Address, ConnectError, ConnectOptions, Error, QmpPort, Session};
 use crate::cli::Cli;
 use crate::failure::{Failure, Stop};
 use crate::hints;
+use crate::monitor::Monitor;
 use crate::password::{self, Password};
 
 /// What the command line says about the connection.
@@ -17,6 +19,7 @@ pub(crate) struct Target {
     wait: bool,
     password_file: Option<PathBuf>,
     tls: Tls,
+    monitor: Rc<Monitor>,
 }
 
 /// How the server of a TLS connection proves who it is.
@@ -33,7 +36,7 @@ const USER_NAME: &str = "give the user name in the address, as in spice://NAME@h
 const PROMPTS: usize = 3;
 
 impl Target {
-    pub(crate) fn new(cli: &Cli) -> Result<Self, Failure> {
+    pub(crate) fn new(cli: &Cli, monitor: &Rc<Monitor>) -> Result<Self, Failure> {
         let text = cli.connect.as_deref().filter(|text| !text.is_empty());
         let text = text.ok_or_else(hints::no_address)?;
         let address = match Address::parse(text) {
@@ -63,39 +66,33 @@ impl Target {
             wait: cli.wait,
             password_file: cli.password_file.clone(),
             tls: Tls::new(cli)?,
+            monitor: monitor.clone(),
         })
     }
 
-    /// Connects, does `work` on the port that is ready, and takes leave.
+    /// Connects, and does `work` on the port that is ready. Its commands go through
+    /// the monitor, which has them answered before the tool leaves.
     pub(crate) async fn on_port(
         &self,
-        work: impl AsyncFnOnce(&QmpPort) -> Result<(), Stop>,
+        work: impl AsyncFnOnce(&Monitor, &QmpPort) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
-        let (port, session) = self.connect().await?;
-        let timeout = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
-        port.set_command_timeout(timeout);
-        let result = work(&port).await;
-        let answers = !result.as_ref().is_err_and(Stop::is_timeout);
-        if let Some(session) = session.filter(|_| answers) {
-            take_leave(&port, &session).await;
-        }
-        result
+        let port = self.connect().await?;
+        work(&self.monitor, &port).await
     }
 
     fn options(&self) -> ConnectOptions {
         ConnectOptions::new().timeout(self.timeout).wait(self.wait)
     }
 
-    /// The session lives as long as the port is needed, which does not keep it alive.
-    async fn connect(&self) -> Result<(QmpPort, Option<Session>), Stop> {
+    async fn connect(&self) -> Result<QmpPort, Stop> {
+        self.monitor.signals.catch();
         if let Address::Spice(uri) = &self.address {
             let find = |session| QmpPort::find_with(session, self.options());
-            let (port, session) = self.log_in(uri, find).await?;
-            return Ok((port, Some(session)));
+            return self.log_in(uri, find).await;
         }
         let address = self.address.to_string();
         match QmpPort::open_with(&address, self.options()).await {
-            Ok(port) => Ok((port, None)),
+            Ok(port) => Ok(port),
             Err(error) => Err(self.explain(error).into()),
         }
     }
@@ -111,26 +108,24 @@ impl Target {
             .into());
         };
         let names = |session| QmpPort::port_names_with(session, self.options());
-        Ok(self.log_in(uri, names).await?.0)
+        self.log_in(uri, names).await
     }
 
     /// Does `work` on a session, with the password that was given, or else with
     /// one that is asked for.
-    async fn log_in<T, F>(
-        &self,
-        uri: &str,
-        work: impl Fn(Session) -> F,
-    ) -> Result<(T, Session), Stop>
+    async fn log_in<T, F>(&self, uri: &str, work: impl Fn(Session) -> F) -> Result<T, Stop>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let mut password = password::given(self.password_file.as_deref())?;
         let mut prompts = 0;
         loop {
+            self.monitor.signals.catch();
             // A session whose login failed is of no more use.
             let session = self.session(uri, password.as_ref());
-            let refused = match work(session.clone()).await {
-                Ok(result) => return Ok((result, session)),
+            self.monitor.session.replace(Some(session.clone()));
+            let refused = match work(session).await {
+                Ok(result) => return Ok(result),
                 Err(Error::Connect(ConnectError::Authentication(text))) => text,
                 Err(error) => return Err(self.explain(error).into()),
             };
@@ -144,6 +139,7 @@ impl Target {
             }
             let again = if password.is_some() { "not that; " } else { "" };
             prompts += 1;
+            self.monitor.signals.release();
             password = password::asked(&format!("{again}SPICE password for {uri}: "))?;
             if password.is_none() {
                 return Err(failure.into());
@@ -211,13 +207,6 @@ fn check_ca_file(file: &Path) -> Result<(), String> {
         return Err("its path is not UTF-8 text".to_owned());
     }
     Ok(())
-}
-
-/// Ends a SPICE session when nothing is under way on its port: QEMU may crash
-/// where a client goes before it is answered.
-async fn take_leave(port: &QmpPort, session: &Session) {
-    port.close().await;
-    session.disconnect();
 }
 
 fn login_failure(text: &str, password: Option<&Password>) -> Failure {

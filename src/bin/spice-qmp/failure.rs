@@ -3,11 +3,12 @@
 use std::io;
 use std::process::ExitCode;
 
-use anstyle::{AnsiColor, Style};
 use serde::Serialize;
+use serde_json::json;
 use spice_qmp::{Error, ErrorClass, UsageError};
 
-use crate::output::styled;
+use crate::json_text::compact;
+use crate::style::{Line, error_style, label_style, print_error_line};
 
 /// Why a command ended early.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) enum Stop {
     StdoutClosed,
     /// The person at the terminal pressed Ctrl-C at the password prompt.
     Interrupted,
+    /// A signal asked the tool to end.
+    Signal(i32),
     /// It went wrong.
     Failed(Failure),
 }
@@ -84,34 +87,57 @@ impl Failure {
         self
     }
 
-    /// Tells it on standard error.
+    /// Reports it on standard error.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if json {
-            let error = serde_json::to_string(self).unwrap_or_default();
-            anstream::eprintln!("{{\"error\":{error}}}");
+            print_json(&json!({ "error": self }));
         } else {
-            let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
-            let error = styled("error:", red);
-            anstream::eprintln!("spice-qmp: {error} {}", self.message);
+            print(
+                Line::default().styled("error:", error_style()),
+                &self.message,
+            );
             if let Some(hint) = &self.hint {
-                let label = styled("hint:", Style::new().bold());
-                anstream::eprintln!("spice-qmp: {label} {hint}");
+                print(Line::default().styled("hint:", label_style()), hint);
             }
         }
         self.kind.exit_code()
     }
 }
 
-impl Stop {
-    /// Whether the peer said nothing in time.
-    pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, Self::Failed(failure) if failure.kind == Kind::Timeout)
+/// Says on standard error what is no failure.
+pub(crate) fn note(json: bool, message: &str) {
+    if json {
+        print_json(&json!({ "note": { "message": message } }));
+    } else {
+        print(Line::default().styled("note:", label_style()), message);
     }
+}
 
+/// The exit code after a signal, as shells have it.
+pub(crate) fn signal_exit_code(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+}
+
+fn print(label: Line, message: &str) {
+    print_error_line(
+        Line::from("spice-qmp: ")
+            .then(label)
+            .plain(" ")
+            .plain(message),
+    );
+}
+
+fn print_json(value: &serde_json::Value) {
+    // JSON has its own escapes, which stay JSON.
+    print_error_line(compact(&value.to_string()));
+}
+
+impl Stop {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         match self {
             Self::StdoutClosed => ExitCode::SUCCESS,
             Self::Interrupted => ExitCode::from(130),
+            Self::Signal(signal) => signal_exit_code(*signal),
             Self::Failed(failure) => failure.report(json),
         }
     }

@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use glib::{LogField, LogLevel, LogWriterOutput};
+use glib::{LogField, LogLevel, LogWriterOutput, gstr};
+
+use crate::style::escaped;
 
 /// The last warnings of spice-gtk. Why a TLS connection fails, only they say.
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -10,41 +12,48 @@ static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// As many of them as belong to one connection.
 const KEPT: usize = 16;
 
-/// Leaves out spice-gtk's own warnings and criticals: they say in other words what the error
-/// says. `G_MESSAGES_DEBUG` brings them back.
-pub(crate) fn quieten() {
+/// Leaves out the warnings of spice-gtk: they say in other words what the error
+/// says. `G_MESSAGES_DEBUG` brings them back. What is left is written so that no
+/// text of a server acts on the terminal.
+pub(crate) fn take_over() {
     let all = std::env::var_os("G_MESSAGES_DEBUG").is_some();
     glib::log_set_writer_func(move |level, fields| {
-        let of_spice = matches!(field(fields, "GLIB_DOMAIN"), Some("GSpice" | "Spice"));
-        if matches!(level, LogLevel::Warning | LogLevel::Critical) && of_spice {
-            keep(field(fields, "MESSAGE").unwrap_or_default());
+        let noise = matches!(level, LogLevel::Warning | LogLevel::Critical);
+        let domain = bytes(fields, "GLIB_DOMAIN");
+        if noise && matches!(domain, Some(b"GSpice" | b"Spice")) {
+            let message = bytes(fields, "MESSAGE").unwrap_or_default();
+            keep(String::from_utf8_lossy(message).into_owned());
             if !all {
                 return LogWriterOutput::Handled;
             }
         }
-        glib::log_writer_default(level, fields)
+        let message = bytes(fields, "MESSAGE").unwrap_or_default();
+        let message = escaped(&String::from_utf8_lossy(message));
+        let mut safe = vec![LogField::new(gstr!("MESSAGE"), message.as_bytes())];
+        for key in [gstr!("GLIB_DOMAIN"), gstr!("PRIORITY")] {
+            if let Some(value) = bytes(fields, key) {
+                safe.push(LogField::new(key, value));
+            }
+        }
+        glib::log_writer_default(level, &safe)
     });
 }
 
-/// spice-gtk's warnings so far, the last one last.
+/// The warnings of spice-gtk so far, the last one last.
 pub(crate) fn warnings() -> Vec<String> {
-    WARNINGS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()
+    let warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    warnings.clone()
 }
 
-fn keep(message: &str) {
+fn keep(message: String) {
     let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
     if warnings.len() == KEPT {
         warnings.remove(0);
     }
-    warnings.push(message.to_owned());
+    warnings.push(message);
 }
 
-fn field<'a>(fields: &'a [LogField<'a>], key: &str) -> Option<&'a str> {
-    fields
-        .iter()
-        .find(|field| field.key() == key)
-        .and_then(LogField::value_str)
+fn bytes<'a>(fields: &'a [LogField<'a>], key: &str) -> Option<&'a [u8]> {
+    let field = fields.iter().find(|field| field.key() == key)?;
+    field.value_bytes()
 }

@@ -7,16 +7,25 @@ mod connect;
 mod failure;
 mod feed;
 mod hints;
+mod json_text;
+mod leave;
 mod log;
+mod monitor;
 mod output;
 mod password;
+mod signals;
+mod style;
 mod tls;
+mod wait;
 
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use clap::Parser;
 
 use cli::Cli;
+use failure::{Stop, signal_exit_code};
+use monitor::Monitor;
 use output::Output;
 
 fn main() -> ExitCode {
@@ -24,11 +33,23 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::report(&error),
     };
-    log::quieten();
+    log::take_over();
+    glib::MainContext::default().block_on(run(&cli))
+}
+
+/// Does what was asked for, reports what went wrong, and leaves politely.
+async fn run(cli: &Cli) -> ExitCode {
     let mut output = Output::new(cli.json);
-    let end = glib::MainContext::default().block_on(commands::run(&cli, &mut output));
-    match end {
+    let monitor = Rc::new(Monitor::new(cli.timeout));
+    let work = commands::run(cli, &monitor, &mut output);
+    let end = monitor.signals.or(work).await;
+    let end = end.unwrap_or_else(|signal| Err(Stop::Signal(signal)));
+    let code = match &end {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => stop.report(cli.json),
+    };
+    match leave::leave(&monitor, &end, cli.json).await {
+        Ok(()) => code,
+        Err(signal) => signal_exit_code(signal),
     }
 }

@@ -1,26 +1,53 @@
 //! Standard output: text for people, JSON for programs, flushed line by line.
+//!
+//! Writing waits in the main loop while nobody reads, so that a signal still ends
+//! the tool and SPICE is still served.
 
-use std::fmt::Display;
-use std::io::{self, IsTerminal, Stdout, Write};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd};
 
-use anstream::AutoStream;
-use anstyle::{AnsiColor, Style};
+use glib::{ControlFlow, IOCondition, Priority, SourceFuture};
 use serde::Serialize;
 
 use crate::failure::Stop;
+use crate::json_text::{Formatter, Layout, compact};
+use crate::style::{Line, shows_colors};
 
 /// Where results go.
 pub(crate) struct Output {
     json: bool,
-    /// Takes the colours out where nobody would see them.
-    stream: AutoStream<Stdout>,
+    colors: bool,
+    /// Standard output without Rust's buffer.
+    file: io::Result<File>,
+    /// How many bytes can be written at once without blocking; all to a file.
+    at_once: usize,
+    /// Lines that wait until they can be written, and their bytes.
+    queue: VecDeque<String>,
+    queued: usize,
 }
+
+/// A pipe that can be written takes so much (`PIPE_BUF`).
+const PIECE: usize = 4096;
+
+/// How many bytes of lines wait for a reader that does not read.
+const QUEUE: usize = 16 << 20;
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
+        let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        let is_file = file.as_ref().is_ok_and(|file| {
+            let metadata = file.metadata();
+            metadata.is_ok_and(|it| it.is_file())
+        });
         Self {
             json,
-            stream: anstream::stdout(),
+            colors: shows_colors(&io::stdout()),
+            file,
+            at_once: if is_file { usize::MAX } else { PIECE },
+            queue: VecDeque::new(),
+            queued: 0,
         }
     }
 
@@ -30,39 +57,107 @@ impl Output {
     }
 
     /// One line of text.
-    pub(crate) fn line(&mut self, text: impl Display) -> Result<(), Stop> {
-        // In one write: a line of several writers stays whole.
-        let line = format!("{text}\n");
-        let written = self.stream.write_all(line.as_bytes());
-        written.and_then(|()| self.stream.flush())?;
-        Ok(())
+    pub(crate) async fn line(&mut self, line: impl Into<Line>) -> Result<(), Stop> {
+        let line = line.into().render(self.colors);
+        self.write(&line).await
     }
 
     /// One line of JSON.
-    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
-        self.line(serde_json::to_string(value).map_err(io::Error::from)?)
+    pub(crate) async fn json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
+        let text = serde_json::to_string(value).map_err(io::Error::from)?;
+        self.write_json(&text, Layout::Compact).await
     }
 
-    /// JSON that a person may read: spread over lines on a terminal, unless
-    /// `--json` asks for one line.
-    pub(crate) fn value(&mut self, value: &impl Serialize) -> Result<(), Stop> {
-        if self.json || !io::stdout().is_terminal() {
-            return self.json(value);
+    /// Queues one line of JSON.
+    pub(crate) fn queue_json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
+        let text = serde_json::to_string(value).map_err(io::Error::from)?;
+        let line = compact(&text) + "\n";
+        self.queued += line.len();
+        self.queue.push_back(line);
+        Ok(())
+    }
+
+    /// Whether lines are queued.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether more lines can be queued.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued < QUEUE
+    }
+
+    /// Writes some of the lines that are queued.
+    pub(crate) async fn write_queued(&mut self) -> Result<(), Stop> {
+        let mut piece = String::new();
+        while let Some(line) = self.queue.front()
+            && (piece.is_empty() || piece.len() + line.len() <= PIECE)
+        {
+            piece.push_str(line);
+            self.queue.pop_front();
         }
-        self.line(serde_json::to_string_pretty(value).map_err(io::Error::from)?)
+        self.queued -= piece.len();
+        self.write(&piece).await
+    }
+
+    /// JSON text that a person may read: spread over lines on a terminal, unless
+    /// `--json` asks for one line.
+    pub(crate) async fn json_text(&mut self, text: &str) -> Result<(), Stop> {
+        let layout = if self.json || !io::stdout().is_terminal() {
+            Layout::Compact
+        } else {
+            Layout::Pretty
+        };
+        self.write_json(text, layout).await
+    }
+
+    async fn write_json(&mut self, text: &str, layout: Layout) -> Result<(), Stop> {
+        let mut formatter = Formatter::new(text, layout);
+        let mut piece = String::new();
+        // Piece by piece: laid out, it may be much longer.
+        while formatter.fill(&mut piece, PIECE) {
+            self.write(&piece).await?;
+            piece.clear();
+        }
+        piece.push('\n');
+        self.write(&piece).await
+    }
+
+    async fn write(&mut self, text: &str) -> Result<(), Stop> {
+        let file = self.file.as_ref();
+        let mut file = file.map_err(|error| io::Error::from(error.kind()))?;
+        // Each piece in one write: a line of several writers stays whole.
+        for mut piece in text.as_bytes().chunks(self.at_once) {
+            while !piece.is_empty() {
+                writable().await;
+                match file.write(piece) {
+                    Ok(written) => piece = &piece[written..],
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::WouldBlock | ErrorKind::Interrupted
+                        ) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// The name of a run state in its colour.
-pub(crate) fn run_state(status: &str, running: bool) -> String {
-    let color = match status {
-        _ if running => AnsiColor::Green,
-        "guest-panicked" | "internal-error" | "io-error" | "watchdog" => AnsiColor::Red,
-        _ => AnsiColor::Yellow,
-    };
-    styled(status, Style::new().fg_color(Some(color.into())).bold())
-}
-
-pub(crate) fn styled(text: &str, style: Style) -> String {
-    format!("{style}{text}{style:#}")
+/// Waits until standard output can be written, or turns out to be closed.
+pub(crate) async fn writable() {
+    SourceFuture::new(|ready| {
+        let mut ready = Some(ready);
+        let stdout = io::stdout().as_raw_fd();
+        let condition = IOCondition::OUT | IOCondition::ERR | IOCondition::HUP;
+        glib_unix::fd_source_new(stdout, condition, None, Priority::DEFAULT, move |_, _| {
+            if let Some(ready) = ready.take() {
+                // The output may not be waited for any more.
+                let _ = ready.send(());
+            }
+            ControlFlow::Break
+        })
+    })
+    .await;
 }

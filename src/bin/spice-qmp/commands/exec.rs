@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use spice_qmp::Error;
 
 use crate::arguments;
@@ -11,14 +11,14 @@ use crate::connect::Target;
 use crate::failure::{Failure, Stop};
 use crate::output::Output;
 
-/// Gives the command and prints what it returns.
+/// Executes the command and prints what it returns.
 pub(crate) async fn run(target: &Target, exec: &Exec, output: &mut Output) -> Result<(), Stop> {
-    // What is typed wrongly is told before anything is connected.
+    // What is typed wrongly is reported before anything is connected.
     let arguments = arguments(exec)?;
     target
-        .on_port(async |port| {
-            let result: Value = port.execute(&exec.name, arguments).await.map_err(explain)?;
-            output.value(&result)
+        .on_port(async |monitor, port| {
+            let result = monitor.execute(port, &exec.name, arguments).await;
+            output.json_text(result.map_err(explain)?.get()).await
         })
         .await
 }
@@ -35,17 +35,17 @@ fn explain(error: Error) -> Failure {
     }
 }
 
-fn arguments(exec: &Exec) -> Result<Option<Map<String, Value>>, Failure> {
+fn arguments(exec: &Exec) -> Result<Option<Box<RawValue>>, Failure> {
     let arguments = match &exec.arguments[..] {
         [dash] if dash == "-" => from_stdin().map(Some),
         words => arguments::parse(words),
     };
     arguments.map_err(|error| {
-        Failure::usage(error).hint("spice-qmp exec --help tells how to write them")
+        Failure::usage(error).hint("spice-qmp exec --help shows how to write them")
     })
 }
 
-fn from_stdin() -> Result<Map<String, Value>, String> {
+fn from_stdin() -> Result<Box<RawValue>, String> {
     let mut text = String::new();
     std::io::stdin()
         .read_to_string(&mut text)

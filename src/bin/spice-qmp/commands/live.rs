@@ -1,24 +1,30 @@
 //! What goes on until the connection ends: events and changes of the state.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 
+use futures_core::Stream;
 use serde::Serialize;
-use serde_json::Value;
-use spice_qmp::{Event, QmpPort, Status};
+use serde_json::value::RawValue;
+use spice_qmp::{Event, EventStream, QmpPort, Status};
 
 use crate::cli::Events;
 use crate::connect::Target;
-use crate::failure::{Failure, Stop};
+use crate::failure::{Failure, Stop, note};
 use crate::feed::Feed;
-use crate::output::{Output, run_state};
+use crate::output::{Output, writable};
+use crate::style::{Line, run_state_style};
+use crate::wait::until;
 
 /// An event in the form that it has in QMP.
 #[derive(Debug, Serialize)]
 struct EventLine<'a> {
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
+    data: Option<&'a RawValue>,
     timestamp: Timestamp,
 }
 
@@ -44,83 +50,156 @@ pub(crate) async fn events(
     output: &mut Output,
 ) -> Result<(), Stop> {
     target
-        .on_port(async |port| print_events(port, events, output).await)
+        .on_port(async |_, port| print_events(port, events, output).await)
         .await
 }
 
 async fn print_events(port: &QmpPort, events: &Events, output: &mut Output) -> Result<(), Stop> {
-    let feed = Feed::new();
-    port.connect_qmp_event(None, {
-        let feed = feed.clone();
-        move |_, event| feed.push(Some(event.clone()))
-    });
-    let end = End::watch(port, &feed);
+    let end = End::watch(port);
+    let upper: Vec<_> = events.names.iter().map(|it| it.to_uppercase()).collect();
+    let names = events.names.iter().chain(&upper).map(String::as_str);
+    let mut stream = port.events_named(names);
 
     let mut left = events.count;
     while left != Some(0) {
-        let Some(event) = feed.next().await else {
-            return match events.count {
-                Some(count) => {
-                    let seen = count - left.unwrap_or(0);
-                    Err(ended(port, &format!("after {seen} of {count} events")))
-                }
-                None => end.result(port),
-            };
-        };
-        if is_wanted(&event, &events.names) {
-            output.json(&EventLine::of(&event))?;
-            left = left.map(|left| left - 1);
+        match next_step(port, &mut stream, output).await {
+            Step::Writable => output.write_queued().await?,
+            Step::Event(event) => {
+                report_dropped(output, "events", stream.take_dropped());
+                output.queue_json(&EventLine::of(&event))?;
+                left = left.map(|left| left - 1);
+            }
+            Step::End => break,
         }
     }
-    Ok(())
+    while output.has_queued() {
+        output.write_queued().await?;
+    }
+    match (events.count, left) {
+        (Some(_), Some(0)) => Ok(()),
+        (Some(count), left) => {
+            let seen = count - left.unwrap_or(0);
+            Err(ended(port, &format!("after {seen} of {count} events")))
+        }
+        (None, _) => end.result(port),
+    }
+}
+
+/// What comes next while events are printed.
+enum Step {
+    Event(Event),
+    /// Some of the queued lines can be written.
+    Writable,
+    /// The connection has ended, and all events were taken.
+    End,
+}
+
+/// Takes an event before it writes: the output may be slower than QEMU for a while.
+async fn next_step(port: &QmpPort, stream: &mut EventStream, output: &Output) -> Step {
+    let mut next = pin!(next_event(port, stream));
+    let mut writable = pin!(writable());
+    poll_fn(|cx| {
+        if output.has_room()
+            && let Poll::Ready(event) = next.as_mut().poll(cx)
+        {
+            return Poll::Ready(event.map_or(Step::End, Step::Event));
+        }
+        if output.has_queued() {
+            return writable.as_mut().poll(cx).map(|()| Step::Writable);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The next event; nothing when the connection has ended, and all events were taken.
+async fn next_event(port: &QmpPort, stream: &mut EventStream) -> Option<Event> {
+    let mut ended = pin!(until(port, &["notify::ready"], |port| !port.ready()));
+    poll_fn(|cx| match Pin::new(&mut *stream).poll_next(cx) {
+        Poll::Pending => ended.as_mut().poll(cx).map(|()| None),
+        event @ Poll::Ready(_) => event,
+    })
+    .await
 }
 
 /// Prints the state, and again whenever it changes.
 pub(crate) async fn watch(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
-        .on_port(async |port| {
-            let feed = Feed::new();
-            feed_status(port, &feed);
-            port.connect_status_notify({
-                let feed = feed.clone();
-                move |port| feed_status(port, &feed)
-            });
-            let end = End::watch(port, &feed);
+        .on_port(async |monitor, port| {
+            let end = End::watch(port);
+            let feed = feed_statuses(port);
+            if port.status().is_none() {
+                // Either it comes now, or the server refuses to say.
+                let reply = monitor.execute(port, "query-status", ()).await?;
+                feed.push(Some(Status::from_json(reply.get())?));
+            }
+            let mut last = None;
             while let Some(status) = feed.next().await {
-                print_status(&status, output)?;
+                report_dropped(output, "changes of the state", feed.take_dropped());
+                if last.as_ref() != Some(&status) {
+                    print_status(&status, output).await?;
+                    last = Some(status);
+                }
             }
             end.result(port)
         })
         .await
 }
 
-fn feed_status(port: &QmpPort, feed: &Feed<Option<Status>>) {
-    if let Some(status) = port.status() {
-        feed.push(Some(status));
-    }
+/// The states of the machine; nothing when the connection ends.
+fn feed_statuses(port: &QmpPort) -> Feed<Option<Status>> {
+    let feed = Feed::new();
+    let push = {
+        let feed = feed.clone();
+        move |port: &QmpPort| {
+            if let Some(status) = port.status() {
+                feed.push(Some(status));
+            }
+        }
+    };
+    push(port);
+    port.connect_status_notify(push);
+    let push_end = {
+        let feed = feed.clone();
+        move |port: &QmpPort| {
+            if !port.ready() {
+                feed.push(None);
+            }
+        }
+    };
+    push_end(port);
+    port.connect_ready_notify(push_end);
+    feed
 }
 
-fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> {
+async fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> {
     let (name, running) = (status.status(), status.running());
     if output.is_json() {
         let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%S.%fZ"));
-        return output.json(&StatusLine {
-            time: time.as_deref().unwrap_or_default(),
-            status: name,
-            running,
-        });
+        let time = time.as_deref().unwrap_or_default();
+        let status = name;
+        return output
+            .json(&StatusLine {
+                time,
+                status,
+                running,
+            })
+            .await;
     }
     let time = glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
     let time = time.as_deref().unwrap_or_default();
-    output.line(format_args!("{time}  {}", run_state(name, running)))
+    let line = Line::from(time).plain("  ");
+    output
+        .line(line.styled(name, run_state_style(name, running)))
+        .await
 }
 
-/// Whether the event is one of these names, in capitals or not.
-fn is_wanted(event: &Event, names: &[String]) -> bool {
-    names.is_empty()
-        || names
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(event.name()))
+/// Says that the output is read more slowly than QEMU writes.
+fn report_dropped(output: &Output, what: &str, dropped: u64) {
+    if dropped > 0 {
+        let message = format!("{dropped} {what} were lost: the output is read too slowly");
+        note(output.is_json(), &message);
+    }
 }
 
 impl<'a> EventLine<'a> {
@@ -139,7 +218,7 @@ impl<'a> EventLine<'a> {
         };
         Self {
             event: event.name(),
-            data: event.decode().ok().filter(|data| *data != Value::Null),
+            data: event.decode().ok(),
             timestamp,
         }
     }
@@ -151,24 +230,12 @@ struct End {
 }
 
 impl End {
-    /// Puts `None` at the end of `feed` when the connection ends.
-    fn watch<T: 'static>(port: &QmpPort, feed: &Feed<Option<T>>) -> Self {
+    fn watch(port: &QmpPort) -> Self {
         let shutdown = Rc::new(Cell::new(false));
         port.connect_qmp_event(Some("SHUTDOWN"), {
             let shutdown = shutdown.clone();
             move |_, _| shutdown.set(true)
         });
-        port.connect_ready_notify({
-            let feed = feed.clone();
-            move |port| {
-                if !port.ready() {
-                    feed.push(None);
-                }
-            }
-        });
-        if !port.ready() {
-            feed.push(None);
-        }
         Self { shutdown }
     }
 

@@ -1,92 +1,213 @@
 //! The machine as a whole: its status, and what a power menu does.
 
-use std::time::{Duration, Instant};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use spice_qmp::{Error, QmpPort, Status};
 
 use crate::connect::Target;
-use crate::failure::Stop;
-use crate::output::{Output, run_state};
+use crate::failure::{Failure, Stop};
+use crate::output::Output;
+use crate::style::{Line, run_state_style};
+use crate::wait::until;
 
-/// What `query-status` returns, and what the tool prints of it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Status {
-    #[serde(rename = "status")]
-    state: String,
-    running: bool,
-    /// QEMU 9.0 and newer do not say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    singlestep: Option<bool>,
-    #[serde(skip_deserializing)]
+/// What `query-status` returns, and QEMU's version.
+#[derive(Debug, Serialize)]
+struct StatusLine {
+    #[serde(flatten)]
+    reply: Map<String, Value>,
     qemu: Option<String>,
-    #[serde(skip_deserializing)]
     package: Option<String>,
 }
 
 /// Prints whether the machine runs, and QEMU's version.
 pub(crate) async fn status(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
-        .on_port(async |port| {
-            let mut status: Status = port.execute("query-status", ()).await?;
-            status.qemu = port.version();
-            status.package = port.package().filter(|package| !package.is_empty());
-            print_status(&status, output)
+        .on_port(async |monitor, port| {
+            let reply = monitor.execute(port, "query-status", ()).await?;
+            let status = Status::from_json(reply.get())?;
+            let qemu = port.version();
+            let package = port.package().filter(|package| !package.is_empty());
+            if output.is_json() {
+                let reply = serde_json::from_str(reply.get()).unwrap_or_default();
+                let line = StatusLine {
+                    reply,
+                    qemu,
+                    package,
+                };
+                return output.json(&line).await;
+            }
+            print_status(&status, qemu.as_deref(), package.as_deref(), output).await
         })
         .await
 }
 
-fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> {
-    if output.is_json() {
-        return output.json(status);
-    }
-    let state = run_state(&status.state, status.running);
-    output.line(format_args!("state    {state}"))?;
-    let running = if status.running { "yes" } else { "no" };
-    output.line(format_args!("running  {running}"))?;
-    let version = status.qemu.as_deref().unwrap_or("unknown");
-    match &status.package {
-        Some(package) => output.line(format_args!("QEMU     {version} ({package})")),
-        None => output.line(format_args!("QEMU     {version}")),
-    }
-}
-
-/// Gives a command that takes no arguments and returns nothing.
-pub(crate) async fn act(
-    target: &Target,
-    command: &str,
-    done: &str,
+async fn print_status(
+    status: &Status,
+    qemu: Option<&str>,
+    package: Option<&str>,
     output: &mut Output,
 ) -> Result<(), Stop> {
-    target
-        .on_port(async |port| {
-            let result = port.execute(command, ()).await?;
-            print_done(&result, done, output)
-        })
-        .await
-}
-
-/// Ends QEMU, and stays until it is gone: one that ends should be told nothing more.
-pub(crate) async fn quit(target: &Target, output: &mut Output) -> Result<(), Stop> {
-    target
-        .on_port(async |port| {
-            let result = port.execute("quit", ()).await?;
-            let asked = Instant::now();
-            while port.ready() && asked.elapsed() < END_TIMEOUT {
-                glib::timeout_future(Duration::from_millis(5)).await;
-            }
-            print_done(&result, "QEMU ends.", output)
-        })
-        .await
-}
-
-fn print_done(result: &Value, done: &str, output: &mut Output) -> Result<(), Stop> {
-    if output.is_json() {
-        output.json(result)
-    } else {
-        output.line(done)
+    let (state, running) = (status.status(), status.running());
+    let line = Line::from("state    ");
+    output
+        .line(line.styled(state, run_state_style(state, running)))
+        .await?;
+    let running = if running { "yes" } else { "no" };
+    output.line(format!("running  {running}")).await?;
+    let version = qemu.unwrap_or("unknown");
+    match package {
+        Some(package) => output.line(format!("QEMU     {version} ({package})")).await,
+        None => output.line(format!("QEMU     {version}")).await,
     }
 }
+
+/// Executes a command of the power menu, and prints what became of it: QEMU accepts
+/// most of them in every state, and in some of these they do nothing.
+pub(crate) async fn act(target: &Target, command: &str, output: &mut Output) -> Result<(), Stop> {
+    target
+        .on_port(async |monitor, port| {
+            let shutdown = Rc::new(Cell::new(false));
+            port.connect_qmp_event(Some("SHUTDOWN"), {
+                let shutdown = shutdown.clone();
+                move |_, _| shutdown.set(true)
+            });
+            let before = port.status().map(|it| it.status().to_owned());
+            let result = monitor.execute(port, command, ()).await;
+            let result = result.map_err(|error| explain(command, error))?;
+            if output.is_json() {
+                return output.json_text(result.get()).await;
+            }
+            let state = match command {
+                // It may end, and must not be asked then.
+                _ if shutdown.get() => Some("shutdown".to_owned()),
+                "stop" | "cont" | "system_wakeup" => state_now(port).await,
+                _ => before,
+            };
+            output.line(outcome(command, state.as_deref())).await
+        })
+        .await
+}
+
+/// The run state, where the server says. A SPICE port may be muted by now.
+async fn state_now(port: &QmpPort) -> Option<String> {
+    let status = port.query_status().timeout(QUESTION_TIMEOUT).await.ok()?;
+    Some(status.status().to_owned())
+}
+
+/// What a command that QEMU accepted leads to. `state` is the state that the machine
+/// is in now; or that it was in before, for a command that may end QEMU.
+fn outcome(command: &str, state: Option<&str>) -> String {
+    let done = match command {
+        "stop" => "Paused.",
+        "cont" => "Resumed.",
+        "system_reset" => "Reset.",
+        "system_wakeup" => "Woken up.",
+        "inject-nmi" => "Interrupt sent.",
+        _ => "The guest was asked to power down; it may take its time, or ignore it.",
+    };
+    let when_over = "The machine waits for a migration (inmigrate); when that is over, it will";
+    match (command, state) {
+        ("stop", Some("paused")) | ("system_reset", Some("inmigrate" | "finish-migrate")) => {
+            done.into()
+        }
+        ("stop", Some("running")) => "Paused, but the machine was resumed again.".into(),
+        ("stop", Some("inmigrate")) => format!("{when_over} be paused."),
+        ("cont", Some("inmigrate")) => format!("{when_over} run."),
+        ("stop" | "cont", Some("suspended")) => {
+            "The guest has suspended the machine: spice-qmp wakeup wakes it.".into()
+        }
+        ("stop", Some(state)) => format!("The machine is stopped already ({state})."),
+        ("stop" | "cont" | "system_wakeup", None) => {
+            format!("{done} QEMU has not said in which state the machine is now.")
+        }
+        (_, None | Some("running")) => done.into(),
+        ("cont", Some(state)) => format!("Resumed, but the machine stopped again ({state})."),
+        ("system_reset", Some("shutdown")) => {
+            "The machine was shut down in place of a reset, or was shut down before.".into()
+        }
+        ("system_reset", Some(_)) => {
+            "Reset. The machine is stopped: spice-qmp resume lets it run.".into()
+        }
+        (_, Some(state)) => format!("{done} The machine does not run ({state})."),
+    }
+}
+
+/// Adds what to do next.
+fn explain(command: &str, error: Error) -> Failure {
+    let needs_reset =
+        matches!(&error, Error::Command { desc, .. } if desc.contains("Resetting the Virtual"));
+    let failure = Failure::from(error);
+    if command == "cont" && needs_reset {
+        failure.hint("the guest has shut down: spice-qmp reset, then spice-qmp resume")
+    } else {
+        failure
+    }
+}
+
+/// Ends QEMU, and stays until it is gone: one that ends should be asked nothing more.
+pub(crate) async fn quit(target: &Target, output: &mut Output) -> Result<(), Stop> {
+    target
+        .on_port(async |monitor, port| {
+            let result = monitor.execute(port, "quit", ()).await?;
+            let ended = until(port, &["notify::ready"], |port| !port.ready());
+            // One that stays has promised to end all the same.
+            let _ = glib::future_with_timeout(END_TIMEOUT, ended).await;
+            if output.is_json() {
+                output.json_text(result.get()).await
+            } else {
+                output.line("QEMU ends.").await
+            }
+        })
+        .await
+}
+
+/// How long the tool waits for the state after a command.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long QEMU is waited for that has promised to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All run states (QAPI enum `RunState`).
+    const STATES: [&str; 16] = [
+        "colo",
+        "debug",
+        "finish-migrate",
+        "guest-panicked",
+        "inmigrate",
+        "internal-error",
+        "io-error",
+        "paused",
+        "postmigrate",
+        "prelaunch",
+        "restore-vm",
+        "running",
+        "save-vm",
+        "shutdown",
+        "suspended",
+        "watchdog",
+    ];
+
+    #[test]
+    fn success_is_claimed_only_where_it_is_so() {
+        for state in STATES {
+            let says = |command: &str| outcome(command, Some(state));
+            assert_eq!(says("stop") == "Paused.", state == "paused", "{state}");
+            assert_eq!(says("cont") == "Resumed.", state == "running", "{state}");
+            assert_eq!(says("system_wakeup") == "Woken up.", state == "running");
+        }
+        assert!(outcome("stop", None).contains("not said"));
+        assert!(outcome("cont", Some("inmigrate")).contains("will run"));
+        assert!(outcome("stop", Some("inmigrate")).contains("will be paused"));
+        assert!(outcome("stop", Some("shutdown")).contains("already (shutdown)"));
+        assert!(outcome("cont", Some("io-error")).contains("stopped again (io-error)"));
+        assert!(outcome("system_reset", Some("paused")).contains("stopped"));
+    }
+}

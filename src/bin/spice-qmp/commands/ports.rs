@@ -5,8 +5,9 @@ use spice_qmp::QmpPort;
 use spice_qmp::qmp::is_human_monitor_name;
 
 use crate::connect::Target;
-use crate::failure::Stop;
+use crate::failure::{Stop, note};
 use crate::output::Output;
+use crate::style::escaped;
 
 #[derive(Debug, Serialize)]
 struct Port {
@@ -25,19 +26,22 @@ pub(crate) async fn list(target: &Target, output: &mut Output) -> Result<(), Sto
         })
         .collect();
     if output.is_json() {
-        return output.json(&ports);
+        return output.json(&ports).await;
     }
     if ports.is_empty() {
-        anstream::eprintln!("spice-qmp: the SPICE server has no ports");
+        note(false, "the SPICE server has no ports");
     }
-    let width = ports.iter().map(|port| port.name.len()).max().unwrap_or(0);
-    for Port { name, qmp } in &ports {
+    let width = |port: &Port| escaped(&port.name).chars().count();
+    let widest = ports.iter().map(width).max().unwrap_or(0);
+    for port in &ports {
+        let Port { name, qmp } = port;
         let speaks = match qmp {
             true => "QMP",
             false if is_human_monitor_name(name) => "human monitor",
             false => "-",
         };
-        output.line(format_args!("{name:width$}  {speaks}"))?;
+        let space = " ".repeat(widest - width(port));
+        output.line(format!("{name}{space}  {speaks}")).await?;
     }
     Ok(())
 }

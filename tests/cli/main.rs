@@ -1,184 +1,25 @@
-//! The tool against real QEMUs: what it prints, and how it ends.
+//! The tool against real QEMUs, and a few scripted servers: what it prints, and how
+//! it ends.
+#![cfg(feature = "cli")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod leaving;
+mod machine;
+mod server;
+mod terminal;
+mod text;
+mod tool;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::io::{Read, Write};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::qemu::{Config, Mode, Program, Qemu};
 use serde_json::{Value, json};
-
-/// How long the tool may take for anything.
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// A running tool, which is killed where it takes too long.
-struct Tool {
-    child: Child,
-    lines: Receiver<String>,
-    stderr: Option<thread::JoinHandle<String>>,
-    started: Instant,
-}
-
-/// How the tool ended.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-    took: Duration,
-}
-
-impl Tool {
-    fn start(address: &str, args: &[&str]) -> Self {
-        Self::start_with(address, args, &[])
-    }
-
-    fn start_with(address: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = command(address, args)
-            .envs(env.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the tool runs");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut stderr = child.stderr.take().expect("a pipe");
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let stderr = thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
-        });
-        Self {
-            child,
-            lines,
-            stderr: Some(stderr),
-            started: Instant::now(),
-        }
-    }
-
-    /// The next line of its output.
-    fn line(&self) -> String {
-        self.lines.recv_timeout(LIMIT).expect("a line in time")
-    }
-
-    /// The next line that comes within the time.
-    fn line_within(&self, time: Duration) -> Option<String> {
-        self.lines.recv_timeout(time).ok()
-    }
-
-    fn end(mut self) -> Ended {
-        let code = wait(&mut self.child);
-        let took = self.started.elapsed();
-        let stdout = self.lines.iter().map(|line| line + "\n").collect();
-        let stderr = self.stderr.take().expect("taken once here");
-        let stderr = stderr.join().expect("the reader of stderr");
-        Ended {
-            code,
-            stdout,
-            stderr,
-            took,
-        }
-    }
-}
-
-impl Drop for Tool {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(address: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spice-qmp"));
-    command
-        .args(args)
-        .env_remove("SPICE_QMP_PASSWORD")
-        .env_remove("G_MESSAGES_DEBUG")
-        .env("SPICE_QMP_ADDRESS", address)
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped());
-    command
-}
-
-/// The exit code; the tool is killed after the limit.
-fn wait(child: &mut Child) -> Option<i32> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = child.try_wait().expect("an own child") {
-            return status.code();
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("the tool did not end within {LIMIT:?}");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Runs the tool to its end.
-fn run(address: &str, args: &[&str]) -> Ended {
-    Tool::start(address, args).end()
-}
-
-impl Ended {
-    /// Its output, where it succeeded and complained of nothing.
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
-        self.stdout
-    }
-
-    #[track_caller]
-    fn ok_json(self) -> Value {
-        let stdout = self.ok();
-        assert_eq!(stdout.lines().count(), 1, "{stdout}");
-        serde_json::from_str(&stdout).expect(&stdout)
-    }
-
-    /// Its complaint, where it printed nothing else and ended with `code`.
-    #[track_caller]
-    fn failed(self, code: i32) -> String {
-        assert_eq!(
-            (self.code, self.stdout.as_str()),
-            (Some(code), ""),
-            "{self:?}"
-        );
-        assert!(
-            self.stderr.starts_with("spice-qmp: error: "),
-            "{}",
-            self.stderr
-        );
-        self.stderr
-    }
-
-    /// The error as `--json` tells it.
-    #[track_caller]
-    fn failed_json(self, code: i32) -> Value {
-        assert_eq!(
-            (self.code, self.stdout.as_str()),
-            (Some(code), ""),
-            "{self:?}"
-        );
-        let mut error: Value = serde_json::from_str(&self.stderr).expect(&self.stderr);
-        error["error"].take()
-    }
-}
-
-#[track_caller]
-fn assert_has(text: &str, part: &str) {
-    assert!(text.contains(part), "no {part:?} in: {text}");
-}
+use tool::{LIMIT, Tool, assert_has, command, run, wait};
 
 fn unix(qemu: &Qemu) -> String {
     format!("unix:{}", qemu.qmp_socket().display())
@@ -191,10 +32,14 @@ fn run_state(qemu: &Qemu) -> Value {
 
 /// Runs a test with each QEMU, over SPICE and over a socket.
 fn on_each(test: impl Fn(&Qemu, &str)) {
+    on_each_of(Config::new, test);
+}
+
+fn on_each_of(config: impl Fn() -> Config, test: impl Fn(&Qemu, &str)) {
     for program in Program::all() {
-        let qemu = Config::new().start(&program);
+        let qemu = config().start(&program);
         test(&qemu, &qemu.spice_uri());
-        let qemu = Config::new().start(&program);
+        let qemu = config().start(&program);
         test(&qemu, &unix(&qemu));
     }
 }

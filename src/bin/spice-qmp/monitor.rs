@@ -1,0 +1,80 @@
+//! What the tool is connected to, and the command that QEMU has yet to answer.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use spice_qmp::{Call, Error, QmpPort, Session};
+
+use crate::signals::Signals;
+
+/// A connection to QEMU, from the first attempt until it is left.
+pub(crate) struct Monitor {
+    timeout: Duration,
+    /// What ends the tool early.
+    pub(crate) signals: Signals,
+    /// The SPICE session, where there is one. A port does not keep it alive.
+    pub(crate) session: RefCell<Option<Session>>,
+    call: RefCell<Option<Call<Box<RawValue>>>>,
+    command: RefCell<String>,
+}
+
+impl Monitor {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            signals: Signals::default(),
+            session: RefCell::default(),
+            call: RefCell::default(),
+            command: RefCell::default(),
+        }
+    }
+
+    /// Executes a command and waits for its reply until the timeout, one at a time.
+    ///
+    /// The call itself goes on after that: QEMU still owes the answer.
+    pub(crate) async fn execute(
+        &self,
+        port: &QmpPort,
+        command: &str,
+        arguments: impl Serialize,
+    ) -> Result<Box<RawValue>, Error> {
+        self.command.replace(command.to_owned());
+        self.call.replace(Some(port.execute(command, arguments)));
+        glib::future_with_timeout(self.timeout, self.answer())
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::TimedOut {
+                    what: command.into(),
+                    after: self.timeout,
+                    hint: "",
+                })
+            })
+    }
+
+    /// The command that QEMU has not answered.
+    pub(crate) fn unanswered(&self) -> Option<String> {
+        let owed = self.call.borrow().is_some();
+        owed.then(|| self.command.borrow().clone())
+    }
+
+    /// The answer to the command that is [`unanswered`](Self::unanswered).
+    pub(crate) async fn answer(&self) -> Result<Box<RawValue>, Error> {
+        poll_fn(|cx| {
+            let mut call = self.call.borrow_mut();
+            let answer = match call.as_mut() {
+                Some(call) => Pin::new(call).poll(cx),
+                None => Poll::Pending,
+            };
+            if answer.is_ready() {
+                call.take();
+            }
+            answer
+        })
+        .await
+    }
+}
