@@ -85,6 +85,27 @@ fn a_server_without_a_run_state() {
     });
 }
 
+/// Such as a script's.
+#[test]
+fn a_server_that_says_something_else() {
+    with_own(|main| {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let path = folder.path().join("script.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = thread::spawn(move || {
+            serve(listener.accept().unwrap().0, |_| json!({"return": {}}));
+        });
+        let port = main.block_on(QmpPort::open(&unix(&path))).unwrap();
+        assert_eq!(port.status(), None);
+        let error = port.last_error().unwrap();
+        assert_eq!(error.kind(), Some(QmpErrorCode::Protocol), "{error}");
+        main.block_on(port.close());
+        drop(port);
+        main.drain();
+        server.join().unwrap();
+    });
+}
+
 /// All of it within one deadline.
 #[test]
 fn a_server_that_does_not_say_its_run_state() {

@@ -108,7 +108,9 @@ impl QmpPort {
         match reply.and_then(|reply| status::decode("query-status", &reply)) {
             Ok(status) => self.set_status(Some(status)),
             // It is not known, and this is why.
-            Err(error @ Error::Command { .. }) => self.set_last_error(Some(error)),
+            Err(error @ (Error::Command { .. } | Error::Peer(_))) => {
+                self.set_last_error(Some(error));
+            }
             Err(_) => {}
         }
     }
