@@ -8,8 +8,9 @@
 pub mod qmp;
 
 #[cfg(feature = "gobject")]
+mod connect;
+#[cfg(feature = "gobject")]
 mod home;
-
 #[cfg(feature = "gobject")]
 mod port;
 #[cfg(feature = "gobject")]
@@ -17,7 +18,10 @@ mod spawn;
 #[cfg(feature = "gobject")]
 pub mod transport;
 
-pub use qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
+
+#[cfg(feature = "gobject")]
+pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
 
 #[cfg(feature = "gobject")]
 pub use port::{

@@ -260,7 +260,7 @@ impl<O: Owner> Connection<O> {
                 if self.writing.replace(false) {
                     self.session.borrow_mut().transmitted();
                     self.flush();
-                    if self.waits.any_close() {
+                    if self.waits.any() {
                         owner.schedule(Urgency::Soon);
                     }
                 }
@@ -362,7 +362,7 @@ impl<O: Owner> Connection<O> {
         let unsent = session.has_unsent();
         drop(session);
         self.traffic.write();
-        let dispatch = !decodes || unsent || deep || self.has_news() || self.waits.any_close();
+        let dispatch = !decodes || unsent || deep || self.has_news() || self.waits.any();
         if dispatch {
             owner.schedule(Urgency::Soon);
         }

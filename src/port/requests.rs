@@ -158,6 +158,9 @@ impl<O: Owner> Connection<O> {
 
     /// How a wait ends, if it has an end yet.
     fn outcome(&self, wait: &Wait) -> Option<Result<(), Error>> {
+        if wait.what == WaitFor::Settled {
+            return (!self.owes()).then_some(Ok(()));
+        }
         let session = self.session.borrow();
         let may_reopen = || self.transport().is_some_and(|it| it.reopens());
         match session.state() {

@@ -190,6 +190,7 @@ impl Link {
             }
             ChannelEvent::ConnectFailed(_, text)
             | ChannelEvent::AuthenticationFailed(text)
+            | ChannelEvent::TlsFailed(text)
             | ChannelEvent::Broken(text) => self.closed(&text),
         }
     }
