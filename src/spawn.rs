@@ -12,11 +12,13 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::home::{Bound, Home};
 
+type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
+
 /// A future that runs on the thread and main context where it was spawned.
 struct Spawned {
     home: Home,
     /// Nothing while it is polled, and when it has ended.
-    future: Bound<RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>>,
+    future: Bound<RefCell<Option<LocalFuture>>>,
     /// Whether a poll is on its way.
     scheduled: AtomicBool,
     /// Whether it was to be polled while it was polled.
@@ -28,7 +30,7 @@ struct Spawned {
 #[doc(hidden)]
 pub fn spawn_on(context: &glib::MainContext, future: impl Future<Output = ()> + 'static) {
     let home = Home::on(context.clone());
-    let future: Pin<Box<dyn Future<Output = ()>>> = Box::pin(future);
+    let future: LocalFuture = Box::pin(future);
     let spawned = Spawned {
         future: home.bind(RefCell::new(Some(future))),
         home,

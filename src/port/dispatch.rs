@@ -236,7 +236,7 @@ impl<O: Owner> Connection<O> {
         let mut changes = Vec::new();
         if self
             .run_state
-            .answered(owner.now(), status.as_ref().map(Clone::clone), spice)
+            .answered(owner.now(), status.clone(), spice)
         {
             self.status_changed.set(false);
             changes.push(Change::Status);

@@ -314,8 +314,8 @@ impl<O: Owner> Connection<O> {
     }
 
     /// Takes all that was not delivered yet, when the owner goes.
-    pub(super) fn take_last(&self) -> (Vec<Box<dyn FnOnce()>>, Vec<O::Event>) {
-        let mut callbacks: Vec<Box<dyn FnOnce()>> = Vec::new();
+    pub(super) fn take_last(&self) -> (Vec<LastCallback>, Vec<O::Event>) {
+        let mut callbacks: Vec<LastCallback> = Vec::new();
         let mut events = Vec::new();
         for delivery in self.deliveries.take() {
             match delivery {
@@ -336,5 +336,8 @@ impl<O: Owner> Connection<O> {
         (callbacks, events)
     }
 }
+
+/// A callback, with what it is called with.
+pub(super) type LastCallback = Box<dyn FnOnce()>;
 
 const CLOSED: &str = "the program closed the port";
