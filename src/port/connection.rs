@@ -276,13 +276,12 @@ impl<O: Owner> Connection<O> {
             Incoming::Opened { late } => {
                 self.writing.set(false);
                 self.heard.set(owner.now());
-                self.change(owner, |session| {
-                    session.open(if late {
-                        Opening::GreetingMayBeGone
-                    } else {
-                        Opening::GreetingComes
-                    });
-                });
+                let opening = match late {
+                    true => Opening::GreetingMayBeGone,
+                    false if self.is_spice_port() => Opening::GreetingAfterRest,
+                    false => Opening::GreetingComes,
+                };
+                self.change(owner, |session| session.open(opening));
             }
         }
         Flow::On

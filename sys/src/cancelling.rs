@@ -28,7 +28,7 @@ struct Cancel<F> {
     thread: ThreadId,
     context: glib::MainContext,
     port: SendWeakRef<QmpPort>,
-    cancel: F,
+    act: F,
 }
 
 impl Cancelling {
@@ -52,7 +52,7 @@ impl Cancelling {
     fn new<F: Fn(&QmpPort) -> bool + Clone + Send + 'static>(
         cancellable: gio::Cancellable,
         port: &QmpPort,
-        cancel: F,
+        act: F,
     ) -> Self {
         unsafe extern "C" fn cancelled<F: Fn(&QmpPort) -> bool + Clone + Send + 'static>(
             _: *mut GCancellable,
@@ -70,7 +70,7 @@ impl Cancelling {
             thread: thread::current().id(),
             context: port.main_context(),
             port: port.downgrade().into(),
-            cancel,
+            act: cancel,
         });
         // SAFETY: `cancelled` has the signature of the signal and takes the box,
         // whose parts may go to any thread, and `free` frees it.
@@ -109,12 +109,12 @@ impl<F: Fn(&QmpPort) -> bool + Clone + Send + 'static> Cancel<F> {
     fn run(&self) {
         if thread::current().id() == self.thread {
             if let Some(port) = self.port.upgrade() {
-                (self.cancel)(&port);
+                (self.act)(&port);
             }
             return;
         }
         // Not `MainContext::invoke`: that runs it on this thread if it can.
-        let (home, port, cancel) = (self.thread, self.port.clone(), self.cancel.clone());
+        let (home, port, cancel) = (self.thread, self.port.clone(), self.act.clone());
         let source = glib::idle_source_new(
             Some("spice-qmp cancel"),
             glib::Priority::DEFAULT,

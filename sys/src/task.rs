@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::ffi::c_char;
 use std::future::Future;
 use std::ptr::null_mut;
-use std::rc::Rc;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GTask};
 use gio::prelude::*;
