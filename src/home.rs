@@ -31,7 +31,8 @@ impl Home {
         Self::on(glib::MainContext::default())
     }
 
-    fn on(context: glib::MainContext) -> Self {
+    /// The calling thread and `context`.
+    pub(crate) fn on(context: glib::MainContext) -> Self {
         Self {
             thread: thread::current().id(),
             context,

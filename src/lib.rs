@@ -8,14 +8,20 @@
 pub mod qmp;
 
 #[cfg(feature = "gobject")]
+mod connect;
+#[cfg(feature = "gobject")]
 mod home;
-
 #[cfg(feature = "gobject")]
 mod port;
 #[cfg(feature = "gobject")]
+mod spawn;
+#[cfg(feature = "gobject")]
 pub mod transport;
 
-pub use qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
+
+#[cfg(feature = "gobject")]
+pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
 
 #[cfg(feature = "gobject")]
 pub use port::{
@@ -23,5 +29,8 @@ pub use port::{
     MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, WaitId, json_to_variant,
     variant_to_json,
 };
+#[cfg(feature = "gobject")]
+#[doc(hidden)]
+pub use spawn::spawn_on;
 #[cfg(feature = "gobject")]
 pub use transport::spice::{PortChannel, Session};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use glib::error::ErrorDomain;
 use spice_qmp::qmp::State;
-use spice_qmp::{ConnectError, Error, ErrorClass, PeerError, QmpErrorCode, UsageError};
+use spice_qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, QmpErrorCode, UsageError};
 
 /// An error of QEMU's.
 fn command(class: ErrorClass) -> Error {
@@ -19,11 +19,7 @@ fn command(class: ErrorClass) -> Error {
 }
 
 fn unreachable(kind: io::ErrorKind) -> Error {
-    ConnectError::Unreachable {
-        kind,
-        message: "where".into(),
-    }
-    .into()
+    ConnectError::unreachable(kind, "where").into()
 }
 
 #[test]
@@ -156,6 +152,7 @@ fn errors_of_the_connection_are_those_of_gio() {
             Io::NetworkUnreachable,
         ),
         (unreachable(io::ErrorKind::TimedOut), Io::TimedOut),
+        (unreachable(io::ErrorKind::WouldBlock), Io::WouldBlock),
         (unreachable(io::ErrorKind::Other), Io::Failed),
     ];
     for (error, code) in cases {
@@ -187,4 +184,31 @@ fn messages_say_what_and_whose() {
         }),
         "stop: no answer within 3000 ms (why)"
     );
+}
+
+/// Of GIO's own, that is; another library's are translated.
+#[test]
+fn the_domain_and_code_of_a_failure_to_connect_are_kept() {
+    fn with_origin<D: ErrorDomain>(code: D) -> glib::Error {
+        let mut error = ConnectError::unreachable(io::ErrorKind::NotFound, "where");
+        if let ConnectError::Unreachable { origin, .. } = &mut error {
+            *origin = Some(Origin {
+                domain: D::domain().as_str(),
+                code: code.code(),
+            });
+        }
+        Error::from(error).into()
+    }
+    use gio::{IOErrorEnum as Io, ResolverError, TlsError};
+    for code in [ResolverError::NotFound, ResolverError::TemporaryFailure] {
+        assert!(with_origin(code).matches(code));
+    }
+    for code in [Io::HostNotFound, Io::ProxyFailed, Io::NotFound, Io::Failed] {
+        assert!(with_origin(code).matches(code));
+    }
+    assert!(with_origin(TlsError::BadCertificate).matches(TlsError::BadCertificate));
+    assert!(with_origin(glib::FileError::Acces).matches(Io::NotFound));
+
+    let tls = glib::Error::from(Error::from(ConnectError::Tls("why".into())));
+    assert!(tls.matches(TlsError::Handshake));
 }

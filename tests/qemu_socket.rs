@@ -310,7 +310,10 @@ fn addresses_where_nobody_is() {
             (refused, io::ErrorKind::ConnectionRefused),
         ] {
             let error = main.block_on(QmpPort::open(&address)).unwrap_err();
-            let Error::Connect(ConnectError::Unreachable { kind: is, message }) = error else {
+            let Error::Connect(ConnectError::Unreachable {
+                kind: is, message, ..
+            }) = error
+            else {
                 panic!("{address}: {error:?}");
             };
             assert_eq!(is, kind, "{message}");

@@ -260,7 +260,7 @@ impl<O: Owner> Connection<O> {
                 if self.writing.replace(false) {
                     self.session.borrow_mut().transmitted();
                     self.flush();
-                    if self.waits.any_close() {
+                    if self.waits.any() {
                         owner.schedule(Urgency::Soon);
                     }
                 }
@@ -276,13 +276,12 @@ impl<O: Owner> Connection<O> {
             Incoming::Opened { late } => {
                 self.writing.set(false);
                 self.heard.set(owner.now());
-                self.change(owner, |session| {
-                    session.open(if late {
-                        Opening::GreetingMayBeGone
-                    } else {
-                        Opening::GreetingComes
-                    });
-                });
+                let opening = match late {
+                    true => Opening::GreetingMayBeGone,
+                    false if self.is_spice_port() => Opening::GreetingAfterRest,
+                    false => Opening::GreetingComes,
+                };
+                self.change(owner, |session| session.open(opening));
             }
         }
         Flow::On
@@ -362,7 +361,7 @@ impl<O: Owner> Connection<O> {
         let unsent = session.has_unsent();
         drop(session);
         self.traffic.write();
-        let dispatch = !decodes || unsent || deep || self.has_news() || self.waits.any_close();
+        let dispatch = !decodes || unsent || deep || self.has_news() || self.waits.any();
         if dispatch {
             owner.schedule(Urgency::Soon);
         }

@@ -234,10 +234,7 @@ impl<O: Owner> Connection<O> {
         let status = reply.and_then(|reply| StatusInfo::decode("query-status", &reply));
         let spice = self.is_spice_port();
         let mut changes = Vec::new();
-        if self
-            .run_state
-            .answered(owner.now(), status.as_ref().map(Clone::clone), spice)
-        {
+        if self.run_state.answered(owner.now(), status.clone(), spice) {
             self.status_changed.set(false);
             changes.push(Change::Status);
         }

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::qmp::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+use glib::error::ErrorDomain;
+
+use crate::qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 
 /// The codes of the error domain `SPICE_QMP_ERROR`. New ones are appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, glib::ErrorDomain)]
@@ -37,6 +39,8 @@ pub enum QmpErrorCode {
 enum Code {
     Qmp(QmpErrorCode),
     Io(gio::IOErrorEnum),
+    Tls(gio::TlsError),
+    Original(Origin),
 }
 
 impl From<Error> for glib::Error {
@@ -45,6 +49,10 @@ impl From<Error> for glib::Error {
         match code(&error) {
             Code::Qmp(code) => Self::new(code, &message),
             Code::Io(code) => Self::new(code, &message),
+            Code::Tls(code) => Self::new(code, &message),
+            Code::Original(Origin { domain, code }) => {
+                Self::with_domain(glib::Quark::from_str(domain), code, &message)
+            }
         }
     }
 }
@@ -77,18 +85,40 @@ fn code(error: &Error) -> Code {
             ConnectError::NoPort => Code::Io(Io::NotFound),
             ConnectError::OnlyHumanMonitor(_) => Code::Qmp(Qmp::NotQmp),
             ConnectError::Authentication(_) => Code::Io(Io::PermissionDenied),
-            ConnectError::Unreachable { kind, .. } => Code::Io(match kind {
-                io::ErrorKind::NotFound => Io::NotFound,
-                io::ErrorKind::PermissionDenied => Io::PermissionDenied,
-                io::ErrorKind::ConnectionRefused => Io::ConnectionRefused,
-                io::ErrorKind::HostUnreachable => Io::HostUnreachable,
-                io::ErrorKind::NetworkUnreachable => Io::NetworkUnreachable,
-                io::ErrorKind::TimedOut => Io::TimedOut,
-                _ => Io::Failed,
-            }),
+            ConnectError::Tls(_) => Code::Tls(gio::TlsError::Handshake),
+            ConnectError::Unreachable { kind, origin, .. } => origin
+                .filter(is_of_gio)
+                .map_or_else(|| Code::Io(io_code(*kind)), Code::Original),
         },
         Error::Closed(_) => Code::Io(Io::Closed),
         Error::Cancelled(_) => Code::Io(Io::Cancelled),
         Error::TimedOut { .. } => Code::Io(Io::TimedOut),
+    }
+}
+
+/// Whether GIO's documentation explains the error.
+fn is_of_gio(origin: &Origin) -> bool {
+    let domains = [
+        gio::IOErrorEnum::domain(),
+        gio::ResolverError::domain(),
+        gio::TlsError::domain(),
+    ];
+    domains
+        .iter()
+        .any(|domain| domain.as_str() == origin.domain)
+}
+
+fn io_code(kind: io::ErrorKind) -> gio::IOErrorEnum {
+    use gio::IOErrorEnum as Io;
+
+    match kind {
+        io::ErrorKind::NotFound => Io::NotFound,
+        io::ErrorKind::PermissionDenied => Io::PermissionDenied,
+        io::ErrorKind::ConnectionRefused => Io::ConnectionRefused,
+        io::ErrorKind::HostUnreachable => Io::HostUnreachable,
+        io::ErrorKind::NetworkUnreachable => Io::NetworkUnreachable,
+        io::ErrorKind::TimedOut => Io::TimedOut,
+        io::ErrorKind::WouldBlock => Io::WouldBlock,
+        _ => Io::Failed,
     }
 }

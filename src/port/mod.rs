@@ -1,13 +1,11 @@
 //! The GObject that joins protocol and transport: `SpiceQmpPort`.
 
 mod call;
-mod connect;
 mod connection;
 mod dispatch;
 mod error;
 mod event;
 mod event_stream;
-mod find;
 mod imp;
 mod json_glib;
 mod log;
@@ -129,66 +127,6 @@ impl QmpPort {
         let port: Self = glib::Object::new();
         port.imp().attach(transport);
         port
-    }
-
-    /// Connects to `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`)
-    /// and waits until the port is ready, for at most [`CONNECT_TIMEOUT`].
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable), [`Error::TimedOut`] where the server does
-    /// not greet, [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for another address, or
-    /// [`PeerError::NotQmp`](crate::PeerError::NotQmp).
-    pub async fn open(address: &str) -> Result<Self, Error> {
-        connect::open(address, CONNECT_TIMEOUT).await
-    }
-
-    /// [`open`](Self::open) with a deadline of one's own.
-    ///
-    /// # Errors
-    ///
-    /// As for [`open`](Self::open).
-    pub async fn open_within(address: &str, timeout: Duration) -> Result<Self, Error> {
-        connect::open(address, timeout).await
-    }
-
-    /// The ready QMP port of a SPICE session, which is connected if it is not yet,
-    /// within [`CONNECT_TIMEOUT`].
-    ///
-    /// Port channels of the session are connected to learn their names. The
-    /// property `status` follows shortly after.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`](crate::ConnectError) where there is no such port, only a human monitor,
-    /// where the login is refused or the server cannot be reached, and
-    /// [`Error::TimedOut`] where it says nothing.
-    pub async fn find(session: impl Into<crate::Session>) -> Result<Self, Error> {
-        find::find(session.into(), CONNECT_TIMEOUT).await
-    }
-
-    /// [`find`](Self::find) with a deadline of one's own.
-    ///
-    /// # Errors
-    ///
-    /// As for [`find`](Self::find).
-    pub async fn find_within(
-        session: impl Into<crate::Session>,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        find::find(session.into(), timeout).await
-    }
-
-    /// The names of all ports of a SPICE session, whether they speak QMP or not.
-    ///
-    /// # Errors
-    ///
-    /// As for [`find`](Self::find).
-    pub async fn port_names(
-        session: impl Into<crate::Session>,
-        timeout: Duration,
-    ) -> Result<Vec<String>, Error> {
-        find::port_names(session.into(), timeout).await
     }
 
     /// Whether the calling thread is the one that made the port, and runs its main
@@ -386,10 +324,23 @@ impl QmpPort {
     pub fn dropped_events(&self) -> u64 {
         self.imp().connection.dropped()
     }
+
+    /// Waits until nothing is owed that QEMU is to answer before it is left, or for
+    /// `timeout`.
+    pub(crate) async fn settled(&self, timeout: Duration) {
+        // The only error is that it took too long.
+        let wait = |callback| self.imp().wait(WaitFor::Settled, timeout, callback);
+        let _ = Waiting::new(self, wait).await;
+    }
+
+    /// The port that `channel` has, if any.
+    pub(crate) fn of_channel(channel: &PortChannel) -> Option<Self> {
+        channel.owned(*PORT_QUARK)
+    }
 }
 
 /// What `work` gives, or nothing if it takes longer than `timeout`.
-async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
     // GLib counts milliseconds in 32 bits, and would wrap around.
     let longest = Duration::from_millis(u32::MAX.into());
     glib::future_with_timeout(timeout.min(longest), work)

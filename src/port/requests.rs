@@ -158,6 +158,9 @@ impl<O: Owner> Connection<O> {
 
     /// How a wait ends, if it has an end yet.
     fn outcome(&self, wait: &Wait) -> Option<Result<(), Error>> {
+        if wait.what == WaitFor::Settled {
+            return (!self.owes()).then_some(Ok(()));
+        }
         let session = self.session.borrow();
         let may_reopen = || self.transport().is_some_and(|it| it.reopens());
         match session.state() {
@@ -311,8 +314,8 @@ impl<O: Owner> Connection<O> {
     }
 
     /// Takes all that was not delivered yet, when the owner goes.
-    pub(super) fn take_last(&self) -> (Vec<Box<dyn FnOnce()>>, Vec<O::Event>) {
-        let mut callbacks: Vec<Box<dyn FnOnce()>> = Vec::new();
+    pub(super) fn take_last(&self) -> (Vec<LastCallback>, Vec<O::Event>) {
+        let mut callbacks: Vec<LastCallback> = Vec::new();
         let mut events = Vec::new();
         for delivery in self.deliveries.take() {
             match delivery {
@@ -333,5 +336,8 @@ impl<O: Owner> Connection<O> {
         (callbacks, events)
     }
 }
+
+/// A callback, with what it is called with.
+pub(super) type LastCallback = Box<dyn FnOnce()>;
 
 const CLOSED: &str = "the program closed the port";

@@ -112,7 +112,7 @@ impl RunState {
     pub(super) fn answered(
         &self,
         now: i64,
-        result: Result<StatusInfo, &Error>,
+        result: Result<StatusInfo, Error>,
         spice: bool,
     ) -> bool {
         self.asked.set(None);
@@ -129,7 +129,7 @@ impl RunState {
             // has no such command.
             Err(Error::Command { class, .. }) => {
                 self.answered.set(true);
-                self.refused.set(*class == ErrorClass::CommandNotFound);
+                self.refused.set(class == ErrorClass::CommandNotFound);
                 false
             }
             Err(Error::Peer(PeerError::UnexpectedReply { .. })) => {
@@ -331,8 +331,7 @@ fn effect_of(
         // The event before it said why.
         "STOP" if has_cause(known) => Some(Effect::Unclear),
         "STOP" => Some(Effect::Stopped("paused")),
-        "RESUME" => Some(Effect::Runs),
-        "WAKEUP" => Some(Effect::Runs),
+        "RESUME" | "WAKEUP" => Some(Effect::Runs),
         "SUSPEND" => Some(Effect::Stopped("suspended")),
         "RESET" if is_reset_to_prelaunch(known) => Some(Effect::Stopped("prelaunch")),
         "SHUTDOWN" => Some(Effect::MayExit),
@@ -525,7 +524,7 @@ mod tests {
             class: ErrorClass::CommandNotFound,
             desc: "not found".into(),
         };
-        assert!(!state.answered(0, Err(&refusal), false));
+        assert!(!state.answered(0, Err(refusal), false));
         assert!(state.is_settled() && state.known().is_none());
         state.event(0, "MIGRATION", None, false);
         assert!(!state.is_question_due(60 * SECOND));

@@ -55,13 +55,11 @@ impl Future for Waiting {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut slot = self.slot.borrow_mut();
-        match slot.result.take() {
-            Some(result) => Poll::Ready(result),
-            None => {
-                slot.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(result) = slot.result.take() {
+            return Poll::Ready(result);
         }
+        slot.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) enum WaitFor {
     Ready,
     /// That, and the run state is known or the server refused to say it.
     Status,
+    /// Nothing is owed that QEMU is to answer before it is left.
+    Settled,
 }
 
 /// A wait for the port to become ready.
@@ -81,6 +83,11 @@ impl Waits {
     /// Whether the program is closing the port.
     pub(super) fn any_close(&self) -> bool {
         !self.closes.borrow().is_empty()
+    }
+
+    /// Whether the program waits for anything.
+    pub(super) fn any(&self) -> bool {
+        self.any_ready() || self.any_close()
     }
 
     /// Takes the waits whose end `outcome` knows.

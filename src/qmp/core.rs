@@ -198,6 +198,9 @@ impl<T> Core<T> {
     /// A message in a buffer of its own: what a call returned stays in it, and takes
     /// no room twice.
     pub(super) fn large_message<'a>(&mut self, bytes: Vec<u8>) -> Output<'a, T> {
+        if let Some(error) = self.foreign_start(&bytes) {
+            return self.failed(error);
+        }
         match message::read(&bytes) {
             Ok(Message::Success { id, value }) => {
                 let id = id.map(str::to_owned);

@@ -180,14 +180,44 @@ pub enum ConnectError {
     /// The SPICE server refused the password.
     #[error("the SPICE server refused the login: {0}")]
     Authentication(Box<str>),
+    /// No TLS connection came about, such as where the server's certificate is not
+    /// trusted. spice-gtk logs the cause (domains `Spice` and `GSpice`), and reports
+    /// none.
+    #[error("cannot connect: {0}")]
+    Tls(Box<str>),
     /// The server cannot be reached.
     #[error("cannot connect: {message}")]
+    #[non_exhaustive]
     Unreachable {
         /// The operating system's kind of failure.
         kind: io::ErrorKind,
         /// What failed.
         message: Box<str>,
+        /// The failure as the library below knows it, which is more precise than `kind`.
+        origin: Option<Origin>,
     },
+}
+
+impl ConnectError {
+    /// A server that cannot be reached, for a reason that has no [`Origin`].
+    #[must_use]
+    pub fn unreachable(kind: io::ErrorKind, message: impl Into<Box<str>>) -> Self {
+        Self::Unreachable {
+            kind,
+            message: message.into(),
+            origin: None,
+        }
+    }
+}
+
+/// An error of another library, by its domain and its code there, such as GLib's
+/// `g-resolver-error-quark` and 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The name of the domain.
+    pub domain: &'static str,
+    /// The code within the domain.
+    pub code: i32,
 }
 
 /// How a JSON text fails to be what is asked for, without a word of it: it may

@@ -48,7 +48,7 @@ pub(crate) mod tree;
 pub use calls::CallId;
 #[cfg(feature = "gobject")]
 pub(crate) use error::misfit;
-pub use error::{ConnectError, Error, ErrorClass, PeerError, UsageError};
+pub use error::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 pub use greeting::{Greeting, Version, VersionTriple};
 pub use message::{Event, Failure, Message, parse};
 pub use output::{Ignored, Opening, Output};

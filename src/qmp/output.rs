@@ -47,8 +47,8 @@ pub enum Ignored {
     /// A reply to a call that ended before, to a command of the session's own,
     /// or to a command of another client's.
     Reply,
-    /// The message was not QMP, and no call's whose end said so. If no `id` could be
-    /// read in it, the calls in flight fail.
+    /// The message was not QMP, and ended no call by its `id`. If it had none that could
+    /// be read, the calls in flight fail.
     Bad(PeerError),
 }
 

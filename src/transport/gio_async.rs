@@ -20,9 +20,9 @@ struct Operation<F> {
 }
 
 impl<F> Operation<F> {
-    fn new(home: &Home, bytes: Vec<u8>, done: F) -> Box<Self> {
+    fn new(home: &Home, bytes: Vec<u8>, done: F) -> Self {
         let done = home.bind(done);
-        Box::new(Self { bytes, done })
+        Self { bytes, done }
     }
 }
 
@@ -61,7 +61,7 @@ where
             );
         }
     }
-    let mut operation = Operation::new(home, buffer, done);
+    let mut operation = Box::new(Operation::new(home, buffer, done));
     let (bytes, len) = (operation.bytes.as_mut_ptr(), operation.bytes.len());
     home.enter(|| {
         // SAFETY: the bytes live in the box, which lives until `finished`.
@@ -116,7 +116,7 @@ where
             done(result);
         }
     }
-    let operation = Operation::new(home, bytes, done);
+    let operation = Box::new(Operation::new(home, bytes, done));
     let (bytes, len) = (operation.bytes.as_ptr(), operation.bytes.len());
     home.enter(|| {
         // SAFETY: the bytes live in the box, which lives until `finished`.
@@ -157,7 +157,7 @@ where
             done();
         }
     }
-    let operation = Operation::new(home, Vec::new(), done);
+    let operation = Box::new(Operation::new(home, Vec::new(), done));
     home.enter(|| {
         // SAFETY: the stream is live, and the box lives until `finished`.
         unsafe {

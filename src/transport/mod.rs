@@ -110,6 +110,7 @@ pub(crate) fn io_kind(error: &glib::Error) -> io::ErrorKind {
         Some(Io::HostUnreachable) => io::ErrorKind::HostUnreachable,
         Some(Io::NetworkUnreachable) => io::ErrorKind::NetworkUnreachable,
         Some(Io::TimedOut) => io::ErrorKind::TimedOut,
+        Some(Io::WouldBlock) => io::ErrorKind::WouldBlock,
         _ => io::ErrorKind::Other,
     }
 }

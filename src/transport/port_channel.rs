@@ -81,7 +81,7 @@ impl Transport for SpiceTransport {
                 move |event| {
                     if event == PORT_EVENT_CLOSED {
                         with(&link, |link| {
-                            link.closed("the virtual machine closed the port")
+                            link.closed("the virtual machine closed the port");
                         });
                     }
                 }
@@ -190,6 +190,7 @@ impl Link {
             }
             ChannelEvent::ConnectFailed(_, text)
             | ChannelEvent::AuthenticationFailed(text)
+            | ChannelEvent::TlsFailed(text)
             | ChannelEvent::Broken(text) => self.closed(&text),
         }
     }

@@ -58,6 +58,8 @@ pub enum ChannelEvent {
     ConnectFailed(io::ErrorKind, String),
     /// The server refused the login; the text says why.
     AuthenticationFailed(String),
+    /// No TLS connection came about.
+    TlsFailed(String),
     /// The connection broke; the text says how.
     Broken(String),
 }
@@ -87,6 +89,31 @@ impl Session {
     /// The password (SPICE ticket) for the server.
     pub fn set_password(&self, password: &str) {
         self.set_property("password", password);
+    }
+
+    /// The file of the certificates (PEM) that are trusted over TLS, in place of the
+    /// system's.
+    pub fn set_ca_file(&self, path: &str) {
+        self.set_property("ca-file", path);
+    }
+
+    /// The subject that the server's certificate must have over TLS, such as
+    /// `C=DE,O=Example,CN=host`, instead of the server's host name.
+    pub fn set_host_subject(&self, subject: &str) {
+        self.set_property("cert-subject", subject);
+        // spice-gtk would be content with the host name, too.
+        let flags = glib::FlagsClass::with_type(
+            self.find_property("verify")
+                .map_or(glib::Type::INVALID, |property| property.value_type()),
+        );
+        if let Some(verify) = flags.and_then(|flags| flags.to_value_by_nick("subject")) {
+            self.set_property_from_value("verify", &verify);
+        }
+    }
+
+    /// The path of the server's Unix socket, if it is on one.
+    pub(crate) fn unix_path(&self) -> Option<String> {
+        self.property("unix-path")
     }
 
     /// Whether the session knows where its server is. (A host it always has.)
@@ -154,6 +181,17 @@ impl Channel {
     /// The session that the channel belongs to, while there is one.
     pub(crate) fn session(&self) -> Option<Session> {
         self.property("spice-session")
+    }
+
+    /// How many bytes have been received.
+    pub(crate) fn received(&self) -> std::ffi::c_ulong {
+        self.property::<glib::ULong>("total-read-bytes").0
+    }
+
+    /// Whether this main channel has received the server's first message, which has
+    /// its mouse mode.
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.property::<i32>("mouse-mode") != 0
     }
 
     /// How the channel is connected.
@@ -225,19 +263,28 @@ impl Channel {
             ffi::SPICE_CHANNEL_OPENED => ChannelEvent::Opened,
             ffi::SPICE_CHANNEL_SWITCHING => ChannelEvent::Switching,
             ffi::SPICE_CHANNEL_CLOSED => ChannelEvent::Closed,
+            // It was told so by the server, and cannot. It makes no error of that.
+            ffi::SPICE_CHANNEL_ERROR_CONNECT if self.error().is_none() => {
+                ChannelEvent::TlsFailed("the server wants TLS, and there is no TLS port".to_owned())
+            }
             ffi::SPICE_CHANNEL_ERROR_CONNECT => {
                 let kind = self.error().as_ref().map_or(io::ErrorKind::Other, io_kind);
                 ChannelEvent::ConnectFailed(kind, self.error_or("the server cannot be reached"))
+            }
+            ffi::SPICE_CHANNEL_ERROR_AUTH if self.needs_user_name() => {
+                ChannelEvent::AuthenticationFailed(
+                    "it needs a user name and a password that are right (SASL)".to_owned(),
+                )
             }
             ffi::SPICE_CHANNEL_ERROR_AUTH => {
                 ChannelEvent::AuthenticationFailed(self.error_or("authentication failed"))
             }
             ffi::SPICE_CHANNEL_ERROR_TLS => {
-                ChannelEvent::Broken(self.error_or("the TLS connection failed"))
+                ChannelEvent::TlsFailed(self.error_or("the TLS connection failed"))
             }
-            ffi::SPICE_CHANNEL_ERROR_LINK => {
-                ChannelEvent::Broken(self.error_or("the server does not link"))
-            }
+            ffi::SPICE_CHANNEL_ERROR_LINK => ChannelEvent::Broken(
+                self.error_or("the server does not answer as a SPICE server does"),
+            ),
             ffi::SPICE_CHANNEL_ERROR_IO => {
                 ChannelEvent::Broken(self.error_or("the connection broke"))
             }
@@ -245,10 +292,23 @@ impl Channel {
         })
     }
 
-    fn error(&self) -> Option<glib::Error> {
+    /// Why the connection of the channel failed, where spice-gtk says.
+    pub(crate) fn error(&self) -> Option<glib::Error> {
         // SAFETY: `self` is a live SpiceChannel; the error is the channel's, or
         // NULL, and is copied.
         unsafe { from_glib_none(ffi::spice_channel_get_error(self.as_ptr())) }
+    }
+
+    /// Whether the server asks for a user name to log in with.
+    fn needs_user_name(&self) -> bool {
+        self.error().is_some_and(|error| {
+            error.domain().as_str() == "spice-client-error-quark"
+                && matches!(
+                    error.code(),
+                    ffi::SPICE_CLIENT_ERROR_AUTH_NEEDS_USERNAME
+                        | ffi::SPICE_CLIENT_ERROR_AUTH_NEEDS_PASSWORD_AND_USERNAME
+                )
+        })
     }
 
     fn error_or(&self, text: &str) -> String {

@@ -15,6 +15,7 @@
     reason = "the comments are GTK-Doc, which has its own places; the safety is that of the crate"
 )]
 
+mod cancelling;
 mod guard;
 mod task;
 

@@ -9,7 +9,7 @@ use glib::object::ObjectType;
 use glib::prelude::*;
 use glib::translate::{Borrowed, IntoGlib, ToGlibPtr, from_glib_borrow, from_glib_none};
 use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
-use spice_qmp::{CONNECT_TIMEOUT, PortChannel, QmpPort, Session};
+use spice_qmp::{CONNECT_TIMEOUT, ConnectOptions, PortChannel, QmpPort, Session};
 
 use crate::guard::{
     G_IS_IO_STREAM, IS_THREAD_OF, IS_THREAD_OF_MAIN_CONTEXT, IS_THREAD_OF_SPICE,
@@ -169,7 +169,9 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
         // SAFETY: it was found to be a SpiceSession.
         let session: Session = unsafe { from_glib_none(session) };
         // spice-gtk, and so the port, is on GLib's default context, whatever is pushed.
-        caller.future(&glib::MainContext::default(), QmpPort::find(session));
+        let options = ConnectOptions::new();
+        let find = QmpPort::find_cancellable(session, options, caller.cancelled());
+        caller.future_to_its_end(&glib::MainContext::default(), find);
     });
 }
 

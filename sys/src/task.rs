@@ -1,22 +1,19 @@
 //! Asynchronous calls for C: the only place that knows `GTask`.
 
-use std::cell::{Cell, RefCell};
-use std::ffi::{c_char, c_ulong};
+use std::cell::Cell;
+use std::ffi::c_char;
 use std::future::Future;
 use std::ptr::null_mut;
-use std::rc::Rc;
-use std::thread::{self, ThreadId};
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GTask};
 use gio::prelude::*;
 use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
-use glib::object::SendWeakRef;
-use glib::thread_guard::ThreadGuard;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
 use spice_qmp::qmp::Band;
-use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId};
+use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId, spawn_on};
 
+use crate::cancelling::Cancelling;
 use crate::guard::{critical, no_panic};
 
 /// What is done asynchronously; marks the results, so that each goes to its own
@@ -183,36 +180,48 @@ impl Caller {
         Cancelling::connect(&cancelling, cancellable, port, cancel);
     }
 
-    /// Gives what `future` yields to the caller, on `context`.
+    /// Runs `future` on `context` and returns what it yields to the caller, or the error of
+    /// a call that was cancelled.
     pub(crate) fn future<A: Answer + 'static>(
         self,
         context: &glib::MainContext,
         future: impl Future<Output = Result<A, Error>> + 'static,
     ) {
         let name = self.operation.name();
-        let cancellable = self.cancellable.clone();
-        let task = self.task_on(context, None);
-        let home = context.clone();
-        // Dropping the handle lets the future run on.
-        drop(context.spawn_local(async move {
-            let answer = match cancellable {
-                Some(cancellable) => gio::CancellableFuture::new(future, cancellable)
+        match self.cancellable.clone() {
+            Some(cancellable) => self.future_to_its_end(context, async move {
+                gio::CancellableFuture::new(future, cancellable)
                     .await
-                    .unwrap_or_else(|_| Err(Error::Cancelled(name.into()))),
-                None => future.await,
-            };
-            // Not from here: GLib polls no future within another, and aborts where
-            // the callback runs a main loop that comes to one.
-            let answered = Cell::new(Some(ThreadGuard::new((task, answer))));
-            let source =
-                glib::idle_source_new(Some("spice-qmp"), glib::Priority::DEFAULT, move || {
-                    if let Some((task, answer)) = answered.take().map(ThreadGuard::into_inner) {
-                        no_panic(name, (), || task.answer(answer));
-                    }
-                    glib::ControlFlow::Break
-                });
-            source.attach(Some(&home));
-        }));
+                    .unwrap_or_else(|_| Err(Error::Cancelled(name.into())))
+            }),
+            None => self.future_to_its_end(context, future),
+        }
+    }
+
+    /// [`future`](Self::future) for one that sees to being [`cancelled`](Self::cancelled)
+    /// itself.
+    pub(crate) fn future_to_its_end<A: Answer + 'static>(
+        self,
+        context: &glib::MainContext,
+        future: impl Future<Output = Result<A, Error>> + 'static,
+    ) {
+        let name = self.operation.name();
+        let task = self.task_on(context, None);
+        spawn_on(context, async move {
+            let answer = future.await;
+            no_panic(name, (), || task.answer(answer));
+        });
+    }
+
+    /// Ends when the caller cancels the call.
+    pub(crate) fn cancelled(&self) -> impl Future<Output = ()> + use<> {
+        let cancellable = self.cancellable.clone();
+        async move {
+            match cancellable {
+                Some(cancellable) => cancellable.future().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// A task that ends on the main context of `port`, whatever is pushed now.
@@ -350,124 +359,6 @@ impl Answer for glib::Variant {
 
 /// What is called when a wait ends.
 pub(crate) type WaitEnd = Box<dyn FnOnce(Result<(), Error>)>;
-
-/// Cancels a call when its cancellable says so, until dropped.
-struct Cancelling {
-    cancellable: gio::Cancellable,
-    handler: c_ulong,
-}
-
-/// Where the end of a call finds what to disconnect.
-type CancellingSlot = Rc<RefCell<Option<Cancelling>>>;
-
-/// What the handler knows. It may run on any thread.
-struct Cancel<F> {
-    thread: ThreadId,
-    context: glib::MainContext,
-    port: SendWeakRef<QmpPort>,
-    cancel: F,
-}
-
-impl Cancelling {
-    fn slot() -> CancellingSlot {
-        Rc::default()
-    }
-
-    /// Has `cancel` called when `cancellable` says so, on the thread of `port`.
-    fn connect(
-        slot: &CancellingSlot,
-        cancellable: Option<gio::Cancellable>,
-        port: &QmpPort,
-        cancel: impl Fn(&QmpPort) -> bool + Clone + Send + 'static,
-    ) {
-        if let Some(cancellable) = cancellable {
-            let connected = Self::new(cancellable, port, cancel);
-            slot.replace(Some(connected));
-        }
-    }
-
-    fn new<F: Fn(&QmpPort) -> bool + Clone + Send + 'static>(
-        cancellable: gio::Cancellable,
-        port: &QmpPort,
-        cancel: F,
-    ) -> Self {
-        unsafe extern "C" fn cancelled<F: Fn(&QmpPort) -> bool + Clone + Send + 'static>(
-            _: *mut GCancellable,
-            cancel: gpointer,
-        ) {
-            // SAFETY: GIO passes the box below, which is not freed while this runs.
-            let cancel = unsafe { &*cancel.cast::<Cancel<F>>() };
-            no_panic("cancelling", (), || cancel.run());
-        }
-        unsafe extern "C" fn free<F>(cancel: gpointer) {
-            // SAFETY: GIO calls this once, when nobody uses the box any more.
-            drop(unsafe { Box::from_raw(cancel.cast::<Cancel<F>>()) });
-        }
-        let cancel = Box::new(Cancel {
-            thread: thread::current().id(),
-            context: port.main_context(),
-            port: port.downgrade().into(),
-            cancel,
-        });
-        // SAFETY: `cancelled` has the signature of the signal and takes the box,
-        // whose parts may go to any thread, and `free` frees it.
-        let handler = unsafe {
-            gio::ffi::g_cancellable_connect(
-                cancellable.to_glib_none().0,
-                Some(std::mem::transmute::<
-                    unsafe extern "C" fn(*mut GCancellable, gpointer),
-                    unsafe extern "C" fn(),
-                >(cancelled::<F>)),
-                Box::into_raw(cancel).cast(),
-                Some(free::<F>),
-            )
-        };
-        Self {
-            cancellable,
-            handler,
-        }
-    }
-}
-
-impl Drop for Cancelling {
-    fn drop(&mut self) {
-        if self.handler == 0 {
-            return;
-        }
-        // Not `g_cancellable_disconnect`, which waits for ever where a handler of
-        // "cancelled" runs a main loop. The box lives as long as a handler runs.
-        let cancellable: *mut GCancellable = self.cancellable.to_glib_none().0;
-        // SAFETY: the handler was connected to this object and not disconnected yet.
-        unsafe { glib::gobject_ffi::g_signal_handler_disconnect(cancellable.cast(), self.handler) }
-    }
-}
-
-impl<F: Fn(&QmpPort) -> bool + Clone + Send + 'static> Cancel<F> {
-    fn run(&self) {
-        if thread::current().id() == self.thread {
-            if let Some(port) = self.port.upgrade() {
-                (self.cancel)(&port);
-            }
-            return;
-        }
-        // Not `MainContext::invoke`: that runs it on this thread if it can.
-        let (thread, port, cancel) = (self.thread, self.port.clone(), self.cancel.clone());
-        let source = glib::idle_source_new(
-            Some("spice-qmp cancel"),
-            glib::Priority::DEFAULT,
-            move || {
-                // A context that a third thread runs is refused elsewhere.
-                if std::thread::current().id() == thread
-                    && let Some(port) = port.upgrade()
-                {
-                    cancel(&port);
-                }
-                glib::ControlFlow::Break
-            },
-        );
-        source.attach(Some(&self.context));
-    }
-}
 
 /// Takes a true or false result out of its task.
 ///

@@ -42,9 +42,21 @@ pub(crate) struct Cli {
     )]
     pub(crate) timeout: Duration,
 
+    /// Wait for a server that is not there yet, within the timeout
+    #[arg(long, global = true)]
+    pub(crate) wait: bool,
+
     /// Log in to the SPICE server with the first line of this file
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+
+    /// Trust the certificates (PEM) in this file, for spice+tls://
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
+    /// The subject that the server's certificate must have, instead of the host's name
+    #[arg(long, global = true, value_name = "SUBJECT")]
+    pub(crate) host_subject: Option<String>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -175,8 +187,11 @@ Addresses:
   spice://host:port   a SPICE server; it must offer a QMP port:
                         -chardev spiceport,id=qmp,name=org.qemu.monitor.qmp.0
                         -mon chardev=qmp,mode=control
+  spice+tls://host:port  the same over TLS: -spice tls-port=port,x509-dir=...
+  spice://host?port=PORT&tls-port=PORT  a server with both: TLS where it wants that
   spice+unix:///path  the same on a Unix socket
   unix:/path          a QMP socket: -qmp unix:/path,server=on,wait=off
+  unix:@name          a QMP socket with an abstract name
   tcp:host:port       a QMP socket: -qmp tcp:host:port,server=on,wait=off
 
   SPICE serves one client at a time: to connect ends the session of a viewer
@@ -186,6 +201,12 @@ Passwords of SPICE servers:
   come from --password-file, or else from SPICE_QMP_PASSWORD in the environment.
   Where the server refuses the login and a person sits at the terminal, they are
   asked. There is no option for the password itself: others could see it.
+
+Certificates of SPICE servers:
+  are trusted where a CA of the system signed them, or one in --ca-file FILE, or,
+  without that, in ~/.spicec/spice_truststore.pem, as for other SPICE viewers. For a
+  CA of your own that is ca-cert.pem of QEMU's x509-dir. The certificate must be for
+  the host of the address, or have the subject of --host-subject.
 
 JSON:
   With --json each result is one line of JSON on standard output: one object for

@@ -1,14 +1,14 @@
 //! From an address to a port that takes commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use spice_qmp::{ConnectError, Error, PeerError, QmpPort, Session};
+use spice_qmp::{Address, ConnectError, ConnectOptions, Error, QmpPort, Session};
 
-use crate::address::Address;
 use crate::cli::Cli;
 use crate::failure::{Failure, Stop};
+use crate::hints;
 use crate::monitor::Monitor;
 use crate::password::{self, Password};
 
@@ -16,34 +16,56 @@ use crate::password::{self, Password};
 pub(crate) struct Target {
     address: Address,
     timeout: Duration,
+    wait: bool,
     password_file: Option<PathBuf>,
+    tls: Tls,
     monitor: Rc<Monitor>,
 }
+
+/// How the server of a TLS connection proves who it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) host_subject: Option<String>,
+}
+
+const USER_NAME: &str = "give the user name in the address, as in spice://NAME@host:5900, and the \
+                         password with --password-file FILE or in SPICE_QMP_PASSWORD";
 
 /// How often a person may mistype a password.
 const PROMPTS: usize = 3;
 
 impl Target {
     pub(crate) fn new(cli: &Cli, monitor: &Rc<Monitor>) -> Result<Self, Failure> {
-        let address = cli.connect.as_deref().filter(|text| !text.is_empty());
-        let address = address.ok_or_else(|| {
-            Failure::usage(
-                "no address: give --connect ADDRESS, or set SPICE_QMP_ADDRESS in the environment",
-            )
-            .hint(
-                "an address is spice://host:port, spice+unix:///path, unix:/path or tcp:host:port",
-            )
-        })?;
-        let address = Address::parse(address)?;
-        if cli.password_file.is_some() && matches!(address, Address::Socket(_)) {
-            return Err(Failure::usage(
-                "--password-file is for SPICE servers: a QMP socket asks for no password",
-            ));
+        let text = cli.connect.as_deref().filter(|text| !text.is_empty());
+        let text = text.ok_or_else(hints::no_address)?;
+        let address = match Address::parse(text) {
+            // The library takes it for a socket's, but it may be a SPICE server's.
+            Ok(Address::Tcp { .. }) if !text.starts_with("tcp:") => {
+                return Err(hints::ambiguous(text));
+            }
+            Ok(address) => address,
+            Err(error) => return Err(hints::wrong_address(text, &error)),
+        };
+        if !address.is_spice() {
+            for (given, option) in [
+                (cli.password_file.is_some(), "--password-file"),
+                (cli.ca_file.is_some(), "--ca-file"),
+                (cli.host_subject.is_some(), "--host-subject"),
+            ] {
+                if given {
+                    return Err(Failure::usage(format!(
+                        "{option} is for SPICE servers: a QMP socket has neither passwords nor TLS"
+                    )));
+                }
+            }
         }
         Ok(Self {
             address,
             timeout: cli.timeout,
+            wait: cli.wait,
             password_file: cli.password_file.clone(),
+            tls: Tls::new(cli)?,
             monitor: monitor.clone(),
         })
     }
@@ -58,17 +80,20 @@ impl Target {
         work(&self.monitor, &port).await
     }
 
+    fn options(&self) -> ConnectOptions {
+        ConnectOptions::new().timeout(self.timeout).wait(self.wait)
+    }
+
     async fn connect(&self) -> Result<QmpPort, Stop> {
         self.monitor.signals.catch();
-        match &self.address {
-            Address::Socket(address) => {
-                let port = QmpPort::open_within(address, self.timeout).await;
-                Ok(port.map_err(|error| self.explain(error))?)
-            }
-            Address::Spice(uri) => {
-                let find = |session| QmpPort::find_within(session, self.timeout);
-                self.log_in(uri, find).await
-            }
+        if let Address::Spice(uri) = &self.address {
+            let find = |session| QmpPort::find_with(session, self.options());
+            return self.log_in(uri, find).await;
+        }
+        let address = self.address.to_string();
+        match QmpPort::open_with(&address, self.options()).await {
+            Ok(port) => Ok(port),
+            Err(error) => Err(self.explain(error).into()),
         }
     }
 
@@ -77,12 +102,12 @@ impl Target {
         let Address::Spice(uri) = &self.address else {
             return Err(Failure::usage(format!(
                 "{} is a QMP socket: only SPICE servers have ports with names",
-                self.address.as_str()
+                self.address
             ))
             .hint("use spice://host:port or spice+unix:///path")
             .into());
         };
-        let names = |session| QmpPort::port_names(session, self.timeout);
+        let names = |session| QmpPort::port_names_with(session, self.options());
         self.log_in(uri, names).await
     }
 
@@ -97,18 +122,18 @@ impl Target {
         loop {
             self.monitor.signals.catch();
             // A session whose login failed is of no more use.
-            let session = Session::new();
+            let session = self.session(uri, password.as_ref());
             self.monitor.session.replace(Some(session.clone()));
-            session.set_uri(uri);
-            if let Some(password) = &password {
-                session.set_password(&password.secret);
-            }
             let refused = match work(session).await {
                 Ok(result) => return Ok(result),
                 Err(Error::Connect(ConnectError::Authentication(text))) => text,
                 Err(error) => return Err(self.explain(error).into()),
             };
+            let sasl = refused.contains("(SASL)");
             let failure = login_failure(&refused, password.as_ref());
+            if sasl && !uri.contains('@') {
+                return Err(failure.hint(USER_NAME).into());
+            }
             if prompts == PROMPTS {
                 return Err(failure.into());
             }
@@ -122,55 +147,66 @@ impl Target {
         }
     }
 
-    /// Adds what to do next.
+    fn session(&self, uri: &str, password: Option<&Password>) -> Session {
+        let session = Session::new();
+        session.set_uri(uri);
+        if let Some(password) = password {
+            session.set_password(&password.secret);
+        }
+        if let Some(file) = self.tls.ca_file.as_deref().and_then(Path::to_str) {
+            session.set_ca_file(file);
+        }
+        if let Some(subject) = &self.tls.host_subject {
+            session.set_host_subject(subject);
+        }
+        session
+    }
+
     fn explain(&self, error: Error) -> Failure {
-        let hint = match &error {
-            Error::Connect(ConnectError::Unreachable { .. }) => Some(self.unreachable_hint()),
-            Error::TimedOut { .. } => self.silent_hint(),
-            Error::Peer(PeerError::NotQmp { .. }) | Error::Closed(_) => self.not_qmp_hint(),
-            _ => None,
+        hints::explain(error, &self.address, &self.tls)
+    }
+}
+
+impl Tls {
+    fn new(cli: &Cli) -> Result<Self, Failure> {
+        let ca_file = match &cli.ca_file {
+            Some(file) => {
+                check_ca_file(file).map_err(|why| {
+                    Failure::usage(format!("--ca-file {}: {why}", file.display()))
+                })?;
+                Some(file.clone())
+            }
+            None => Some(trust_store()).filter(|file| file.is_file()),
         };
-        let failure = Failure::from(error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Ok(Self {
+            ca_file,
+            host_subject: cli.host_subject.clone(),
+        })
     }
+}
 
-    fn unreachable_hint(&self) -> String {
-        let address = self.address.as_str();
-        if let Some(path) = address.strip_prefix("spice+unix://") {
-            format!(
-                "is QEMU running with -spice unix=on,addr={path} ? \
-                 (for a QMP socket use unix:{path})"
-            )
-        } else if let Some(path) = address.strip_prefix("unix:") {
-            format!("is QEMU running with -qmp unix:{path},server=on,wait=off ?")
-        } else if let Some(rest) = address.strip_prefix("tcp:") {
-            format!("is QEMU running with -qmp tcp:{rest},server=on,wait=off ?")
-        } else {
-            "is QEMU running with -spice port=PORT,... ? (for a QMP socket use tcp:host:port)"
-                .to_owned()
-        }
-    }
+/// Where spice-gtk's viewers look for certificates.
+pub(crate) fn trust_store() -> PathBuf {
+    glib::home_dir().join(".spicec/spice_truststore.pem")
+}
 
-    fn silent_hint(&self) -> Option<String> {
-        let address = self.address.as_str();
-        let spice = if let Some(path) = address.strip_prefix("unix:") {
-            format!("spice+unix://{path}")
-        } else {
-            format!("spice://{}", address.strip_prefix("tcp:")?)
-        };
-        Some(format!(
-            "another client may hold the monitor, or QEMU may be stopped; \
-             if it is a SPICE server, use {spice}"
-        ))
+/// spice-gtk would go on without the file.
+fn check_ca_file(file: &Path) -> Result<(), String> {
+    let text = std::fs::read(file).map_err(|error| error.to_string())?;
+    let marks: [&[u8]; 2] = [
+        b"-----BEGIN CERTIFICATE-----",
+        b"-----BEGIN TRUSTED CERTIFICATE-----",
+    ];
+    if !marks
+        .iter()
+        .any(|mark| text.windows(mark.len()).any(|part| part == *mark))
+    {
+        return Err("it holds no certificate in PEM form".to_owned());
     }
-
-    fn not_qmp_hint(&self) -> Option<String> {
-        matches!(self.address, Address::Socket(_))
-            .then(|| "QEMU opens a QMP socket with -qmp, not with -monitor".to_owned())
+    if file.to_str().is_none() {
+        return Err("its path is not UTF-8 text".to_owned());
     }
+    Ok(())
 }
 
 fn login_failure(text: &str, password: Option<&Password>) -> Failure {

@@ -1,8 +1,16 @@
-//! What of GLib's log reaches the terminal.
+//! What of GLib's log reaches the terminal, and what it says that errors do not.
+
+use std::sync::{Mutex, PoisonError};
 
 use glib::{LogField, LogLevel, LogWriterOutput, gstr};
 
 use crate::style::escaped;
+
+/// The last warnings of spice-gtk. Why a TLS connection fails, only they say.
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// As many of them as belong to one connection.
+const KEPT: usize = 16;
 
 /// Leaves out the warnings of spice-gtk: they say in other words what the error
 /// says. `G_MESSAGES_DEBUG` brings them back. What is left is written so that no
@@ -11,8 +19,13 @@ pub(crate) fn take_over() {
     let all = std::env::var_os("G_MESSAGES_DEBUG").is_some();
     glib::log_set_writer_func(move |level, fields| {
         let noise = matches!(level, LogLevel::Warning | LogLevel::Critical);
-        if !all && noise && bytes(fields, "GLIB_DOMAIN") == Some(b"GSpice") {
-            return LogWriterOutput::Handled;
+        let domain = bytes(fields, "GLIB_DOMAIN");
+        if noise && matches!(domain, Some(b"GSpice" | b"Spice")) {
+            let message = bytes(fields, "MESSAGE").unwrap_or_default();
+            keep(String::from_utf8_lossy(message).into_owned());
+            if !all {
+                return LogWriterOutput::Handled;
+            }
         }
         let message = bytes(fields, "MESSAGE").unwrap_or_default();
         let message = escaped(&String::from_utf8_lossy(message));
@@ -24,6 +37,20 @@ pub(crate) fn take_over() {
         }
         glib::log_writer_default(level, &safe)
     });
+}
+
+/// The warnings of spice-gtk so far, the last one last.
+pub(crate) fn warnings() -> Vec<String> {
+    let warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    warnings.clone()
+}
+
+fn keep(message: String) {
+    let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    if warnings.len() == KEPT {
+        warnings.remove(0);
+    }
+    warnings.push(message);
 }
 
 fn bytes<'a>(fields: &'a [LogField<'a>], key: &str) -> Option<&'a [u8]> {

@@ -1,12 +1,12 @@
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
-mod address;
 mod arguments;
 mod cli;
 mod commands;
 mod connect;
 mod failure;
 mod feed;
+mod hints;
 mod json_text;
 mod leave;
 mod log;
@@ -15,6 +15,7 @@ mod output;
 mod password;
 mod signals;
 mod style;
+mod tls;
 mod wait;
 
 use std::process::ExitCode;

@@ -1,0 +1,249 @@
+//! Addresses, and what looks like one.
+
+use super::*;
+
+#[test]
+fn addresses() {
+    let spice = |uri: &str| Address::Spice(uri.into());
+    let tcp = |host: &str, port| Address::Tcp {
+        host: host.into(),
+        port,
+    };
+    for text in [
+        "spice://host:5900",
+        "spice://host:5900/",
+        "spice://me@host:5900",
+        "spice://[::1]:5900",
+        "spice://host?port=5900",
+        "spice://host?tls-port=5901",
+        "spice://host?port=5900&tls-port=5901",
+        "spice+tls://host:5901",
+        "spice+unix:///run/spice.sock",
+        "spice+unix:///run/my machine,server.sock",
+        "spice+unix://./spice.sock",
+        "spice+unix://../spice.sock",
+    ] {
+        assert_eq!(Address::parse(text), Ok(spice(text)), "{text}");
+    }
+    for (text, address, shown) in [
+        (
+            "unix:/run/q.sock",
+            Address::Unix("/run/q.sock".into()),
+            "unix:/run/q.sock",
+        ),
+        ("unix:q.sock", Address::Unix("q.sock".into()), "unix:q.sock"),
+        (
+            "unix:///run/q",
+            Address::Unix("/run/q".into()),
+            "unix:/run/q",
+        ),
+        (
+            "unix:/my vms/a, b",
+            Address::Unix("/my vms/a, b".into()),
+            "unix:/my vms/a, b",
+        ),
+        ("unix:./@q", Address::Unix("./@q".into()), "unix:./@q"),
+        ("unix:@q", Address::Abstract("q".into()), "unix:@q"),
+        ("tcp:host:4444", tcp("host", 4444), "tcp:host:4444"),
+        ("host:4444", tcp("host", 4444), "tcp:host:4444"),
+        ("127.0.0.1:1", tcp("127.0.0.1", 1), "tcp:127.0.0.1:1"),
+        ("[::1]:65535", tcp("::1", 65535), "tcp:[::1]:65535"),
+        (
+            "tcp:[fe80::1%lo]:1",
+            tcp("fe80::1%lo", 1),
+            "tcp:[fe80::1%lo]:1",
+        ),
+    ] {
+        let parsed = Address::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((&parsed, &*parsed.to_string()), (&address, shown), "{text}");
+        assert_eq!(Address::parse(shown), Ok(address));
+    }
+}
+
+type Case = (&'static str, AddressFault, Option<&'static str>);
+
+/// What is wrong with each, and what was probably meant.
+fn check(cases: &[Case]) {
+    for &(text, fault, instead) in cases {
+        let error = Address::parse(text).expect_err(text);
+        assert_eq!((error.fault(), error.instead()), (fault, instead), "{text}");
+        let meant = error.instead().map(Address::parse);
+        assert!(!matches!(meant, Some(Err(_))), "{text}: {meant:?}");
+    }
+}
+
+#[test]
+fn paths_that_are_no_address() {
+    use AddressFault as Fault;
+    check(&[
+        ("", Fault::Empty, None),
+        (" \t", Fault::Empty, None),
+        ("unix:", Fault::NoPath, None),
+        ("unix:@", Fault::NoPath, None),
+        ("unix://", Fault::Form, None),
+        ("unix:///", Fault::Form, None),
+        ("unix://run/q", Fault::Form, Some("unix:/run/q")),
+        ("unix: /run/q", Fault::Space, Some("unix:/run/q")),
+        (" unix:/run/q", Fault::Space, Some("unix:/run/q")),
+        ("unix:/a\0b", Fault::Nul, None),
+        ("unix:path=/run/q", Fault::Form, Some("unix:/run/q")),
+        ("Unix:/run/q", Fault::Form, Some("unix:/run/q")),
+        ("/run/q", Fault::Form, Some("unix:/run/q")),
+        ("./q", Fault::Form, Some("unix:./q")),
+        ("vm/q.sock", Fault::Form, Some("unix:vm/q.sock")),
+        ("@q", Fault::Form, Some("unix:@q")),
+        ("file:///run/q", Fault::Form, Some("unix:/run/q")),
+    ]);
+}
+
+#[test]
+fn hosts_that_are_no_address() {
+    use AddressFault as Fault;
+    check(&[
+        ("telnet:h:1", Fault::Form, Some("tcp:h:1")),
+        ("telnet://h:1", Fault::Form, Some("tcp:h:1")),
+        ("tcp://h:1", Fault::Form, Some("tcp:h:1")),
+        ("TCP:h:1", Fault::Form, Some("tcp:h:1")),
+        ("tcp:", Fault::NoHost, None),
+        ("tcp:h", Fault::NoPort, None),
+        ("tcp:h:", Fault::NoPort, None),
+        ("tcp:h:0", Fault::BadPort, None),
+        ("tcp:h:65536", Fault::BadPort, None),
+        ("tcp:h:+1", Fault::BadPort, None),
+        ("tcp:h:port", Fault::BadPort, None),
+        ("tcp::1", Fault::NoHost, Some("tcp:localhost:1")),
+        ("tcp:h :1", Fault::Space, Some("tcp:h:1")),
+        ("tcp:h:1 ", Fault::Space, Some("tcp:h:1")),
+        ("tcp:a/b:1", Fault::BadHost, None),
+        ("tcp:[x]:1", Fault::BadHost, None),
+        ("tcp:[::1]", Fault::NoPort, None),
+        ("tcp:[::1]1", Fault::BadPort, None),
+        (
+            "tcp:fe80::1:1",
+            Fault::Ipv6Brackets,
+            Some("tcp:[fe80::1]:1"),
+        ),
+        ("::1:4444", Fault::Ipv6Brackets, Some("tcp:[::1]:4444")),
+        ("localhost", Fault::Form, None),
+        ("http://h:1", Fault::Form, None),
+        ("vnc://h:1", Fault::Form, None),
+    ]);
+}
+
+#[test]
+fn what_stands_on_the_command_line_of_qemu() {
+    use AddressFault as Fault;
+    check(&[
+        (
+            "unix:/p,server=on,wait=off",
+            Fault::QemuOptions,
+            Some("unix:/p"),
+        ),
+        ("unix:/p,server,nowait", Fault::QemuOptions, Some("unix:/p")),
+        ("unix:/p,x,server", Fault::QemuOptions, Some("unix:/p,x")),
+        (
+            "unix:/p,server=on,abstract=on",
+            Fault::QemuOptions,
+            Some("unix:@/p"),
+        ),
+        ("unix:///p,server=on", Fault::QemuOptions, Some("unix:/p")),
+        (
+            "tcp:h:1,server=on,wait=off",
+            Fault::QemuOptions,
+            Some("tcp:h:1"),
+        ),
+        ("tcp::1,server", Fault::QemuOptions, Some("tcp:localhost:1")),
+        ("tcp://h:1/,server", Fault::QemuOptions, Some("tcp:h:1")),
+        (
+            "telnet:h:1,server,nowait",
+            Fault::QemuOptions,
+            Some("tcp:h:1"),
+        ),
+        ("/p,server=on", Fault::QemuOptions, Some("unix:/p")),
+        (
+            "socket,id=a,path=/p,server=on",
+            Fault::QemuOptions,
+            Some("unix:/p"),
+        ),
+        (
+            "socket,path=p,abstract=on",
+            Fault::QemuOptions,
+            Some("unix:@p"),
+        ),
+        (
+            "socket,host=h,port=1,server=on",
+            Fault::QemuOptions,
+            Some("tcp:h:1"),
+        ),
+        ("host=::1,port=1", Fault::QemuOptions, Some("tcp:[::1]:1")),
+        ("path=/p", Fault::QemuOptions, Some("unix:/p")),
+        (
+            "spice://h:1,disable-ticketing=on",
+            Fault::QemuOptions,
+            Some("spice://h:1"),
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_no_spice_server() {
+    use AddressFault as Fault;
+    check(&[
+        ("spice:", Fault::Form, None),
+        ("spice://", Fault::NoHost, None),
+        ("spice:h:1", Fault::Form, Some("spice://h:1")),
+        ("spice://h", Fault::NoPort, None),
+        ("spice://h:0", Fault::BadPort, None),
+        ("spice://h:port", Fault::BadPort, None),
+        ("spice://h?port=0", Fault::BadPort, None),
+        ("spice+tls://h?port=1", Fault::NoPort, None),
+        ("spice://:1", Fault::NoHost, Some("spice://localhost:1")),
+        ("spice://[::1]", Fault::NoPort, None),
+        (
+            "spice://::1:1",
+            Fault::Ipv6Brackets,
+            Some("spice://[::1]:1"),
+        ),
+        ("spice:///p", Fault::NoHost, Some("spice+unix:///p")),
+        ("spice://h :1", Fault::Space, Some("spice://h:1")),
+        ("spice+unix:/p", Fault::Form, Some("spice+unix:///p")),
+        ("spice+unix:p", Fault::Form, Some("spice+unix:///p")),
+        ("spice+unix:@p", Fault::Form, None),
+        (
+            "spice+unix://run/p",
+            Fault::RelativePath,
+            Some("spice+unix:///run/p"),
+        ),
+        ("spice+unix:///", Fault::NoPath, None),
+    ]);
+}
+
+#[test]
+fn a_path_that_does_not_fit() {
+    for (scheme, start) in [("unix:", "/"), ("unix:@", "n"), ("spice+unix://", "/")] {
+        let path = |bytes: usize| format!("{scheme}{start:x<bytes$}");
+        assert!(Address::parse(&path(107)).is_ok());
+        let error = Address::parse(&path(108)).expect_err("108 bytes");
+        assert_eq!(error.fault(), AddressFault::PathTooLong { length: 108 });
+        assert!(error.to_string().contains("at most 107"), "{error}");
+    }
+    // Bytes, not characters.
+    let path = format!("unix:/{}", "ä".repeat(54));
+    assert!(Address::parse(&path).is_err());
+}
+
+#[test]
+fn a_password_is_refused_and_not_repeated() {
+    for text in [
+        "spice://host:5900?password=geheim",
+        "spice://host?port=5900&Password=geheim",
+        "spice://me:geheim@host:5900",
+        " spice://me:geheim@host:5900",
+        "tcp://me:geheim@host:5900",
+        "http://me:geheim@host:5900",
+    ] {
+        let error = Address::parse(text).expect_err(text);
+        assert_eq!(error.fault(), AddressFault::Password);
+        assert!(!format!("{error:?} {error}").contains("geheim"));
+    }
+}
