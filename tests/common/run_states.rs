@@ -51,8 +51,6 @@ enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guest {
     Idle,
-    /// Never sleeps: a debugger cannot step a processor that does.
-    Spin,
     Panic,
     PowerOff,
     Sleep,
@@ -119,7 +117,6 @@ impl RunState {
     pub fn start_with(self, config: Config, program: &Program) -> Machine {
         let guest = match self.way {
             Way::Nmi(guest) => guest,
-            Way::Debugger => Guest::Spin,
             _ => Guest::Idle,
         };
         // Without an APIC, which no firmware sets up here, NMIs reach the processor.
@@ -140,6 +137,9 @@ impl RunState {
         match self.way {
             Way::Started(_) => machine.until(self.name),
             _ => machine.until_idle(),
+        }
+        if self.way == Way::Debugger {
+            machine.attach_debugger();
         }
         machine
     }
@@ -234,8 +234,7 @@ impl Machine {
                 self.execute("migrate-set-capabilities", capabilities);
                 self.execute("migrate", json!({ "uri": "exec:cat >/dev/null" }));
             }
-            Way::Nmi(_) => self.execute("inject-nmi", Value::Null),
-            Way::Debugger => self.step(),
+            Way::Nmi(_) | Way::Debugger => self.execute("inject-nmi", Value::Null),
             Way::FailedSnapshotLoad => {
                 let job = format!("load{}", self.reached);
                 let (disk, disks) = ("disk", ["disk"]);
@@ -252,6 +251,12 @@ impl Machine {
         match self.state.way {
             Way::Nmi(Guest::PowerOff) => {
                 self.execute("system_reset", Value::Null);
+                self.execute("cont", Value::Null);
+            }
+            Way::Debugger => {
+                // The breakpoint would stop it again.
+                self.debug("s");
+                self.until("debug");
                 self.execute("cont", Value::Null);
             }
             Way::Nmi(Guest::Sleep) => self.execute("system_wakeup", Value::Null),
@@ -296,9 +301,6 @@ impl Machine {
     /// Waits until the guest sleeps, and so takes an NMI.
     fn until_idle(&mut self) {
         self.until("running");
-        if self.state.way == Way::Debugger {
-            return;
-        }
         let deadline = Instant::now() + PATIENCE;
         let registers = json!({ "command-line": "info registers" });
         let command = "human-monitor-command";
@@ -311,27 +313,25 @@ impl Machine {
         }
     }
 
-    /// Has a debugger let the guest do one instruction.
-    fn step(&mut self) {
-        if self.debugger.is_none() {
-            let path = self.qemu.dir().join("gdb.sock");
-            let device = format!("gdbserver unix:{},server=on,wait=off", path.display());
-            let line = json!({ "command-line": device });
-            self.execute("human-monitor-command", line);
-            let debugger = UnixStream::connect(path).expect("QEMU listens");
-            self.debugger = Some(debugger);
-            // The machine is stopped where a debugger comes.
-            self.until("paused");
-        } else {
-            self.debug(b"\x03");
-            self.until("paused");
-        }
-        self.debug(b"+$s#73");
+    /// Sets a breakpoint where the guest begins to handle an NMI.
+    fn attach_debugger(&mut self) {
+        let path = self.qemu.dir().join("gdb.sock");
+        let device = format!("gdbserver unix:{},server=on,wait=off", path.display());
+        let line = json!({ "command-line": device });
+        self.execute("human-monitor-command", line);
+        let debugger = UnixStream::connect(path).expect("QEMU listens");
+        self.debugger = Some(debugger);
+        // The machine is stopped where a debugger comes.
+        self.until("paused");
+        self.debug("Z0,fff18,1");
+        self.debug("c");
+        self.until_idle();
     }
 
-    fn debug(&mut self, packet: &[u8]) {
+    fn debug(&mut self, packet: &str) {
         let debugger = self.debugger.as_mut().expect("a debugger is there");
-        debugger.write_all(packet).expect("QEMU reads");
+        let sum = packet.bytes().fold(0, u8::wrapping_add);
+        write!(debugger, "+${packet}#{sum:02x}").expect("QEMU reads");
     }
 }
 
@@ -339,11 +339,7 @@ impl Guest {
     /// The file of the firmware.
     fn rom(self) -> PathBuf {
         let mut rom = vec![HLT; ROM_SIZE];
-        let code = match self {
-            // jmp to itself
-            Guest::Spin => b"\xeb\xfe".to_vec(),
-            _ => [PROLOGUE, &self.handler()].concat(),
-        };
+        let code = [PROLOGUE, &self.handler()].concat();
         rom[CODE..][..code.len()].copy_from_slice(&code);
         rom[RESET..][..JUMP_TO_CODE.len()].copy_from_slice(JUMP_TO_CODE);
 
@@ -359,8 +355,8 @@ impl Guest {
     /// What it does at an NMI.
     fn handler(self) -> Vec<u8> {
         match self {
-            // iret
-            Guest::Idle | Guest::Spin => b"\xcf".to_vec(),
+            // nop; iret
+            Guest::Idle => b"\x90\xcf".to_vec(),
             // mov dx, 0x505; mov al, 1; out dx, al; iret
             Guest::Panic => b"\xba\x05\x05\xb0\x01\xee\xcf".to_vec(),
             // mov ax, 0x2000 (S5); out dx, ax; iret
