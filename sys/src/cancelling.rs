@@ -70,7 +70,7 @@ impl Cancelling {
             thread: thread::current().id(),
             context: port.main_context(),
             port: port.downgrade().into(),
-            act: cancel,
+            act,
         });
         // SAFETY: `cancelled` has the signature of the signal and takes the box,
         // whose parts may go to any thread, and `free` frees it.
