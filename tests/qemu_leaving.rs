@@ -137,6 +137,32 @@ fn a_port_may_leave_a_mute_machine_that_runs_again_later() {
 }
 
 #[test]
+fn a_command_that_a_mute_machine_did_not_take_does_no_harm_later() {
+    with_default(|main| {
+        for program in Program::all() {
+            // Its event says so.
+            for state in [RunState::GUEST_PANICKED, RunState::IO_ERROR] {
+                for _ in 0..LEAVES / 4 {
+                    // A new one: QEMU 10 sends one BLOCK_IO_ERROR a second.
+                    let mut machine = state.start(&program);
+                    let client = Client::new(&machine.qemu);
+                    let port = find(main, &client);
+                    settle(main, &port, &mut machine);
+                    let resume = port.execute::<Value>("cont", ());
+                    let failed = main.block_on(resume.timeout(Duration::from_millis(50)));
+                    assert!(failed.is_err(), "{failed:?}");
+                    port.set_close_timeout(100);
+                    main.block_on(port.close());
+                    drop(port);
+                    client.finish(main);
+                    machine.resume();
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn a_port_may_come_to_a_mute_machine_and_leave_it() {
     with_default(|main| {
         for program in Program::all() {
