@@ -20,8 +20,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::main_loop::{MainLoop, Task, with_default, with_own};
-use common::qemu::{Config, Program, Qemu};
+use common::qemu::Program;
 use common::random::Random;
+use common::run_states::{Machine, RunState};
 use common::say;
 use common::spice::Client;
 use serde_json::Value;
@@ -95,7 +96,7 @@ fn soak(
         program,
         spice,
         random: Random::new(seed),
-        qemu: Config::new().start(program),
+        machine: RunState::GUEST_PANICKED.start(program),
         link: None,
         figures: RefCell::default(),
     };
@@ -113,7 +114,7 @@ struct Soak<'a> {
     program: &'a Program,
     spice: bool,
     random: Random,
-    qemu: Qemu,
+    machine: Machine,
     link: Option<Link>,
     figures: RefCell<Figures>,
 }
@@ -176,7 +177,11 @@ impl Soak<'_> {
                 self.leave();
                 return;
             }
-            21 if self.random.below(8) == 0 => {
+            21 => {
+                self.panic(link);
+                return;
+            }
+            22 if self.random.below(8) == 0 => {
                 self.kill(link);
                 return;
             }
@@ -197,9 +202,9 @@ impl Soak<'_> {
 
     /// A new port, by a search that may end early.
     fn come(&self) -> Link {
-        let client = self.spice.then(|| Client::new(&self.qemu));
+        let client = self.spice.then(|| Client::new(&self.machine.qemu));
         let port = loop {
-            let address = format!("unix:{}", self.qemu.qmp_socket().display());
+            let address = format!("unix:{}", self.machine.qemu.qmp_socket().display());
             let found = match &client {
                 Some(client) => self.main.block_on(QmpPort::find(&client.session)),
                 None => self.main.block_on(QmpPort::open(&address)),
@@ -245,23 +250,43 @@ impl Soak<'_> {
 
     /// QEMU stands still for a while, in which calls time out.
     fn freeze(&self, link: &mut Link) {
-        self.qemu.stop();
+        self.machine.qemu.stop();
         let timeout = Duration::from_millis(5);
         for _ in 0..3 {
             self.execute(link, "query-name", Some(timeout));
         }
         self.main.run_for(Duration::from_millis(10));
-        self.qemu.cont();
+        self.machine.qemu.cont();
         self.count("freezes");
+    }
+
+    /// The guest panics, which makes a SPICE port mute, and the machine is resumed, with
+    /// the port or after it has left.
+    fn panic(&mut self, mut link: Link) {
+        self.main.until("all answers", || link.port.pending() == 0);
+        self.machine.wake();
+        // What the port asks of its own must not be on its way when the guest panics.
+        self.main.run_for(Duration::from_millis(20));
+        self.machine.reach();
+        self.main.run_for(Duration::from_millis(10));
+        let timeout = Duration::from_millis(5);
+        self.execute(&mut link, "query-name", Some(timeout));
+        self.execute(&mut link, "query-name", None);
+        self.link = Some(link);
+        if self.random.coin() {
+            self.leave();
+        }
+        self.machine.resume();
+        self.count("panics");
     }
 
     /// QEMU dies, and all ends.
     fn kill(&mut self, link: Link) {
-        self.qemu.kill();
+        self.machine.qemu.kill();
         self.main
             .until("the end of the connection", || link.port.pending() == 0);
         self.finish(link);
-        self.qemu = Config::new().start(self.program);
+        self.machine = RunState::GUEST_PANICKED.start(self.program);
         self.count("kills");
     }
 
@@ -273,7 +298,7 @@ impl Soak<'_> {
         self.main.block_on(link.port.close());
         assert_eq!(link.counts.begun, link.counts.ended, "after the close");
         self.finish(link);
-        let answer = self.qemu.monitor().execute("query-status", None);
+        let answer = self.machine.status();
         assert!(answer.is_ok(), "left politely: {answer:?}");
         self.count("leaves");
     }

@@ -246,6 +246,12 @@ impl Machine {
         self.until(self.state.name);
     }
 
+    /// Lets a machine run that was paused or reset.
+    pub fn wake(&mut self) {
+        self.execute("cont", Value::Null);
+        self.until_idle();
+    }
+
     /// Lets the machine run again.
     pub fn resume(&mut self) {
         match self.state.way {
