@@ -9,15 +9,14 @@
 //! ```
 
 use std::fmt;
-use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use super::qemu::{Config, Monitor, Program, Qemu};
 
@@ -351,10 +350,10 @@ impl Guest {
 
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let file = dir.join(format!("guest-{self:?}.rom"));
-        // Tests of several programs may write it at once.
-        let own = dir.join(format!("guest-{self:?}.rom.{}", process::id()));
-        fs::write(&own, rom).expect("a file in target/tmp");
-        fs::rename(own, &file).expect("a file in target/tmp");
+        // Other tests may start a QEMU from it meanwhile.
+        let mut new = NamedTempFile::new_in(dir).expect("a file in target/tmp");
+        new.write_all(&rom).expect("a file in target/tmp");
+        new.persist(&file).expect("a file in target/tmp");
         file
     }
 
