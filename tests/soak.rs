@@ -263,6 +263,8 @@ impl Soak<'_> {
     /// The guest panics, which makes a SPICE port mute, and the machine is resumed, with
     /// the port or after it has left.
     fn panic(&mut self, mut link: Link) {
+        // Actions begin when their futures are first polled.
+        self.main.drain();
         self.main.until("all answers", || link.port.pending() == 0);
         self.machine.wake();
         // What the port asks of its own must not be on its way when the guest panics.
