@@ -2,6 +2,7 @@
 //!
 //! The figures are in `tests/fixtures/cost/`. `UPDATE_COST=1 cargo test --test cost`
 //! writes them anew.
+#![cfg(feature = "gobject")]
 
 mod common;
 
