@@ -1,4 +1,5 @@
 //! The property `status` keeps itself current.
+#![cfg(feature = "gobject")]
 
 mod common;
 

@@ -48,7 +48,7 @@ impl<O: Owner> Connection<O> {
         if request.at_once {
             self.flush();
         }
-        self.arm(owner);
+        // The dispatch sets the timer, for all calls that are made before it at once.
         owner.schedule(Urgency::Soon);
         id
     }
