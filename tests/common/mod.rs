@@ -8,6 +8,7 @@ pub mod main_loop;
 pub mod peers;
 pub mod qemu;
 pub mod random;
+pub mod run_states;
 pub mod script;
 pub mod spice;
 

@@ -1,0 +1,434 @@
+//! Machines that reach each run state within milliseconds, as often as a test asks.
+//!
+//! The firmware is the whole guest: it sleeps, and does its one thing at each NMI.
+//!
+//! ```ignore
+//! let mut machine = RunState::GUEST_PANICKED.start(&program); // runs
+//! machine.reach();  // the guest panics, and QEMU says `guest-panicked`
+//! machine.resume(); // it runs again
+//! ```
+
+use std::fmt;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use super::qemu::{Config, Monitor, Program, Qemu};
+
+/// A run state, and how a machine gets there.
+#[derive(Clone, Copy)]
+pub struct RunState {
+    /// The name that `query-status` gives it.
+    pub name: &'static str,
+    /// Whether a SPICE port answers nothing in it.
+    pub mute: bool,
+    way: Way,
+}
+
+/// What makes a machine leave `running`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It is started in this state.
+    Started(&'static str),
+    Nothing,
+    Stop,
+    StopThenReset,
+    Migrate,
+    MigrateUntilSwitchover,
+    /// The guest does it.
+    Nmi(Guest),
+    Debugger,
+    FailedSnapshotLoad,
+}
+
+/// What the guest does at an NMI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guest {
+    Idle,
+    Panic,
+    PowerOff,
+    Sleep,
+    StartWatchdog,
+    WriteSector,
+}
+
+impl RunState {
+    pub const RUNNING: Self = Self::answering("running", Way::Nothing);
+    pub const PRELAUNCH: Self = Self::answering("prelaunch", Way::Started("-S"));
+    pub const RESET: Self = Self::answering("prelaunch", Way::StopThenReset);
+    pub const PAUSED: Self = Self::answering("paused", Way::Stop);
+    pub const INMIGRATE: Self = Self::answering("inmigrate", Way::Started("-incoming"));
+    pub const SUSPENDED: Self = Self::answering("suspended", Way::Nmi(Guest::Sleep));
+    pub const FINISH_MIGRATE: Self = Self::mute("finish-migrate", Way::MigrateUntilSwitchover);
+    pub const POSTMIGRATE: Self = Self::mute("postmigrate", Way::Migrate);
+    pub const SHUTDOWN: Self = Self::mute("shutdown", Way::Nmi(Guest::PowerOff));
+    pub const IO_ERROR: Self = Self::mute("io-error", Way::Nmi(Guest::WriteSector));
+    pub const GUEST_PANICKED: Self = Self::mute("guest-panicked", Way::Nmi(Guest::Panic));
+    pub const WATCHDOG: Self = Self::mute("watchdog", Way::Nmi(Guest::StartWatchdog));
+    pub const DEBUG: Self = Self::mute("debug", Way::Debugger);
+    pub const RESTORE_VM: Self = Self::mute("restore-vm", Way::FailedSnapshotLoad);
+
+    /// All that a machine can be brought into here: not `internal-error`, `colo` and
+    /// `save-vm`, in which no monitor is served.
+    pub const ALL: [Self; 14] = [
+        Self::PRELAUNCH,
+        Self::RUNNING,
+        Self::PAUSED,
+        Self::RESET,
+        Self::INMIGRATE,
+        Self::SUSPENDED,
+        Self::FINISH_MIGRATE,
+        Self::POSTMIGRATE,
+        Self::SHUTDOWN,
+        Self::IO_ERROR,
+        Self::GUEST_PANICKED,
+        Self::WATCHDOG,
+        Self::DEBUG,
+        Self::RESTORE_VM,
+    ];
+
+    /// Those in which a SPICE port is mute.
+    pub fn all_mute() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|state| state.mute)
+    }
+
+    const fn answering(name: &'static str, way: Way) -> Self {
+        let mute = false;
+        Self { name, mute, way }
+    }
+
+    const fn mute(name: &'static str, way: Way) -> Self {
+        let mute = true;
+        Self { name, mute, way }
+    }
+
+    /// Starts a machine that can get into this state. It runs, if it is not started there.
+    pub fn start(self, program: &Program) -> Machine {
+        self.start_with(Config::new(), program)
+    }
+
+    /// As [`start`](Self::start), with more options.
+    pub fn start_with(self, config: Config, program: &Program) -> Machine {
+        let guest = match self.way {
+            Way::Nmi(guest) => guest,
+            _ => Guest::Idle,
+        };
+        // Without an APIC, which no firmware sets up here, NMIs reach the processor.
+        let config = add(
+            self.configure(config),
+            &["-cpu", "qemu64,apic=off", "-bios"],
+        );
+        let config = config.arg(guest.rom());
+        let qemu = config.start(program);
+        let monitor = qemu.monitor();
+        let mut machine = Machine {
+            qemu,
+            state: self,
+            monitor,
+            debugger: None,
+            reached: 0,
+        };
+        match self.way {
+            Way::Started(_) => machine.until(self.name),
+            _ => machine.until_idle(),
+        }
+        if self.way == Way::Debugger {
+            machine.attach_debugger();
+        }
+        machine
+    }
+
+    fn configure(self, config: Config) -> Config {
+        match self.way {
+            Way::Started("-S") => config,
+            Way::Started(_) => add(config, &["-incoming", "defer"]),
+            way => {
+                let config = config.running();
+                match way {
+                    Way::Nmi(Guest::PowerOff) => config.arg("-no-shutdown"),
+                    Way::Nmi(Guest::Panic) => {
+                        add(config, &["-device", "pvpanic", "-action", "panic=pause"])
+                    }
+                    Way::Nmi(Guest::StartWatchdog) => {
+                        add(config, &["-device", "ib700", "-action", "watchdog=pause"])
+                    }
+                    Way::Nmi(Guest::WriteSector) => add(
+                        config,
+                        &[
+                            "-blockdev",
+                            &full_disk(),
+                            "-device",
+                            "ide-hd,drive=full,bus=ide.0",
+                        ],
+                    ),
+                    Way::FailedSnapshotLoad => config
+                        .arg("-blockdev")
+                        .arg("null-co,node-name=disk,size=1048576"),
+                    _ => config,
+                }
+            }
+        }
+    }
+}
+
+fn add(config: Config, args: &[&str]) -> Config {
+    args.iter().fold(config, |config, arg| config.arg(*arg))
+}
+
+impl fmt::Debug for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A disk that has space for a sector only when that is written again.
+fn full_disk() -> String {
+    let no_space = |sector| {
+        json!({
+            "event": "none",
+            "iotype": "write",
+            "sector": sector,
+            "errno": 28,
+            "once": true,
+        })
+    };
+    json!({
+        "driver": "blkdebug",
+        "node-name": "full",
+        "image": { "driver": "null-co", "size": 1 << 20 },
+        "inject-error": (0..64).map(no_space).collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+/// A machine that can get into one run state.
+pub struct Machine {
+    pub qemu: Qemu,
+    pub monitor: Monitor,
+    state: RunState,
+    debugger: Option<UnixStream>,
+    reached: u32,
+}
+
+impl Machine {
+    /// Gets the machine into its state.
+    pub fn reach(&mut self) {
+        self.reached += 1;
+        match self.state.way {
+            Way::Nothing | Way::Started(_) => {}
+            Way::Stop => self.execute("stop", Value::Null),
+            Way::StopThenReset => {
+                self.execute("stop", Value::Null);
+                self.execute("system_reset", Value::Null);
+            }
+            Way::Migrate => self.execute("migrate", json!({ "uri": "exec:cat >/dev/null" })),
+            Way::MigrateUntilSwitchover => {
+                let capability = json!({ "capability": "pause-before-switchover", "state": true });
+                let capabilities = json!({ "capabilities": [capability] });
+                self.execute("migrate-set-capabilities", capabilities);
+                self.execute("migrate", json!({ "uri": "exec:cat >/dev/null" }));
+            }
+            Way::Nmi(_) | Way::Debugger => self.execute("inject-nmi", Value::Null),
+            Way::FailedSnapshotLoad => {
+                let job = format!("load{}", self.reached);
+                let (disk, disks) = ("disk", ["disk"]);
+                let arguments =
+                    json!({ "job-id": job, "tag": "none", "vmstate": disk, "devices": disks });
+                self.execute("snapshot-load", arguments);
+            }
+        }
+        self.until(self.state.name);
+    }
+
+    /// Lets a machine run that was paused or reset.
+    pub fn wake(&mut self) {
+        self.execute("cont", Value::Null);
+        self.until_idle();
+    }
+
+    /// Lets the machine run again.
+    pub fn resume(&mut self) {
+        match self.state.way {
+            Way::Nmi(Guest::PowerOff) => {
+                self.execute("system_reset", Value::Null);
+                self.execute("cont", Value::Null);
+            }
+            Way::Debugger => {
+                // The breakpoint would stop it again.
+                self.debug("s");
+                self.until("debug");
+                self.execute("cont", Value::Null);
+            }
+            Way::Nmi(Guest::Sleep) => self.execute("system_wakeup", Value::Null),
+            Way::MigrateUntilSwitchover => {
+                self.execute("migrate-continue", json!({ "state": "pre-switchover" }));
+                self.until("postmigrate");
+                self.execute("cont", Value::Null);
+            }
+            _ => self.execute("cont", Value::Null),
+        }
+        self.until_idle();
+    }
+
+    /// Runs a command on the monitor beside the one under test. It must succeed.
+    pub fn execute(&mut self, command: &str, arguments: Value) {
+        let arguments = Some(arguments).filter(|arguments| !arguments.is_null());
+        if let Err(error) = self.monitor.execute(command, arguments) {
+            panic!("{command} on the way to {}: {error}", self.state.name);
+        }
+    }
+
+    /// What QEMU says the run state is; the class `Closed` where it is dead.
+    pub fn status(&mut self) -> Result<String, Value> {
+        let status = self.monitor.execute("query-status", None)?;
+        Ok(status["status"].as_str().expect("a name").to_owned())
+    }
+
+    /// Waits until QEMU says that it is in this state.
+    pub fn until(&mut self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if status.as_deref() == Ok(name) {
+                return;
+            }
+            let late = Instant::now() > deadline || status.is_err();
+            assert!(!late, "waited for {name}, but QEMU says {status:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the guest sleeps, and so takes an NMI.
+    fn until_idle(&mut self) {
+        self.until("running");
+        let deadline = Instant::now() + PATIENCE;
+        let registers = json!({ "command-line": "info registers" });
+        let command = "human-monitor-command";
+        while !matches!(
+            self.monitor.execute(command, Some(registers.clone())),
+            Ok(Value::String(text)) if text.contains("HLT=1")
+        ) {
+            let late = Instant::now() > deadline;
+            assert!(!late, "the guest does not sleep after {}", self.state.name);
+        }
+    }
+
+    /// Sets a breakpoint where the guest begins to handle an NMI.
+    fn attach_debugger(&mut self) {
+        let path = self.qemu.dir().join("gdb.sock");
+        let device = format!("gdbserver unix:{},server=on,wait=off", path.display());
+        let line = json!({ "command-line": device });
+        self.execute("human-monitor-command", line);
+        let debugger = UnixStream::connect(path).expect("QEMU listens");
+        self.debugger = Some(debugger);
+        // The machine is stopped where a debugger comes.
+        self.until("paused");
+        self.debug("Z0,fff18,1");
+        self.debug("c");
+        self.until_idle();
+    }
+
+    fn debug(&mut self, packet: &str) {
+        let debugger = self.debugger.as_mut().expect("a debugger is there");
+        let sum = packet.bytes().fold(0, u8::wrapping_add);
+        write!(debugger, "+${packet}#{sum:02x}").expect("QEMU reads");
+    }
+}
+
+impl Guest {
+    /// The file of the firmware.
+    fn rom(self) -> PathBuf {
+        let mut rom = vec![HLT; ROM_SIZE];
+        let code = [PROLOGUE, &self.handler()].concat();
+        rom[CODE..][..code.len()].copy_from_slice(&code);
+        rom[RESET..][..JUMP_TO_CODE.len()].copy_from_slice(JUMP_TO_CODE);
+
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let file = dir.join(format!("guest-{self:?}.rom"));
+        // Other tests may start a QEMU from it meanwhile.
+        let mut new = NamedTempFile::new_in(dir).expect("a file in target/tmp");
+        new.write_all(&rom).expect("a file in target/tmp");
+        new.persist(&file).expect("a file in target/tmp");
+        file
+    }
+
+    /// What it does at an NMI.
+    fn handler(self) -> Vec<u8> {
+        match self {
+            // nop; iret
+            Guest::Idle => b"\x90\xcf".to_vec(),
+            // mov dx, 0x505; mov al, 1; out dx, al; iret
+            Guest::Panic => b"\xba\x05\x05\xb0\x01\xee\xcf".to_vec(),
+            // mov ax, 0x2000 (S5); out dx, ax; iret
+            Guest::PowerOff => [POWER_MANAGEMENT, b"\xb8\x00\x20\xef\xcf"].concat(),
+            // mov ax, 0x2400 (S3); out dx, ax; iret
+            Guest::Sleep => [POWER_MANAGEMENT, b"\xb8\x00\x24\xef\xcf"].concat(),
+            // mov dx, 0x443; mov al, 15 (0 s); out dx, al; iret
+            Guest::StartWatchdog => b"\xba\x43\x04\xb0\x0f\xee\xcf".to_vec(),
+            Guest::WriteSector => WRITE_SECTOR.to_vec(),
+        }
+    }
+}
+
+/// What QEMU takes as firmware is a multiple of this.
+const ROM_SIZE: usize = 0x1_0000;
+/// Where the processor starts.
+const RESET: usize = 0xfff0;
+/// Where the guest's code is.
+const CODE: usize = 0xff00;
+const HLT: u8 = 0xf4;
+/// jmp 0xff00
+const JUMP_TO_CODE: &[u8] = b"\xe9\x0d\xff";
+
+/// Points vector 2, the NMI's, to what follows, and sleeps.
+const PROLOGUE: &[u8] = b"\
+    \x31\xc0\x8e\xd8\x8e\xd0\
+    \xbc\x00\x70\
+    \xc7\x06\x08\x00\x18\xff\
+    \xc7\x06\x0a\x00\x00\xf0\
+    \xf4\xeb\xfd";
+// xor ax, ax; mov ds, ax; mov ss, ax
+// mov sp, 0x7000
+// mov word [8], 0xff18
+// mov word [10], 0xf000
+// hlt; jmp to the hlt
+
+/// Puts the PIIX4's power management at port 0x600, and `dx` at its control register.
+const POWER_MANAGEMENT: &[u8] = b"\
+    \xba\xf8\x0c\x66\xb8\x40\x0b\x00\x80\x66\xef\
+    \xba\xfc\x0c\x66\xb8\x01\x06\x00\x00\x66\xef\
+    \xba\xf8\x0c\x66\xb8\x80\x0b\x00\x80\x66\xef\
+    \xba\xfc\x0c\xb0\x01\xee\
+    \xba\x04\x06";
+// mov dx, 0xcf8; mov eax, 0x80000b40; out dx, eax
+// mov dx, 0xcfc; mov eax, 0x601; out dx, eax
+// mov dx, 0xcf8; mov eax, 0x80000b80; out dx, eax
+// mov dx, 0xcfc; mov al, 1; out dx, al
+// mov dx, 0x604
+
+/// Writes the next sector of the first IDE disk by programmed I/O.
+const WRITE_SECTOR: &[u8] = b"\
+    \xba\xf6\x01\xb0\xe0\xee\
+    \xba\xf2\x01\xb0\x01\xee\
+    \x42\x88\xd8\xee\x42\x31\xc0\xee\x42\xee\
+    \xba\xf7\x01\xb0\x30\xee\
+    \xec\xa8\x08\x74\xfb\
+    \xba\xf0\x01\xb9\x00\x01\xef\xe2\xfd\
+    \xba\xf7\x01\xec\xa8\x80\x75\xfb\
+    \x43\xcf";
+// mov dx, 0x1f6; mov al, 0xe0 (disk 0, LBA); out dx, al
+// mov dx, 0x1f2; mov al, 1 (sector); out dx, al
+// inc dx; mov al, bl (LBA); out dx, al
+// inc dx; xor ax, ax; out dx, al; inc dx; out dx, al
+// mov dx, 0x1f7; mov al, 0x30 (write); out dx, al
+// until DRQ is set: in al, dx; test al, 8; jz
+// mov dx, 0x1f0; mov cx, 256; 256 times: out dx, ax; loop
+// mov dx, 0x1f7; while BSY is set: in al, dx; test al, 0x80; jnz
+// inc bx; iret
+
+const PATIENCE: Duration = Duration::from_secs(10);
