@@ -84,7 +84,7 @@ impl Home {
         work: impl FnOnce() + 'static,
     ) -> glib::Source {
         let mut work = Some(self.bind(work));
-        let source = glib::idle_source_new(Some("spice-qmp"), priority, move || {
+        let source = glib::idle_source_new(None, priority, move || {
             if let Some(work) = work.take().and_then(Bound::take) {
                 work();
             }
@@ -97,17 +97,12 @@ impl Home {
     /// Runs `work` once from the main loop, after some time.
     pub(crate) fn timeout(&self, after: Duration, work: impl FnOnce() + 'static) -> glib::Source {
         let mut work = Some(self.bind(work));
-        let source = glib::timeout_source_new(
-            after,
-            Some("spice-qmp timer"),
-            glib::Priority::DEFAULT,
-            move || {
-                if let Some(work) = work.take().and_then(Bound::take) {
-                    work();
-                }
-                glib::ControlFlow::Break
-            },
-        );
+        let source = glib::timeout_source_new(after, None, glib::Priority::DEFAULT, move || {
+            if let Some(work) = work.take().and_then(Bound::take) {
+                work();
+            }
+            glib::ControlFlow::Break
+        });
         source.attach(Some(&self.context));
         source
     }

@@ -2,6 +2,7 @@
 //!
 //! The figures are in `tests/fixtures/cost/`. `UPDATE_COST=1 cargo test --test cost`
 //! writes them anew.
+#![cfg(feature = "gobject")]
 
 mod common;
 
@@ -216,18 +217,29 @@ fn an_idle_port_never_wakes_the_program() {
         feed(main, server, &events(10));
         assert_eq!(heard.get(), 10);
         assert_eq!(sleeps_for(main), None, "after events");
-        let ends = script::Ends::default();
-        let options = CallOptions {
-            timeout: Some(std::time::Duration::from_mins(1)),
-            ..CallOptions::default()
-        };
-        script::call_with(&port, "query-name", options, &ends);
-        main.drain();
-        assert!(sleeps_for(main).is_some(), "a call has a deadline");
-        server.answer("query-name", serde_json::json!({}));
-        main.drain();
-        assert_eq!(ends.borrow().len(), 1);
-        assert_eq!(sleeps_for(main), None, "after a call with a deadline");
+        for (timeout, what) in [
+            (0, "a call without a deadline"),
+            (60_000, "a call with a deadline"),
+        ] {
+            port.set_command_timeout(timeout);
+            let ends = script::Ends::default();
+            script::call(&port, "query-name", &ends);
+            let wait = sleeps_for(main).expect("the property 'responsive' waits");
+            assert!(wait <= 3000, "{what}: {wait}");
+            server.answer("query-name", serde_json::json!({}));
+            main.drain();
+            assert_eq!(ends.borrow().len(), 1);
+            assert_eq!(sleeps_for(main), None, "after {what}");
+        }
+        script::call(&port, "query-block", &script::Ends::default());
+        main.until("silence", || !port.responsive());
+        let wait = sleeps_for(main).expect("the deadline is left");
+        assert!(wait > 3000, "{wait}");
+        port.set_command_timeout(0);
+        server.answer("query-block", serde_json::json!([]));
+        script::call(&port, "query-jobs", &script::Ends::default());
+        main.until("silence again", || !port.responsive());
+        assert_eq!(sleeps_for(main), None, "a port that does not answer");
         ports.clear();
     });
 }

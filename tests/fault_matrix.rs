@@ -1,4 +1,5 @@
 //! The fault matrix on ports of this process.
+#![cfg(feature = "gobject")]
 
 mod common;
 mod matrix;

@@ -1,4 +1,5 @@
 //! The harness itself works: `common::qemu` boots, freezes and ends each QEMU.
+#![cfg(feature = "gobject")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A port of a SPICE server that does as it likes, and dies when it likes.
+#![cfg(feature = "gobject")]
 
 mod common;
 

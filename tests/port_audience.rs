@@ -1,6 +1,7 @@
 //! Who was there before an event came hears it, whatever other handlers do meanwhile:
 //! connect, disconnect, block and unblock, make streams, run main loops. And who comes
 //! in a handler hears the next one.
+#![cfg(feature = "gobject")]
 
 mod common;
 

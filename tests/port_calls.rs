@@ -1,4 +1,5 @@
 //! Calls and their replies: each reply finds its call, and nothing else does.
+#![cfg(feature = "gobject")]
 
 mod common;
 

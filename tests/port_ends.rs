@@ -1,4 +1,5 @@
 //! Every call ends exactly once, also without a reply.
+#![cfg(feature = "gobject")]
 
 mod common;
 

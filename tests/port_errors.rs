@@ -1,4 +1,5 @@
 //! What a failure is in GLib's terms: domain, code and message.
+#![cfg(feature = "gobject")]
 
 mod common;
 

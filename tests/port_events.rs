@@ -1,4 +1,5 @@
 //! Events reach whoever listens: handlers, handlers of one name, and streams.
+#![cfg(feature = "gobject")]
 
 mod common;
 

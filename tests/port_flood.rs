@@ -1,5 +1,6 @@
 //! A peer that sends without end, and a program that asks without end: neither
 //! fills the memory, and a window is drawn meanwhile.
+#![cfg(feature = "gobject")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Ports come and go, and leave nothing behind.
+#![cfg(feature = "gobject")]
 
 mod common;
 

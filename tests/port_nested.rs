@@ -1,4 +1,5 @@
 //! A handler may do anything: call, close, let go, or run a main loop of its own.
+#![cfg(feature = "gobject")]
 
 mod common;
 

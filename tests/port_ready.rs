@@ -1,4 +1,5 @@
 //! A port becomes ready: greeting, negotiation, late attachment, and what fails.
+#![cfg(feature = "gobject")]
 
 mod common;
 

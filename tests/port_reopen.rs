@@ -1,4 +1,5 @@
 //! A port that is closed and opened again, and messages that are no good.
+#![cfg(feature = "gobject")]
 
 mod common;
 

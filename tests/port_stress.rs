@@ -1,5 +1,6 @@
 //! Everything at once, at random: calls, events, closes, nested main loops. Each
 //! call ends once, events keep their order, and nothing is left behind.
+#![cfg(feature = "gobject")]
 
 mod common;
 

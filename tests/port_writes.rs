@@ -1,4 +1,5 @@
 //! What leaves a port: few writes, and all of it before a close.
+#![cfg(feature = "gobject")]
 
 mod common;
 

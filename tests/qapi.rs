@@ -1,4 +1,5 @@
 //! The feature `qapi`: typed commands of the whole schema.
+#![cfg(feature = "qapi")]
 
 mod common;
 

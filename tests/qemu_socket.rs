@@ -1,4 +1,5 @@
 //! A real QEMU driven over its QMP socket.
+#![cfg(feature = "gobject")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What happens to a port on SPICE when QEMU is killed, freezes, or comes back.
+#![cfg(feature = "gobject")]
 
 mod common;
 

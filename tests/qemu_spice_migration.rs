@@ -1,4 +1,5 @@
 //! A machine that moves to another QEMU, and its SPICE client with it.
+#![cfg(feature = "gobject")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The feature `spice-client-glib`: that crate's types are accepted as they are.
+#![cfg(feature = "spice-client-glib")]
 
 mod common;
 

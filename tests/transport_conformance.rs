@@ -1,5 +1,6 @@
 //! The rules of `Transport`, over each transport: in process, on a stream, and
 //! through SPICE and a real QEMU.
+#![cfg(feature = "gobject")]
 
 mod common;
 

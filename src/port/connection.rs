@@ -101,6 +101,8 @@ pub(super) enum Kind {
 pub(super) enum Delivery<E> {
     Ended(Kind, Result<String, Error>),
     Event(E),
+    /// An event whose effect on the run state was notified of.
+    Noted(E),
     State(State, Option<Error>),
     Bad(PeerError),
     Waited(Ended),

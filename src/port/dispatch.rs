@@ -126,11 +126,17 @@ impl<O: Owner> Connection<O> {
             Delivery::Ended(Kind::Version, result) => self.version_answered(owner, result),
             Delivery::Event(event) => {
                 self.note_run_state(owner, event.name(), event.data());
-                // The property holds what the event says before its handlers run; they may
-                // run a main loop, in which later events are delivered.
-                owner.event(&event);
+                if !self.status_changed.get() {
+                    return owner.event(&event);
+                }
+                // The property first: its handlers may connect to the event. And they
+                // may run a main loop, in which the event must not be overtaken.
+                let noted = Delivery::Noted(event);
+                self.deliveries.borrow_mut().push_front(noted);
+                owner.schedule(Urgency::Soon);
                 self.notify_status(owner);
             }
+            Delivery::Noted(event) => owner.event(&event),
             Delivery::State(state, error) => self.deliver_state(owner, state, error),
             Delivery::Bad(error) => {
                 if self.set_last_error(Some(error.into())) {
@@ -251,8 +257,6 @@ impl<O: Owner> Connection<O> {
         let version = reply
             .ok()
             .and_then(|reply| serde_json::from_str::<Version>(&reply).ok());
-        // What becomes a C string must not hold a NUL.
-        let version = version.filter(|version| !version.package.contains('\0'));
         if version.is_some() && self.set_version(version) {
             owner.changed(&[Change::Version]);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::json_to_variant;
+use super::variant::json_to_variant;
 use crate::qmp::{self, Error};
 
 /// Something that happened in the virtual machine (QMP specification, section

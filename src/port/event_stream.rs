@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
-use super::Event;
+use super::event::Event;
 
 /// How many events wait for a reader that does not read. Then the oldest go.
 pub const EVENT_QUEUE: usize = 1024;

@@ -54,9 +54,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 glib::wrapper! {
     /// A QMP connection to QEMU, such as the monitor behind a SPICE port channel.
     ///
-    /// All of it happens on the main context of the thread that made the port:
-    /// nothing blocks, and every call ends. A port that is closed by its peer
-    /// becomes ready again when it is opened again.
+    /// All of it happens on the main context that was the thread's default when the port
+    /// was made (GLib's default one for a SPICE port), whatever is pushed later. Nothing
+    /// blocks. A call ends once: with QEMU's answer, when the connection ends, or at its
+    /// deadline. There is none by default: set `command-timeout`, or use
+    /// [`Call::timeout`], or a call waits for as long as QEMU does not answer. A port that
+    /// is closed by its peer becomes ready again when it is opened again.
     ///
     /// # Properties
     ///
@@ -300,9 +303,10 @@ impl QmpPort {
     /// every other call and wait of the port, and nothing of the connection is left then.
     /// Dropping the future before leaves the port open.
     ///
-    /// Close the port before the SPICE session is disconnected: QEMU (7.2 and 10.0) may
-    /// crash or freeze for ever when a SPICE client leaves a monitor that has not
-    /// answered it.
+    /// Close the port before the SPICE session is disconnected, and before the process
+    /// exits: QEMU (7.2 and 10.0) may crash, or freeze for ever with all its monitors,
+    /// when a SPICE client leaves while an answer is due. Where the program has a command
+    /// under way that takes longer than 10 s, raise `close-timeout`.
     pub async fn close(&self) {
         // The only error is that somebody cancelled it.
         let _ = Waiting::new(self, |callback| self.imp().close(callback)).await;

@@ -48,7 +48,7 @@ impl<O: Owner> Connection<O> {
         if request.at_once {
             self.flush();
         }
-        self.arm(owner);
+        // The dispatch sets the timer, for all calls that are made before it at once.
         owner.schedule(Urgency::Soon);
         id
     }
@@ -201,7 +201,12 @@ impl<O: Owner> Connection<O> {
             return true;
         }
         match self.state() {
-            State::Ready => self.own_calls.get() > 0,
+            // What is still to be delivered may be that it is ready: then it asks.
+            State::Ready => {
+                self.own_calls.get() > 0
+                    || !self.deliveries.borrow().is_empty()
+                    || self.run_state.is_question_due(self.heard.get())
+            }
             State::Negotiating => self.is_responsive(),
             State::Greeting => self.is_spice_port() && self.is_responsive(),
             State::Closed | State::Connecting | State::Failed => false,
@@ -325,7 +330,7 @@ impl<O: Owner> Connection<O> {
                 Delivery::Waited((callback, result)) => {
                     callbacks.push(Box::new(move || callback(result)));
                 }
-                Delivery::Event(event) => events.push(event),
+                Delivery::Event(event) | Delivery::Noted(event) => events.push(event),
                 Delivery::Ended(..) | Delivery::State(..) | Delivery::Bad(_) => {}
             }
         }

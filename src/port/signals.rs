@@ -7,7 +7,8 @@ use glib::subclass::Signal;
 use glib::subclass::SignalId;
 use once_cell::sync::Lazy;
 
-use super::{Event, QmpPort, json_glib};
+use super::event::Event;
+use super::{QmpPort, json_glib};
 use crate::qmp::limits::MAX_TREE_SIZE;
 
 /// The signal for C: the name, and a `JsonNode` or NULL.

@@ -22,10 +22,11 @@ use spice_qmp_1::event::{
     spice_qmp_event_get_name, spice_qmp_event_get_timestamp, spice_qmp_event_ref,
     spice_qmp_event_unref,
 };
+use spice_qmp_1::instance::SpiceQmpPort;
 use spice_qmp_1::port::{
-    SpiceQmpPort, spice_qmp_port_close_async, spice_qmp_port_close_finish,
-    spice_qmp_port_is_qmp_name, spice_qmp_port_new_for_stream, spice_qmp_port_open_async,
-    spice_qmp_port_open_finish, spice_qmp_port_wait_ready_async, spice_qmp_port_wait_ready_finish,
+    spice_qmp_port_close_async, spice_qmp_port_close_finish, spice_qmp_port_is_qmp_name,
+    spice_qmp_port_new_for_stream, spice_qmp_port_open_async, spice_qmp_port_open_finish,
+    spice_qmp_port_wait_ready_async, spice_qmp_port_wait_ready_finish,
 };
 use spice_qmp_1::port_calls::{
     spice_qmp_port_execute_async, spice_qmp_port_execute_finish, spice_qmp_port_execute_oob_async,
