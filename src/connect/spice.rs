@@ -45,7 +45,7 @@ pub(super) async fn find_cancellable(
 /// The QMP port of `session` that is ready and whose status is known.
 pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
     let started = Instant::now();
-    let search = Search::start(session, options)?;
+    let search = Search::start(session.clone(), options, true)?;
     let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));
     let channel = search.within(found).await?;
     let port = QmpPort::get(&channel);
@@ -77,7 +77,7 @@ pub(super) async fn port_names(
     session: Session,
     options: &ConnectOptions,
 ) -> Result<Vec<String>, Error> {
-    let search = Search::start(session, options)?;
+    let search = Search::start(session, options, false)?;
     let named = poll_fn(|cx| search.poll(cx.waker(), |search| search.names().map(Ok)));
     search.within(named).await
 }
@@ -92,6 +92,9 @@ struct Search {
 /// What the signal handlers share.
 struct Shared {
     options: ConnectOptions,
+    /// Whether a QMP port is searched, and not only the ports' names.
+    attaches: bool,
+    attached: RefCell<Option<PortChannel>>,
     /// Why the last attempt to connect failed, and how long to wait for the next one.
     failed: RefCell<Option<String>>,
     pause: Cell<Duration>,
@@ -113,12 +116,14 @@ struct Watched {
 }
 
 impl Search {
-    fn start(session: Session, options: &ConnectOptions) -> Result<Self, Error> {
+    fn start(session: Session, options: &ConnectOptions, attaches: bool) -> Result<Self, Error> {
         if let Some(path) = session.unix_path() {
             check_spice_path(&path)?;
         }
         let shared = Rc::new(Shared {
             options: options.clone(),
+            attaches,
+            attached: RefCell::default(),
             failed: RefCell::default(),
             pause: Cell::new(FIRST_PAUSE),
             waker: RefCell::default(),
@@ -187,6 +192,9 @@ impl Search {
 
     /// The QMP port, once one is known, or why there is none, once all are known.
     fn qmp_port(&self) -> Option<Result<PortChannel, Error>> {
+        if let Some(port) = &*self.shared.attached.borrow() {
+            return Some(Ok(port.clone()));
+        }
         let ports = self.shared.ports();
         for (port, _) in &ports {
             if port.port_name().is_some_and(|name| is_qmp_port_name(&name)) {
@@ -244,6 +252,16 @@ impl Shared {
         }
     }
 
+    /// Listens to a QMP port as soon as its name is known, before it opens: QEMU may be
+    /// mute there, and then nothing must be written to find out.
+    fn attach(&self, port: &PortChannel) {
+        let is_qmp = || port.port_name().is_some_and(|name| is_qmp_port_name(&name));
+        if self.attaches && self.attached.borrow().is_none() && is_qmp() {
+            QmpPort::get(port);
+            self.attached.replace(Some(port.clone()));
+        }
+    }
+
     fn connect(&self, session: &Session) {
         if session.has_address() && !session.connect() {
             self.fail(ConnectError::unreachable(
@@ -289,7 +307,10 @@ fn watch(shared: &Rc<Shared>, channel: &Channel) {
     if let Some(port) = channel.port() {
         handlers.push(port.connect_notify_local(Some("port-name"), {
             let shared = shared.clone();
-            move |_, _| shared.wake()
+            move |port, _| {
+                shared.attach(port);
+                shared.wake();
+            }
         }));
     }
     shared.watched.borrow_mut().push(Watched {

@@ -146,11 +146,18 @@ impl<T> Calls<T> {
         self.line_feeds = line_feeds;
     }
 
-    /// Queues a request that is not a call, as a line.
-    pub(super) fn request(&mut self, command: &str, arguments: Option<&str>) -> u64 {
+    /// Queues a request that is not a call, as a line where `line_feed` says so.
+    pub(super) fn request(
+        &mut self,
+        command: &str,
+        arguments: Option<&str>,
+        line_feed: bool,
+    ) -> u64 {
         let id = self.take_id();
         let mut line = request::encode(command, arguments, Band::In, id);
-        line.push(b'\n');
+        if line_feed || self.line_feeds {
+            line.push(b'\n');
+        }
         let call = None;
         self.queued[Band::In as usize].push_back(Request { id, line, call });
         id

@@ -135,7 +135,9 @@ impl<T> Core<T> {
             self.negotiations.remove(0);
         }
         let arguments = oob.then_some(r#"{"enable":["oob"]}"#);
-        let id = self.calls.request("qmp_capabilities", arguments);
+        // One that was not greeted may be a human monitor, which waits for it.
+        let probe = self.greeting.is_none();
+        let id = self.calls.request("qmp_capabilities", arguments, probe);
         self.negotiations.push((id, oob));
         self.set_state(State::Negotiating);
     }

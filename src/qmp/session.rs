@@ -162,8 +162,8 @@ impl<T> Session<T> {
     ///
     /// QEMU needs none, and answers a command before it reads what is behind it. A
     /// SPICE client that leaves with a byte unread crashes QEMU (7.2, 10.0), so
-    /// none should be sent there. `qmp_capabilities` always ends in one: it may
-    /// reach a human monitor, which waits for it.
+    /// none should be sent there. A `qmp_capabilities` that no greeting came before ends
+    /// in one all the same: it may reach a human monitor, which waits for it.
     pub fn set_line_feeds(&mut self, line_feeds: bool) {
         self.core.calls.set_line_feeds(line_feeds);
     }

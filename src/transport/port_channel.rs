@@ -118,7 +118,9 @@ impl Transport for SpiceTransport {
         self.gone.replace(Some(gone));
         if channel.is_port_opened() {
             link.open.set(true);
-            link.report(Incoming::Opened { late: true });
+            // What it has not read is still to come.
+            let late = !channel.is_fresh();
+            link.report(Incoming::Opened { late });
         } else {
             link.report(Incoming::Connecting);
         }

@@ -332,6 +332,14 @@ impl PortChannel {
         self.property("port-opened")
     }
 
+    /// Whether the channel was opened just now, and none of the port's data was read yet:
+    /// spice-gtk has read no more than the messages by which a port channel begins.
+    pub(super) fn is_fresh(&self) -> bool {
+        let read = self.property::<glib::ULong>("total-read-bytes").0;
+        let name = self.port_name().map_or(0, |name| name.len() as u64);
+        read <= FIRST_MESSAGES + name
+    }
+
     /// The object that [`own`](Self::own) bound to this channel under `key`.
     pub(crate) fn owned<T: IsA<glib::Object>>(&self, key: glib::Quark) -> Option<T> {
         // SAFETY: only `own` stores under `key`, and what it stores is a live `T`
@@ -585,6 +593,10 @@ unsafe fn drop_soon(object: *mut glib::gobject_ffi::GObject) {
     }
 }
 
+/// How many bytes the messages have by which a port channel begins (`SET_ACK`, `PING` of
+/// no data, `PORT_INIT`), but for the name, with room for a few. QEMU's greeting has over
+/// 100 bytes.
+const FIRST_MESSAGES: u64 = 100;
 /// `SPICE_CHANNEL_MAIN` of the SPICE protocol.
 const MAIN_CHANNEL_TYPE: i32 = 1;
 /// `SPICE_CHANNEL_PORT` of the SPICE protocol.

@@ -254,7 +254,8 @@ impl Model {
             self.negotiations.remove(0);
         }
         let arguments = oob.then_some(r#"{"enable":["oob"]}"#);
-        let id = self.request("qmp_capabilities", arguments, Band::In, true);
+        let probe = self.greeting.is_none() || self.line_feeds;
+        let id = self.request("qmp_capabilities", arguments, Band::In, probe);
         self.negotiations.push((id, oob));
         self.set_state(State::Negotiating);
     }
