@@ -128,7 +128,7 @@ impl QmpPort {
     /// where the login is refused or the server cannot be reached, and
     /// [`Error::TimedOut`] where it does not answer.
     pub async fn find(session: impl Into<Session>) -> Result<Self, Error> {
-        spice::find(session.into(), &ConnectOptions::new()).await
+        settle::find(session.into(), &ConnectOptions::new()).await
     }
 
     /// [`find`](Self::find) with a deadline of one's own.
@@ -140,7 +140,7 @@ impl QmpPort {
         session: impl Into<Session>,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        spice::find(session.into(), &ConnectOptions::new().timeout(timeout)).await
+        settle::find(session.into(), &ConnectOptions::new().timeout(timeout)).await
     }
 
     /// [`find`](Self::find) with options.
@@ -152,7 +152,7 @@ impl QmpPort {
         session: impl Into<Session>,
         options: ConnectOptions,
     ) -> Result<Self, Error> {
-        spice::find(session.into(), &options).await
+        settle::find(session.into(), &options).await
     }
 
     /// [`find_with`](Self::find_with) until `cancelled` ends. Then it waits until QEMU
@@ -168,7 +168,7 @@ impl QmpPort {
         options: ConnectOptions,
         cancelled: impl Future<Output = ()>,
     ) -> Result<Self, Error> {
-        spice::find_cancellable(session.into(), &options, cancelled).await
+        settle::find_cancellable(session.into(), &options, cancelled).await
     }
 
     /// The names of all ports of a SPICE session, whether they speak QMP or not.

@@ -1,11 +1,48 @@
-//! Waiting until a SPICE session may be disconnected without harm to QEMU: it may
-//! freeze or crash where a client leaves that it owes an answer.
+//! Searches that end without harm to QEMU: it may freeze or crash where a SPICE client
+//! leaves that it owes an answer.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::{ConnectOptions, spice};
-use crate::port::QmpPort;
+use crate::port::{PortState, QmpPort};
+use crate::qmp::Error;
 use crate::transport::spice::{Channel, Connection, Session};
+
+/// The QMP port of `session`. Where the time is over, it ends when QEMU has answered.
+pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
+    let found = spice::find(session.clone(), options).await;
+    if let Err(Error::TimedOut { .. }) = found {
+        settle(&session).await;
+    }
+    found
+}
+
+/// [`find`] until `cancelled` ends, and QEMU has answered.
+pub(super) async fn find_cancellable(
+    session: Session,
+    options: &ConnectOptions,
+    cancelled: impl Future<Output = ()>,
+) -> Result<QmpPort, Error> {
+    let found = {
+        let mut search = pin!(find(session.clone(), options));
+        let mut cancelled = pin!(cancelled);
+        poll_fn(|cx| {
+            if let Poll::Ready(found) = search.as_mut().poll(cx) {
+                return Poll::Ready(Some(found));
+            }
+            cancelled.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    };
+    if let Some(found) = found {
+        return found;
+    }
+    settle(&session).await;
+    Err(Error::Cancelled("the search for the QMP port".into()))
+}
 
 /// Waits until nothing is owed to the ports of `session`.
 ///
@@ -18,13 +55,17 @@ pub(super) async fn settle(session: &Session) {
         return;
     }
     if ports(session).is_empty() {
-        let options = ConnectOptions::new().timeout(CLOSE_TIMEOUT);
-        // What it finds, or why it does not, matters to nobody any more.
+        // What it finds, or why it does not, does not matter any more.
+        let options = ConnectOptions::new().timeout(SEARCH_TIMEOUT);
         let _ = spice::find(session.clone(), &options).await;
     }
     for port in ports(session) {
-        let rest = close_timeout(&port).saturating_sub(started.elapsed());
-        port.settled(rest).await;
+        let longest = match port.state() {
+            PortState::Greeting => GREETING_TIMEOUT,
+            _ => Duration::from_millis(port.close_timeout().into()),
+        };
+        port.settled(longest.saturating_sub(started.elapsed()))
+            .await;
     }
 }
 
@@ -36,10 +77,9 @@ fn ports(session: &Session) -> Vec<QmpPort> {
     ports.filter(QmpPort::is_on_its_thread).collect()
 }
 
-/// How long to wait for QEMU's answers at most.
-fn close_timeout(port: &QmpPort) -> Duration {
-    Duration::from_millis(port.close_timeout().into())
-}
+/// How long a search is completed.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For a search that has no port yet.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a greeting is waited for: QEMU sends it within milliseconds, unless the port
+/// is mute. Then nothing was written, and leaving does no harm.
+const GREETING_TIMEOUT: Duration = Duration::from_millis(500);

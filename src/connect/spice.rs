@@ -12,35 +12,10 @@ use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
 use super::address::check_spice_path;
-use super::settle::settle;
 use super::{ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, usable, with_timeout};
 use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
-
-/// [`find`] until `cancelled` ends, and QEMU has answered.
-pub(super) async fn find_cancellable(
-    session: Session,
-    options: &ConnectOptions,
-    cancelled: impl Future<Output = ()>,
-) -> Result<QmpPort, Error> {
-    let found = {
-        let mut search = pin!(find(session.clone(), options));
-        let mut cancelled = pin!(cancelled);
-        poll_fn(|cx| {
-            if let Poll::Ready(found) = search.as_mut().poll(cx) {
-                return Poll::Ready(Some(found));
-            }
-            cancelled.as_mut().poll(cx).map(|()| None)
-        })
-        .await
-    };
-    if let Some(found) = found {
-        return found;
-    }
-    settle(&session).await;
-    Err(Error::Cancelled("the search for the QMP port".into()))
-}
 
 /// The QMP port of `session` that is ready and whose status is known.
 pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {

@@ -332,8 +332,8 @@ impl PortChannel {
         self.property("port-opened")
     }
 
-    /// Whether the channel was opened just now, and none of the port's data was read yet:
-    /// spice-gtk has read no more than the messages by which a port channel begins.
+    /// Whether none of the port's data was read yet: spice-gtk has read no more than what
+    /// a port channel begins with.
     pub(super) fn is_fresh(&self) -> bool {
         let read = self.property::<glib::ULong>("total-read-bytes").0;
         let name = self.port_name().map_or(0, |name| name.len() as u64);
@@ -593,10 +593,10 @@ unsafe fn drop_soon(object: *mut glib::gobject_ffi::GObject) {
     }
 }
 
-/// How many bytes the messages have by which a port channel begins (`SET_ACK`, `PING` of
-/// no data, `PORT_INIT`), but for the name, with room for a few. QEMU's greeting has over
-/// 100 bytes.
-const FIRST_MESSAGES: u64 = 100;
+/// How many bytes are read before a port's data: 222 and the port's name are usual (the
+/// link's reply has 206, `PORT_INIT` 16), with room for a few. QEMU's greeting has over
+/// 100 more.
+const FIRST_MESSAGES: u64 = 280;
 /// `SPICE_CHANNEL_MAIN` of the SPICE protocol.
 const MAIN_CHANNEL_TYPE: i32 = 1;
 /// `SPICE_CHANNEL_PORT` of the SPICE protocol.
