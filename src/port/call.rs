@@ -12,7 +12,8 @@ use glib::subclass::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{CallOptions, QmpPort};
+use super::QmpPort;
+use super::requests::CallOptions;
 use crate::qmp::{Band, CallId, Error, PeerError, UsageError, misfit};
 
 /// A command that is sent when it is first polled and yields its reply.

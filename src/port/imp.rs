@@ -8,13 +8,17 @@ use std::time::Duration;
 use glib::prelude::*;
 use glib::subclass::Signal;
 use glib::subclass::prelude::*;
+use once_cell::sync::Lazy;
 
 use super::connection::{Callback, Change, Connection, OwnedEvent, Owner, Urgency};
+use super::event::Event;
 use super::event_stream::{EventStream, EventStreams};
-use super::requests::Request;
+use super::requests::{CallOptions, Request};
 use super::signals::{self, Handlers};
+use super::state::PortState;
+use super::status::Status;
+use super::vm_action::VmAction;
 use super::waits::{WaitCallback, WaitFor, WaitId};
-use super::{CallOptions, Event, PORT_QUARK, PortState, Status, VmAction};
 use crate::home::Home;
 use crate::qmp::{CallId, Error, State, UsageError};
 use crate::transport::spice::PortChannel;
@@ -70,6 +74,11 @@ pub struct QmpPort {
     handlers: Handlers,
 }
 
+/// Under which a channel keeps its port. Not spice-gtk's `spice-qmp-port`, where
+/// its own helper lives.
+pub(super) static PORT_QUARK: Lazy<glib::Quark> =
+    Lazy::new(|| glib::Quark::from_str("spice-qmp1-port"));
+
 /// Ids of requests start between these, at random, so that the late replies of
 /// another session on the same monitor match none of them.
 const FIRST_ID: std::ops::Range<i32> = (1 << 24)..i32::MAX;
@@ -97,7 +106,7 @@ impl Default for QmpPort {
 
 #[glib::object_subclass]
 impl ObjectSubclass for QmpPort {
-    const NAME: &'static str = "SpiceQmp1Port";
+    const NAME: &'static str = signals::TYPE_NAME;
     type Type = super::QmpPort;
 }
 
@@ -357,12 +366,12 @@ impl Owner for QmpPort {
 
     fn wants(&self, name: &str) -> bool {
         self.handlers
-            .want(&self.obj(), name, || self.streams.want(name))
+            .want(self.obj().upcast_ref(), name, || self.streams.want(name))
     }
 
     fn event(&self, event: &Event) {
         self.streams.push(event);
-        self.handlers.emit(&self.obj(), event);
+        self.handlers.emit(self.obj().upcast_ref(), event);
     }
 
     fn changed(&self, changes: &[Change]) {
@@ -381,7 +390,7 @@ impl Owner for QmpPort {
                 }
                 Change::Status => port.notify_status(),
                 Change::Responsive => port.notify_responsive(),
-                Change::Pending => signals::notify_pending(&port),
+                Change::Pending => signals::notify_pending(port.upcast_ref()),
                 Change::LastError => port.notify_last_error(),
                 Change::Dropped => glib::g_warning!(
                     "SpiceQmp",

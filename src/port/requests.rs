@@ -7,6 +7,15 @@ use super::timers::Expiry;
 use super::waits::{Close, Target, Wait, WaitCallback, WaitFor, WaitId};
 use crate::qmp::{Band, CallId, Error, State, redacted};
 
+/// How a call with a callback is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallOptions {
+    /// In order with the other commands, or out of band.
+    pub band: Band,
+    /// The deadline; the port's `command-timeout` if there is none here.
+    pub timeout: Option<Duration>,
+}
+
 /// A command and how it is executed.
 pub(super) struct Request<'a> {
     pub(super) command: &'a str,

@@ -8,9 +8,11 @@ use glib::subclass::SignalId;
 use once_cell::sync::Lazy;
 
 use super::event::Event;
-use super::{QmpPort, json_glib};
+use super::json_glib;
 use crate::qmp::limits::MAX_TREE_SIZE;
 
+/// The port's type. Not `SpiceQmpPort`, which spice-gtk has in the same process.
+pub(super) const TYPE_NAME: &str = "SpiceQmp1Port";
 /// The signal for C: the name, and a `JsonNode` or NULL.
 const EVENT: &str = "event";
 /// The signal for everyone.
@@ -22,7 +24,8 @@ static NOTIFY_ID: Lazy<SignalId> = Lazy::new(|| signal_id("notify"));
 static PENDING: Lazy<glib::Quark> = Lazy::new(|| glib::Quark::from_str("pending"));
 
 fn signal_id(name: &str) -> SignalId {
-    SignalId::lookup(name, QmpPort::static_type()).expect("a signal of the port's")
+    let port = glib::Type::from_name(TYPE_NAME).expect("there is a port");
+    SignalId::lookup(name, port).expect("a signal of the port's")
 }
 
 /// The signals of the class.
@@ -76,7 +79,12 @@ impl Handlers {
 
     /// Whether events of this name are wanted. `by_stream`: whether by something else
     /// than a handler.
-    pub(super) fn want(&self, port: &QmpPort, name: &str, by_stream: impl Fn() -> bool) -> bool {
+    pub(super) fn want(
+        &self,
+        port: &glib::Object,
+        name: &str,
+        by_stream: impl Fn() -> bool,
+    ) -> bool {
         if self.qmp_event(port) || self.event(port) {
             return true;
         }
@@ -94,16 +102,16 @@ impl Handlers {
         cached(&self.wanted, wanted)
     }
 
-    fn event(&self, port: &QmpPort) -> bool {
+    fn event(&self, port: &glib::Object) -> bool {
         cached(&self.event, || has_handler(port, *EVENT_ID, None))
     }
 
-    fn qmp_event(&self, port: &QmpPort) -> bool {
+    fn qmp_event(&self, port: &glib::Object) -> bool {
         cached(&self.qmp_event, || has_handler(port, *QMP_EVENT_ID, None))
     }
 
     /// Emits both signals for an event.
-    pub(super) fn emit(&self, port: &QmpPort, event: &Event) {
+    pub(super) fn emit(&self, port: &glib::Object, event: &Event) {
         if self.event(port) && self.fits_node(event) {
             json_glib::with_node(event.data(), |node| {
                 port.emit::<()>(*EVENT_ID, &[&event.name(), &node]);
@@ -134,9 +142,9 @@ impl Handlers {
 
 /// Notifies of the property `pending`, which changes with each call: asking whether
 /// anybody has connected takes a fifth of the time of notifying nobody.
-pub(super) fn notify_pending(port: &QmpPort) {
+pub(super) fn notify_pending(port: &glib::Object) {
     if has_handler(port, *NOTIFY_ID, Some(*PENDING)) || has_handler(port, *NOTIFY_ID, None) {
-        port.notify_pending();
+        port.notify("pending");
     }
 }
 
@@ -146,7 +154,7 @@ fn cached(answer: &Cell<Option<bool>>, ask: impl FnOnce() -> bool) -> bool {
     known
 }
 
-fn has_handler(port: &QmpPort, signal: SignalId, detail: Option<glib::Quark>) -> bool {
+fn has_handler(port: &glib::Object, signal: SignalId, detail: Option<glib::Quark>) -> bool {
     glib::signal::signal_has_handler_pending(port, signal, detail, false)
 }
 
