@@ -380,8 +380,8 @@ fn deliveries_come_in_order_and_none_from_within() {
         [
             "X",
             "a 1",
-            "STOP",
             "status paused",
+            "STOP",
             "b 2",
             "Y",
             "LastError",
