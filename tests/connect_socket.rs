@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use common::main_loop::with_own;
+use common::main_loop::with_own_pushed;
 use common::qemu::{Config, Program};
 use common::script::GREETING;
 use gio::prelude::*;
@@ -45,7 +45,7 @@ fn prelaunch(command: &str) -> Value {
 /// Without another turn of the main loop.
 #[test]
 fn an_open_port_knows_the_run_state() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
             let port = main
@@ -59,7 +59,7 @@ fn an_open_port_knows_the_run_state() {
 /// Such as qemu-storage-daemon.
 #[test]
 fn a_server_without_a_run_state() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("daemon.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -88,7 +88,7 @@ fn a_server_without_a_run_state() {
 /// Such as a script's.
 #[test]
 fn a_server_that_says_something_else() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("script.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -109,7 +109,7 @@ fn a_server_that_says_something_else() {
 /// All of it within one deadline.
 #[test]
 fn a_server_that_does_not_say_its_run_state() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("slow.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -142,7 +142,7 @@ fn a_server_that_does_not_say_its_run_state() {
 
 #[test]
 fn a_connection_that_ends_says_whether_it_was_qemu() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("short.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -188,7 +188,7 @@ fn full(path: &Path) -> (gio::Socket, UnixStream) {
 
 #[test]
 fn a_full_queue_is_tried_again() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("full.sock");
         let (socket, _first) = full(&path);
@@ -220,7 +220,7 @@ fn a_full_queue_is_tried_again() {
 
 #[test]
 fn waiting_for_a_server() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         for refuses in [false, true] {
             let path = folder.path().join(format!("later-{refuses}"));
@@ -267,7 +267,7 @@ fn waiting_for_a_server() {
 /// It would be cut, and another server be connected to.
 #[test]
 fn a_path_that_is_too_long() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let short = folder
             .path()
@@ -286,7 +286,7 @@ fn a_path_that_is_too_long() {
 
 #[test]
 fn an_abstract_socket() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let name = format!("spice-qmp-test-{}", std::process::id());
         let address = <SocketAddr as SocketAddrExt>::from_abstract_name(&name).unwrap();
         let listener = UnixListener::bind_addr(&address).unwrap();
@@ -304,7 +304,7 @@ fn an_abstract_socket() {
 /// C programs see GIO's own domain and code.
 #[test]
 fn errors_keep_what_gio_says() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let error = main
             .block_on(QmpPort::open("tcp:no-such-host.invalid:1"))
             .unwrap_err();

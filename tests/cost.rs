@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use common::main_loop::{MainLoop, with_own};
+use common::main_loop::{MainLoop, with_own_pushed};
 use common::script::{self, Server};
 use serde::{Deserialize, Serialize};
 use spice_qmp::{CallOptions, QmpPort};
@@ -175,7 +175,7 @@ fn call(main: &MainLoop, count: usize, size: usize) -> Spent {
 
 #[test]
 fn allocations_are_not_more_than_they_were() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let mut now = BTreeMap::new();
         for how in LISTENERS {
             now.insert(format!("1000 events, {how}"), hear(main, how, 1000));
@@ -209,7 +209,7 @@ fn allocations_are_not_more_than_they_were() {
 
 #[test]
 fn an_idle_port_never_wakes_the_program() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let mut ports: Vec<_> = (0..100).map(|_| script::ready(main)).collect();
         assert_eq!(sleeps_for(main), None, "ready");
         let (port, server) = &ports[50];
@@ -282,7 +282,7 @@ fn instructions_are_what_they_were() {
     if let Ok(task) = std::env::var(TASK) {
         let (count, what) = task.split_once(' ').expect("a count, and what");
         let count = count.parse().expect("a count");
-        with_own(|main| {
+        with_own_pushed(|main| {
             if what == "call" {
                 call(main, count, 40);
             } else {

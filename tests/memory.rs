@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::main_loop::{MainLoop, with_own};
+use common::main_loop::{MainLoop, with_own_pushed};
 use common::script::{self, Server};
 use serde_json::json;
 use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE};
@@ -148,7 +148,7 @@ fn a_gigabyte_of_rubbish_through_a_session() {
 
 #[test]
 fn a_gigabyte_of_rubbish_through_a_port() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let watch = Watch::start();
         let streams = streams();
         for (piece, size) in &streams {
@@ -210,7 +210,7 @@ fn deep_nesting_costs_no_more_than_its_text() {
 fn a_storm_of_events_that_nobody_takes() {
     const STORM: usize = 200_000;
     for size in [0, 2000] {
-        with_own(|main| {
+        with_own_pushed(|main| {
             let watch = Watch::start();
             let (port, server) = small_port(main);
             let stream = port.events();
@@ -231,7 +231,7 @@ fn a_storm_of_events_that_nobody_takes() {
 #[test]
 fn a_storm_of_events_within_a_handler() {
     const STORM: usize = 200_000;
-    with_own(|main| {
+    with_own_pushed(|main| {
         let watch = Watch::start();
         let (port, server) = small_port(main);
         let told = Rc::new(Cell::new(0));
@@ -314,7 +314,7 @@ fn calls_that_are_given_up_keep_their_place_in_flight() {
 #[test]
 fn calls_of_a_port_that_are_given_up_and_never_answered() {
     const CALLS: usize = 100_000;
-    with_own(|main| {
+    with_own_pushed(|main| {
         let watch = Watch::start();
         let (port, server) = small_port(main);
         let ended = Rc::new(Cell::new(0));

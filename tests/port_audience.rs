@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use common::main_loop::with_own;
+use common::main_loop::{home, with_own};
 use common::random::Random;
 use common::script;
 use glib::prelude::*;
@@ -98,7 +98,7 @@ impl World {
                 _ if self.calm => {}
                 _ => {
                     for _ in 0..self.random.below(3) {
-                        glib::MainContext::ref_thread_default().iteration(false);
+                        home().iteration(false);
                     }
                 }
             }

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use common::main_loop::{MainLoop, with_own};
+use common::main_loop::{MainLoop, at_home, home, with_own};
 use common::script::{self, Ends, GREETING, call, running};
 use gio::prelude::*;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ impl Flood {
         let (near, far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
         let socket = gio::Socket::from_fd(OwnedFd::from(near)).unwrap();
-        let port = QmpPort::for_stream(&socket.connection_factory_create_connection());
+        let port = at_home(|| QmpPort::for_stream(&socket.connection_factory_create_connection()));
         let flood = Self {
             far: RefCell::new(far),
             line,
@@ -267,7 +267,7 @@ fn a_nested_main_loop_in_a_handler_hears_on() {
                     return;
                 }
                 nested.set(Some(0));
-                let context = glib::MainContext::ref_thread_default();
+                let context = home();
                 let mut turns = 10 * TURNS * goal / 1000;
                 while told.get() < goal && turns > 0 {
                     flood.fill();

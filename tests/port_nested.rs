@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use common::main_loop::{MainLoop, PATIENCE, with_own};
+use common::main_loop::{MainLoop, PATIENCE, home, with_own};
 use common::script::{self, Ends, Server, call};
 use glib::prelude::*;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn note(log: &Log, text: impl Into<String>) {
 
 /// Turns the context of this thread until `done`, from within a handler.
 fn nest(what: &str, mut done: impl FnMut() -> bool) {
-    let context = glib::MainContext::ref_thread_default();
+    let context = home();
     let started = Instant::now();
     while !done() {
         assert!(
@@ -209,8 +209,7 @@ fn a_handler_may_close_the_port() {
             move |port, event| {
                 note(&log, event.name());
                 let port = port.clone();
-                glib::MainContext::ref_thread_default()
-                    .spawn_local(async move { port.close().await });
+                home().spawn_local(async move { port.close().await });
             }
         });
         server.event("A");
@@ -347,7 +346,7 @@ fn a_call_inside_a_nested_main_loop_completes() {
                 let ends = Ends::default();
                 call(port, "inner", &ends);
                 // Waits on real time too: the answer comes from a timer.
-                let context = glib::MainContext::ref_thread_default();
+                let context = home();
                 while ends.borrow().is_empty() {
                     context.iteration(true);
                 }
@@ -417,7 +416,7 @@ fn a_callback_may_run_a_nested_main_loop() {
                 nest("the other call", || ends.borrow().len() == 1);
                 // A close within, of a call that is not answered, ends within it.
                 call(&port, "third", &ends);
-                let context = glib::MainContext::ref_thread_default();
+                let context = home();
                 context.spawn_local(async move { port.close().await });
                 nest("the close", || ends.borrow().len() == 2);
                 done.set(true);

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::main_loop::{FAR, MainLoop, with_own};
+use common::main_loop::{FAR, MainLoop, at_home, with_own};
 use common::script::{self, GREETING, OOB_GREETING, Server};
 use glib::prelude::*;
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ fn oob_is_enabled_only_where_it_is_offered() {
 fn late() -> (QmpPort, Server) {
     let (transport, peer) = pair();
     peer.open();
-    let port = QmpPort::for_transport(Box::new(transport));
+    let port = at_home(|| QmpPort::for_transport(Box::new(transport)));
     (port, Server::new(peer))
 }
 
@@ -421,7 +421,7 @@ fn a_transport_that_never_connects_leaves_the_port_closed() {
         }
     }
     with_own(|main| {
-        let port = QmpPort::for_transport(Box::new(Silent));
+        let port = at_home(|| QmpPort::for_transport(Box::new(Silent)));
         assert_eq!(port.state(), PortState::Closed);
         let error = main.block_on(port.wait_ready()).unwrap_err();
         assert!(matches!(error, Error::Closed(_)), "{error:?}");

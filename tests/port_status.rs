@@ -6,7 +6,7 @@ mod common;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use common::main_loop::with_own;
+use common::main_loop::{at_home, with_own};
 use common::script::{self, Ends, GREETING, Server, call, paused, running};
 use glib::prelude::*;
 use serde_json::json;
@@ -253,7 +253,7 @@ fn no_text_holds_a_nul() {
         // A port that missed the greeting asks for the version.
         let (transport, peer) = pair();
         peer.open();
-        let port = QmpPort::for_transport(Box::new(transport));
+        let port = at_home(|| QmpPort::for_transport(Box::new(transport)));
         let server = Server::new(peer);
         main.drain();
         server.answer("qmp_capabilities", json!({}));

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::main_loop::{MainLoop, with_own};
+use common::main_loop::{MainLoop, home, with_own};
 use common::random::Random;
 use common::script::{self, GREETING, Request, Server};
 use glib::prelude::*;
@@ -91,7 +91,7 @@ impl World {
         self.depth.set(self.depth.get() + 1);
         match self.random.below(6) {
             0 => {
-                let context = glib::MainContext::ref_thread_default();
+                let context = home();
                 for _ in 0..3 {
                     context.iteration(false);
                 }
@@ -177,7 +177,7 @@ impl World {
     fn spawn(self: &Rc<Self>, call: impl Future<Output = ()> + 'static) {
         self.issued.set(self.issued.get() + 1);
         let world = self.clone();
-        glib::MainContext::ref_thread_default().spawn_local(async move {
+        home().spawn_local(async move {
             call.await;
             world.ended.set(world.ended.get() + 1);
         });

@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::main_loop::with_own;
+use common::main_loop::with_own_pushed;
 use common::qemu::{Config, Program};
 use qapi_qmp::{device_del, query_name, query_version};
 use spice_qmp::{Error, ErrorClass, QmpPort};
 
 #[test]
 fn typed_commands_have_typed_replies_and_errors() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
             let address = format!("unix:{}", qemu.qmp_socket().display());

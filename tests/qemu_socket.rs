@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use common::main_loop::{FAR, MainLoop, with_own};
+use common::main_loop::{FAR, MainLoop, with_own_pushed};
 use common::qemu::{Config, Program, Qemu};
 use common::script::{Ends, GREETING, call};
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ fn open(main: &MainLoop, address: &str) -> QmpPort {
 }
 
 fn each(test: impl Fn(&MainLoop, &Program, &mut Qemu, &QmpPort)) {
-    with_own(|main| {
+    with_own_pushed(|main| {
         for program in Program::all() {
             let mut qemu = Config::new().start(&program);
             let port = open(main, &unix(&qemu.qmp_socket()));
@@ -63,7 +63,7 @@ fn a_unix_socket() {
 
 #[test]
 fn a_tcp_socket() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         for program in Program::all() {
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             let number = free.local_addr().unwrap().port();
@@ -99,7 +99,7 @@ fn large_replies() {
 
 #[test]
 fn a_monitor_that_spreads_its_messages_over_many_lines() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         for program in Program::all() {
             let qemu = Config::new().pretty_socket().start(&program);
             let port = open(main, &unix(&qemu.pretty_socket()));
@@ -273,7 +273,7 @@ fn a_quit() {
 
 #[test]
 fn addresses_that_are_none() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         for address in [
             "",
             "unix:",
@@ -298,7 +298,7 @@ fn addresses_that_are_none() {
 
 #[test]
 fn addresses_where_nobody_is() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let dead = folder.path().join("dead.sock");
         drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
@@ -325,7 +325,7 @@ fn addresses_where_nobody_is() {
 
 #[test]
 fn a_server_that_is_no_monitor() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         for program in Program::all() {
             let folder = tempfile::tempdir_in("/tmp").unwrap();
             let human = folder.path().join("hmp.sock");
@@ -345,7 +345,7 @@ fn a_server_that_is_no_monitor() {
 
 #[test]
 fn a_connection_may_take_for_ever() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("slow.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();

@@ -6,7 +6,7 @@ mod common;
 
 use std::process::Command;
 
-use common::main_loop::with_own;
+use common::main_loop::with_own_pushed;
 use common::script::{self, Ends};
 use serde_json::{Value, json};
 use spice_qmp::qmp::{Band, Opening, Session};
@@ -116,7 +116,7 @@ fn assert_clean(text: &str) {
 /// Gives the command; the server does the rest. All that the program sees of its
 /// failure must be clean.
 fn give(command: &str, arguments: &str, serve: impl FnOnce(&script::Server, &Value)) {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
         port.execute_with(command, Some(arguments), CallOptions::default(), {
@@ -206,7 +206,7 @@ fn long_arguments_and_replies() {
 
 #[test]
 fn what_cannot_be_sent() {
-    with_own(|main| {
+    with_own_pushed(|main| {
         let (port, _server) = script::ready(main);
         let line = format!("set_password vnc {SECRET}");
         let broken = format!(r#"{{"password":"{SECRET}""#);
@@ -246,7 +246,7 @@ fn debug_output() {
     assert!(session.poll_transmit().is_some());
     assert_clean(&format!("{session:?}"));
 
-    with_own(|main| {
+    with_own_pushed(|main| {
         let (port, server) = script::ready(main);
         let call = port.execute::<Value>("set_password", json!({ "password": SECRET }));
         assert_clean(&format!("{call:?}"));

@@ -344,6 +344,7 @@ impl<O: Owner> Connection<O> {
 
     fn receive(&self, owner: &O, mut input: &[u8]) -> Flow {
         self.heard.set(owner.now());
+        self.set_responsive();
         let deep = self.is_deep();
         let mut session = self.session.borrow_mut();
         let mut decodes = deep || self.deliveries.borrow().is_empty();
@@ -370,7 +371,6 @@ impl<O: Owner> Connection<O> {
         if self.is_spice_port() {
             self.timers.watch_for_stall(self.heard.get(), incomplete);
         }
-        self.set_responsive();
         self.arm(owner);
         if dispatch { Flow::Wait } else { Flow::On }
     }
@@ -546,3 +546,6 @@ impl<E> Delivery<E> {
         matches!(self, Self::Ended(Kind::Program(_), _) | Self::Waited(_))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,13 +242,17 @@ impl<O: Owner> Connection<O> {
     /// The time has come for what waited for it.
     pub(super) fn expire(&self, owner: &O) {
         let now = owner.now();
+        // The transport gets some time to let go, which another close may give it.
+        let was_released = self.is_released();
         let has_input = || {
             self.session.borrow().has_more() || self.transport().is_some_and(|it| it.has_input())
         };
         while let Expiry::Expired(deadline, target) = self.timers.expire(now, has_input) {
             match target {
                 Target::Call(call) => self.call_expired(call, deadline.after),
-                Target::Wait(wait) => self.wait_expired(owner, wait, deadline.after),
+                Target::Wait(wait) => {
+                    self.wait_expired(owner, wait, deadline.after, was_released);
+                }
             }
         }
         if self.timers.stalled(now) {
@@ -273,12 +277,12 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    fn wait_expired(&self, owner: &O, id: WaitId, after: Duration) {
+    fn wait_expired(&self, owner: &O, id: WaitId, after: Duration, was_released: bool) {
         if let Some(wait) = self.waits.take(id) {
             let late = Err(self.not_ready_in(after));
             self.push(Delivery::Waited((wait.callback, late)));
         } else if !self.waits.has_close(id) {
-        } else if self.is_released() {
+        } else if was_released {
             // The transport cannot let go of its connection.
             self.gone.set(true);
         } else {

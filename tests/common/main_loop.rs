@@ -33,9 +33,70 @@ pub struct MainLoop {
 /// A future that runs on a [`MainLoop`].
 pub struct Task<T>(Rc<RefCell<Option<T>>>);
 
-/// Runs a test on a main context of its own.
-pub fn with_own(test: impl FnOnce(&MainLoop)) {
-    run(&glib::MainContext::new(), test);
+/// What the thread's default main context is while a test runs on another one, on
+/// which its ports are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    /// The ports' own.
+    Pushed,
+    /// None of its own any more: what goes there is lost.
+    Popped,
+    /// One that is never run.
+    Other,
+}
+
+impl Arrangement {
+    const ALL: [Self; 3] = [Self::Pushed, Self::Popped, Self::Other];
+}
+
+/// Runs a test on a main context of its own, in each [`Arrangement`].
+pub fn with_own(mut test: impl FnMut(&MainLoop)) {
+    for arrangement in Arrangement::ALL {
+        with_own_in(arrangement, &mut test);
+    }
+}
+
+/// Runs a test on a main context of its own, which is the thread's default: for tests
+/// of what has nothing to do with that, and takes long.
+pub fn with_own_pushed(test: impl FnOnce(&MainLoop)) {
+    with_own_in(Arrangement::Pushed, test);
+}
+
+/// Runs a test on a main context of its own in an arrangement.
+pub fn with_own_in(arrangement: Arrangement, test: impl FnOnce(&MainLoop)) {
+    let context = glib::MainContext::new();
+    let other = glib::MainContext::new();
+    let before = HOME.replace(Some(context.clone()));
+    // Shown where the test fails.
+    println!("arrangement: {arrangement:?}");
+    match arrangement {
+        Arrangement::Pushed => run(&context, test),
+        Arrangement::Popped => run_here(&context, test),
+        Arrangement::Other => other
+            .with_thread_default(|| run_here(&context, test))
+            .expect("a new main context"),
+    }
+    HOME.set(before);
+    assert!(!other.pending(), "something came to another main context");
+}
+
+thread_local! {
+    /// The main context of the test that this thread runs.
+    static HOME: RefCell<Option<glib::MainContext>> = const { RefCell::new(None) };
+}
+
+/// The main context of the test that this thread runs.
+pub fn home() -> glib::MainContext {
+    let home = HOME.with_borrow(Clone::clone);
+    home.unwrap_or_else(glib::MainContext::ref_thread_default)
+}
+
+/// Makes something on the main context of the test that this thread runs: pushes it
+/// and pops it again.
+pub fn at_home<T>(make: impl FnOnce() -> T) -> T {
+    home()
+        .with_thread_default(make)
+        .expect("the test's own main context")
 }
 
 /// Runs a test on GLib's default main context, which SPICE needs.
@@ -87,16 +148,18 @@ fn keep_panic_messages() {
 }
 
 fn run(context: &glib::MainContext, test: impl FnOnce(&MainLoop)) {
+    context
+        .with_thread_default(|| run_here(context, test))
+        .expect("no other thread runs this main context");
+}
+
+fn run_here(context: &glib::MainContext, test: impl FnOnce(&MainLoop)) {
     let main = MainLoop {
         context: context.clone(),
         turns: Cell::new(0),
     };
-    context
-        .with_thread_default(|| {
-            test(&main);
-            main.drain();
-        })
-        .expect("no other thread runs this main context");
+    test(&main);
+    main.drain();
 }
 
 impl MainLoop {

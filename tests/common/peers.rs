@@ -11,7 +11,7 @@ use serde_json::json;
 use spice_qmp::transport::{PairPeer, SpiceTransport, StreamTransport, Transport, pair};
 
 use super::hostile::SpicePeer;
-use super::main_loop::MainLoop;
+use super::main_loop::{MainLoop, at_home};
 use super::qemu::{Config, Monitor, Program, Qemu};
 use super::spice::Client;
 
@@ -55,7 +55,7 @@ pub fn each(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer))
     run("pair", main, &test, Box::new(transport), Box::new(peer));
 
     let (connection, peer) = stream();
-    let transport = Box::new(StreamTransport::new(&connection));
+    let transport = Box::new(at_home(|| StreamTransport::new(&connection)));
     run("stream", main, &test, transport, Box::new(peer));
 
     let peer = SpicePeer::start(main);

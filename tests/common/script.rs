@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spice_qmp::transport::{PairPeer, pair};
 use spice_qmp::{CallOptions, Error, QmpPort};
 
-use super::main_loop::MainLoop;
+use super::main_loop::{MainLoop, at_home};
 
 /// QEMU's greeting on a SPICE port, less its line end.
 pub const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Debian 1:10.0.2"}, "capabilities": []}}"#;
@@ -38,7 +38,7 @@ pub type Ends = Rc<RefCell<Vec<(String, Result<String, Error>)>>>;
 /// A port and its server, which has not opened the connection.
 pub fn port() -> (QmpPort, Server) {
     let (transport, peer) = pair();
-    let port = QmpPort::for_transport(Box::new(transport));
+    let port = at_home(|| QmpPort::for_transport(Box::new(transport)));
     (port, Server::new(peer))
 }
 
