@@ -18,11 +18,17 @@ pub(super) struct Deadline {
 pub(super) struct Timers<T> {
     deadlines: RefCell<BTreeMap<Deadline, T>>,
     serial: Cell<u64>,
-    /// When deadlines that had passed were last given a little more time, in which what
-    /// has arrived is read.
-    extended: Cell<Option<i64>>,
+    extended: Cell<Option<Extension>>,
     stall: Cell<Option<Stall>>,
     silence: Cell<Option<i64>>,
+}
+
+/// A little more time for deadlines that have passed, in which what has arrived is read.
+#[derive(Debug, Clone, Copy)]
+struct Extension {
+    /// Those up to this time have it.
+    covers: i64,
+    until: i64,
 }
 
 /// A message of which a part is missing.
@@ -41,6 +47,10 @@ const LAST_DELAY: i64 = 1_000_000;
 
 /// How often input is looked for past a deadline, in microseconds.
 const EXTENSION: i64 = 1_000;
+/// A timer that goes off so late, in microseconds, shows that the main loop was blocked.
+const BLOCKED: i64 = 20_000;
+/// How long input is waited for then.
+const EXTENSION_OF_BLOCKED: i64 = 50_000;
 /// How long past a deadline input that has arrived is read, in microseconds: a peer
 /// that never stops sending cannot put a deadline off for ever.
 const LONGEST_EXTENSION: i64 = 1_000_000;
@@ -112,7 +122,7 @@ impl<T> Timers<T> {
     pub(super) fn next(&self) -> Option<i64> {
         let first = self.deadlines.borrow().first_key_value().map(|(d, _)| d.at);
         let deadline = first.map(|at| match self.extended.get() {
-            Some(extended) if at <= extended => extended + EXTENSION,
+            Some(extended) if at <= extended.covers => extended.until,
             _ => at,
         });
         let stall = self.stall.get().map(|stall| stall.since + stall.delay);
@@ -134,13 +144,21 @@ impl<T> Timers<T> {
         if deadline.at > now {
             return Expiry::Nothing;
         }
-        let looked = self.extended.get().is_some_and(|at| deadline.at <= at);
-        let in_time = now < deadline.at.saturating_add(LONGEST_EXTENSION);
-        if !looked || in_time && has_input() {
-            self.extended.set(Some(now));
-            return Expiry::Later(now + EXTENSION);
-        }
-        Expiry::Expired(deadline, first.remove())
+        let extended = self.extended.get();
+        let extended = extended.filter(|extended| deadline.at <= extended.covers);
+        let extension = match extended {
+            Some(extended) if now < extended.until => return Expiry::Later(extended.until),
+            Some(_) if now < deadline.at.saturating_add(LONGEST_EXTENSION) && has_input() => {
+                EXTENSION
+            }
+            Some(_) => return Expiry::Expired(deadline, first.remove()),
+            // The main loop was blocked: perhaps not even the command was sent.
+            None if now - deadline.at > BLOCKED => EXTENSION_OF_BLOCKED,
+            None => EXTENSION,
+        };
+        let until = now + extension;
+        self.extended.set(Some(Extension { covers: now, until }));
+        Expiry::Later(until)
     }
 
     /// A message is incomplete, and bytes of it have just come; or none is.
