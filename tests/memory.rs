@@ -346,6 +346,46 @@ fn calls_of_a_port_that_are_given_up_and_never_answered() {
     });
 }
 
+#[test]
+fn names_of_events_count_too() {
+    const NAME: usize = 1 << 20;
+    with_own_pushed(|main| {
+        let watch = Watch::start();
+        let (port, server) = script::ready(main);
+        let stream = port.events();
+        let line = format!("{{\"event\": \"{}\"}}\n", "x".repeat(NAME));
+        for _ in 0..400 {
+            server.peer.send(line.as_bytes());
+            main.drain();
+        }
+        watch.check(EVENT_QUEUE_BYTES + 5 * NAME + SMALL);
+        assert!(stream.take_dropped() > 380);
+        // A long name does not stay in the port.
+        drop(stream);
+        main.drain();
+        drop(line);
+        server.peer.send(b"{\"event\": \"A\"}\n");
+        let kept = NOW.load(Relaxed).saturating_sub(watch.before);
+        assert!(kept <= SMALL, "{kept} bytes are kept");
+    });
+}
+
+#[test]
+fn waits_that_have_ended_leave_nothing() {
+    const WAITS: usize = 20_000;
+    with_own_pushed(|main| {
+        let watch = Watch::start();
+        let (port, _server) = small_port(main);
+        let (unready, _other) = script::port();
+        for _ in 0..WAITS {
+            // One that is dropped, and one that ends.
+            drop(unready.wait_ready());
+            main.block_on(port.wait_ready()).unwrap();
+        }
+        watch.check(SMALL);
+    });
+}
+
 /// A port with a small limit.
 fn small_port(main: &MainLoop) -> (QmpPort, Server) {
     let (port, server) = script::ready(main);
