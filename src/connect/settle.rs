@@ -20,7 +20,7 @@ pub(super) async fn settle(session: &Session) {
     if ports(session).is_empty() {
         let options = ConnectOptions::new().timeout(CLOSE_TIMEOUT);
         // What it finds, or why it does not, matters to nobody any more.
-        let _ = spice::find(session.clone(), &options).await;
+        let _ = spice::search(session.clone(), &options).await;
     }
     for port in ports(session) {
         let rest = close_timeout(&port).saturating_sub(started.elapsed());

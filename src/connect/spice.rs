@@ -16,6 +16,7 @@ use super::settle::settle;
 use super::{ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, usable, with_timeout};
 use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
+use crate::spawn::spawn_on;
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
 
 /// [`find`] until `cancelled` ends, and QEMU has answered.
@@ -25,25 +26,64 @@ pub(super) async fn find_cancellable(
     cancelled: impl Future<Output = ()>,
 ) -> Result<QmpPort, Error> {
     let found = {
-        let mut search = pin!(find(session.clone(), options));
+        let unfinished = Unfinished::new(&session);
+        let mut search = pin!(search(session.clone(), options));
         let mut cancelled = pin!(cancelled);
         poll_fn(|cx| {
             if let Poll::Ready(found) = search.as_mut().poll(cx) {
+                unfinished.end();
                 return Poll::Ready(Some(found));
             }
-            cancelled.as_mut().poll(cx).map(|()| None)
+            cancelled.as_mut().poll(cx).map(|()| {
+                unfinished.end();
+                None
+            })
         })
         .await
     };
     if let Some(found) = found {
         return found;
     }
+    let unfinished = Unfinished::new(&session);
     settle(&session).await;
+    unfinished.end();
     Err(Error::Cancelled("the search for the QMP port".into()))
 }
 
-/// The QMP port of `session` that is ready and whose status is known.
+/// The QMP port of `session` that is ready and whose status is known. Where the future is
+/// dropped before, QEMU's answers are awaited all the same.
 pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
+    let unfinished = Unfinished::new(&session);
+    let found = search(session, options).await;
+    unfinished.end();
+    found
+}
+
+/// Work on a session that QEMU may owe answers. Where it is dropped before its end, a
+/// source on the default context holds the session until it is settled.
+struct Unfinished(Cell<Option<Session>>);
+
+impl Unfinished {
+    fn new(session: &Session) -> Self {
+        Self(Cell::new(Some(session.clone())))
+    }
+
+    fn end(&self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            let context = glib::MainContext::default();
+            spawn_on(&context, async move { settle(&session).await });
+        }
+    }
+}
+
+/// [`find`] that does not care for what is left when it is dropped.
+pub(super) async fn search(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
     let started = Instant::now();
     let search = Search::start(session, options)?;
     let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));
