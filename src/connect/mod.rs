@@ -118,9 +118,11 @@ impl QmpPort {
     ///
     /// Port channels of the session are connected to learn their names.
     ///
-    /// Where the future is dropped, or fails, the session stays connected (its channels
-    /// keep it alive), and QEMU may still owe an answer. Await [`settle`](Self::settle)
-    /// before you disconnect it: QEMU may freeze when a SPICE client leaves earlier.
+    /// Where the future is dropped, or fails, the session stays connected, and QEMU may
+    /// still owe an answer. After a drop, a source on GLib's default main context holds
+    /// the session until QEMU has answered, if that context still runs. Await
+    /// [`settle`](Self::settle) before you disconnect the session yourself: QEMU may
+    /// freeze when a SPICE client leaves earlier.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! Searches that end without harm to QEMU: it may freeze or crash where a SPICE client
 //! leaves that it owes an answer.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -9,14 +10,18 @@ use std::time::{Duration, Instant};
 use super::{ConnectOptions, spice};
 use crate::port::{PortState, QmpPort};
 use crate::qmp::Error;
+use crate::spawn::spawn_on;
 use crate::transport::spice::{Channel, Connection, Session};
 
-/// The QMP port of `session`. Where the time is over, it ends when QEMU has answered.
+/// The QMP port of `session`. Where the time is over, it ends when QEMU has answered, and
+/// where the future is dropped, QEMU's answers are awaited all the same.
 pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
-    let found = spice::find(session.clone(), options).await;
+    let unfinished = Unfinished::new(&session);
+    let found = spice::search(session.clone(), options).await;
     if let Err(Error::TimedOut { .. }) = found {
         settle(&session).await;
     }
+    unfinished.end();
     found
 }
 
@@ -40,8 +45,32 @@ pub(super) async fn find_cancellable(
     if let Some(found) = found {
         return found;
     }
+    // What was dropped settles the session, too, and nobody waits for that.
     settle(&session).await;
     Err(Error::Cancelled("the search for the QMP port".into()))
+}
+
+/// Work on a session that QEMU may owe answers. Where it is dropped before its end, a
+/// source on the default context holds the session until it is settled.
+struct Unfinished(Cell<Option<Session>>);
+
+impl Unfinished {
+    fn new(session: &Session) -> Self {
+        Self(Cell::new(Some(session.clone())))
+    }
+
+    fn end(&self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            let context = glib::MainContext::default();
+            spawn_on(&context, async move { settle(&session).await });
+        }
+    }
 }
 
 /// Waits until nothing is owed to the ports of `session`.
@@ -57,7 +86,7 @@ pub(super) async fn settle(session: &Session) {
     if ports(session).is_empty() {
         // What it finds, or why it does not, does not matter any more.
         let options = ConnectOptions::new().timeout(SEARCH_TIMEOUT);
-        let _ = spice::find(session.clone(), &options).await;
+        let _ = spice::search(session.clone(), &options).await;
     }
     for port in ports(session) {
         let longest = match port.state() {

@@ -1,7 +1,10 @@
 //! Ports on sockets.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::path::Path;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use gio::prelude::*;
@@ -9,9 +12,10 @@ use gio::prelude::*;
 use super::{
     Address, ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, usable, with_timeout,
 };
+use crate::home::Home;
 use crate::port::{QmpPort, within};
 use crate::qmp::{Error, UsageError};
-use crate::transport::io_kind;
+use crate::transport::{gio_async, io_kind};
 
 /// Connects to `address` and waits until the port is ready and its status is known.
 pub(super) async fn open(address: &str, options: &ConnectOptions) -> Result<QmpPort, Error> {
@@ -36,7 +40,7 @@ async fn connect(
     let attempts = async {
         let mut pause = FIRST_PAUSE;
         loop {
-            match client.connect_future(&connectable).await {
+            match connect_once(&client, &connectable).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) if !options.tries_again(io_kind(&error)) => return Err(error),
                 Err(error) => drop(last.replace(Some(error))),
@@ -63,6 +67,61 @@ async fn connect(
     }
 }
 
+/// One attempt. Dropping the future cancels it.
+async fn connect_once(
+    client: &gio::SocketClient,
+    server: &gio::SocketConnectable,
+) -> Result<gio::SocketConnection, glib::Error> {
+    let attempt = Attempt::default();
+    let slot = attempt.slot.clone();
+    let home = Home::here();
+    let started = gio_async::connect(&home, client, server, &attempt.cancellable, move |result| {
+        let waker = {
+            let mut slot = slot.borrow_mut();
+            slot.result = Some(result);
+            slot.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    });
+    if !started {
+        return Err(glib::Error::new(
+            gio::IOErrorEnum::Failed,
+            "another thread runs the main context",
+        ));
+    }
+    poll_fn(|cx| {
+        let mut slot = attempt.slot.borrow_mut();
+        if let Some(result) = slot.result.take() {
+            return Poll::Ready(result);
+        }
+        slot.waker = Some(cx.waker().clone());
+        Poll::Pending
+    })
+    .await
+}
+
+/// An attempt to connect that is under way.
+#[derive(Default)]
+struct Attempt {
+    cancellable: gio::Cancellable,
+    slot: Rc<RefCell<Slot>>,
+}
+
+/// How an attempt ended, and who waits for that.
+#[derive(Default)]
+struct Slot {
+    result: Option<Result<gio::SocketConnection, glib::Error>>,
+    waker: Option<Waker>,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.cancellable.cancel();
+    }
+}
+
 fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
     Ok(match address {
         Address::Unix(path) => gio::UnixSocketAddress::new(Path::new(&**path)).upcast(),
@@ -79,4 +138,45 @@ fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
             .into());
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The callback comes on a thread that it does not belong to: it is leaked.
+    #[test]
+    fn another_thread_may_run_the_context_while_it_connects() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let context = glib::MainContext::new();
+        let home = Home::on(context.clone());
+        let server = gio::NetworkAddress::new("127.0.0.1", port).upcast();
+        let (client, cancellable) = (gio::SocketClient::new(), gio::Cancellable::new());
+        let count = Rc::new(());
+        let inner = count.clone();
+        let never = move |_| panic!("called on another thread: {inner:?}");
+        assert!(gio_async::connect(
+            &home,
+            &client,
+            &server,
+            &cancellable,
+            never
+        ));
+        let broken = home.clone();
+        let run = move || {
+            // It wakes up at times, whatever comes of the connection.
+            while !broken.is_broken() {
+                context.iteration(true);
+            }
+        };
+        std::thread::spawn(run).join().unwrap();
+        assert_eq!(Rc::strong_count(&count), 2, "leaked, not dropped there");
+    }
+
+    #[test]
+    fn an_attempt_that_is_dropped_is_cancelled() {
+        let cancellable = Attempt::default().cancellable.clone();
+        assert!(cancellable.is_cancelled());
+    }
 }

@@ -17,8 +17,9 @@ use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
 
-/// The QMP port of `session` that is ready and whose status is known.
-pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
+/// The QMP port of `session` that is ready and whose status is known. What QEMU owes when
+/// it ends or is dropped is not its care.
+pub(super) async fn search(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
     let started = Instant::now();
     let search = Search::start(session.clone(), options, true)?;
     let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));

@@ -1,4 +1,4 @@
-//! GIO's asynchronous reads, writes and closes, whose callbacks are bound to a thread.
+//! GIO's asynchronous connects, reads, writes and closes, whose callbacks are bound to a thread.
 //!
 //! The `gio` crate's own abort the process where another thread runs or frees the
 //! main context that they were started on. Here each function returns whether it could
@@ -165,6 +165,54 @@ where
                 stream.to_glib_none().0,
                 glib::ffi::G_PRIORITY_DEFAULT,
                 null_mut(),
+                Some(finished::<F>),
+                Box::into_raw(operation).cast(),
+            );
+        }
+    })
+    .is_some()
+}
+
+/// Connects to a server.
+pub(crate) fn connect<F>(
+    home: &Home,
+    client: &gio::SocketClient,
+    server: &gio::SocketConnectable,
+    cancellable: &gio::Cancellable,
+    done: F,
+) -> bool
+where
+    F: FnOnce(Result<gio::SocketConnection, glib::Error>) + 'static,
+{
+    unsafe extern "C" fn finished<F>(
+        client: *mut GObject,
+        result: *mut gio::ffi::GAsyncResult,
+        operation: gpointer,
+    ) where
+        F: FnOnce(Result<gio::SocketConnection, glib::Error>) + 'static,
+    {
+        let mut error = null_mut();
+        // SAFETY: GIO calls this once with the client, the result of its connecting and
+        // the box that was handed over with it. The connection is the caller's; it is
+        // NULL where there is an error.
+        let (operation, result) = unsafe {
+            let connection =
+                gio::ffi::g_socket_client_connect_finish(client.cast(), result, &raw mut error);
+            let result = checked(error).map(|()| from_glib_full(connection));
+            (Box::from_raw(operation.cast::<Operation<F>>()), result)
+        };
+        if let Some(done) = operation.done.take() {
+            done(result);
+        }
+    }
+    let operation = Box::new(Operation::new(home, Vec::new(), done));
+    home.enter(|| {
+        // SAFETY: the objects are live, and the box lives until `finished`.
+        unsafe {
+            gio::ffi::g_socket_client_connect_async(
+                client.to_glib_none().0,
+                server.to_glib_none().0,
+                cancellable.to_glib_none().0,
                 Some(finished::<F>),
                 Box::into_raw(operation).cast(),
             );

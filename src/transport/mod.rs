@@ -3,7 +3,7 @@
 //! [`SpiceTransport`] rides on a SPICE port channel, [`StreamTransport`] on any
 //! [`gio::IOStream`], and [`pair()`] connects two ends within the process.
 
-mod gio_async;
+pub(crate) mod gio_async;
 mod pair;
 mod port_channel;
 pub mod spice;

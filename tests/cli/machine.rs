@@ -1,6 +1,8 @@
 //! The power menu prints what is so, in states where QEMU accepts a command and does
 //! nothing, or not yet.
 
+use std::cell::Cell;
+
 use crate::common::qemu::{Config, Program};
 use crate::server::{GREETING, Server};
 use crate::tool::{Tool, assert_has, run};
@@ -87,11 +89,18 @@ fn a_server_that_has_no_run_state() {
 /// A server that executes a command, and then answers nothing more.
 #[test]
 fn a_server_that_does_not_say_what_became_of_it() {
-    let server = Server::start(GREETING, |command| match command {
+    let paused = Cell::new(false);
+    let server = Server::start(GREETING, move |command| match command {
+        "query-status" if !paused.get() => {
+            vec![r#"{"return":{"status":"running","running":true},"id":$ID}"#.to_owned()]
+        }
         "query-status" => {
             vec![r#"{"event":"NOTHING","timestamp":{"seconds":1,"microseconds":1}}"#.to_owned()]
         }
-        _ => Vec::new(),
+        command => {
+            paused.set(command == "stop");
+            Vec::new()
+        }
     });
     let paused = run(&server.address(), &["pause"]).ok();
     assert_eq!(

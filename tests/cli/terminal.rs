@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::common::qemu::{Config, Mode, Program};
-use crate::server::Server;
+use crate::server::{REPEAT, Server};
 use crate::tool::{Tool, assert_has, command, run};
 
 /// All kinds of characters that act on terminals, as JSON has them.
@@ -25,7 +25,7 @@ fn hostile(command: &str) -> Vec<String> {
         "query-status" => vec![
             format!(r#"{{"return":{{"status":"{state}","running":true}},"id":$ID}}"#),
             format!(
-                r#"{{"event":"{state}","data":{{"{HOSTILE}":"{HOSTILE}"}},"timestamp":{{"seconds":1,"microseconds":1}}}}"#
+                r#"{REPEAT}{{"event":"{state}","data":{{"{HOSTILE}":"{HOSTILE}"}},"timestamp":{{"seconds":1,"microseconds":1}}}}"#
             ),
         ],
         "query-name" => vec![format!(
@@ -97,11 +97,10 @@ fn on_terminals() {
             .args(["-qec", &format!("{tool} {}", args.join(" ")), "/dev/null"])
             .env("SPICE_QMP_ADDRESS", server.address())
             .env("TERM", "xterm")
-            .stdin(Stdio::null());
-        let text = script.output().expect("script of bsdutils").stdout;
-        let text = String::from_utf8(text)
-            .expect("UTF-8")
-            .replace("\r\n", "\n");
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let text = Tool::spawn(&mut script).end().stdout;
         // The tool's own colours and nothing else.
         let mut plain = text.clone();
         for color in ["\x1b[0m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m"] {

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::server::{CLOSE, GREETING, Server};
-use crate::tool::{assert_has, command, run};
+use crate::server::{CLOSE, GREETING, REPEAT, Server};
+use crate::tool::{LIMIT, Tool, assert_has, command, run, wait};
 
 const ODD: &str = r#"{"z":18446744073709551616,"a":-0,"m":[1e400,1.10,0.1e-7,-0.0],"B":null}"#;
 
@@ -22,7 +23,7 @@ fn replies(command: &str) -> Vec<String> {
         "query-status" => vec![
             r#"{"return":{"status":"running","running":true},"id":$ID}"#.into(),
             format!(
-                r#"{{"event":"ODD","data":{ODD},"timestamp":{{"seconds":1,"microseconds":2}}}}"#
+                r#"{REPEAT}{{"event":"ODD","data":{ODD},"timestamp":{{"seconds":1,"microseconds":2}}}}"#
             ),
         ],
         _ => Vec::new(),
@@ -62,25 +63,36 @@ fn arguments_in_json_are_sent_as_they_were_typed() {
     assert_eq!(text, format!("{ODD}\n"));
 }
 
-/// Answers `query-status`, sends so many events, and closes the connection.
+/// Answers `query-status`, sends so many events when the tool listens, and closes the
+/// connection.
 fn flood(command: &str, event: &str, count: usize) -> Vec<String> {
     if command != "query-status" {
         return Vec::new();
     }
     let mut lines = vec![r#"{"return":{"status":"running","running":true},"id":$ID}"#.to_owned()];
+    lines.push(format!("{REPEAT}{LISTENING}"));
     lines.extend(std::iter::repeat_n(event.to_owned(), count));
     lines.push(CLOSE.to_owned());
     lines
 }
+
+const LISTENING: &str = r#"{"event":"LISTENING","timestamp":{"seconds":1,"microseconds":2}}"#;
 
 /// A reader that reads loses nothing, however many come at once.
 #[test]
 fn no_event_is_lost_where_they_are_read() {
     let event = r#"{"event":"E","timestamp":{"seconds":1,"microseconds":2}}"#;
     let server = Server::start(GREETING, move |command| flood(command, event, 20_000));
-    let ended = run(&server.address(), &["events"]);
+    let tool = Tool::start(&server.address(), &["events"]);
+    assert_has(&tool.line(), "LISTENING");
+    server.go_on();
+    let ended = tool.end();
     assert_eq!(ended.code, Some(3));
-    assert_eq!(ended.stdout.lines().count(), 20_000, "{}", ended.stderr);
+    let events = ended
+        .stdout
+        .lines()
+        .filter(|line| !line.contains("LISTENING"));
+    assert_eq!(events.count(), 20_000, "{}", ended.stderr);
 }
 
 /// A reader that is slower than the server loses events, which are counted.
@@ -98,12 +110,17 @@ fn lost_events_are_counted() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the tool runs");
-    let stdout = child.stdout.take().expect("a pipe");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut first = String::new();
+    stdout.read_line(&mut first).expect("a line");
+    assert_has(&first, "LISTENING");
+    server.go_on();
     // Only what fits in the pipe is written until all has come.
     wait_until_idle(child.id());
-    let printed = BufReader::new(stdout).lines().count();
+    let lines = stdout.lines().map(|line| line.expect("a line"));
+    let printed = lines.filter(|line| !line.contains("LISTENING")).count();
+    assert_eq!(wait(&mut child), Some(3));
     let output = child.wait_with_output().expect("an own child");
-    assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8(output.stderr).expect("text");
     let lost = stderr.lines().filter_map(|line| {
         let number = line.strip_prefix("spice-qmp: note: ")?;
@@ -123,14 +140,16 @@ fn wait_until_idle(process: u32) {
         times.iter().sum::<u64>()
     };
     let mut before = ticks();
-    loop {
-        std::thread::sleep(std::time::Duration::from_secs(1));
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        std::thread::sleep(Duration::from_secs(1));
         let now = ticks();
         if now > 0 && now == before {
             return;
         }
         before = now;
     }
+    panic!("the tool does not come to rest");
 }
 
 #[test]

@@ -114,6 +114,14 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
         Error::Closed(text) if text.contains("after its QMP greeting") => {
             Some("QEMU ended, or is just ending: its standard error says why".to_owned())
         }
+        Error::Peer(PeerError::NoGreeting(_)) if address.is_spice() => {
+            Some("is the chardev of this port one of -mon chardev=...,mode=control ?".to_owned())
+        }
+        Error::Peer(PeerError::NoGreeting(_)) => Some(
+            "what came is not QMP: is this QEMU's -qmp socket, and not that of -monitor, \
+             -serial or telnet=on ?"
+                .to_owned(),
+        ),
         Error::Peer(PeerError::NotQmp { .. }) | Error::Closed(_) if !address.is_spice() => {
             Some("QEMU opens a QMP socket with -qmp, not with -monitor".to_owned())
         }

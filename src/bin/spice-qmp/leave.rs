@@ -10,7 +10,7 @@ use std::time::Duration;
 use glib::future_with_timeout;
 use glib::prelude::*;
 use spice_qmp::transport::spice::Channel;
-use spice_qmp::{PortChannel, PortState, QmpPort, Session};
+use spice_qmp::{PortChannel, QmpPort, Session};
 
 use crate::failure::{Stop, note};
 use crate::monitor::Monitor;
@@ -118,13 +118,8 @@ impl Leaving<'_> {
         }
         for channel in qmp_ports(self.session) {
             let port = QmpPort::get(channel);
-            if matches!(
-                port.state(),
-                PortState::Connecting | PortState::Greeting | PortState::Negotiating
-            ) {
-                // What becomes of it is of no interest any more.
-                let _ = port.wait_ready_within(self.opening()).await;
-            }
+            // What QEMU owes is awaited without limit; a signal ends that.
+            port.set_close_timeout(u32::MAX);
             port.close().await;
         }
     }
@@ -139,7 +134,7 @@ impl Leaving<'_> {
 }
 
 /// The run state in which QEMU says nothing over SPICE, if the machine is in one.
-fn muting_state(session: &Session) -> Option<String> {
+pub(crate) fn muting_state(session: &Session) -> Option<String> {
     let status = qmp_ports(session).find_map(|channel| QmpPort::get(channel).status())?;
     let state = status.status();
     let speaks = status.running()

@@ -10,7 +10,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use spice_qmp::{Call, Error, QmpPort, Session};
 
+use crate::leave::muting_state;
 use crate::signals::Signals;
+
+/// Why a command was not even sent.
+const MUTE: &str = ": QEMU does not answer on SPICE while the machine is stopped by an error; \
+                    resume it over another monitor";
 
 /// A connection to QEMU, from the first attempt until it is left.
 pub(crate) struct Monitor {
@@ -44,16 +49,29 @@ impl Monitor {
         arguments: impl Serialize,
     ) -> Result<Box<RawValue>, Error> {
         self.command.replace(command.to_owned());
+        let held_back = self.is_mute();
         self.call.replace(Some(port.execute(command, arguments)));
         glib::future_with_timeout(self.timeout, self.answer())
             .await
             .unwrap_or_else(|_| {
+                if held_back {
+                    // It was not sent, and will not be.
+                    self.call.take();
+                }
                 Err(Error::TimedOut {
                     what: command.into(),
                     after: self.timeout,
-                    hint: "",
+                    hint: if held_back { MUTE } else { "" },
                 })
             })
+    }
+
+    /// Whether the port keeps commands back until the machine runs again.
+    fn is_mute(&self) -> bool {
+        let session = self.session.borrow();
+        session
+            .as_ref()
+            .is_some_and(|it| muting_state(it).is_some())
     }
 
     /// The command that QEMU has not answered.
