@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use common::main_loop::{MainLoop, with_default};
 use common::qemu::{Config, Program, Qemu};
 use common::spice::Client;
 use gio::prelude::*;
-use spice_qmp::{ConnectError, ConnectOptions, Error, QmpPort, UsageError};
+use spice_qmp::{ConnectError, ConnectOptions, Error, PortChannel, QmpPort, UsageError};
 
 fn timed_out(error: Error) -> (String, Duration, &'static str) {
     let Error::TimedOut { what, after, hint } = error else {
@@ -276,6 +276,46 @@ fn a_search_that_is_dropped() {
                 leave(main, client);
                 assert_alive(&qemu, &format!("dropped after {turns} turns"));
             }
+        }
+    });
+}
+
+/// Where nobody settles it, a source on the default context does: it completes what the
+/// search has begun.
+#[test]
+fn a_search_that_is_dropped_settles_by_itself() {
+    with_default(|main| {
+        for program in Program::all() {
+            let qemu = Config::new().start(&program);
+            let mut begun = 0;
+            for turns in TURNS {
+                let client = Client::new(&qemu);
+                let mut search = Box::pin(QmpPort::find(client.session.clone()));
+                let mut cx = Context::from_waker(Waker::noop());
+                for _ in 0..turns {
+                    let ended = search.as_mut().poll(&mut cx).is_ready();
+                    if ended {
+                        break;
+                    }
+                    main.context().iteration(false);
+                    thread::yield_now();
+                }
+                // It knows the channels of the server.
+                let up = client.session.channels().len() > 1;
+                drop(search);
+                if up {
+                    begun += 1;
+                    let named = |it: &PortChannel| it.port_name().is_some();
+                    main.until("the port's name", || client.ports().iter().any(named));
+                    let port = QmpPort::get(client.ports().remove(0));
+                    main.until("the answers", || {
+                        port.status().is_some() && port.pending() == 0
+                    });
+                }
+                leave(main, client);
+                assert_alive(&qemu, &format!("dropped after {turns} turns"));
+            }
+            assert!(begun > 0, "no search got far enough");
         }
     });
 }

@@ -62,7 +62,7 @@ fn storm(main: &MainLoop, transport: Box<dyn Transport>, peer: &Rc<dyn Peer>) {
     let port = QmpPort::for_transport(transport);
     peer.open();
     peer.send(format!("{GREETING}\r\n").as_bytes());
-    let turn = || drop(main.turn());
+    let turn = || _ = main.turn();
     answer(turn, &**peer, "qmp_capabilities", &json!({}));
     answer(turn, &**peer, "query-status", &common::script::running());
     main.until("the status", || port.status().is_some());
@@ -88,7 +88,7 @@ fn storm(main: &MainLoop, transport: Box<dyn Transport>, peer: &Rc<dyn Peer>) {
                     let done = done.clone();
                     move |reply| done.set(reply.is_ok())
                 });
-                let turn = || drop(home().iteration(false));
+                let turn = || _ = home().iteration(false);
                 answer(turn, &*peer, "query-name", &json!({}));
                 for _ in 0..100_000 {
                     if done.get() {
