@@ -34,9 +34,11 @@ const BUSY: usize = 100_000;
 fn every_case_ends_as_documented() {
     let on_pair = play_all(THREADS, || Ports::new(Rc::new(connect_pair)));
     let on_stream = play_all(THREADS, || Ports::new(Rc::new(connect_stream)));
+    let under_another = play_all(THREADS, || Ports::under_another(Rc::new(connect_stream)));
     common::say(&format!(
         "fault matrix: {on_pair} cases on pair, {on_stream} on a socket pair \
-         (where reopen is a new port on a new pair)"
+         (where reopen is a new port on a new pair), {under_another} of them again while \
+         another main context than the port's is the thread's default"
     ));
 }
 
@@ -127,8 +129,17 @@ struct Ports {
 
 impl Ports {
     fn new(connect: Connect) -> Self {
+        Self::on(glib::MainContext::ref_thread_default(), connect)
+    }
+
+    /// Its context is the thread's default when a port is made, and at no other time.
+    fn under_another(connect: Connect) -> Self {
+        Self::on(glib::MainContext::new(), connect)
+    }
+
+    fn on(context: glib::MainContext, connect: Connect) -> Self {
         Self {
-            context: glib::MainContext::ref_thread_default(),
+            context,
             connect,
             port: Rc::default(),
             weak: glib::WeakRef::new(),
@@ -238,8 +249,11 @@ impl Drop for End {
 
 impl Program for Ports {
     fn connect(&self, _case: Case) -> Rc<dyn Peer> {
-        let (transport, peer) = (self.connect)();
-        let port = QmpPort::for_transport(transport);
+        let made = self.context.with_thread_default(|| {
+            let (transport, peer) = (self.connect)();
+            (QmpPort::for_transport(transport), peer)
+        });
+        let (port, peer) = made.expect("no other thread runs the context");
         // Also over SPICE: most peers of the matrix leave something unanswered.
         port.set_close_timeout(1000);
         port.set_max_message_size(MAX_MESSAGE);
