@@ -16,7 +16,7 @@ use crate::transport::{Closed, Flow, PairPeer, PairTransport, Sink, Transport, p
 const MILLI: i64 = 1_000;
 const SECOND: i64 = 1_000_000;
 /// Longer than anything that a test waits for.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 const GREETING: &str = r#"{"QMP":{"version":{"qemu":{"major":9,"minor":1,"micro":0},"package":""},"capabilities":[]}}"#;
 
 struct Event {
@@ -147,7 +147,7 @@ impl Owner for Program {
     }
 
     fn ended(&self) {
-        self.happened("ended".into());
+        self.happened("ended");
     }
 
     fn schedule(&self, urgency: Urgency) {
@@ -221,7 +221,8 @@ impl Program {
     }
 
     /// Something that the program was notified of.
-    fn happened(&self, what: String) {
+    fn happened(&self, what: impl Into<String>) {
+        let what = what.into();
         let handler = self.handler.borrow().clone();
         self.log.borrow_mut().push(what.clone());
         if let (Some(handler), Some(me)) = (handler, self.me.upgrade()) {
