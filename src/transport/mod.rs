@@ -4,6 +4,7 @@
 //! [`gio::IOStream`], and [`pair()`] connects two ends within the process.
 
 pub(crate) mod gio_async;
+mod owned;
 mod pair;
 mod port_channel;
 pub mod spice;
