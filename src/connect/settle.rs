@@ -112,3 +112,35 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a greeting is waited for: QEMU sends it within milliseconds, unless the port
 /// is mute. Then nothing was written, and leaving does no harm.
 const GREETING_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use glib::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn work_that_is_dropped_holds_its_session_until_it_is_settled() {
+        let context = glib::MainContext::default();
+        let _owner = loop {
+            // Another test may run it.
+            if let Ok(owner) = context.acquire() {
+                break owner;
+            }
+            std::thread::yield_now();
+        };
+        let session = Session::new();
+        let before = session.ref_count();
+        drop(Unfinished::new(&session));
+        assert_eq!(session.ref_count(), before + 1, "held");
+        while session.ref_count() > before {
+            context.iteration(true);
+        }
+
+        let ended = Unfinished::new(&session);
+        ended.end();
+        assert_eq!(session.ref_count(), before);
+        drop(ended);
+        assert_eq!(session.ref_count(), before);
+    }
+}

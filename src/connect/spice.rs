@@ -425,33 +425,3 @@ fn main_channel_event(shared: &Rc<Shared>, main: &Channel, event: ChannelEvent) 
         )),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_that_is_dropped_holds_its_session_until_it_is_settled() {
-        let context = glib::MainContext::default();
-        let _owner = loop {
-            // Another test may run it.
-            if let Ok(owner) = context.acquire() {
-                break owner;
-            }
-            std::thread::yield_now();
-        };
-        let session = Session::new();
-        let before = session.ref_count();
-        drop(Unfinished::new(&session));
-        assert_eq!(session.ref_count(), before + 1, "held");
-        while session.ref_count() > before {
-            context.iteration(true);
-        }
-
-        let ended = Unfinished::new(&session);
-        ended.end();
-        assert_eq!(session.ref_count(), before);
-        drop(ended);
-        assert_eq!(session.ref_count(), before);
-    }
-}

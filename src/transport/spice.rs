@@ -1,7 +1,6 @@
 //! The little of spice-client-glib that this library needs.
 //!
 //! The only place that calls `spice-client-glib-sys`.
-
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
