@@ -11,6 +11,7 @@ use crate::failure::{Failure, Stop};
 use crate::hints;
 use crate::monitor::Monitor;
 use crate::password::{self, Password};
+use crate::trust::Tls;
 
 /// What the command line says about the connection.
 pub(crate) struct Target {
@@ -20,13 +21,6 @@ pub(crate) struct Target {
     password_file: Option<PathBuf>,
     tls: Tls,
     monitor: Rc<Monitor>,
-}
-
-/// How the server of a TLS connection proves who it is.
-#[derive(Debug, Clone)]
-pub(crate) struct Tls {
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) host_subject: Option<String>,
 }
 
 const USER_NAME: &str = "give the user name in the address, as in spice://NAME@host:5900, and the \
@@ -165,48 +159,6 @@ impl Target {
     fn explain(&self, error: Error) -> Failure {
         hints::explain(error, &self.address, &self.tls)
     }
-}
-
-impl Tls {
-    fn new(cli: &Cli) -> Result<Self, Failure> {
-        let ca_file = match &cli.ca_file {
-            Some(file) => {
-                check_ca_file(file).map_err(|why| {
-                    Failure::usage(format!("--ca-file {}: {why}", file.display()))
-                })?;
-                Some(file.clone())
-            }
-            None => Some(trust_store()).filter(|file| file.is_file()),
-        };
-        Ok(Self {
-            ca_file,
-            host_subject: cli.host_subject.clone(),
-        })
-    }
-}
-
-/// Where spice-gtk's viewers look for certificates.
-pub(crate) fn trust_store() -> PathBuf {
-    glib::home_dir().join(".spicec/spice_truststore.pem")
-}
-
-/// spice-gtk would go on without the file.
-fn check_ca_file(file: &Path) -> Result<(), String> {
-    let text = std::fs::read(file).map_err(|error| error.to_string())?;
-    let marks: [&[u8]; 2] = [
-        b"-----BEGIN CERTIFICATE-----",
-        b"-----BEGIN TRUSTED CERTIFICATE-----",
-    ];
-    if !marks
-        .iter()
-        .any(|mark| text.windows(mark.len()).any(|part| part == *mark))
-    {
-        return Err("it holds no certificate in PEM form".to_owned());
-    }
-    if file.to_str().is_none() {
-        return Err("its path is not UTF-8 text".to_owned());
-    }
-    Ok(())
 }
 
 fn login_failure(text: &str, password: Option<&Password>) -> Failure {

@@ -7,9 +7,9 @@ use std::path::Path;
 use gio::prelude::*;
 use spice_qmp::{Address, AddressError, AddressFault, ConnectError, Error, PeerError};
 
-use crate::connect::Tls;
 use crate::failure::Failure;
 use crate::tls;
+use crate::trust::Tls;
 
 /// The forms of addresses.
 const FORMS: &str = "spice://host:port, spice+unix:///path, unix:/path or tcp:host:port";

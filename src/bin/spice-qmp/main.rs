@@ -1,6 +1,7 @@
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
 mod arguments;
+mod channels;
 mod cli;
 mod commands;
 mod connect;
@@ -16,6 +17,7 @@ mod password;
 mod signals;
 mod style;
 mod tls;
+mod trust;
 mod wait;
 
 use std::process::ExitCode;

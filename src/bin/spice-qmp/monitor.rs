@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use spice_qmp::{Call, Error, QmpPort, Session};
 
-use crate::leave::muting_state;
+use crate::channels::muting_state;
 use crate::signals::Signals;
 
 /// Why a command was not even sent.

@@ -4,9 +4,9 @@
 
 use spice_qmp::Address;
 
-use crate::connect::{Tls, trust_store};
 use crate::failure::Failure;
 use crate::log;
+use crate::trust::{Tls, trust_store};
 
 /// What is wrong with the server's certificate.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,0 +1,55 @@
+//! Which certificates are trusted.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+/// How the server of a TLS connection proves who it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) host_subject: Option<String>,
+}
+
+impl Tls {
+    pub(crate) fn new(cli: &Cli) -> Result<Self, Failure> {
+        let ca_file = match &cli.ca_file {
+            Some(file) => {
+                check_ca_file(file).map_err(|why| {
+                    Failure::usage(format!("--ca-file {}: {why}", file.display()))
+                })?;
+                Some(file.clone())
+            }
+            None => Some(trust_store()).filter(|file| file.is_file()),
+        };
+        Ok(Self {
+            ca_file,
+            host_subject: cli.host_subject.clone(),
+        })
+    }
+}
+
+/// Where spice-gtk's viewers look for certificates.
+pub(crate) fn trust_store() -> PathBuf {
+    glib::home_dir().join(".spicec/spice_truststore.pem")
+}
+
+/// spice-gtk would go on without the file.
+fn check_ca_file(file: &Path) -> Result<(), String> {
+    let text = std::fs::read(file).map_err(|error| error.to_string())?;
+    let marks: [&[u8]; 2] = [
+        b"-----BEGIN CERTIFICATE-----",
+        b"-----BEGIN TRUSTED CERTIFICATE-----",
+    ];
+    if !marks
+        .iter()
+        .any(|mark| text.windows(mark.len()).any(|part| part == *mark))
+    {
+        return Err("it holds no certificate in PEM form".to_owned());
+    }
+    if file.to_str().is_none() {
+        return Err("its path is not UTF-8 text".to_owned());
+    }
+    Ok(())
+}
