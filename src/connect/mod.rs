@@ -3,6 +3,7 @@
 //! Above [`port`](crate::port), which knows nothing of it.
 
 mod address;
+mod options;
 mod settle;
 mod socket;
 mod spice;
@@ -10,87 +11,28 @@ mod usable;
 
 use std::time::Duration;
 
-use crate::port::{CONNECT_TIMEOUT, QmpPort};
-use crate::qmp::{ConnectError, Error, Origin};
-use crate::transport::io_kind;
+use crate::port::QmpPort;
+use crate::qmp::Error;
 use crate::transport::spice::Session;
 
 pub use address::{Address, AddressError, AddressFault, MAX_SOCKET_PATH};
-
-/// How [`QmpPort::open_with`] and [`QmpPort::find_with`] connect.
-///
-/// ```
-/// # use std::time::Duration;
-/// use spice_qmp::ConnectOptions;
-/// let patient = ConnectOptions::new().timeout(Duration::from_secs(60)).wait(true);
-/// ```
-#[derive(Debug, Clone)]
-pub struct ConnectOptions {
-    timeout: Duration,
-    wait: bool,
-}
-
-impl ConnectOptions {
-    /// [`CONNECT_TIMEOUT`], without waiting for a server that is not there.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            timeout: CONNECT_TIMEOUT,
-            wait: false,
-        }
-    }
-
-    /// How long the whole of it may take.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Whether to try again, within the timeout, while there is no server at the
-    /// address: the socket is absent, or refuses the connection. Without it, that
-    /// ends at once. A server whose queue of connections is full is tried again in
-    /// any case.
-    #[must_use]
-    pub fn wait(mut self, wait: bool) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// Whether it is worth trying again after a failure of this kind.
-    fn tries_again(&self, kind: std::io::ErrorKind) -> bool {
-        match kind {
-            std::io::ErrorKind::WouldBlock => true,
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => self.wait,
-            _ => false,
-        }
-    }
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Pauses between attempts to connect: a server that starts is soon noticed, and one
-/// that does not costs little.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+pub use options::ConnectOptions;
 
 impl QmpPort {
     /// Connects to an [`Address`] of a QMP socket, such as `unix:/path`, `unix:@name`,
     /// `tcp:host:port` or `host:port` (`[::1]:4444`), and waits for at most
-    /// [`CONNECT_TIMEOUT`] until the port is ready and its property `status` is known.
+    /// [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT) until the port is ready and its property
+    /// `status` is known.
     ///
     /// A server without `query-status` refuses the latter: then `status` is NULL, and
     /// `last-error` says why.
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Unreachable`], [`Error::TimedOut`] where the server does
-    /// not greet, [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for another address, or
-    /// [`PeerError::NotQmp`](crate::PeerError::NotQmp).
+    /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable),
+    /// [`Error::TimedOut`] where the server does not greet,
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for another
+    /// address, or [`PeerError::NotQmp`](crate::PeerError::NotQmp).
     pub async fn open(address: &str) -> Result<Self, Error> {
         socket::open(address, &ConnectOptions::new()).await
     }
@@ -114,7 +56,8 @@ impl QmpPort {
     }
 
     /// The QMP port of a SPICE session, which is connected if it is not yet, when the
-    /// port is ready and its property `status` is known, within [`CONNECT_TIMEOUT`].
+    /// port is ready and its property `status` is known, within
+    /// [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
     ///
     /// Port channels of the session are connected to learn their names.
     ///
@@ -126,8 +69,8 @@ impl QmpPort {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] where there is no such port, only a human monitor,
-    /// where the login is refused or the server cannot be reached, and
+    /// [`ConnectError`](crate::ConnectError) where there is no such port, only a human
+    /// monitor, where the login is refused or the server cannot be reached, and
     /// [`Error::TimedOut`] where it does not answer.
     pub async fn find(session: impl Into<Session>) -> Result<Self, Error> {
         settle::find(session.into(), &ConnectOptions::new()).await
@@ -204,29 +147,5 @@ impl QmpPort {
     /// [`close`](Self::close) does so, too, and ends the port.
     pub async fn settle(session: impl Into<Session>) {
         settle::settle(&session.into()).await;
-    }
-}
-
-/// The deadline that the caller gave, not what was left of it.
-fn with_timeout(error: Error, timeout: Duration) -> Error {
-    match error {
-        Error::TimedOut { what, hint, .. } => Error::TimedOut {
-            what,
-            after: timeout,
-            hint,
-        },
-        error => error,
-    }
-}
-
-/// An error of GIO's that kept a connection from being made.
-fn unreachable(error: &glib::Error, message: impl Into<Box<str>>) -> ConnectError {
-    ConnectError::Unreachable {
-        kind: io_kind(error),
-        message: message.into(),
-        origin: Some(Origin {
-            domain: error.domain().as_str(),
-            code: error.code(),
-        }),
     }
 }

@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::{ConnectOptions, spice};
+use super::options::ConnectOptions;
+use super::spice;
 use crate::port::{PortState, QmpPort};
 use crate::qmp::Error;
 use crate::spawn::spawn_on;

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use gio::prelude::*;
 
-use super::{
-    Address, ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, usable, with_timeout,
-};
+use super::address::Address;
+use super::options::{ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, with_timeout};
+use super::usable;
 use crate::home::Home;
 use crate::port::{QmpPort, within};
 use crate::qmp::{Error, UsageError};

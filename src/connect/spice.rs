@@ -12,7 +12,8 @@ use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
 use super::address::check_spice_path;
-use super::{ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, usable, with_timeout};
+use super::options::{ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, with_timeout};
+use super::usable;
 use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
