@@ -1,4 +1,4 @@
-//! How a port comes about: from an address, or from a SPICE session.
+//! Connects ports: to an address, or through a SPICE session.
 //!
 //! Above [`port`](crate::port), which knows nothing of it.
 

@@ -46,7 +46,7 @@ pub(super) async fn find_cancellable(
     if let Some(found) = found {
         return found;
     }
-    // What was dropped settles the session, too, and nobody waits for that.
+    // The search that was dropped settles the session, too, but nothing awaits that.
     settle(&session).await;
     Err(Error::Cancelled("the search for the QMP port".into()))
 }

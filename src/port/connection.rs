@@ -375,8 +375,8 @@ impl<O: Owner> Connection<O> {
         if dispatch { Flow::Wait } else { Flow::On }
     }
 
-    /// Keeps what is to be delivered of an output; true if something is. Nothing is made
-    /// of an event that nobody wants. Runs no code of the program's.
+    /// Keeps what is to be delivered of an output; true if something is. Allocates
+    /// nothing for an event that is not wanted. Runs no code of the program's.
     pub(super) fn plan(&self, owner: &O, output: Output<'_, Token>) -> bool {
         let delivery = match output {
             Output::Ended { token, result } => {

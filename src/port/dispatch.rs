@@ -6,8 +6,8 @@ use super::connection::{Change, Connection, Delivery, Kind, OwnedEvent, Owner, U
 use super::run_state::StatusInfo;
 use crate::qmp::{Error, State, Version};
 
-/// After so many deliveries the main loop gets a turn: a callback that makes the next
-/// call as soon as one fails would keep it away for ever.
+/// After so many deliveries control returns to the main loop: a callback that makes the
+/// next call as soon as one fails would block it for ever.
 const DELIVERED_AT_ONCE: usize = 256;
 
 /// After so many microseconds of deliveries, too: timers of the program are waiting.

@@ -25,7 +25,7 @@ pub const EVENT_QUEUE_BYTES: usize = 16 << 20;
 /// the command whose events are wanted. Dropping it unsubscribes. It ends when
 /// the port does. A reader that falls more than [`EVENT_QUEUE`] events or
 /// [`EVENT_QUEUE_BYTES`] behind loses the oldest;
-/// [`take_dropped`](Self::take_dropped) tells how many.
+/// [`take_dropped`](Self::take_dropped) returns how many.
 #[derive(Debug)]
 pub struct EventStream {
     queue: Rc<Queue>,

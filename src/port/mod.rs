@@ -37,7 +37,7 @@ pub use waits::WaitId;
 /// How long `open`, `find` and `wait_ready` wait for a peer that says nothing.
 ///
 /// QEMU serves one client at a time on a QMP socket: a second one is connected
-/// but hears no greeting.
+/// but receives no greeting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 glib::wrapper! {
@@ -75,7 +75,7 @@ glib::wrapper! {
     pub struct QmpPort(ObjectSubclass<imp::QmpPort>);
 }
 
-/// What `work` gives, or nothing if it takes longer than `timeout`.
+/// The result of `work`, or `None` if it takes longer than `timeout`.
 pub(crate) async fn within<T>(timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
     // GLib counts milliseconds in 32 bits, and would wrap around.
     let longest = Duration::from_millis(u32::MAX.into());

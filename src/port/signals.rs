@@ -140,8 +140,8 @@ impl Handlers {
     }
 }
 
-/// Notifies of the property `pending`, which changes with each call: asking whether
-/// anybody has connected takes a fifth of the time of notifying nobody.
+/// Notifies of the property `pending`, which changes with each call: checking for a
+/// handler takes a fifth of the time that notifying without one would.
 pub(super) fn notify_pending(port: &glib::Object) {
     if has_handler(port, *NOTIFY_ID, Some(*PENDING)) || has_handler(port, *NOTIFY_ID, None) {
         port.notify("pending");

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
     pub(super) at: i64,
-    /// Tells those of the same time apart.
+    /// Distinguishes deadlines of the same time.
     serial: u64,
     pub(super) after: Duration,
 }

@@ -24,7 +24,7 @@ pub enum Error {
     /// The program asked for something that cannot be.
     #[error(transparent)]
     Usage(#[from] UsageError),
-    /// No connection came about.
+    /// Connecting failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The connection is gone; the text says how.
@@ -131,7 +131,7 @@ pub enum PeerError {
     /// The peer refused `qmp_capabilities`.
     #[error("the peer refused the capabilities negotiation: {0}")]
     NegotiationRefused(Box<str>),
-    /// A reply has not the form that QEMU's schema gives it.
+    /// A reply does not have the form that QEMU's schema specifies.
     #[error("{command}: the reply has an unexpected form: {reason}")]
     UnexpectedReply {
         /// The command that was answered.
@@ -161,7 +161,7 @@ pub enum UsageError {
     NotSupported(Box<str>),
 }
 
-/// No connection came about.
+/// Why connecting failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -180,9 +180,8 @@ pub enum ConnectError {
     /// The SPICE server refused the password.
     #[error("the SPICE server refused the login: {0}")]
     Authentication(Box<str>),
-    /// No TLS connection came about, such as where the server's certificate is not
-    /// trusted. spice-gtk logs the cause (domains `Spice` and `GSpice`), and reports
-    /// none.
+    /// The TLS connection failed, for example because the server's certificate is not
+    /// trusted. spice-gtk only logs the cause (domains `Spice` and `GSpice`).
     #[error("cannot connect: {0}")]
     Tls(Box<str>),
     /// The server cannot be reached.

@@ -71,8 +71,8 @@ impl<T> Session<T> {
         self.core.calls.has_unsent()
     }
 
-    /// How many commands were not answered yet, be they sent or not, and also those that
-    /// nobody waits for any more.
+    /// How many commands have not been answered yet, whether they were sent or not,
+    /// including those that were [forgotten](Self::forget).
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.core.calls.unanswered()

@@ -26,7 +26,7 @@ impl<F> Operation<F> {
     }
 }
 
-/// Reads once into `buffer`, and gives it back with how many bytes are in it.
+/// Reads once into `buffer`, and returns it with the number of bytes that were read.
 pub(super) fn read<F>(
     home: &Home,
     stream: &gio::InputStream,

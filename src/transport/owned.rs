@@ -24,7 +24,7 @@ impl PortChannel {
     }
 
     /// Makes the channel own a reference to `object` under `key`. It is dropped soon
-    /// after the channel has gone: first `object` can tell of that.
+    /// after the channel has gone: `object` can report that first.
     ///
     /// Some callers give back a reference that they only borrowed: the channel's.
     /// While the channel lives, `object` then has itself [`disown`](Self::disown)ed

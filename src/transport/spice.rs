@@ -55,7 +55,7 @@ pub enum ChannelEvent {
     ConnectFailed(io::ErrorKind, String),
     /// The server refused the login; the text says why.
     AuthenticationFailed(String),
-    /// No TLS connection came about.
+    /// The TLS connection failed; the text says why.
     TlsFailed(String),
     /// The connection broke; the text says how.
     Broken(String),
@@ -260,7 +260,7 @@ impl Channel {
             ffi::SPICE_CHANNEL_OPENED => ChannelEvent::Opened,
             ffi::SPICE_CHANNEL_SWITCHING => ChannelEvent::Switching,
             ffi::SPICE_CHANNEL_CLOSED => ChannelEvent::Closed,
-            // It was told so by the server, and cannot. It makes no error of that.
+            // The server demanded it, and there is no TLS port. spice-gtk sets no error then.
             ffi::SPICE_CHANNEL_ERROR_CONNECT if self.error().is_none() => {
                 ChannelEvent::TlsFailed("the server wants TLS, and there is no TLS port".to_owned())
             }

@@ -230,7 +230,7 @@ impl Link {
             }
         };
         if !gio_async::close(&self.home, &self.stream, closed) {
-            // Nobody is left who could be called.
+            // The callback cannot be called any more.
             self.closing.take();
         }
     }

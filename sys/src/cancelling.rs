@@ -63,7 +63,7 @@ impl Cancelling {
             no_panic("cancelling", (), || cancel.run());
         }
         unsafe extern "C" fn free<F>(cancel: gpointer) {
-            // SAFETY: GIO calls this once, when nobody uses the box any more.
+            // SAFETY: GIO calls this once, when it no longer uses the box.
             drop(unsafe { Box::from_raw(cancel.cast::<Cancel<F>>()) });
         }
         let cancel = Box::new(Cancel {

@@ -47,7 +47,7 @@ impl Operation {
         }
     }
 
-    /// An address that nobody else uses as a tag.
+    /// A unique address, which tags our tasks.
     fn tag(self) -> gpointer {
         static TAGS: [u8; Operation::Close as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
@@ -117,7 +117,7 @@ impl Caller {
         }
     }
 
-    /// Gives a command to `port`, and its reply, decoded, to the caller.
+    /// Executes a command on `port`, and returns its decoded reply to the caller.
     pub(crate) fn command<A: Answer + 'static>(
         self,
         port: &QmpPort,

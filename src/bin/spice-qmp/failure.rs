@@ -23,7 +23,7 @@ pub(crate) enum Stop {
     Failed(Failure),
 }
 
-/// What went wrong, told to people and programs.
+/// What went wrong, reported to people and programs.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
     kind: Kind,

@@ -1,4 +1,4 @@
-//! What to do next where no connection comes about: it follows the cause.
+//! What to do next where connecting fails: it depends on the cause.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -100,7 +100,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// A connection that did not come about.
+/// Why connecting failed, and what to do about it.
 pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
     if let Error::Connect(ConnectError::Tls(text)) = &error {
         return tls::failure(text, address, tls);

@@ -11,7 +11,7 @@ use crate::trust::{Tls, trust_store};
 /// What is wrong with the server's certificate.
 #[derive(Debug, PartialEq, Eq)]
 enum Cause {
-    /// Nobody who is trusted has signed it; in OpenSSL's words.
+    /// It is not signed by a trusted CA; in OpenSSL's words.
     Untrusted(String),
     /// Its time is over, or has not begun; in OpenSSL's words.
     Date(String),
