@@ -279,8 +279,8 @@ fn calls_that_are_given_up_and_never_answered() {
             }
             watch.check(MAX_ABANDONED * EACH + SMALL);
         }
-        // The session is as good as ever: late answers are nobody's, and the new
-        // one finds its call.
+        // The session is as good as ever: late replies match no call, and the
+        // new one finds its call.
         assert!(!session.is_settled());
         let (_, id) = send(&mut session, band);
         for late in late {

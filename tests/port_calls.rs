@@ -40,7 +40,7 @@ fn a_reply_ends_a_call() {
         assert_eq!(*ends.borrow(), [end]);
         assert_eq!(port.pending(), 0);
 
-        // A second reply of the same id is nobody's.
+        // A second reply of the same id matches no call.
         server.reply(&request, json!(2));
         main.drain();
         assert_eq!(ends.borrow().len(), 1);

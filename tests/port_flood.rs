@@ -207,8 +207,8 @@ fn no_more_is_read_than_is_told_and_a_window_is_drawn() {
                 let fill = || flood.fill();
                 soon(main, "an event", fill, || told.get() > before);
                 redraw(main, fill);
-                let untold = flood.sent.get() - flood.size(told.get());
-                assert!(untold < most, "{name:?}: {untold} bytes untold");
+                let pending = flood.sent.get() - flood.size(told.get());
+                assert!(pending < most, "{name:?}: {pending} bytes not delivered");
             }
 
             // All of it arrives in order, and what is behind it too.
