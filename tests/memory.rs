@@ -5,7 +5,7 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use common::main_loop::{MainLoop, with_own_pushed};
 use common::script::{self, Server};
+use glib::prelude::ObjectExt;
 use serde_json::json;
 use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE};
 use spice_qmp::qmp::{Band, CallId, Error, Ignored, Opening, Output, PeerError, Session, State};
@@ -256,6 +257,77 @@ fn a_storm_of_events_within_a_handler() {
         assert_eq!(told.get(), STORM + 1);
         watch.check(SMALL);
     });
+}
+
+/// A tree of it, which handlers of the signal `event` get, would take over a gigabyte.
+#[test]
+fn a_large_event_makes_no_tree() {
+    const SIZE: usize = 60 << 20;
+    with_own_pushed(|main| {
+        let watch = Watch::start();
+        let (port, server) = script::ready(main);
+        let warnings = count_warnings();
+        let (trees, texts) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        port.connect_local("event", false, {
+            let trees = trees.clone();
+            move |_| {
+                trees.set(trees.get() + 1);
+                None
+            }
+        });
+        port.connect_qmp_event(Some("LARGE"), {
+            let texts = texts.clone();
+            move |_, event| {
+                assert!(event.data().expect("it has data").len() > SIZE);
+                texts.set(texts.get() + 1);
+            }
+        });
+        let send_large = || {
+            server
+                .peer
+                .send(b"{\"event\": \"LARGE\", \"data\": {\"a\": [");
+            rubbish(b"0,", SIZE, |piece| server.peer.send(piece));
+            server.peer.send(b"0]}}\n");
+            main.drain();
+            // The buffer, which doubles, and the event.
+            watch.check(4 * SIZE);
+        };
+        send_large();
+        send_large();
+        assert_eq!((trees.get(), texts.get(), warnings.get()), (0, 2, 1));
+        server.event("SMALL");
+        main.drain();
+        assert_eq!((trees.get(), texts.get(), warnings.get()), (1, 2, 1));
+
+        // And once more on the next connection.
+        server.peer.close("gone");
+        server.peer.open();
+        server.make_ready(main, script::GREETING);
+        send_large();
+        assert_eq!((trees.get(), texts.get(), warnings.get()), (1, 3, 2));
+        drop(server);
+        drop(port);
+        main.drain();
+        let kept = NOW.load(Relaxed).saturating_sub(watch.before);
+        assert!(kept <= SMALL, "{kept} bytes are kept");
+    });
+}
+
+/// Counts the library's warnings on this thread from here on.
+fn count_warnings() -> Rc<Cell<u32>> {
+    thread_local! {
+        static WARNINGS: RefCell<Rc<Cell<u32>>> = RefCell::default();
+    }
+    glib::log_set_handler(
+        Some("SpiceQmp"),
+        glib::LogLevels::LEVEL_WARNING,
+        false,
+        false,
+        |_, _, _| WARNINGS.with_borrow(|it| it.set(it.get() + 1)),
+    );
+    let warnings = Rc::new(Cell::new(0));
+    WARNINGS.set(warnings.clone());
+    warnings
 }
 
 #[test]

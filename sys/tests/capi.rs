@@ -132,6 +132,19 @@ fn contexts_under_valgrind() {
     }
 }
 
+/// A storm of events against handlers that run the main loop.
+#[test]
+fn nested() {
+    let program = Compiler::c().compile("nested", "nested");
+    run(&mut with_library(program), "");
+}
+
+#[test]
+fn nested_under_valgrind() {
+    let program = Compiler::c().compile("nested", "nested-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 /// The library itself is built by stable Rust, which has no address sanitizer:
 /// this watches what the C program does with what the library gives it, and the
 /// heap, which the library shares.

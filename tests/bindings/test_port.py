@@ -4,6 +4,9 @@
 import contextlib
 import json
 import os
+import socket
+import sys
+import threading
 import unittest
 
 import gi
@@ -277,6 +280,85 @@ class OverSocket(TestCase):
             call(SpiceQmp.Port.open_async, SpiceQmp.Port.open_finish, "nonsense")
         with self.assertRaises(GLib.Error):
             find(SpiceClientGLib.Session(uri="spice+unix:///nowhere"))
+
+
+class Storm:
+    """A server that sends events as fast as the client reads, when it gets `storm`."""
+
+    SIZE = 5000
+    GREETING = {
+        "version": {"qemu": {"major": 10, "minor": 0, "micro": 2}, "package": ""},
+        "capabilities": [],
+    }
+    NAMES = ("STOP", "RESUME", "UNKNOWN", "UNKNOWN_TOO")
+
+    def __init__(self):
+        self.client, self.server = socket.socketpair()
+        self.has_stormed = False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def send(self, message):
+        self.server.sendall(json.dumps(message).encode() + b"\r\n")
+
+    def run(self):
+        self.send({"QMP": self.GREETING})
+        for line in self.server.makefile("rb"):
+            request = json.loads(line)
+            command = request["execute"]
+            status = {"status": "running", "running": True, "singlestep": False}
+            reply = status if command == "query-status" else {}
+            self.send({"return": reply, "id": request["id"]})
+            if command == "storm":
+                for number in range(self.SIZE):
+                    name = self.NAMES[number % len(self.NAMES)]
+                    self.send({"event": name, "data": {"number": number}})
+                self.has_stormed = True
+
+    def end(self):
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.thread.join(TIMEOUT)
+        self.server.close()
+
+
+class Nesting(TestCase):
+    """A handler that iterates the main loop, as programs do to redraw."""
+
+    def test_storm(self):
+        storm = Storm()
+        self.addCleanup(storm.end)
+        client = Gio.Socket.new_from_fd(storm.client.detach())
+        port = SpiceQmp.Port.new_for_stream(client.connection_factory_create_connection())
+        self.assertTrue(call(port.wait_ready_async, port.wait_ready_finish))
+        context = GLib.MainContext.default()
+        depths = [0]
+        deepest = events = 0
+        errors = []
+
+        def on_event(_port, _event):
+            nonlocal deepest, events
+            events += 1
+            depths.append(depths[-1] + 1)
+            deepest = max(deepest, depths[-1])
+            while context.pending():
+                context.iteration(False)
+            depths.pop()
+
+        # PyGObject prints what a callback raises, and goes on.
+        hook, sys.excepthook = sys.excepthook, lambda *error: errors.append(error)
+        self.addCleanup(setattr, sys, "excepthook", hook)
+        port.connect("qmp-event", on_event)
+        execute(port, "storm")
+        wait_for(lambda: storm.has_stormed and len(depths) == 1, "the end of the storm")
+        # This is answered after all events.
+        self.assertEqual(execute(port, "query-name"), "{}")
+        self.assertEqual(errors, [])
+        self.assertEqual(len(depths), 1)
+        self.assertLessEqual(deepest, 33)
+        self.assertGreaterEqual(deepest, 32)
+        self.assertLessEqual(events, storm.SIZE)
+        self.assertTrue(port.props.ready)
+        self.assertTrue(close(port))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,64 @@ test_thread_ends(gconstpointer how)
     host_free(leaver.host);
 }
 
+/* --- threads that come and go, one after another --------------------------------------- */
+
+static guint
+count_fds(void)
+{
+    GError *error = NULL;
+    GDir *dir = g_dir_open("/proc/self/fd", 0, &error);
+    guint count = 0;
+
+    g_assert_no_error(error);
+    while (g_dir_read_name(dir))
+        count++;
+    g_dir_close(dir);
+    return count;
+}
+
+/* Iterates its context no further than to the end of its close. */
+static gpointer
+use_and_close(gpointer data)
+{
+    static const Arrangement arrangement = { "closer", TRUE, FALSE, FALSE, TRUE, TRUE };
+    Place place = { 0 };
+    GError *error = NULL;
+
+    place.arrangement = &arrangement;
+    place.host = data;
+    make(&place);
+    assert_runs(&place, "echo", NULL);
+    CALL_AND_FINISH(&place, spice_qmp_port_close_async(place.port, NULL, on_answer, &answer),
+                    spice_qmp_port_close_finish(place.port, answer.result, &error));
+    g_assert_no_error(error);
+    g_object_unref(place.port);
+    pop(&place);
+    g_main_context_unref(place.other);
+    g_main_context_unref(place.context);
+    return NULL;
+}
+
+/* Neither a closed port nor its context keeps a file descriptor. */
+static void
+test_threads_close(void)
+{
+    Host *host = host_new();
+    guint after_20 = 0;
+    guint i;
+
+    for (i = 1; i <= 100; i++) {
+        g_thread_join(g_thread_new("closer", use_and_close, host));
+        /* The host keeps its end of each. */
+        g_assert_cmpuint(host->servers->len, ==, i);
+        if (i == 20)
+            after_20 = count_fds() - i;
+        else if (i > 20)
+            g_assert_cmpuint(count_fds() - i, ==, after_20);
+    }
+    host_free(host);
+}
+
 /* --- a context that another thread iterates ------------------------------------------- */
 
 typedef struct {
@@ -156,6 +214,7 @@ main(int argc, char **argv)
     g_test_add_data_func("/contexts/thread-ends/made-waiting", "made-waiting", test_thread_ends);
     g_test_add_data_func("/contexts/thread-ends/made-kept-waiting", "made-kept-waiting",
                          test_thread_ends);
+    g_test_add_func("/contexts/threads-close", test_threads_close);
     g_test_add_func("/contexts/run-elsewhere", test_run_elsewhere);
     return g_test_run();
 }

@@ -356,6 +356,40 @@ test_execute_variant(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_clear_error(&error);
 }
 
+/* A reply that is too large for a tree of values has a text still. */
+static void
+test_execute_variant_large(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    /* Two quotes belong to it. */
+    const gint64 largest = (1 << 20) - 2;
+    gint64 over;
+
+    for (over = 0; over < 2; over++) {
+        char *arguments =
+            g_strdup_printf("{\"size\": %" G_GINT64_FORMAT "}", largest + over);
+        GVariant *variant = g_variant_new_parsed("{'size': <%x>}", largest + over);
+        GError *error = NULL;
+        char *text;
+
+        variant = execute_variant(f->port, "large", variant, &error);
+        if (over) {
+            g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_TOO_LARGE);
+            g_assert_null(variant);
+            g_clear_error(&error);
+        } else {
+            g_assert_no_error(error);
+            g_assert_cmpuint(strlen(g_variant_get_string(variant, NULL)), ==, largest);
+            g_variant_unref(variant);
+        }
+        text = execute(f->port, "large", arguments, &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(strlen(text), ==, largest + over + 2);
+        g_free(text);
+        g_free(arguments);
+    }
+    g_assert_true(spice_qmp_port_get_ready(f->port));
+}
+
 /* --- events -------------------------------------------------------------- */
 
 typedef struct {
@@ -1354,6 +1388,7 @@ main(int argc, char **argv)
     STREAM_TEST("execute-oob", "oob", set_up_ready, test_execute_oob);
     STREAM_TEST("execute-oob/not-offered", NULL, set_up_ready, test_execute_oob);
     STREAM_TEST("execute-variant", NULL, set_up_ready, test_execute_variant);
+    STREAM_TEST("execute-variant-large", NULL, set_up_ready, test_execute_variant_large);
     STREAM_TEST("events", NULL, set_up_ready, test_events);
     STREAM_TEST("errors/refusals", NULL, set_up_ready, test_refusals);
     STREAM_TEST("errors/others", NULL, set_up_ready, test_other_errors);
