@@ -134,7 +134,9 @@ pub(super) struct Connection<O: Owner> {
     /// How many deliveries run one within the other.
     pub(super) depth: Cell<u32>,
     pub(super) dropped: Cell<u64>,
-    pub(super) warned_dropped: Cell<u64>,
+    pub(super) seen_dropped: Cell<u64>,
+    /// Whether the program was warned of it on this connection.
+    pub(super) warned_dropped: Cell<bool>,
     /// How often the connection was lost.
     pub(super) closures: Cell<u64>,
     /// Whether it was let go of, for good.
@@ -183,6 +185,7 @@ impl<O: Owner> Connection<O> {
             heard: Cell::default(),
             depth: Cell::default(),
             dropped: Cell::default(),
+            seen_dropped: Cell::default(),
             warned_dropped: Cell::default(),
             closures: Cell::default(),
             released: Cell::default(),

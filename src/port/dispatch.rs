@@ -155,6 +155,7 @@ impl<O: Owner> Connection<O> {
         }
         match state {
             State::Ready => {
+                self.warned_dropped.set(false);
                 self.run_state.begin();
                 let greeted = self.session.borrow().greeting().map(|g| g.version.clone());
                 if greeted.is_none() {
@@ -202,7 +203,9 @@ impl<O: Owner> Connection<O> {
         if self.notified_pending.replace(pending) != pending {
             owner.changed(&[Change::Pending]);
         }
-        if self.dropped.get() > self.warned_dropped.replace(self.dropped.get()) {
+        let dropped = self.dropped.get();
+        let more = dropped > self.seen_dropped.replace(dropped);
+        if more && !self.warned_dropped.replace(true) {
             owner.changed(&[Change::Dropped]);
         }
     }
