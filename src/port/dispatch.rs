@@ -64,19 +64,15 @@ impl<O: Owner> Connection<O> {
     /// Sees to it that another dispatch follows where one is needed.
     fn end_dispatch(&self, owner: &O) {
         owner.unschedule();
-        let from_outside =
-            self.session.borrow().has_input() || !self.deliveries.borrow().is_empty();
         if self.is_quiet() && self.waits.any_close() {
             // Ends of calls that GLib put off to the next iteration come first.
             self.quiet.set(true);
             owner.schedule(Urgency::Soon);
         } else if self.is_deep() && !self.has_more() {
             // What is held back waits for a handler to return.
-        } else if from_outside {
-            // A window is drawn meanwhile.
-            owner.schedule(Urgency::Idle);
         } else if self.has_more() || self.has_news() {
-            // What the program makes itself, call by failing call, has no end.
+            // A window is drawn meanwhile: what a storm brings, or what the program makes
+            // itself, call by failing call, may have no end.
             owner.schedule(Urgency::Idle);
         }
     }

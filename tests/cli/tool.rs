@@ -121,7 +121,12 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 pub(crate) fn command(address: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spice-qmp"));
+    // These tests may run where signals are ignored: in the background of a script, say.
+    let mut command = Command::new("env");
+    command.args([
+        "--default-signal=HUP,INT,TERM",
+        env!("CARGO_BIN_EXE_spice-qmp"),
+    ]);
     command
         .args(args)
         .env_remove("SPICE_QMP_PASSWORD")
