@@ -194,10 +194,11 @@ fn allocations_are_not_more_than_they_were() {
             let then = then
                 .get(&what)
                 .unwrap_or_else(|| panic!("no figure of {what:?}: {UPDATE}"));
-            // Ids are random, of eight to ten digits.
+            // Ids are random, of eight to ten digits. And a dispatch ends after 3 ms, so
+            // that a busy machine needs more of them.
             let most = then.bytes + then.bytes / 50;
             assert!(
-                now.allocations <= then.allocations && now.bytes <= most,
+                now.allocations <= then.allocations + then.allocations / 100 && now.bytes <= most,
                 "{what}: {now:?}, but it was {then:?}. If that is meant: {UPDATE}"
             );
             if now.allocations < then.allocations || now.bytes + then.bytes / 50 < then.bytes {
