@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use common::main_loop::{with_own, with_own_pushed};
+use common::main_loop::{MainLoop, with_own, with_own_pushed};
 use common::script;
 use spice_qmp::CallOptions;
 
@@ -19,43 +19,50 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn a_close_ends_after_every_other_callback() {
-    const CALLS: usize = 100_000;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    with_own(|main| {
-        let (port, _server) = script::ready(main);
-        port.set_close_timeout(1);
-        let ended = Rc::new(Cell::new(0));
-        let late = Rc::new(RefCell::new(Vec::new()));
-        for number in 0..CALLS {
-            let (ended, late, weak) = (
-                ended.clone(),
-                late.clone(),
-                glib::clone::Downgrade::downgrade(&port),
-            );
-            port.execute_with("query-name", None, CallOptions::default(), move |_| {
-                ended.set(ended.get() + 1);
-                if number == CALLS - 1 {
-                    let port = weak.upgrade().unwrap();
-                    let (call, wait) = (late.clone(), late.clone());
-                    port.execute_with("stop", None, CallOptions::default(), move |_| {
-                        call.borrow_mut().push("call");
-                    });
-                    port.wait_ready_with(Duration::from_secs(9), move |_| {
-                        wait.borrow_mut().push("wait");
-                    });
-                }
-            });
-        }
-        let (close, all) = (late.clone(), ended.clone());
-        port.close_with(move |_| {
-            assert_eq!(all.get(), CALLS);
-            close.borrow_mut().push("close");
+    with_own(|main| close_behind(main, 2_000));
+    with_own_pushed(|main| close_behind(main, 100_000));
+}
+
+/// Closes a port with so many calls that are not answered.
+fn close_behind(main: &MainLoop, calls: usize) {
+    let (port, _server) = script::ready(main);
+    port.set_close_timeout(1);
+    let ended = Rc::new(Cell::new(0));
+    let late = Rc::new(RefCell::new(Vec::new()));
+    for number in 0..calls {
+        let (ended, late, weak) = (
+            ended.clone(),
+            late.clone(),
+            glib::clone::Downgrade::downgrade(&port),
+        );
+        port.execute_with("query-name", None, CallOptions::default(), move |_| {
+            ended.set(ended.get() + 1);
+            if number == calls - 1 {
+                let port = weak.upgrade().unwrap();
+                let (call, wait) = (late.clone(), late.clone());
+                port.execute_with("stop", None, CallOptions::default(), move |_| {
+                    call.borrow_mut().push("call");
+                });
+                port.wait_ready_with(Duration::from_secs(9), move |_| {
+                    wait.borrow_mut().push("wait");
+                });
+            }
         });
-        main.until("the close", || late.borrow().contains(&"close"));
-        main.drain();
-        late.borrow_mut()[..2].sort_unstable();
-        assert_eq!(*late.borrow(), ["call", "wait", "close"]);
+    }
+    let (close, all) = (late.clone(), ended.clone());
+    port.close_with(move |_| {
+        assert_eq!(all.get(), calls);
+        close.borrow_mut().push("close");
     });
+    // Each part has its own time: a busy machine takes long.
+    for part in 1..10 {
+        main.until("a part of the ends", || ended.get() > calls / 10 * part);
+    }
+    main.until("the close", || late.borrow().contains(&"close"));
+    main.drain();
+    late.borrow_mut()[..2].sort_unstable();
+    assert_eq!(*late.borrow(), ["call", "wait", "close"]);
 }
 
 #[test]
@@ -82,5 +89,6 @@ fn a_thread_that_closes_its_port_leaves_nothing() {
     for _ in 0..200 {
         run();
     }
-    assert_eq!(open(), before);
+    // Another thread of the process may close something meanwhile.
+    assert!(open() <= before, "{before} at first, then {}", open());
 }
