@@ -152,9 +152,13 @@ impl RunState {
         let Some(effect) = effect_of(name, data, self.known.borrow().as_ref(), spice) else {
             return false;
         };
+        let left_running = self.known.borrow().as_ref().is_none_or(|it| it.running);
+        if effect == Effect::Unclear && left_running && self.mute.get() {
+            // It has just been resumed: the question is on its way, and ends that.
+            return false;
+        }
         // Passing states begin anew with each event.
         self.again.set(None);
-        let left_running = self.known.borrow().as_ref().is_none_or(|it| it.running);
         let known = match effect {
             Effect::Unclear => {
                 self.stale.set(true);
@@ -172,13 +176,16 @@ impl RunState {
                 StatusInfo::new("running", true)
             }
             Effect::Stopped(state) => {
-                self.mute
-                    .set(self.mute.get() || spice && left_running && mutes(state));
+                if left_running {
+                    self.mute.set(spice && mutes(state));
+                }
                 self.stale.set(true);
                 StatusInfo::new(state, false)
             }
             Effect::MayExit => {
-                self.mute.set(self.mute.get() || spice && left_running);
+                if left_running {
+                    self.mute.set(spice);
+                }
                 self.ask_at(now + EXIT_DELAY);
                 StatusInfo::new("shutdown", false)
             }
@@ -468,6 +475,20 @@ mod tests {
         assert!(state.is_mute(), "the guest may panic at once");
         state.expire(250_000);
         assert!(!state.is_mute() && state.is_question_due(250_000));
+
+        // Events of a machine that was just resumed do not keep it mute.
+        for (event, after) in [("RESET", "running"), ("STOP", "paused")] {
+            let state = ready("running", true);
+            state.event(0, "BLOCK_IO_ERROR", stop, true);
+            state.event(0, "RESUME", None, true);
+            state.event(1, event, None, true);
+            assert_eq!(status(&state), after);
+            state.expire(250_000);
+            assert!(
+                !state.is_mute() && state.is_question_due(250_000),
+                "{event}"
+            );
+        }
 
         let state = ready("paused", false);
         let completed = Some(r#"{"status":"completed"}"#);
