@@ -202,8 +202,8 @@ impl<O: Owner> Connection<O> {
     /// Whether QEMU is to be given time to answer before the port is closed.
     fn owes(&self) -> bool {
         if self.run_state.is_mute() {
-            // Nothing more is written there. What QEMU has may be answered all the same:
-            // `quit` is.
+            // Nothing more is written there. What QEMU got before may be answered all the
+            // same: a `quit` that made it shut down is.
             return self.session.borrow().sent() > self.own_calls.get() as usize;
         }
         if self.writing.get() || self.owes_program() {
