@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -254,6 +255,71 @@ fn assert_alive(qemu: &Qemu, what: &str) {
     assert!(answer.is_ok(), "QEMU died: {what}: {answer:?}");
 }
 
+fn is_named(client: &Client) -> bool {
+    let mut ports = client.ports().into_iter();
+    ports.any(|port| port.port_name().is_some())
+}
+
+/// A moment in which a search is dropped: so many turns of the main loop after something.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    what: &'static str,
+    has_come: HasCome,
+    turns: u32,
+}
+
+type HasCome = fn(&Client) -> bool;
+
+impl Moment {
+    fn all() -> impl Iterator<Item = Self> {
+        let stages: [(_, HasCome); 4] = [
+            ("the start", |_| true),
+            ("the channels are known", |client| {
+                client.session.channels().len() > 1
+            }),
+            ("the port is named", is_named),
+            ("the port is open", |client| {
+                client.ports().iter().any(PortChannel::is_port_opened)
+            }),
+        ];
+        stages.into_iter().flat_map(|(what, has_come)| {
+            (0..16).map(move |turns| Self {
+                what,
+                has_come,
+                turns,
+            })
+        })
+    }
+
+    /// Polls `search` until this moment. Some if it has ended before.
+    fn reach<T>(
+        &self,
+        main: &MainLoop,
+        client: &Client,
+        mut search: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        let mut ended = None;
+        let mut poll = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            if ended.is_none()
+                && let Poll::Ready(found) = search.as_mut().poll(&mut cx)
+            {
+                ended = Some(found);
+            }
+            ended.is_some()
+        };
+        main.until(self.what, || poll() || (self.has_come)(client));
+        for _ in 0..self.turns {
+            if poll() {
+                break;
+            }
+            main.context().iteration(false);
+            thread::yield_now();
+        }
+        ended
+    }
+}
+
 /// QEMU freezes or crashes where a client leaves before it has answered. A search that
 /// is dropped at any moment leaves a session that can be settled.
 #[test]
@@ -261,20 +327,14 @@ fn a_search_that_is_dropped() {
     with_default(|main| {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
-            for turns in TURNS {
+            for moment in Moment::all() {
                 let client = Client::new(&qemu);
-                let search = main
-                    .context()
-                    .spawn_local(QmpPort::find(client.session.clone()));
-                for _ in 0..turns {
-                    main.context().iteration(false);
-                    thread::yield_now();
-                }
-                search.abort();
+                let mut search = Box::pin(QmpPort::find(client.session.clone()));
+                moment.reach(main, &client, search.as_mut());
                 drop(search);
                 main.block_on(QmpPort::settle(&client.session));
                 leave(main, client);
-                assert_alive(&qemu, &format!("dropped after {turns} turns"));
+                assert_alive(&qemu, &format!("{moment:?}"));
             }
         }
     });
@@ -287,41 +347,26 @@ fn a_search_that_is_dropped_settles_by_itself() {
     with_default(|main| {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
-            let mut begun = 0;
-            for turns in TURNS {
+            for moment in Moment::all() {
                 let client = Client::new(&qemu);
                 let mut search = Box::pin(QmpPort::find(client.session.clone()));
-                let mut cx = Context::from_waker(Waker::noop());
-                for _ in 0..turns {
-                    let ended = search.as_mut().poll(&mut cx).is_ready();
-                    if ended {
-                        break;
-                    }
-                    main.context().iteration(false);
-                    thread::yield_now();
-                }
+                moment.reach(main, &client, search.as_mut());
                 // It knows the channels of the server.
-                let up = client.session.channels().len() > 1;
+                let begun = client.session.channels().len() > 1;
                 drop(search);
-                if up {
-                    begun += 1;
-                    let named = |it: &PortChannel| it.port_name().is_some();
-                    main.until("the port's name", || client.ports().iter().any(named));
+                if begun {
+                    main.until("the port's name", || is_named(&client));
                     let port = QmpPort::get(client.ports().remove(0));
                     main.until("the answers", || {
                         port.status().is_some() && port.pending() == 0
                     });
                 }
                 leave(main, client);
-                assert_alive(&qemu, &format!("dropped after {turns} turns"));
+                assert_alive(&qemu, &format!("{moment:?}"));
             }
-            assert!(begun > 0, "no search got far enough");
         }
     });
 }
-
-/// How many turns of the main loop a search gets.
-const TURNS: std::ops::Range<u32> = 0..64;
 
 /// Ends the session. spice-gtk does not let go of one that was just being connected.
 fn leave(main: &MainLoop, client: Client) {
@@ -366,26 +411,22 @@ fn a_search_that_is_cancelled() {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
             let mut cancelled = 0;
-            for turns in TURNS {
+            for moment in Moment::all() {
                 let client = Client::new(&qemu);
                 let cancel = Cancel::default();
-                let find = QmpPort::find_cancellable(
+                let mut find = Box::pin(QmpPort::find_cancellable(
                     client.session.clone(),
                     ConnectOptions::new(),
                     cancel.clone().cancelled(),
-                );
-                let find = main.spawn(find);
-                for _ in 0..turns {
-                    main.context().iteration(false);
-                    thread::yield_now();
-                }
+                ));
+                let ended = moment.reach(main, &client, find.as_mut());
                 cancel.cancel();
-                match main.join("the end of the search", &find) {
+                match ended.unwrap_or_else(|| main.block_on(find)) {
                     Err(Error::Cancelled(_)) => cancelled += 1,
                     found => drop(found.unwrap()),
                 }
                 leave(main, client);
-                assert_alive(&qemu, &format!("cancelled after {turns} turns"));
+                assert_alive(&qemu, &format!("{moment:?}"));
             }
             assert!(cancelled > 0, "all searches were faster");
         }

@@ -272,7 +272,11 @@ impl Soak<'_> {
         // What the port asks of its own must not be on its way when the guest panics.
         self.main.run_for(Duration::from_millis(20));
         self.machine.reach();
-        self.main.run_for(Duration::from_millis(10));
+        // A command that crosses the event lies there unread, and kills QEMU at the resume.
+        self.main.until("the panic", || {
+            let status = link.port.status();
+            status.is_some_and(|it| it.status() == RunState::GUEST_PANICKED.name)
+        });
         let timeout = Duration::from_millis(5);
         self.execute(&mut link, "query-name", Some(timeout));
         self.execute(&mut link, "query-name", None);

@@ -201,10 +201,10 @@ impl<O: Owner> Connection<O> {
 
     /// Whether QEMU is to be given time to answer before the port is closed.
     fn owes(&self) -> bool {
-        if self.run_state.is_mute() {
-            // Nothing more is written there. What QEMU got before may be answered all the
-            // same: a `quit` that made it shut down is.
-            return self.session.borrow().sent() > self.own_calls.get() as usize;
+        if self.run_state.is_mute() && self.run_state.next().is_none() {
+            // Nothing comes before somebody has the machine run again, which may be never.
+            // What QEMU has not read by now kills it then, however long this waits.
+            return false;
         }
         if self.writing.get() || self.owes_program() {
             return true;

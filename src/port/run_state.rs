@@ -46,6 +46,8 @@ struct Again {
     delay: i64,
     /// When it is given up.
     until: i64,
+    /// Whether it is not repeated.
+    once: bool,
 }
 
 /// The first pause between two questions about a state that passes.
@@ -205,7 +207,8 @@ impl RunState {
         {
             let delay = (again.delay * 2).min(LAST_DELAY);
             let at = Some(now + delay).filter(|at| *at <= again.until);
-            self.again.set(Some(Again { at, delay, ..again }));
+            let again = (!again.once).then_some(Again { at, delay, ..again });
+            self.again.set(again);
             self.stale.set(true);
             // The machine has run for a while.
             if self.known.borrow().as_ref().is_some_and(|it| it.running) {
@@ -220,6 +223,7 @@ impl RunState {
             at: Some(at),
             delay: FIRST_DELAY,
             until: at,
+            once: true,
         }));
     }
 
@@ -231,6 +235,7 @@ impl RunState {
                 at: Some(now + FIRST_DELAY),
                 delay: FIRST_DELAY,
                 until: now + REPEATED_FOR,
+                once: false,
             }));
         }
     }

@@ -807,18 +807,71 @@ fn a_mute_port_is_not_written_to_and_closes_at_once() {
     assert!(program.connection.is_released());
 }
 
+/// QEMU answers a command that the event crossed when the machine runs again.
 #[test]
-fn a_mute_port_waits_for_what_qemu_has() {
+fn a_mute_port_does_not_wait_for_what_was_sent_before() {
+    let program = Program::ready(true);
+    program.execute("query-name", None);
+    program.drain();
+    program.line(r#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#);
+    program.drain();
+    program.close(Duration::from_secs(10));
+    program.drain();
+    assert_eq!(program.count("closed"), 1);
+    let failed = "query-name failed: the QMP connection is closed: the program closed the port";
+    assert_eq!(program.count(failed), 1);
+}
+
+/// The answer to `quit` may come after the event.
+#[test]
+fn a_port_that_shuts_down_waits_for_an_answer_that_is_on_its_way() {
     let program = Program::ready(true);
     program.execute("quit", None);
     program.drain();
     program.event("SHUTDOWN");
     program.drain();
     program.close(Duration::from_secs(10));
-    program.pass(9 * SECOND);
+    program.pass(99 * MILLI);
     assert!(!program.connection.is_released());
     program.answer("quit", "{}");
     assert_eq!((program.count("quit {}"), program.count("closed")), (1, 1));
+}
+
+/// QEMU exits, or it was told not to: then it says nothing more.
+#[test]
+fn a_port_that_shut_down_waits_no_longer_than_qemu_takes_to_exit() {
+    let program = Program::ready(true);
+    program.execute("query-name", None);
+    program.drain();
+    program.event("SHUTDOWN");
+    program.drain();
+    program.close(Duration::from_secs(10));
+    program.pass(99 * MILLI);
+    assert_eq!(program.count("closed"), 0);
+    program.pass(2 * MILLI);
+    assert_eq!(program.count("closed"), 1);
+}
+
+#[test]
+fn a_close_right_after_the_machine_runs_again_waits_for_what_it_kept_back() {
+    let program = Program::ready(true);
+    program.line(r#"{"event":"BLOCK_IO_ERROR","data":{"action":"stop"}}"#);
+    program.drain();
+    program.execute("query-name", None);
+    program.event("RESUME");
+    program.drain();
+    program.close(Duration::from_secs(10));
+    program.pass(251 * MILLI);
+    let requests = program.requests();
+    let commands: Vec<_> = requests.iter().map(|it| &*it.0).collect();
+    assert_eq!(commands, ["query-name", "query-status"]);
+    program.reply(requests[0].1, "{}");
+    program.reply(requests[1].1, r#"{"running":true,"status":"running"}"#);
+    program.drain();
+    assert_eq!(
+        (program.count("query-name {}"), program.count("closed")),
+        (1, 1)
+    );
 }
 
 #[test]
