@@ -9,7 +9,6 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
 
 /// A main context, and the thread that may use what belongs to it.
 #[derive(Clone, Debug)]
@@ -85,19 +84,6 @@ impl Home {
     ) -> glib::Source {
         let mut work = Some(self.bind(work));
         let source = glib::idle_source_new(None, priority, move || {
-            if let Some(work) = work.take().and_then(Bound::take) {
-                work();
-            }
-            glib::ControlFlow::Break
-        });
-        source.attach(Some(&self.context));
-        source
-    }
-
-    /// Runs `work` once from the main loop, after some time.
-    pub(crate) fn timeout(&self, after: Duration, work: impl FnOnce() + 'static) -> glib::Source {
-        let mut work = Some(self.bind(work));
-        let source = glib::timeout_source_new(after, None, glib::Priority::DEFAULT, move || {
             if let Some(work) = work.take().and_then(Bound::take) {
                 work();
             }

@@ -8,6 +8,8 @@
 pub mod qmp;
 
 #[cfg(feature = "gobject")]
+mod alarm;
+#[cfg(feature = "gobject")]
 mod connect;
 #[cfg(feature = "gobject")]
 mod home;

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use glib::prelude::*;
@@ -19,6 +18,7 @@ use super::state::PortState;
 use super::status::Status;
 use super::vm_action::VmAction;
 use super::waits::{WaitCallback, WaitFor, WaitId};
+use crate::alarm::Alarm;
 use crate::home::Home;
 use crate::qmp::{CallId, Error, State, UsageError};
 use crate::transport::spice::PortChannel;
@@ -66,10 +66,11 @@ pub struct QmpPort {
 
     /// Set in the construction.
     home: OnceCell<Home>,
-    weak: RefCell<Option<Arc<glib::SendWeakRef<super::QmpPort>>>>,
-    /// What has the next dispatch run.
-    source: RefCell<Option<(Urgency, glib::Source)>>,
-    timer: RefCell<Option<(i64, glib::Source)>>,
+    /// What has the next dispatch run, and how soon.
+    dispatcher: RefCell<Option<Alarm>>,
+    scheduled: Cell<Option<Urgency>>,
+    timer: RefCell<Option<Alarm>>,
+    armed: Cell<Option<i64>>,
     streams: EventStreams,
     handlers: Handlers,
 }
@@ -83,9 +84,6 @@ pub(super) static PORT_QUARK: Lazy<glib::Quark> =
 /// another session on the same monitor match none of them.
 const FIRST_ID: std::ops::Range<i32> = (1 << 24)..i32::MAX;
 
-/// GLib counts milliseconds in 32 bits; a timer that goes off early is set again.
-const LONGEST_SLEEP: Duration = Duration::from_hours(24);
-
 impl Default for QmpPort {
     fn default() -> Self {
         let first_id = glib::random_int_range(FIRST_ID.start, FIRST_ID.end);
@@ -95,9 +93,10 @@ impl Default for QmpPort {
             command_timeout: Cell::default(),
             close_timeout: Cell::default(),
             home: OnceCell::new(),
-            weak: RefCell::default(),
-            source: RefCell::default(),
+            dispatcher: RefCell::default(),
+            scheduled: Cell::default(),
             timer: RefCell::default(),
+            armed: Cell::default(),
             streams: EventStreams::default(),
             handlers: Handlers::default(),
         }
@@ -214,10 +213,7 @@ impl QmpPort {
                 }
             });
         }
-        self.unschedule();
-        self.arm(None);
-        // GObject clears it next.
-        self.weak.take();
+        self.drop_alarms();
     }
 
     /// Has the channel forget the port. `given_back`: whether somebody gave back
@@ -232,8 +228,7 @@ impl QmpPort {
     fn misuse(&self) -> Option<Error> {
         if self.home().is_broken() && !self.connection.is_released() {
             // What was to be delivered there is lost.
-            self.source.take();
-            self.timer.take();
+            self.drop_alarms();
             self.connection.release(self, FOREIGN_THREAD);
         }
         if self.home().is_here() {
@@ -411,67 +406,62 @@ impl Owner for QmpPort {
     }
 
     fn schedule(&self, urgency: Urgency) {
-        let mut scheduled = self.source.borrow_mut();
-        if let Some((at, source)) = &*scheduled {
-            if *at >= urgency {
-                return;
-            }
-            source.destroy();
+        if self.scheduled.get() >= Some(urgency) {
+            return;
         }
+        self.scheduled.set(Some(urgency));
         let priority = match urgency {
             Urgency::Soon => glib::Priority::DEFAULT,
             Urgency::Idle => glib::Priority::DEFAULT_IDLE,
         };
-        let port = self.weak();
-        let source = self.home().idle(priority, move || {
-            if let Some(port) = port.upgrade() {
-                let port = port.imp();
-                port.source.take();
-                port.handlers.reset();
-                port.connection.dispatch(port);
-            }
-        });
-        *scheduled = Some((urgency, source));
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        let new = || {
+            self.alarm(|port| {
+                // What takes an alarm back may come too late for it.
+                if port.scheduled.take().is_some() {
+                    port.connection.dispatch(port);
+                }
+            })
+        };
+        dispatcher.get_or_insert_with(new).set(0, priority);
     }
 
     fn unschedule(&self) {
-        if let Some((_, source)) = self.source.take() {
-            source.destroy();
+        if self.scheduled.take().is_some()
+            && let Some(dispatcher) = &*self.dispatcher.borrow()
+        {
+            dispatcher.clear();
         }
     }
 
     fn arm(&self, at: Option<i64>) {
         let mut timer = self.timer.borrow_mut();
         let Some(at) = at else {
-            if let Some((_, source)) = timer.take() {
-                source.destroy();
+            if self.armed.take().is_some()
+                && let Some(timer) = &*timer
+            {
+                timer.clear();
             }
             return;
         };
-        if let Some((armed, source)) = &*timer {
-            // One that goes off early is set again then.
-            if *armed <= at {
-                return;
-            }
-            source.destroy();
+        // One that goes off early is set again then.
+        if self.armed.get().is_some_and(|armed| armed <= at) {
+            return;
         }
-        let micros = u64::try_from(at - self.now()).unwrap_or(0);
-        // Rounded up: a timer that goes off early is of no use.
-        let after = Duration::from_millis(micros.div_ceil(1000)).min(LONGEST_SLEEP);
-        let port = self.weak();
-        let source = self.home().timeout(after, move || {
-            if let Some(port) = port.upgrade() {
-                let port = port.imp();
-                port.timer.take();
-                port.handlers.reset();
-                port.connection.expire(port);
-            }
-        });
-        *timer = Some((at, source));
+        self.armed.set(Some(at));
+        let new = || {
+            self.alarm(|port| {
+                if port.armed.take().is_some() {
+                    port.connection.expire(port);
+                }
+            })
+        };
+        let timer = timer.get_or_insert_with(new);
+        timer.set(at, glib::Priority::DEFAULT);
     }
 
     fn transport_gone(&self) -> Closed {
-        let port = self.weak();
+        let port = self.obj().downgrade();
         Box::new(move || {
             if let Some(port) = port.upgrade() {
                 port.imp().connection.transport_gone(port.imp());
@@ -485,11 +475,22 @@ impl Owner for QmpPort {
 }
 
 impl QmpPort {
-    /// A reference for sources, made once: to make one takes a lock of GObject's.
-    fn weak(&self) -> Arc<glib::SendWeakRef<super::QmpPort>> {
-        let mut weak = self.weak.borrow_mut();
-        let make = || Arc::new(self.obj().downgrade().into());
-        weak.get_or_insert_with(make).clone()
+    /// An alarm that runs `work` on this port.
+    fn alarm(&self, work: impl Fn(&Self) + 'static) -> Alarm {
+        let port = self.obj().downgrade();
+        Alarm::new(self.home(), move || {
+            if let Some(port) = port.upgrade() {
+                port.imp().handlers.reset();
+                work(port.imp());
+            }
+        })
+    }
+
+    fn drop_alarms(&self) {
+        self.scheduled.take();
+        self.armed.take();
+        self.dispatcher.take();
+        self.timer.take();
     }
 }
 
