@@ -30,6 +30,8 @@ fn a_call_cancelled_before_it_is_sent_is_not_sent() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
+        // The first one leaves at once, and the others together.
+        call(&port, "first", &ends);
         let id = call(&port, "a", &ends);
         call(&port, "b", &ends);
         assert!(port.cancel(id));
@@ -40,9 +42,7 @@ fn a_call_cancelled_before_it_is_sent_is_not_sent() {
             *ends.borrow(),
             [("a".into(), Err(Error::Cancelled("a".into())))]
         );
-        server.answer("b", json!({}));
-        main.drain();
-        assert_eq!(ends.borrow().len(), 2);
+        assert_eq!(server.commands(), ["first", "b"]);
     });
 }
 
@@ -78,13 +78,20 @@ fn a_dropped_future_cancels_its_call_and_nothing_else() {
         let (port, server) = script::ready(main);
         // Never polled: never sent.
         drop(port.execute::<Value>("a", ()));
-        // Not sent yet.
+        // Not sent yet: only the first command leaves at once.
+        let mut first = port.execute::<Value>("first", ());
+        assert!(poll(&mut first).is_pending());
         let mut unsent = port.execute::<Value>("b", ());
         assert!(poll(&mut unsent).is_pending());
         let other = main.spawn(port.execute::<Value>("c", ()));
         drop(unsent);
         main.drain();
-        let request = server.request("c");
+        let [sent, request] = &server.requests()[..] else {
+            panic!("b was sent");
+        };
+        assert_eq!((&*sent.command, &*request.command), ("first", "c"));
+        server.reply(sent, json!({}));
+        main.block_on(first).unwrap();
         // Sent already.
         let mut sent = port.execute::<Value>("d", ());
         assert!(poll(&mut sent).is_pending());
@@ -260,13 +267,17 @@ fn failing_for_good_ends_calls() {
         for _ in 0..20 {
             server.line("garbage");
         }
-        call(&port, "b", &ends);
+        for name in ["sent", "not-sent"] {
+            call(&port, name, &ends);
+        }
         main.drain();
-        assert!(matches!(
-            ends.borrow()[1].1,
-            Err(Error::Peer(PeerError::NotQmp { .. }))
-        ));
-        assert_eq!(ends.borrow().len(), 2);
+        let ends = ends.borrow();
+        let [_, (first, sent), (second, unsent)] = &ends[..] else {
+            panic!("{ends:?}");
+        };
+        assert_eq!((&**first, &**second), ("sent", "not-sent"));
+        assert!(matches!(sent, Err(Error::Peer(PeerError::Malformed(_)))));
+        assert!(matches!(unsent, Err(Error::Peer(PeerError::NotQmp { .. }))));
     });
 }
 

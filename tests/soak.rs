@@ -269,8 +269,12 @@ impl Soak<'_> {
         self.main.drain();
         self.main.until("all answers", || link.port.pending() == 0);
         self.machine.wake();
-        // What the port asks of its own must not be on its way when the guest panics.
-        self.main.run_for(Duration::from_millis(20));
+        // What the port asks of its own, 250 ms after the machine runs, must not cross the
+        // panic: it would lie there unread, which nobody can help, and kill QEMU later.
+        if let Some(client) = &link.client {
+            self.main.run_for(Duration::from_millis(300));
+            self.main.block_on(QmpPort::settle(&client.session));
+        }
         self.machine.reach();
         // A command that crosses the event lies there unread, and kills QEMU at the resume.
         self.main.until("the panic", || {

@@ -121,6 +121,9 @@ pub(super) struct Connection<O: Owner> {
     pub(super) last_error: RefCell<Option<Error>>,
     /// Whether the transport has a write that it did not answer.
     pub(super) writing: Cell<bool>,
+    /// Whether something was written since the last dispatch, or one is under way: what
+    /// is asked for then goes out in one write.
+    pub(super) gathering: Cell<bool>,
     /// How many calls of the connection's own are in flight.
     pub(super) own_calls: Cell<u32>,
     pub(super) pending: Cell<u32>,
@@ -175,6 +178,7 @@ impl<O: Owner> Connection<O> {
             version: RefCell::default(),
             last_error: RefCell::default(),
             writing: Cell::default(),
+            gathering: Cell::default(),
             own_calls: Cell::default(),
             pending: Cell::default(),
             notified_pending: Cell::default(),
@@ -496,6 +500,7 @@ impl<O: Owner> Connection<O> {
         let bytes = self.session.borrow_mut().poll_transmit();
         if let Some(bytes) = bytes {
             self.writing.set(true);
+            self.gathering.set(true);
             transport.write(bytes);
         }
     }

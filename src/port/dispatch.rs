@@ -17,6 +17,7 @@ impl<O: Owner> Connection<O> {
     /// Delivers what happened and sends what was asked for. The owner's program may
     /// drop its last reference meanwhile: the owner holds one.
     pub(super) fn dispatch(&self, owner: &O) {
+        self.gathering.set(true);
         self.deliver_closes(owner);
         let started = owner.now();
         for _ in 0..DELIVERED_AT_ONCE {
@@ -40,6 +41,7 @@ impl<O: Owner> Connection<O> {
             self.ask_run_state(owner);
         }
         self.flush();
+        self.gathering.set(false);
         self.look_at_waits(owner);
         self.arm(owner);
         self.end_dispatch(owner);

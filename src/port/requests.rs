@@ -54,11 +54,16 @@ impl<O: Owner> Connection<O> {
         if let Some(deadline) = deadline {
             self.timers.set(deadline, Target::Call(id));
         }
-        if request.at_once {
+        if request.at_once || !self.gathering.get() {
             self.flush();
         }
-        // The dispatch sets the timer, for all calls that are made before it at once.
-        owner.schedule(Urgency::Soon);
+        self.arm(owner);
+        let waits_to_be_written = !self.writing.get() && self.session.borrow().has_unsent();
+        owner.schedule(match waits_to_be_written || self.has_more() {
+            true => Urgency::Soon,
+            // The next dispatch, perhaps that of the answer, notifies of `pending`.
+            false => Urgency::Idle,
+        });
         id
     }
 

@@ -414,6 +414,21 @@ fn what_callbacks_ask_for_goes_out_in_one_write() {
 }
 
 #[test]
+fn the_first_command_is_written_at_once_and_what_follows_it_together() {
+    let program = Program::ready(false);
+    let writes = program.peer.writes();
+    for _ in 0..5 {
+        program.execute("a", None);
+    }
+    assert_eq!(program.requests().len(), 1);
+    program.drain();
+    assert_eq!(program.requests().len(), 4);
+    assert_eq!(program.peer.writes(), writes + 2);
+    program.execute("b", None);
+    assert_eq!(program.requests().len(), 1, "a dispatch lies between");
+}
+
+#[test]
 fn a_dispatch_ends_after_so_many_deliveries() {
     let program = Program::ready(false);
     program
