@@ -100,7 +100,7 @@ fn a_dropped_future_cancels_its_call_and_nothing_else() {
         drop(sent);
         assert_eq!(port.pending(), 1);
 
-        server.reply(&request, json!(1));
+        server.reply(request, json!(1));
         server.reply(&dropped, json!(2));
         assert_eq!(main.join("c", &other).unwrap(), 1);
         assert_eq!(port.pending(), 0);

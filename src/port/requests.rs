@@ -59,10 +59,11 @@ impl<O: Owner> Connection<O> {
         }
         self.arm(owner);
         let waits_to_be_written = !self.writing.get() && self.session.borrow().has_unsent();
-        owner.schedule(match waits_to_be_written || self.has_more() {
-            true => Urgency::Soon,
+        owner.schedule(if waits_to_be_written || self.has_more() {
+            Urgency::Soon
+        } else {
             // The next dispatch, perhaps that of the answer, notifies of `pending`.
-            false => Urgency::Idle,
+            Urgency::Idle
         });
         id
     }
