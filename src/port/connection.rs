@@ -47,6 +47,8 @@ pub(super) trait Owner: Sized {
     fn unschedule(&self);
     /// Has [`Connection::expire`] called at this time, instead of any other.
     fn arm(&self, at: Option<i64>);
+    /// Nothing is under way, for a while perhaps: what that needs may go.
+    fn rest(&self);
     /// What calls [`Connection::transport_gone`].
     fn transport_gone(&self) -> Closed;
     /// The time in microseconds, by a clock that never goes back.
@@ -118,7 +120,7 @@ pub(super) struct Connection<O: Owner> {
     pub(super) waits: Waits,
     pub(super) traffic: Traffic,
     pub(super) version: RefCell<Option<Version>>,
-    pub(super) last_error: RefCell<Option<Error>>,
+    pub(super) last_error: RefCell<Option<Box<Error>>>,
     /// Whether the transport has a write that it did not answer.
     pub(super) writing: Cell<bool>,
     /// Whether something was written since the last dispatch, or one is under way: what
@@ -132,6 +134,8 @@ pub(super) struct Connection<O: Owner> {
     pub(super) responsive: Cell<bool>,
     pub(super) notified_responsive: Cell<bool>,
     pub(super) status_changed: Cell<bool>,
+    /// Whether a port that has nothing to do gives back memory after this dispatch.
+    pub(super) may_rest: Cell<bool>,
     /// When the peer last sent something, or was last given something to answer.
     pub(super) heard: Cell<i64>,
     /// How many deliveries run one within the other.
@@ -186,6 +190,7 @@ impl<O: Owner> Connection<O> {
             responsive: Cell::new(true),
             notified_responsive: Cell::new(true),
             status_changed: Cell::default(),
+            may_rest: Cell::default(),
             heard: Cell::default(),
             depth: Cell::default(),
             dropped: Cell::default(),
@@ -235,7 +240,7 @@ impl<O: Owner> Connection<O> {
     }
 
     pub(super) fn last_error(&self) -> Option<Error> {
-        self.last_error.borrow().clone()
+        self.last_error.borrow().as_deref().cloned()
     }
 
     pub(super) fn is_responsive(&self) -> bool {

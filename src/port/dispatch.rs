@@ -45,6 +45,11 @@ impl<O: Owner> Connection<O> {
         self.look_at_waits(owner);
         self.arm(owner);
         self.end_dispatch(owner);
+        if self.may_rest.take() && self.session.borrow().is_settled() && !self.has_more() {
+            self.deliveries.take();
+            self.session.borrow_mut().shrink_to_fit();
+            owner.rest();
+        }
     }
 
     /// Lets another dispatch deliver what is left, or else lets more come in.
@@ -215,9 +220,9 @@ impl<O: Owner> Connection<O> {
     }
 
     fn set_last_error(&self, error: Option<Error>) -> bool {
-        let changed = *self.last_error.borrow() != error;
+        let changed = self.last_error.borrow().as_deref() != error.as_ref();
         if changed {
-            self.last_error.replace(error);
+            self.last_error.replace(error.map(Box::new));
         }
         changed
     }
@@ -240,6 +245,9 @@ impl<O: Owner> Connection<O> {
     fn status_answered(&self, owner: &O, reply: Result<String, Error>) {
         let status = reply.and_then(|reply| StatusInfo::decode("query-status", &reply));
         let spice = self.is_spice_port();
+        // A session has just begun, or the machine was paused or resumed: with that most
+        // ports have nothing more to do for long.
+        self.may_rest.set(true);
         let mut changes = Vec::new();
         if self.run_state.answered(owner.now(), status.clone(), spice) {
             self.status_changed.set(false);

@@ -460,6 +460,15 @@ impl Owner for QmpPort {
         timer.set(at, glib::Priority::DEFAULT);
     }
 
+    fn rest(&self) {
+        if self.armed.get().is_none() {
+            self.timer.take();
+        }
+        if self.scheduled.get().is_none() {
+            self.dispatcher.take();
+        }
+    }
+
     fn transport_gone(&self) -> Closed {
         let port = self.obj().downgrade();
         Box::new(move || {

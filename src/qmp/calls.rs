@@ -227,6 +227,12 @@ impl<T> Calls<T> {
         Some((Band::In, in_band.pop_front()?))
     }
 
+    /// Gives back the memory of what holds nothing.
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.queued.iter_mut().for_each(VecDeque::shrink_to_fit);
+        self.handed_over.shrink_to_fit();
+    }
+
     /// What was handed over has been sent.
     pub(super) fn transmitted(&mut self) {
         self.handed_over.clear();

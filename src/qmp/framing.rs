@@ -264,6 +264,11 @@ impl Framer {
         }
     }
 
+    /// Gives back the memory of a buffer that holds nothing.
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.buffer.shrink_to_fit();
+    }
+
     /// Drops the consumed part of the buffer when that is worth the move.
     fn compact(&mut self) {
         let rest = self.buffer.len() - self.start;

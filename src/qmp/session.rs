@@ -78,16 +78,18 @@ impl<T> Session<T> {
         self.core.calls.unanswered()
     }
 
-    /// How many commands QEMU has that it did not answer yet.
-    #[must_use]
-    pub fn sent(&self) -> usize {
-        self.core.calls.sent()
-    }
-
     /// How many bytes of input wait to be decoded.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.framer.buffered()
+    }
+
+    /// Gives back memory that only a session at work needs.
+    pub fn shrink_to_fit(&mut self) {
+        self.framer.shrink_to_fit();
+        self.core.calls.shrink_to_fit();
+        self.core.outputs.shrink_to_fit();
+        self.core.negotiations.shrink_to_fit();
     }
 
     /// An id that no call has or will have.

@@ -369,16 +369,26 @@ impl PortChannel {
         }
     }
 
-    pub(super) fn connect_port_event(
-        &self,
-        f: impl Fn(i32) + Send + Sync + 'static,
-    ) -> SignalHandlerId {
-        self.connect("port-event", false, move |values| {
-            if let Ok(event) = values[1].get::<i32>() {
-                f(event);
-            }
-            None
-        })
+    pub(super) fn connect_port_event<F: Fn(c_int) + 'static>(&self, f: F) -> SignalHandlerId {
+        unsafe extern "C" fn trampoline<F: Fn(c_int) + 'static>(
+            _channel: *mut ffi::SpicePortChannel,
+            event: c_int,
+            f: glib::ffi::gpointer,
+        ) {
+            // SAFETY: `f` is the boxed `F` that was connected.
+            unsafe { (*f.cast::<F>())(event) };
+        }
+        // SAFETY: `trampoline` has the signature of `port-event` and takes the box.
+        unsafe {
+            connect_raw(
+                self.as_ptr().cast(),
+                c"port-event".as_ptr(),
+                Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
+                    trampoline::<F> as *const (),
+                )),
+                Box::into_raw(Box::new(f)),
+            )
+        }
     }
 
     /// Sends `bytes`; `done` is called once, from the main context.

@@ -162,6 +162,8 @@ impl Owner for Program {
         self.armed.set(at);
     }
 
+    fn rest(&self) {}
+
     fn transport_gone(&self) -> Closed {
         let me = self.me.clone();
         Box::new(move || {
