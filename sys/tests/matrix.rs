@@ -26,6 +26,17 @@ fn every_case() {
     play("", 24, || with_library(&program));
 }
 
+/// The port's main context is not the thread's default when it is used.
+#[test]
+fn every_case_while_another_context_is_pushed() {
+    let program = Compiler::c().compile("matrix", "matrix-other");
+    play("while another context is pushed", 24, || {
+        let mut command = with_library(&program);
+        command.arg("other");
+        command
+    });
+}
+
 /// No wrong access, and no definite or indirect leak.
 #[test]
 fn every_case_under_valgrind() {

@@ -13,6 +13,10 @@
  *   forget, drop       forgets the ends; gives the reference to the port up
  *   unnest             leaves the main loop that a callback runs
  *
+ * With the argument "other" the port belongs to a main context that is the thread's
+ * default only while the port is made: afterwards it is another one, which is never run
+ * and on which nothing may ever wait.
+ *
  * A callback that runs a main loop answers "nested" for the command in which it
  * came, and serves the next ones itself until it is told to leave.
  */
@@ -39,6 +43,9 @@ static Slot slots[SLOTS];
 static GString *ends;
 static SpiceQmpPort *port;
 static gboolean gone = TRUE;
+/* The port's, and the one that is pushed instead; NULL is the default. */
+static GMainContext *context;
+static GMainContext *other;
 
 static void serve(void);
 
@@ -230,8 +237,9 @@ let_all_happen(void)
 {
     int turns = 0;
 
-    while (g_main_context_iteration(NULL, FALSE))
+    while (g_main_context_iteration(context, FALSE))
         g_assert_cmpint(turns++, <, BUSY);
+    g_assert_false(other && g_main_context_pending(other));
 }
 
 static void
@@ -240,8 +248,8 @@ idle(void)
     GSource *source = g_timeout_source_new(20);
 
     g_source_set_callback(source, tick, NULL, NULL);
-    g_source_attach(source, NULL);
-    g_main_context_iteration(NULL, TRUE);
+    g_source_attach(source, context);
+    g_main_context_iteration(context, TRUE);
     g_source_destroy(source);
     g_source_unref(source);
 }
@@ -271,11 +279,15 @@ serve(void)
         gboolean leave = g_str_equal(command, "unnest");
 
         if (g_str_equal(command, "connect")) {
+            g_main_context_push_thread_default(context);
             connect_to(words[1]);
+            g_main_context_pop_thread_default(context);
         } else if (g_str_equal(command, "open")) {
             char *address = g_strconcat("unix:", words[1], NULL);
 
+            g_main_context_push_thread_default(context);
             spice_qmp_port_open_async(address, NULL, opened, NULL);
+            g_main_context_pop_thread_default(context);
             g_free(address);
         } else if (g_str_equal(command, "call")) {
             call(atoi(words[1]), words[2], words[3], atoi(words[4]), atoi(words[5]));
@@ -305,10 +317,16 @@ serve(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
     int i;
 
+    if (argc > 1) {
+        g_assert_cmpstr(argv[1], ==, "other");
+        context = g_main_context_new();
+        other = g_main_context_new();
+        g_main_context_push_thread_default(other);
+    }
     ends = g_string_new(NULL);
     serve();
     g_clear_object(&port);
@@ -316,5 +334,10 @@ main(void)
     for (i = 0; i < SLOTS; i++)
         g_clear_object(&slots[i].cancellable);
     g_string_free(ends, TRUE);
+    if (other) {
+        g_main_context_pop_thread_default(other);
+        g_main_context_unref(other);
+        g_main_context_unref(context);
+    }
     return gone ? 0 : 1;
 }
