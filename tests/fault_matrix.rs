@@ -100,7 +100,7 @@ fn connect_pair() -> (Box<dyn Transport>, Rc<dyn Peer>) {
 }
 
 fn connect_stream() -> (Box<dyn Transport>, Rc<dyn Peer>) {
-    let (connection, peer) = peers::stream();
+    let (connection, peer) = peers::unix_socket();
     // As little as it can: a write that nobody reads shall not end.
     let (sol_socket, so_sndbuf) = (1, 7);
     let socket = connection.socket();

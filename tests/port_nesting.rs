@@ -134,7 +134,7 @@ fn a_storm_over_a_pair() {
 #[test]
 fn a_storm_over_a_socket() {
     with_own(|main| {
-        let (connection, peer) = peers::stream();
+        let (connection, peer) = peers::unix_socket();
         at_home(|| {
             let transport = StreamTransport::new(&connection);
             storm(main, Box::new(transport), &(Rc::new(peer) as Rc<dyn Peer>));

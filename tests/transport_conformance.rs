@@ -1,5 +1,5 @@
-//! The rules of `Transport`, over each transport: in process, on a stream, and
-//! through SPICE and a real QEMU.
+//! The rules of `Transport`, over each transport: in process, on sockets and on a
+//! stream, on each arrangement of main contexts, and through SPICE and a real QEMU.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -7,8 +7,8 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use common::main_loop::{MainLoop, with_default};
-use common::peers::{Peer, each};
+use common::main_loop::{MainLoop, with_default, with_own};
+use common::peers::{self, Peer};
 use spice_qmp::transport::{Flow, Incoming, Sink, Transport};
 
 /// What a transport reported.
@@ -83,6 +83,18 @@ impl Reports {
     }
 }
 
+/// Runs a test on each transport, on each main context that it may have.
+fn everywhere(
+    test: impl Fn(&MainLoop, &str, Box<dyn Transport>, &dyn Peer) + Copy + Send + 'static,
+) {
+    with_own(|main| peers::each(main, |name, it, peer| test(main, name, it, peer)));
+    with_default(move |main| {
+        let test = |name: &str, it, peer: &dyn Peer| test(main, name, it, peer);
+        peers::each(main, test);
+        peers::each_on_spice(main, test);
+    });
+}
+
 /// A transport that is started and open.
 fn open(main: &MainLoop, name: &str, transport: &dyn Transport, peer: &dyn Peer) -> Rc<Reports> {
     let reports = Reports::start(transport);
@@ -116,287 +128,263 @@ fn pattern(size: usize) -> Vec<u8> {
 
 #[test]
 fn it_opens_before_any_data() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = Reports::start(&*transport);
-            peer.open();
-            peer.send(b"hello");
-            expect_data(main, name, &reports, b"hello");
-            let calls = reports.calls.borrow();
-            assert_eq!(calls.last().map(String::as_str), Some("opened"), "{name}");
-            assert!(calls.len() <= 2, "{name}: {calls:?}");
-            assert!(
-                calls.len() == 1 || calls[0] == "connecting",
-                "{name}: {calls:?}"
-            );
-            reports.check(name);
-        });
+    everywhere(|main, name, transport, peer| {
+        let reports = Reports::start(&*transport);
+        peer.open();
+        peer.send(b"hello");
+        expect_data(main, name, &reports, b"hello");
+        let calls = reports.calls.borrow();
+        assert_eq!(calls.last().map(String::as_str), Some("opened"), "{name}");
+        assert!(calls.len() <= 2, "{name}: {calls:?}");
+        assert!(
+            calls.len() == 1 || calls[0] == "connecting",
+            "{name}: {calls:?}"
+        );
+        reports.check(name);
     });
 }
 
 #[test]
 fn one_that_was_open_before_is_late() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            peer.open();
-            // As long as a greeting: a few bytes may be SPICE's own.
-            let early = b"early".repeat(30);
-            peer.send(&early);
-            main.run_for(std::time::Duration::from_millis(50));
-            let reports = Reports::start(&*transport);
-            peer.send(b" and later");
-            if peer.keeps_early_bytes() {
-                let all = [&early[..], b" and later"].concat();
-                expect_data(main, name, &reports, &all);
-                assert_eq!(*reports.calls.borrow(), ["opened"], "{name}");
-            } else {
-                expect_data(main, name, &reports, b" and later");
-                assert_eq!(*reports.calls.borrow(), ["opened late"], "{name}");
-            }
-            reports.check(name);
-        });
+    everywhere(|main, name, transport, peer| {
+        peer.open();
+        // As long as a greeting: a few bytes may be SPICE's own.
+        let early = b"early".repeat(30);
+        peer.send(&early);
+        main.run_for(std::time::Duration::from_millis(50));
+        let reports = Reports::start(&*transport);
+        peer.send(b" and later");
+        if peer.keeps_early_bytes() {
+            let all = [&early[..], b" and later"].concat();
+            expect_data(main, name, &reports, &all);
+            assert_eq!(*reports.calls.borrow(), ["opened"], "{name}");
+        } else {
+            expect_data(main, name, &reports, b" and later");
+            assert_eq!(*reports.calls.borrow(), ["opened late"], "{name}");
+        }
+        reports.check(name);
     });
 }
 
 #[test]
 fn all_data_comes_in_order() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            let data = pattern(10_000);
-            for piece in data.chunks(997) {
-                peer.send(piece);
-                main.drain();
-            }
-            expect_data(main, name, &reports, &data);
-            reports.check(name);
-        });
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        let data = pattern(10_000);
+        for piece in data.chunks(997) {
+            peer.send(piece);
+            main.drain();
+        }
+        expect_data(main, name, &reports, &data);
+        reports.check(name);
     });
 }
 
 #[test]
 fn each_write_is_answered_once_and_arrives() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            for (number, size) in [1, 100, 3000, 1].into_iter().enumerate() {
-                write(main, name, &*transport, peer, &pattern(size));
-                main.until(&format!("{name}: the answer"), || {
-                    reports.count("written") == number + 1
-                });
-            }
-            main.drain();
-            assert_eq!(reports.count("written"), 4, "{name}");
-            assert_eq!(reports.count("write failed"), 0, "{name}");
-            assert!(reports.data.borrow().is_empty(), "{name}: an echo");
-            reports.check(name);
-        });
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        for (number, size) in [1, 100, 3000, 1].into_iter().enumerate() {
+            write(main, name, &*transport, peer, &pattern(size));
+            main.until(&format!("{name}: the answer"), || {
+                reports.count("written") == number + 1
+            });
+        }
+        main.drain();
+        assert_eq!(reports.count("written"), 4, "{name}");
+        assert_eq!(reports.count("write failed"), 0, "{name}");
+        assert!(reports.data.borrow().is_empty(), "{name}: an echo");
+        reports.check(name);
     });
 }
 
 #[test]
 fn data_and_writes_cross() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            for number in 0_u8..20 {
-                peer.send(&[number; 10]);
-                write(main, name, &*transport, peer, &[number; 20]);
-                main.until(&format!("{name}: the answer"), || {
-                    reports.count("written") == usize::from(number) + 1
-                });
-            }
-            let data: Vec<u8> = (0..20).flat_map(|number| [number; 10]).collect();
-            expect_data(main, name, &reports, &data);
-            reports.check(name);
-        });
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        for number in 0_u8..20 {
+            peer.send(&[number; 10]);
+            write(main, name, &*transport, peer, &[number; 20]);
+            main.until(&format!("{name}: the answer"), || {
+                reports.count("written") == usize::from(number) + 1
+            });
+        }
+        let data: Vec<u8> = (0..20).flat_map(|number| [number; 10]).collect();
+        expect_data(main, name, &reports, &data);
+        reports.check(name);
     });
 }
 
 #[test]
 fn it_says_once_that_the_peer_closed() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            peer.send(b"last");
-            peer.close();
-            main.until(&format!("{name}: the close"), || !reports.open.get());
-            assert_eq!(*reports.data.borrow(), b"last", "{name}: data before it");
-            main.run_for(std::time::Duration::from_millis(20));
-            assert_eq!(reports.count("closed"), 1, "{name}");
-            reports.check(name);
-        });
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        peer.send(b"last");
+        peer.close();
+        main.until(&format!("{name}: the close"), || !reports.open.get());
+        assert_eq!(*reports.data.borrow(), b"last", "{name}: data before it");
+        main.run_for(std::time::Duration::from_millis(20));
+        assert_eq!(reports.count("closed"), 1, "{name}");
+        reports.check(name);
     });
 }
 
 #[test]
 fn it_opens_again_where_it_can() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            assert_eq!(transport.reopens(), peer.reopens(), "{name}");
-            for round in 1..=3 {
-                peer.send(b"data");
-                main.until(&format!("{name}: the data"), || {
-                    reports.data.borrow().len() == 4 * round
-                });
-                peer.close();
-                main.until(&format!("{name}: the close"), || !reports.open.get());
-                if !peer.reopens() {
-                    break;
-                }
-                peer.open();
-                main.until(&format!("{name}: the opening"), || reports.open.get());
-                assert_eq!(reports.count("opened"), round + 1, "{name}");
-                assert_eq!(reports.count("closed"), round, "{name}");
-                write(main, name, &*transport, peer, b"to the next");
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        assert_eq!(transport.reopens(), peer.reopens(), "{name}");
+        for round in 1..=3 {
+            peer.send(b"data");
+            main.until(&format!("{name}: the data"), || {
+                reports.data.borrow().len() == 4 * round
+            });
+            peer.close();
+            main.until(&format!("{name}: the close"), || !reports.open.get());
+            if !peer.reopens() {
+                break;
             }
-            assert_eq!(reports.count("opened late"), 0, "{name}");
-            reports.check(name);
-        });
+            peer.open();
+            main.until(&format!("{name}: the opening"), || reports.open.get());
+            assert_eq!(reports.count("opened"), round + 1, "{name}");
+            assert_eq!(reports.count("closed"), round, "{name}");
+            write(main, name, &*transport, peer, b"to the next");
+        }
+        assert_eq!(reports.count("opened late"), 0, "{name}");
+        reports.check(name);
     });
 }
 
 #[test]
 fn a_write_to_a_peer_that_closes_ends() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            peer.close();
-            transport.write(pattern(1000));
-            main.until(&format!("{name}: the close"), || {
-                !reports.open.get() || reports.count("write failed") == 1
-            });
-            main.run_for(std::time::Duration::from_millis(20));
-            let answers = reports.count("written") + reports.count("write failed");
-            assert!(answers <= 1, "{name}: {answers} answers to one write");
-            reports.check(name);
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        peer.close();
+        transport.write(pattern(1000));
+        main.until(&format!("{name}: the close"), || {
+            !reports.open.get() || reports.count("write failed") == 1
         });
+        main.run_for(std::time::Duration::from_millis(20));
+        let answers = reports.count("written") + reports.count("write failed");
+        assert!(answers <= 1, "{name}: {answers} answers to one write");
+        reports.check(name);
     });
 }
 
 #[test]
 fn a_closed_one_reports_nothing_and_holds_nothing() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            let weak = Rc::downgrade(&reports);
-            transport.write(b"on its way".to_vec());
-            let before = reports.total();
-            transport.close();
-            peer.send(b"too late");
-            peer.close();
-            main.run_for(std::time::Duration::from_millis(50));
-            assert_eq!(reports.total(), before, "{name}: {:?}", reports.calls);
-            transport.close();
-            drop(reports);
-            drop(transport);
-            main.drain();
-            assert!(weak.upgrade().is_none(), "{name}: the sink is held");
-        });
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        let weak = Rc::downgrade(&reports);
+        transport.write(b"on its way".to_vec());
+        let before = reports.total();
+        transport.close();
+        peer.send(b"too late");
+        peer.close();
+        main.run_for(std::time::Duration::from_millis(50));
+        assert_eq!(reports.total(), before, "{name}: {:?}", reports.calls);
+        transport.close();
+        drop(reports);
+        drop(transport);
+        main.drain();
+        assert!(weak.upgrade().is_none(), "{name}: the sink is held");
     });
 }
 
 #[test]
 fn dropping_it_closes_it() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let reports = open(main, name, &*transport, peer);
-            let weak = Rc::downgrade(&reports);
-            let before = reports.total();
-            drop(transport);
-            peer.send(b"too late");
-            main.run_for(std::time::Duration::from_millis(20));
-            assert_eq!(reports.total(), before, "{name}: {:?}", reports.calls);
-            drop(reports);
-            assert!(weak.upgrade().is_none(), "{name}: the sink is held");
-        });
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        let weak = Rc::downgrade(&reports);
+        let before = reports.total();
+        drop(transport);
+        peer.send(b"too late");
+        main.run_for(std::time::Duration::from_millis(20));
+        assert_eq!(reports.total(), before, "{name}: {:?}", reports.calls);
+        drop(reports);
+        assert!(weak.upgrade().is_none(), "{name}: the sink is held");
     });
 }
 
 #[test]
 fn the_sink_may_drop_the_transport() {
-    with_default(|main| {
-        for at in ["opened", "data", "closed"] {
-            each(main, |name, transport, peer| {
-                let owner = Rc::new(RefCell::new(None::<Rc<dyn Transport>>));
-                let after = Rc::new(Cell::new(0));
-                let sink: Sink = Rc::new({
-                    let (owner, after) = (owner.clone(), after.clone());
-                    move |incoming| {
-                        if owner.borrow().is_none() {
-                            after.set(after.get() + 1);
-                        }
-                        let now = match incoming {
-                            Incoming::Opened { .. } => "opened",
-                            Incoming::Data(_) => "data",
-                            Incoming::Closed(_) => "closed",
-                            _ => "other",
-                        };
-                        if now == at {
-                            owner.take();
-                        }
-                        Flow::On
+    for at in ["opened", "data", "closed"] {
+        everywhere(move |main, name, transport, peer| {
+            let owner = Rc::new(RefCell::new(None::<Rc<dyn Transport>>));
+            let after = Rc::new(Cell::new(0));
+            let sink: Sink = Rc::new({
+                let (owner, after) = (owner.clone(), after.clone());
+                move |incoming| {
+                    if owner.borrow().is_none() {
+                        after.set(after.get() + 1);
                     }
-                });
-                let transport: Rc<dyn Transport> = transport.into();
-                owner.replace(Some(transport.clone()));
-                transport.start(sink);
-                drop(transport);
-                peer.open();
-                main.drain();
-                peer.send(b"data");
-                peer.send(b"more");
-                main.run_for(std::time::Duration::from_millis(20));
-                peer.close();
-                main.until(&format!("{name}: {at}"), || owner.borrow().is_none());
-                main.run_for(std::time::Duration::from_millis(20));
-                assert_eq!(after.get(), 0, "{name}: reports after the drop at {at}");
+                    let now = match incoming {
+                        Incoming::Opened { .. } => "opened",
+                        Incoming::Data(_) => "data",
+                        Incoming::Closed(_) => "closed",
+                        _ => "other",
+                    };
+                    if now == at {
+                        owner.take();
+                    }
+                    Flow::On
+                }
             });
-        }
-    });
+            let transport: Rc<dyn Transport> = transport.into();
+            owner.replace(Some(transport.clone()));
+            transport.start(sink);
+            drop(transport);
+            peer.open();
+            main.drain();
+            peer.send(b"data");
+            peer.send(b"more");
+            main.run_for(std::time::Duration::from_millis(20));
+            peer.close();
+            main.until(&format!("{name}: {at}"), || owner.borrow().is_none());
+            main.run_for(std::time::Duration::from_millis(20));
+            assert_eq!(after.get(), 0, "{name}: reports after the drop at {at}");
+        });
+    }
 }
 
 #[test]
 fn the_sink_may_have_enough() {
-    with_default(|main| {
-        each(main, |name, transport, peer| {
-            let data = Rc::new(RefCell::new(Vec::new()));
-            let open = Rc::new(Cell::new(false));
-            let sink: Sink = Rc::new({
-                let (data, open) = (data.clone(), open.clone());
-                move |incoming| {
-                    match incoming {
-                        Incoming::Opened { .. } => open.set(true),
-                        Incoming::Data(bytes) => data.borrow_mut().extend_from_slice(bytes),
-                        _ => {}
-                    }
-                    Flow::Wait
+    everywhere(|main, name, transport, peer| {
+        let data = Rc::new(RefCell::new(Vec::new()));
+        let open = Rc::new(Cell::new(false));
+        let sink: Sink = Rc::new({
+            let (data, open) = (data.clone(), open.clone());
+            move |incoming| {
+                match incoming {
+                    Incoming::Opened { .. } => open.set(true),
+                    Incoming::Data(bytes) => data.borrow_mut().extend_from_slice(bytes),
+                    _ => {}
                 }
-            });
-            transport.start(sink);
-            peer.open();
-            main.until(&format!("{name}: the opening"), || open.get());
-            // More than a stream reads at once.
-            let bytes = pattern(9000);
-            for piece in bytes.chunks(3000) {
-                peer.send(piece);
+                Flow::Wait
             }
-            main.until(&format!("{name}: some data"), || !data.borrow().is_empty());
-            main.run_for(std::time::Duration::from_millis(20));
-            if peer.holds_back() {
-                let had = data.borrow().len();
-                assert!(had < bytes.len(), "{name}: had {had} bytes in one go");
-            }
-            main.until(&format!("{name}: the rest"), || {
-                transport.resume();
-                data.borrow().len() >= bytes.len()
-            });
-            assert!(*data.borrow() == bytes, "{name}: out of order");
-            // Nothing waits: then this does nothing.
-            transport.resume();
-            main.drain();
-            assert_eq!(data.borrow().len(), bytes.len(), "{name}");
         });
+        transport.start(sink);
+        peer.open();
+        main.until(&format!("{name}: the opening"), || open.get());
+        // More than a stream reads at once.
+        let bytes = pattern(9000);
+        for piece in bytes.chunks(3000) {
+            peer.send(piece);
+        }
+        main.until(&format!("{name}: some data"), || !data.borrow().is_empty());
+        main.run_for(std::time::Duration::from_millis(20));
+        if peer.holds_back() {
+            let had = data.borrow().len();
+            assert!(had < bytes.len(), "{name}: had {had} bytes in one go");
+        }
+        main.until(&format!("{name}: the rest"), || {
+            transport.resume();
+            data.borrow().len() >= bytes.len()
+        });
+        assert!(*data.borrow() == bytes, "{name}: out of order");
+        // Nothing waits: then this does nothing.
+        transport.resume();
+        main.drain();
+        assert_eq!(data.borrow().len(), bytes.len(), "{name}");
     });
 }

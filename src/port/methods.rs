@@ -21,7 +21,7 @@ use super::waiting::Waiting;
 use super::waits::{WaitFor, WaitId};
 use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
 use crate::transport::spice::PortChannel;
-use crate::transport::{StreamTransport, Transport};
+use crate::transport::{self, Transport};
 
 impl QmpPort {
     /// The one port of a SPICE port channel, which is made if there is none, or
@@ -46,7 +46,7 @@ impl QmpPort {
     /// A port on an open stream, such as a `GSocketConnection`, of which
     /// nothing has been read: the server's greeting is still to come.
     pub fn for_stream(stream: &impl IsA<gio::IOStream>) -> Self {
-        Self::for_transport(Box::new(StreamTransport::new(stream)))
+        Self::for_transport(transport::on_stream(stream))
     }
 
     /// A port on any transport.

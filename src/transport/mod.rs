@@ -1,20 +1,25 @@
 //! Moves bytes between a QMP server and whoever speaks QMP. Knows no QMP.
 //!
-//! [`SpiceTransport`] rides on a SPICE port channel, [`StreamTransport`] on any
-//! [`gio::IOStream`], and [`pair()`] connects two ends within the process.
+//! [`SpiceTransport`] rides on a SPICE port channel, [`SocketTransport`] on a Unix or TCP
+//! connection, [`StreamTransport`] on any [`gio::IOStream`], and [`pair()`] connects two
+//! ends within the process.
 
 pub(crate) mod gio_async;
 mod owned;
 mod pair;
 mod port_channel;
+mod socket;
 pub mod spice;
 mod stream;
 
 use std::io;
 use std::rc::Rc;
 
+use glib::prelude::IsA;
+
 pub use pair::{PairPeer, PairTransport, pair};
 pub use port_channel::SpiceTransport;
+pub use socket::SocketTransport;
 pub use stream::StreamTransport;
 
 /// What a transport reports. All reports come from the main context, in order.
@@ -68,7 +73,8 @@ pub trait Transport {
     /// Starts to report to `sink`. Called once.
     fn start(&self, sink: Sink);
 
-    /// Sends bytes. One write at a time: wait for its answer.
+    /// Sends bytes. One write at a time: wait for its answer, which may come before
+    /// this returns.
     fn write(&self, bytes: Vec<u8>);
 
     /// Goes on after [`Flow::Wait`].
@@ -97,6 +103,14 @@ pub trait Transport {
     /// when it is left with bytes that it has not read.
     fn is_spice_port(&self) -> bool {
         false
+    }
+}
+
+/// The transport for `stream`, of which nothing has been read yet.
+pub(crate) fn on_stream(stream: &impl IsA<gio::IOStream>) -> Box<dyn Transport> {
+    match SocketTransport::new(stream) {
+        Some(transport) => Box::new(transport),
+        None => Box::new(StreamTransport::new(stream)),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use gio::prelude::*;
 use serde_json::json;
-use spice_qmp::transport::{PairPeer, SpiceTransport, StreamTransport, Transport, pair};
+use spice_qmp::transport::{
+    PairPeer, SocketTransport, SpiceTransport, StreamTransport, Transport, pair,
+};
 
 use super::hostile::SpicePeer;
 use super::main_loop::{MainLoop, at_home};
@@ -49,15 +51,23 @@ pub trait Peer {
     fn finish(self: Box<Self>, main: &MainLoop);
 }
 
-/// Each transport, not started, with its peer.
+/// Each transport that any main context may have, not started, with its peer.
 pub fn each(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer)) {
     let (transport, peer) = pair();
     run("pair", main, &test, Box::new(transport), Box::new(peer));
 
-    let (connection, peer) = stream();
+    for (name, (connection, peer)) in [("Unix socket", unix_socket()), ("TCP", tcp_socket())] {
+        let transport = Box::new(at_home(|| on_socket(&connection)));
+        run(name, main, &test, transport, Box::new(peer));
+    }
+
+    let (connection, peer) = wrapped();
     let transport = Box::new(at_home(|| StreamTransport::new(&connection)));
     run("stream", main, &test, transport, Box::new(peer));
+}
 
+/// Each transport on SPICE, not started, with its peer.
+pub fn each_on_spice(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer)) {
     let peer = SpicePeer::start(main);
     let transport = Box::new(SpiceTransport::new(&peer.channel()));
     run("hostile SPICE", main, &test, transport, Box::new(peer));
@@ -129,7 +139,7 @@ impl Peer for PairPeer {
     fn finish(self: Box<Self>, _main: &MainLoop) {}
 }
 
-/// One end of a pair of sockets, whose other end is a `GSocketConnection`.
+/// The far end of a `GSocketConnection`.
 pub struct StreamPeer(RefCell<Option<UnixStream>>);
 
 impl StreamPeer {
@@ -140,11 +150,42 @@ impl StreamPeer {
 }
 
 /// The near end, as GIO's, of a pair of sockets.
-pub fn stream() -> (gio::SocketConnection, StreamPeer) {
+pub fn unix_socket() -> (gio::SocketConnection, StreamPeer) {
     let (near, far) = UnixStream::pair().expect("a pair of sockets");
-    let socket = gio::Socket::from_fd(OwnedFd::from(near)).expect("a socket");
-    let connection = socket.connection_factory_create_connection();
-    (connection, StreamPeer::new(far))
+    (connection(near.into()), StreamPeer::new(far))
+}
+
+/// The near end, as GIO's, of a TCP connection.
+pub fn tcp_socket() -> (gio::SocketConnection, StreamPeer) {
+    let (near, far) = tcp_pair();
+    (connection(near), StreamPeer::new(far))
+}
+
+/// A stream that is no plain socket: what it carries is not what its socket carries.
+pub fn wrapped() -> (gio::TcpWrapperConnection, StreamPeer) {
+    let (inner, peer) = unix_socket();
+    let (other, _) = tcp_pair();
+    let other = gio::Socket::from_fd(other).expect("a socket");
+    (gio::TcpWrapperConnection::new(&inner, &other), peer)
+}
+
+/// The ends of a TCP connection. What reads and writes a Unix socket does so with it.
+fn tcp_pair() -> (OwnedFd, UnixStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    let near = TcpStream::connect(address).expect("it listens");
+    let (far, _) = listener.accept().expect("a client");
+    (near.into(), OwnedFd::from(far).into())
+}
+
+fn connection(near: OwnedFd) -> gio::SocketConnection {
+    let socket = gio::Socket::from_fd(near).expect("a socket");
+    socket.connection_factory_create_connection()
+}
+
+/// A transport on a plain socket.
+pub fn on_socket(connection: &gio::SocketConnection) -> SocketTransport {
+    SocketTransport::new(connection).expect("a plain socket")
 }
 
 impl Peer for StreamPeer {

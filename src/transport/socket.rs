@@ -1,0 +1,327 @@
+//! QMP on a plain socket: a Unix or TCP connection.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use gio::prelude::*;
+use glib::{ControlFlow, IOCondition, Priority};
+
+use super::{Closed, Flow, Incoming, Sink, Transport, gio_async};
+use crate::home::Home;
+
+/// Reads and writes the socket of a [`gio::UnixConnection`] or [`gio::TcpConnection`], on
+/// the main context that is the thread's default when it is made.
+///
+/// One source waits for input; GIO's asynchronous streams make a task and a source for
+/// each read and each write. A write is tried at once, and continued from the main loop
+/// where the kernel's buffer is full.
+///
+/// The socket's blocking mode is left as it is, and does not matter.
+#[derive(Debug)]
+pub struct SocketTransport {
+    link: Rc<Link>,
+}
+
+/// What the sources share.
+struct Link {
+    home: Home,
+    connection: gio::SocketConnection,
+    socket: gio::Socket,
+    sink: RefCell<Option<Sink>>,
+    /// Where a read leaves its bytes.
+    buffer: RefCell<Vec<u8>>,
+    /// Whether the last read shows that there is more to come.
+    busy: Cell<bool>,
+    /// Waits for input.
+    reading: RefCell<Option<glib::Source>>,
+    /// Whether nothing is to be read before [`Transport::resume`].
+    held: Cell<bool>,
+    /// Waits for room for what is in `unsent`.
+    writing: RefCell<Option<glib::Source>>,
+    unsent: RefCell<Unsent>,
+    /// Why the write failed, while what the peer sent before is read.
+    failure: RefCell<Option<String>>,
+    closed: Cell<bool>,
+}
+
+/// A write, and how much of it the kernel has taken.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("connection", &self.connection)
+            .field("open", &self.sink.borrow().is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an idle connection holds.
+const SMALL_READ: usize = 2 << 10;
+/// What a busy one reads at once.
+const LARGE_READ: usize = 64 << 10;
+
+impl SocketTransport {
+    /// A transport on `stream`, of which nothing has been read yet. None if that is
+    /// neither of the two types itself: what derives from them may do more than move
+    /// bytes. A [`gio::TcpWrapperConnection`] has TLS or a proxy above its socket.
+    #[must_use]
+    pub fn new(stream: &impl IsA<gio::IOStream>) -> Option<Self> {
+        let plain = [
+            gio::UnixConnection::static_type(),
+            gio::TcpConnection::static_type(),
+        ];
+        let stream: &gio::IOStream = stream.upcast_ref();
+        if !plain.contains(&stream.type_()) {
+            return None;
+        }
+        let connection = stream.downcast_ref::<gio::SocketConnection>()?;
+        Some(Self {
+            link: Rc::new(Link {
+                home: Home::here(),
+                connection: connection.clone(),
+                socket: connection.socket(),
+                sink: RefCell::default(),
+                buffer: RefCell::default(),
+                busy: Cell::default(),
+                reading: RefCell::default(),
+                held: Cell::default(),
+                writing: RefCell::default(),
+                unsent: RefCell::default(),
+                failure: RefCell::default(),
+                closed: Cell::default(),
+            }),
+        })
+    }
+}
+
+impl Transport for SocketTransport {
+    fn start(&self, sink: Sink) {
+        self.link.sink.replace(Some(sink));
+        self.link.report(Incoming::Opened { late: false });
+        self.link.watch();
+    }
+
+    fn write(&self, bytes: Vec<u8>) {
+        if self.link.is_open() {
+            self.link.unsent.replace(Unsent { bytes, sent: 0 });
+            self.link.write();
+        }
+    }
+
+    fn resume(&self) {
+        if self.link.held.replace(false) {
+            self.link.watch();
+        }
+    }
+
+    fn has_input(&self) -> bool {
+        !SocketExt::condition_check(&self.link.socket, IOCondition::IN).is_empty()
+    }
+
+    fn close(&self) {
+        self.close_then(Box::new(|| ()));
+    }
+
+    fn close_then(&self, done: Closed) {
+        self.link.close(done);
+    }
+
+    fn reopens(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for SocketTransport {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Link {
+    fn is_open(&self) -> bool {
+        self.sink.borrow().is_some()
+    }
+
+    fn report(&self, incoming: Incoming<'_>) -> Option<Flow> {
+        let sink = self.sink.borrow().clone();
+        sink.map(|sink| sink(incoming))
+    }
+
+    /// Sees to it that `read` is called when there is something to read.
+    fn watch(self: &Rc<Self>) {
+        if !self.is_open() || self.held.get() {
+            return;
+        }
+        // Like spice-gtk's, this priority leaves a window time to be drawn.
+        let priority = Priority::DEFAULT_IDLE;
+        if self.failure.borrow().is_some() {
+            // The peer may send nothing more, which no source would show.
+            let link = Rc::downgrade(self);
+            self.home.idle(priority, move || {
+                if let Some(link) = link.upgrade() {
+                    link.read();
+                }
+            });
+        } else if self.reading.borrow().is_none() {
+            let source = self.source(IOCondition::IN, priority, |link| {
+                if link.held.get() {
+                    // It would go off again and again.
+                    link.reading.take();
+                    return ControlFlow::Break;
+                }
+                link.read();
+                ControlFlow::Continue
+            });
+            self.reading.replace(Some(source));
+        }
+    }
+
+    /// Reads once, and reports what came.
+    fn read(self: &Rc<Self>) {
+        if !self.is_open() || self.held.get() {
+            return;
+        }
+        let size = if self.busy.get() {
+            LARGE_READ
+        } else {
+            SMALL_READ
+        };
+        let mut buffer = self.buffer.take();
+        if buffer.len() != size {
+            buffer = vec![0; size];
+        }
+        match self.receive(&mut buffer) {
+            Ok(0) => self.lost("the server closed the connection"),
+            Ok(count) => {
+                self.busy.set(count >= SMALL_READ);
+                if self.report(Incoming::Data(&buffer[..count])) == Some(Flow::Wait) {
+                    self.hold();
+                } else if self.failure.borrow().is_some() {
+                    self.watch();
+                }
+            }
+            Err(error) if would_block(&error) => {
+                if let Some(reason) = self.failure.take() {
+                    self.watch();
+                    self.report(Incoming::WriteFailed(reason));
+                }
+            }
+            Err(error) => self.lost(error.message()),
+        }
+        self.buffer.replace(buffer);
+    }
+
+    /// Reads no more for now. The source stays where it is: most often nothing comes
+    /// before the next read is wanted.
+    fn hold(&self) {
+        self.held.set(true);
+        // A socket with a time limit would count the pause.
+        if self.socket.timeout() > 0 {
+            remove(&self.reading);
+        }
+    }
+
+    /// Writes as much as there is room for, and reports when that was all.
+    fn write(self: &Rc<Self>) {
+        let mut unsent = self.unsent.take();
+        match self.send(&unsent.bytes[unsent.sent..]) {
+            Ok(count) => unsent.sent += count,
+            Err(error) if would_block(&error) => {}
+            Err(error) => return self.fail(error.message()),
+        }
+        if unsent.sent == unsent.bytes.len() {
+            remove(&self.writing);
+            self.report(Incoming::Written);
+            return;
+        }
+        self.unsent.replace(unsent);
+        if self.writing.borrow().is_none() {
+            let source = self.source(IOCondition::OUT, Priority::DEFAULT, |link| {
+                link.write();
+                ControlFlow::Continue
+            });
+            self.writing.replace(Some(source));
+        }
+    }
+
+    /// Here bytes come in.
+    fn receive(&self, buffer: &mut [u8]) -> Result<usize, glib::Error> {
+        self.socket
+            .receive_with_blocking(buffer, false, gio::Cancellable::NONE)
+    }
+
+    /// Here bytes leave.
+    fn send(&self, bytes: &[u8]) -> Result<usize, glib::Error> {
+        self.socket
+            .send_with_blocking(bytes, false, gio::Cancellable::NONE)
+    }
+
+    /// The peer takes nothing more. What it sent before it went comes first: that may
+    /// say why.
+    fn fail(self: &Rc<Self>, reason: &str) {
+        remove(&self.writing);
+        remove(&self.reading);
+        self.failure.replace(Some(reason.to_owned()));
+        self.watch();
+    }
+
+    fn lost(&self, reason: &str) {
+        self.stop();
+        let sink = self.sink.take();
+        if let Some(sink) = sink {
+            sink(Incoming::Closed(reason.to_owned()));
+        }
+    }
+
+    fn stop(&self) {
+        remove(&self.reading);
+        remove(&self.writing);
+        self.unsent.take();
+    }
+
+    fn close(&self, done: Closed) {
+        self.sink.take();
+        self.stop();
+        if self.closed.replace(true) {
+            return done();
+        }
+        // Where another thread runs the main context, the connection ends with its last
+        // reference.
+        gio_async::close(&self.home, self.connection.upcast_ref(), done);
+    }
+
+    /// Calls `ready` from the main loop while the socket is. Not the source keeps the
+    /// link: it would keep the main context, and the context the source.
+    fn source(
+        self: &Rc<Self>,
+        condition: IOCondition,
+        priority: Priority,
+        ready: fn(&Rc<Self>) -> ControlFlow,
+    ) -> glib::Source {
+        let link = self.home.bind(Rc::downgrade(self));
+        let ready = move |_: &gio::Socket, _| {
+            let link = link.get().and_then(Weak::upgrade);
+            link.map_or(ControlFlow::Break, |link| ready(&link))
+        };
+        let none = gio::Cancellable::NONE;
+        let source =
+            SocketExtManual::create_source(&self.socket, condition, none, None, priority, ready);
+        source.attach(Some(self.home.context()));
+        source
+    }
+}
+
+fn remove(source: &RefCell<Option<glib::Source>>) {
+    if let Some(source) = source.take() {
+        source.destroy();
+    }
+}
+
+fn would_block(error: &glib::Error) -> bool {
+    error.matches(gio::IOErrorEnum::WouldBlock)
+}
