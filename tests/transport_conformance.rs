@@ -271,6 +271,78 @@ fn a_write_to_a_peer_that_closes_ends() {
     });
 }
 
+/// QEMU says why it goes, and goes.
+#[test]
+fn what_came_before_a_write_failed_is_reported_before() {
+    everywhere(|main, name, transport, peer| {
+        let data = Rc::new(RefCell::new(Vec::new()));
+        let end = Rc::new(Cell::new(None));
+        transport.start(Rc::new({
+            let (data, end) = (data.clone(), end.clone());
+            move |incoming| match incoming {
+                Incoming::Data(bytes) => {
+                    assert_eq!(end.get(), None, "data after the end");
+                    data.borrow_mut().extend_from_slice(bytes);
+                    Flow::Wait
+                }
+                Incoming::WriteFailed(_) | Incoming::Closed(_) => {
+                    end.set(end.get().or(Some(data.borrow().len())));
+                    Flow::On
+                }
+                _ => Flow::On,
+            }
+        }));
+        peer.open();
+        main.drain();
+        // More than is read at once, from a peer that then takes nothing more.
+        let last = pattern(5000);
+        peer.send(&last);
+        if peer.fails_writes() {
+            peer.fail_write();
+        } else {
+            peer.close();
+        }
+        transport.write(b"in vain".to_vec());
+        if peer.fails_writes() {
+            peer.fail_write();
+        }
+        main.until(&format!("{name}: the end"), || {
+            transport.resume();
+            end.get().is_some()
+        });
+        assert_eq!(end.get(), Some(last.len()), "{name}");
+        assert!(*data.borrow() == last, "{name}: other data came");
+    });
+}
+
+/// More than any buffer between the two takes.
+#[test]
+fn a_large_write_waits_for_its_reader() {
+    let test = |main: &MainLoop, name: &str, transport: Box<dyn Transport>, peer: &dyn Peer| {
+        let reports = open(main, name, &*transport, peer);
+        assert!(peer.block(true), "{name}");
+        let bytes = pattern(20 << 20);
+        transport.write(bytes.clone());
+        main.drain();
+        assert_eq!(reports.count("written"), 0, "{name}");
+        // Data come all the same.
+        peer.send(b"meanwhile");
+        expect_data(main, name, &reports, b"meanwhile");
+        assert_eq!(reports.count("written"), 0, "{name}");
+        peer.block(false);
+        let mut received = Vec::new();
+        main.until(&format!("{name}: what was written"), || {
+            received.extend(peer.received());
+            received.len() >= bytes.len()
+        });
+        assert!(received == bytes, "{name}: other bytes arrived");
+        main.drain();
+        assert_eq!(reports.count("written"), 1, "{name}");
+        reports.check(name);
+    };
+    with_own(|main| peers::each(main, |name, it, peer| test(main, name, it, peer)));
+}
+
 #[test]
 fn a_closed_one_reports_nothing_and_holds_nothing() {
     everywhere(|main, name, transport, peer| {
@@ -373,6 +445,7 @@ fn the_sink_may_have_enough() {
         }
         main.until(&format!("{name}: some data"), || !data.borrow().is_empty());
         main.run_for(std::time::Duration::from_millis(20));
+        main.drain();
         if peer.holds_back() {
             let had = data.borrow().len();
             assert!(had < bytes.len(), "{name}: had {had} bytes in one go");

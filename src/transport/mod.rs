@@ -69,6 +69,8 @@ pub type Closed = Box<dyn FnOnce()>;
 /// - Each [`write`](Self::write) on an open transport is answered by one
 ///   [`Written`](Incoming::Written) or [`WriteFailed`](Incoming::WriteFailed), or
 ///   the connection closes; then no answer comes any more.
+/// - What the peer sent before a write failed comes before
+///   [`WriteFailed`](Incoming::WriteFailed).
 pub trait Transport {
     /// Starts to report to `sink`. Called once.
     fn start(&self, sink: Sink);

@@ -120,7 +120,7 @@ impl Transport for SocketTransport {
     }
 
     fn has_input(&self) -> bool {
-        !SocketExt::condition_check(&self.link.socket, IOCondition::IN).is_empty()
+        self.link.has_input()
     }
 
     fn close(&self) {
@@ -147,6 +147,10 @@ impl Link {
         self.sink.borrow().is_some()
     }
 
+    fn has_input(&self) -> bool {
+        !SocketExt::condition_check(&self.socket, IOCondition::IN).is_empty()
+    }
+
     fn report(&self, incoming: Incoming<'_>) -> Option<Flow> {
         let sink = self.sink.borrow().clone();
         sink.map(|sink| sink(incoming))
@@ -154,38 +158,24 @@ impl Link {
 
     /// Sees to it that `read` is called when there is something to read.
     fn watch(self: &Rc<Self>) {
-        if !self.is_open() || self.held.get() {
+        if !self.is_open() || self.held.get() || self.reading.borrow().is_some() {
             return;
         }
         // Like spice-gtk's, this priority leaves a window time to be drawn.
-        let priority = Priority::DEFAULT_IDLE;
-        if self.failure.borrow().is_some() {
-            // The peer may send nothing more, which no source would show.
-            let link = Rc::downgrade(self);
-            self.home.idle(priority, move || {
-                if let Some(link) = link.upgrade() {
-                    link.read();
-                }
-            });
-        } else if self.reading.borrow().is_none() {
-            let source = self.source(IOCondition::IN, priority, |link| {
-                if link.held.get() {
-                    // It would go off again and again.
-                    link.reading.take();
-                    return ControlFlow::Break;
-                }
-                link.read();
-                ControlFlow::Continue
-            });
-            self.reading.replace(Some(source));
-        }
+        let source = self.source(IOCondition::IN, Priority::DEFAULT_IDLE, |link| {
+            if link.held.get() {
+                // It would go off again and again.
+                link.reading.take();
+                return ControlFlow::Break;
+            }
+            link.read();
+            ControlFlow::Continue
+        });
+        self.reading.replace(Some(source));
     }
 
     /// Reads once, and reports what came.
     fn read(self: &Rc<Self>) {
-        if !self.is_open() || self.held.get() {
-            return;
-        }
         let size = if self.busy.get() {
             LARGE_READ
         } else {
@@ -201,16 +191,13 @@ impl Link {
                 self.busy.set(count >= SMALL_READ);
                 if self.report(Incoming::Data(&buffer[..count])) == Some(Flow::Wait) {
                     self.hold();
-                } else if self.failure.borrow().is_some() {
-                    self.watch();
+                }
+                let failure = self.failure.take();
+                if let Some(reason) = failure {
+                    self.write_failed(reason);
                 }
             }
-            Err(error) if would_block(&error) => {
-                if let Some(reason) = self.failure.take() {
-                    self.watch();
-                    self.report(Incoming::WriteFailed(reason));
-                }
-            }
+            Err(error) if would_block(&error) => {}
             Err(error) => self.lost(error.message()),
         }
         self.buffer.replace(buffer);
@@ -232,7 +219,17 @@ impl Link {
         match self.send(&unsent.bytes[unsent.sent..]) {
             Ok(count) => unsent.sent += count,
             Err(error) if would_block(&error) => {}
-            Err(error) => return self.fail(error.message()),
+            Err(error) => {
+                remove(&self.writing);
+                let reason = error.message().to_owned();
+                let link = Rc::downgrade(self);
+                self.home.idle(Priority::DEFAULT, move || {
+                    if let Some(link) = link.upgrade() {
+                        link.write_failed(reason);
+                    }
+                });
+                return;
+            }
         }
         if unsent.sent == unsent.bytes.len() {
             remove(&self.writing);
@@ -261,13 +258,13 @@ impl Link {
             .send_with_blocking(bytes, false, gio::Cancellable::NONE)
     }
 
-    /// The peer takes nothing more. What it sent before it went comes first: that may
-    /// say why.
-    fn fail(self: &Rc<Self>, reason: &str) {
-        remove(&self.writing);
-        remove(&self.reading);
-        self.failure.replace(Some(reason.to_owned()));
-        self.watch();
+    /// Reports that the write failed, after what the peer sent before: that may say why.
+    fn write_failed(&self, reason: String) {
+        if self.is_open() && self.has_input() {
+            self.failure.replace(Some(reason));
+        } else {
+            self.report(Incoming::WriteFailed(reason));
+        }
     }
 
     fn lost(&self, reason: &str) {

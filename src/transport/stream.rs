@@ -27,6 +27,8 @@ struct Link {
     waits: Cell<Option<usize>>,
     /// How many reads and writes are under way: the stream is closed after them.
     under_way: Cell<u32>,
+    /// Why the write failed, while what the peer sent before is read.
+    failure: RefCell<Option<String>>,
     /// Called when the stream is closed, while it is being closed.
     closing: RefCell<Option<Closed>>,
     closed: Cell<bool>,
@@ -61,6 +63,7 @@ impl StreamTransport {
                 buffer: RefCell::default(),
                 waits: Cell::default(),
                 under_way: Cell::default(),
+                failure: RefCell::default(),
                 closing: RefCell::default(),
                 closed: Cell::default(),
             }),
@@ -86,9 +89,7 @@ impl Transport for StreamTransport {
     }
 
     fn has_input(&self) -> bool {
-        let input = self.link.stream.input_stream();
-        let pollable = input.dynamic_cast::<gio::PollableInputStream>();
-        pollable.is_ok_and(|input| input.can_poll() && input.is_readable())
+        self.link.has_input()
     }
 
     fn close(&self) {
@@ -113,6 +114,12 @@ impl Drop for StreamTransport {
 }
 
 impl Link {
+    fn has_input(&self) -> bool {
+        let input = self.stream.input_stream();
+        let pollable = input.dynamic_cast::<gio::PollableInputStream>();
+        pollable.is_ok_and(|input| input.can_poll() && input.is_readable())
+    }
+
     fn report(&self, incoming: Incoming<'_>) -> Option<Flow> {
         let sink = self.sink.borrow().clone();
         sink.map(|sink| sink(incoming))
@@ -161,6 +168,10 @@ impl Link {
                     Some(Flow::On) => self.read(count),
                     None => {}
                 }
+                let failure = self.failure.take();
+                if let Some(reason) = failure {
+                    self.write_failed(reason);
+                }
             }
             Err(error) => self.lost(error.message()),
         }
@@ -179,15 +190,24 @@ impl Link {
             &self.cancellable,
             move |result| {
                 link.done();
-                link.report(match result {
-                    Ok(()) => Incoming::Written,
-                    Err(error) => Incoming::WriteFailed(error.message().to_owned()),
-                });
+                match result {
+                    Ok(()) => drop(link.report(Incoming::Written)),
+                    Err(error) => link.write_failed(error.message().to_owned()),
+                }
             },
         );
         if !started {
             self.done();
             self.report(Incoming::WriteFailed(FOREIGN.to_owned()));
+        }
+    }
+
+    /// Reports that the write failed, after what the peer sent before: that may say why.
+    fn write_failed(&self, reason: String) {
+        if self.sink.borrow().is_some() && self.has_input() {
+            self.failure.replace(Some(reason));
+        } else {
+            self.report(Incoming::WriteFailed(reason));
         }
     }
 

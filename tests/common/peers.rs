@@ -140,12 +140,18 @@ impl Peer for PairPeer {
 }
 
 /// The far end of a `GSocketConnection`.
-pub struct StreamPeer(RefCell<Option<UnixStream>>);
+pub struct StreamPeer {
+    far: RefCell<Option<UnixStream>>,
+    is_unix: bool,
+}
 
 impl StreamPeer {
     pub fn new(far: UnixStream) -> Self {
         far.set_nonblocking(true).expect("a socket");
-        Self(RefCell::new(Some(far)))
+        Self {
+            is_unix: far.local_addr().is_ok(),
+            far: RefCell::new(Some(far)),
+        }
     }
 }
 
@@ -193,7 +199,7 @@ impl Peer for StreamPeer {
     fn open(&self) {}
 
     fn send(&self, bytes: &[u8]) {
-        if let Some(stream) = &mut *self.0.borrow_mut() {
+        if let Some(stream) = &mut *self.far.borrow_mut() {
             // The near end may be gone: that is for the test to see.
             let _ = stream.write_all(bytes);
         }
@@ -201,7 +207,7 @@ impl Peer for StreamPeer {
 
     fn received(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if let Some(stream) = &mut *self.0.borrow_mut()
+        if let Some(stream) = &mut *self.far.borrow_mut()
             && let Err(error) = stream.read_to_end(&mut bytes)
         {
             // The near end may have gone with bytes unread.
@@ -212,7 +218,7 @@ impl Peer for StreamPeer {
     }
 
     fn close(&self) {
-        self.0.take();
+        self.far.take();
     }
 
     fn reopens(&self) -> bool {
@@ -232,12 +238,13 @@ impl Peer for StreamPeer {
         true
     }
 
+    /// TCP does not say that nobody reads any more.
     fn fails_writes(&self) -> bool {
-        true
+        self.is_unix
     }
 
     fn fail_write(&self) {
-        if let Some(stream) = &*self.0.borrow() {
+        if let Some(stream) = &*self.far.borrow() {
             // It fails where the near end is gone, too.
             let _ = stream.shutdown(Shutdown::Read);
         }
