@@ -136,6 +136,17 @@ fn a_storm_over_a_socket() {
     with_own(|main| {
         let (connection, peer) = peers::unix_socket();
         at_home(|| {
+            let transport = peers::on_socket(&connection);
+            storm(main, Box::new(transport), &(Rc::new(peer) as Rc<dyn Peer>));
+        });
+    });
+}
+
+#[test]
+fn a_storm_over_a_stream() {
+    with_own(|main| {
+        let (connection, peer) = peers::wrapped();
+        at_home(|| {
             let transport = StreamTransport::new(&connection);
             storm(main, Box::new(transport), &(Rc::new(peer) as Rc<dyn Peer>));
         });
