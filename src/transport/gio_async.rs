@@ -1,4 +1,5 @@
-//! GIO's asynchronous connects, reads, writes and closes, whose callbacks are bound to a thread.
+//! GIO's asynchronous connects, reads, writes and closes, and its sources of sockets: all
+//! with callbacks that are bound to a thread.
 //!
 //! The `gio` crate's own abort the process where another thread runs or frees the
 //! main context that they were started on. Here each function returns whether it could
@@ -7,7 +8,7 @@
 
 use std::ptr::null_mut;
 
-use glib::ffi::{GError, gpointer};
+use glib::ffi::{GError, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
 
@@ -219,6 +220,71 @@ where
         }
     })
     .is_some()
+}
+
+/// A source that calls `ready` from the main loop while the socket is ready for
+/// `condition`, until it is destroyed or told to [`Break`](glib::ControlFlow::Break).
+///
+/// It may be called within itself, where it runs a main loop. Else GLib would take it out
+/// of the loop for each call, and wake the loop up to put it back.
+pub(super) fn watch<F>(
+    home: &Home,
+    socket: &gio::Socket,
+    condition: glib::IOCondition,
+    priority: glib::Priority,
+    ready: F,
+) -> glib::Source
+where
+    F: Fn() -> glib::ControlFlow + 'static,
+{
+    unsafe extern "C" fn called<F>(
+        _socket: *mut gio::ffi::GSocket,
+        _condition: glib::ffi::GIOCondition,
+        ready: gpointer,
+    ) -> gboolean
+    where
+        F: Fn() -> glib::ControlFlow + 'static,
+    {
+        // SAFETY: GLib calls this with the box that was handed over with it, which lives
+        // until `dropped`; nobody changes what is in it.
+        let ready = unsafe { &*ready.cast::<Bound<F>>() };
+        let flow = ready
+            .get()
+            .map_or(glib::ControlFlow::Break, |ready| ready());
+        flow.into_glib()
+    }
+    unsafe extern "C" fn dropped<F>(ready: gpointer) {
+        // SAFETY: GLib calls this once, after the last call, with the box.
+        drop(unsafe { Box::from_raw(ready.cast::<Bound<F>>()) });
+    }
+    let ready = Box::into_raw(Box::new(home.bind(ready)));
+    // SAFETY: all objects are live, and the source is ours. GIO calls a socket's source
+    // as a `GSocketSourceFunc`, which `called` is, and GLib the notify with the data.
+    unsafe {
+        let source = gio::ffi::g_socket_create_source(
+            socket.to_glib_none().0,
+            condition.into_glib(),
+            null_mut(),
+        );
+        let called: unsafe extern "C" fn(_, _, _) -> _ = called::<F>;
+        glib::ffi::g_source_set_callback(
+            source,
+            Some(std::mem::transmute::<
+                unsafe extern "C" fn(
+                    *mut gio::ffi::GSocket,
+                    glib::ffi::GIOCondition,
+                    gpointer,
+                ) -> gboolean,
+                unsafe extern "C" fn(gpointer) -> gboolean,
+            >(called)),
+            ready.cast(),
+            Some(dropped::<F>),
+        );
+        glib::ffi::g_source_set_priority(source, priority.into_glib());
+        glib::ffi::g_source_set_can_recurse(source, glib::ffi::GTRUE);
+        glib::ffi::g_source_attach(source, home.context().to_glib_none().0);
+        from_glib_full(source)
+    }
 }
 
 /// # Safety

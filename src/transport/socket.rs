@@ -1,7 +1,7 @@
 //! QMP on a plain socket: a Unix or TCP connection.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use gio::prelude::*;
 use glib::{ControlFlow, IOCondition, Priority};
@@ -32,16 +32,27 @@ struct Link {
     buffer: RefCell<Vec<u8>>,
     /// Whether the last read shows that there is more to come.
     busy: Cell<bool>,
-    /// Waits for input.
+    /// Whether input is wanted.
+    wanted: Cell<Wanted>,
+    /// Waits for input, or did so when it was last wanted.
     reading: RefCell<Option<glib::Source>>,
-    /// Whether nothing is to be read before [`Transport::resume`].
-    held: Cell<bool>,
     /// Waits for room for what is in `unsent`.
     writing: RefCell<Option<glib::Source>>,
     unsent: RefCell<Unsent>,
     /// Why the write failed, while what the peer sent before is read.
     failure: RefCell<Option<String>>,
     closed: Cell<bool>,
+}
+
+/// Whether more input is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Wanted {
+    #[default]
+    Now,
+    /// The sink has not returned.
+    AfterThis,
+    /// After [`Transport::resume`].
+    Later,
 }
 
 /// A write, and how much of it the kernel has taken.
@@ -88,8 +99,8 @@ impl SocketTransport {
                 sink: RefCell::default(),
                 buffer: RefCell::default(),
                 busy: Cell::default(),
+                wanted: Cell::default(),
                 reading: RefCell::default(),
-                held: Cell::default(),
                 writing: RefCell::default(),
                 unsent: RefCell::default(),
                 failure: RefCell::default(),
@@ -114,7 +125,8 @@ impl Transport for SocketTransport {
     }
 
     fn resume(&self) {
-        if self.link.held.replace(false) {
+        if self.link.wanted.get() == Wanted::Later {
+            self.link.wanted.set(Wanted::Now);
             self.link.watch();
         }
     }
@@ -158,18 +170,18 @@ impl Link {
 
     /// Sees to it that `read` is called when there is something to read.
     fn watch(self: &Rc<Self>) {
-        if !self.is_open() || self.held.get() || self.reading.borrow().is_some() {
+        if !self.is_open() || self.reading.borrow().is_some() {
             return;
         }
         // Like spice-gtk's, this priority leaves a window time to be drawn.
         let source = self.source(IOCondition::IN, Priority::DEFAULT_IDLE, |link| {
-            if link.held.get() {
-                // It would go off again and again.
-                link.reading.take();
-                return ControlFlow::Break;
+            if link.wanted.get() == Wanted::Now {
+                link.read();
+                return ControlFlow::Continue;
             }
-            link.read();
-            ControlFlow::Continue
+            // It would go off again and again.
+            link.reading.take();
+            ControlFlow::Break
         });
         self.reading.replace(Some(source));
     }
@@ -189,9 +201,9 @@ impl Link {
             Ok(0) => self.lost("the server closed the connection"),
             Ok(count) => {
                 self.busy.set(count >= SMALL_READ);
-                if self.report(Incoming::Data(&buffer[..count])) == Some(Flow::Wait) {
-                    self.hold();
-                }
+                self.wanted.set(Wanted::AfterThis);
+                let flow = self.report(Incoming::Data(&buffer[..count]));
+                self.go_on(flow);
                 let failure = self.failure.take();
                 if let Some(reason) = failure {
                     self.write_failed(reason);
@@ -203,13 +215,18 @@ impl Link {
         self.buffer.replace(buffer);
     }
 
-    /// Reads no more for now. The source stays where it is: most often nothing comes
-    /// before the next read is wanted.
-    fn hold(&self) {
-        self.held.set(true);
-        // A socket with a time limit would count the pause.
-        if self.socket.timeout() > 0 {
-            remove(&self.reading);
+    /// What follows when the sink has returned. Where that wants no more for now, the
+    /// source stays all the same: most often nothing comes before more is wanted.
+    fn go_on(self: &Rc<Self>, flow: Option<Flow>) {
+        if flow == Some(Flow::Wait) {
+            self.wanted.set(Wanted::Later);
+            // A socket with a time limit would count the pause.
+            if self.socket.timeout() > 0 {
+                remove(&self.reading);
+            }
+        } else {
+            self.wanted.set(Wanted::Now);
+            self.watch();
         }
     }
 
@@ -300,16 +317,12 @@ impl Link {
         priority: Priority,
         ready: fn(&Rc<Self>) -> ControlFlow,
     ) -> glib::Source {
-        let link = self.home.bind(Rc::downgrade(self));
-        let ready = move |_: &gio::Socket, _| {
-            let link = link.get().and_then(Weak::upgrade);
-            link.map_or(ControlFlow::Break, |link| ready(&link))
+        let link = Rc::downgrade(self);
+        let ready = move || {
+            link.upgrade()
+                .map_or(ControlFlow::Break, |link| ready(&link))
         };
-        let none = gio::Cancellable::NONE;
-        let source =
-            SocketExtManual::create_source(&self.socket, condition, none, None, priority, ready);
-        source.attach(Some(self.home.context()));
-        source
+        gio_async::watch(&self.home, &self.socket, condition, priority, ready)
     }
 }
 
