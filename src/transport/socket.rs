@@ -174,7 +174,18 @@ impl Link {
             return;
         }
         // Like spice-gtk's, this priority leaves a window time to be drawn.
-        let source = self.source(IOCondition::IN, Priority::DEFAULT_IDLE, |link| {
+        let priority = Priority::DEFAULT_IDLE;
+        if self.socket.is_closed() {
+            // By somebody else: GIO has no source for it. The read says so.
+            let link = Rc::downgrade(self);
+            self.home.idle(priority, move || {
+                if let Some(link) = link.upgrade() {
+                    link.read();
+                }
+            });
+            return;
+        }
+        let source = self.source(IOCondition::IN, priority, |link| {
             if link.wanted.get() == Wanted::Now {
                 link.read();
                 return ControlFlow::Continue;
@@ -188,6 +199,9 @@ impl Link {
 
     /// Reads once, and reports what came.
     fn read(self: &Rc<Self>) {
+        if !self.is_open() {
+            return;
+        }
         let size = if self.busy.get() {
             LARGE_READ
         } else {
