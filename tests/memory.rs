@@ -12,11 +12,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::main_loop::{MainLoop, with_own_pushed};
+use common::peers::{self, Peer};
 use common::script::{self, Server};
 use glib::prelude::ObjectExt;
 use serde_json::json;
 use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE};
 use spice_qmp::qmp::{Band, CallId, Error, Ignored, Opening, Output, PeerError, Session, State};
+use spice_qmp::transport::{Flow, Incoming, Transport};
 use spice_qmp::{CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, QmpPort};
 
 /// How much a peer sends in one go.
@@ -256,6 +258,37 @@ fn a_storm_of_events_within_a_handler() {
         main.drain();
         assert_eq!(told.get(), STORM + 1);
         watch.check(SMALL);
+    });
+}
+
+/// What a storm is read into is let go after it.
+#[test]
+fn a_socket_that_is_quiet_again_holds_little() {
+    const IDLE: usize = 4 << 10;
+    with_own_pushed(|main| {
+        let watch = Watch::start();
+        let (connection, peer) = peers::unix_socket();
+        let transport = peers::on_socket(&connection);
+        let (count, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        transport.start(Rc::new({
+            let (count, most) = (count.clone(), most.clone());
+            move |incoming| {
+                if let Incoming::Data(bytes) = incoming {
+                    count.set(count.get() + bytes.len());
+                    most.set(bytes.len().max(most.get()));
+                }
+                Flow::On
+            }
+        }));
+        let mut sent = 0;
+        for size in [60_000, 60_000, 1] {
+            peer.send(&vec![b'x'; size]);
+            sent += size;
+            main.until("the data", || count.get() == sent);
+        }
+        assert!(most.get() > 10 * IDLE);
+        let held = NOW.load(Relaxed).saturating_sub(watch.before);
+        assert!(held <= IDLE, "{held} bytes");
     });
 }
 

@@ -202,14 +202,9 @@ impl Link {
         if !self.is_open() {
             return;
         }
-        let size = if self.busy.get() {
-            LARGE_READ
-        } else {
-            SMALL_READ
-        };
         let mut buffer = self.buffer.take();
-        if buffer.len() != size {
-            buffer = vec![0; size];
+        if buffer.is_empty() {
+            buffer = vec![0; self.read_size()];
         }
         match self.receive(&mut buffer) {
             Ok(0) => self.lost("the server closed the connection"),
@@ -226,7 +221,17 @@ impl Link {
             Err(error) if would_block(&error) => {}
             Err(error) => self.lost(error.message()),
         }
-        self.buffer.replace(buffer);
+        if buffer.len() == self.read_size() {
+            self.buffer.replace(buffer);
+        }
+    }
+
+    fn read_size(&self) -> usize {
+        if self.busy.get() {
+            LARGE_READ
+        } else {
+            SMALL_READ
+        }
     }
 
     /// What follows when the sink has returned. Where that wants no more for now, the
