@@ -1,6 +1,8 @@
 //! A source that stays on the main context of a port, and goes off when it is told to.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
 use glib::ffi;
 use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
 
@@ -10,8 +12,18 @@ use crate::home::{Bound, Home};
 /// less than to make a source for each time.
 ///
 /// It goes off while it is going off already, too: the work may run a main loop.
+///
+/// The time is its own, not GLib's ready time: GLib wakes the main loop up whenever that is
+/// changed, also on the thread that runs it, which is two system calls and a turn.
 #[derive(Debug)]
 pub(crate) struct Alarm(glib::Source);
+
+/// GLib's source, and its time.
+#[repr(C)]
+struct Timed {
+    source: ffi::GSource,
+    at: AtomicI64,
+}
 
 impl Alarm {
     /// An alarm on the context of `home`, which is not set.
@@ -21,8 +33,9 @@ impl Alarm {
         // nothing of them. It drops the work with the source, which it made of the size
         // that it asks for.
         let source: glib::Source = unsafe {
-            let size = u32::try_from(size_of::<ffi::GSource>()).expect("a size that C has");
+            let size = u32::try_from(size_of::<Timed>()).expect("a size that C has");
             let source = ffi::g_source_new((&raw const FUNCTIONS).cast_mut(), size);
+            time(source).store(NEVER, Relaxed);
             ffi::g_source_set_callback(source, Some(run::<F>), work.cast(), Some(free::<F>));
             ffi::g_source_set_can_recurse(source, ffi::GTRUE);
             from_glib_full(source)
@@ -39,14 +52,14 @@ impl Alarm {
         unsafe {
             let source = self.0.to_glib_none().0;
             ffi::g_source_set_priority(source, priority.into_glib());
-            ffi::g_source_set_ready_time(source, at);
+            time(source).store(at, Relaxed);
         }
     }
 
     /// Has it go off no more, unless it has already begun to.
     pub(crate) fn clear(&self) {
         // SAFETY: the source lives.
-        unsafe { ffi::g_source_set_ready_time(self.0.to_glib_none().0, NEVER) };
+        unsafe { time(self.0.to_glib_none().0).store(NEVER, Relaxed) };
     }
 }
 
@@ -56,17 +69,48 @@ impl Drop for Alarm {
     }
 }
 
-/// GLib's own time for a source that is not ready by time.
-const NEVER: i64 = -1;
+/// The time of an alarm that is not set.
+const NEVER: i64 = i64::MAX;
 
 static FUNCTIONS: ffi::GSourceFuncs = ffi::GSourceFuncs {
-    prepare: None,
-    check: None,
+    prepare: Some(prepare),
+    check: Some(check),
     dispatch: Some(dispatch),
     finalize: None,
     closure_callback: None,
     closure_marshal: None,
 };
+
+/// # Safety
+///
+/// The source is an alarm's, and lives for as long as the result is used.
+unsafe fn time<'a>(source: *mut ffi::GSource) -> &'a AtomicI64 {
+    // SAFETY: as the caller promises; GLib made it of the size of a `Timed`.
+    unsafe { &(*source.cast::<Timed>()).at }
+}
+
+unsafe extern "C" fn prepare(source: *mut ffi::GSource, timeout: *mut i32) -> ffi::gboolean {
+    // SAFETY: GLib calls this with a source that lives and a place for the timeout.
+    unsafe {
+        let at = time(source).load(Relaxed);
+        *timeout = -1;
+        if at == NEVER {
+            return ffi::GFALSE;
+        }
+        let left = at.saturating_sub(ffi::g_source_get_time(source));
+        // Rounded up: one that is early would turn the main loop for nothing.
+        *timeout = i32::try_from(left.max(0).saturating_add(999) / 1000).unwrap_or(i32::MAX);
+        i32::from(left <= 0)
+    }
+}
+
+unsafe extern "C" fn check(source: *mut ffi::GSource) -> ffi::gboolean {
+    // SAFETY: GLib calls this with a source that lives.
+    unsafe {
+        let at = time(source).load(Relaxed);
+        i32::from(at != NEVER && at <= ffi::g_source_get_time(source))
+    }
+}
 
 unsafe extern "C" fn dispatch(
     source: *mut ffi::GSource,
@@ -75,7 +119,7 @@ unsafe extern "C" fn dispatch(
 ) -> ffi::gboolean {
     // SAFETY: GLib calls this with a source that lives, and with its work and data.
     unsafe {
-        ffi::g_source_set_ready_time(source, NEVER);
+        time(source).store(NEVER, Relaxed);
         work.map_or(ffi::G_SOURCE_REMOVE, |work| work(data))
     }
 }

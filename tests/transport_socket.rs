@@ -15,8 +15,9 @@ use common::peers::{self, Peer};
 use common::script::GREETING;
 use gio::prelude::*;
 use glib::translate::{FromGlib, IntoGlib};
+use serde_json::json;
 use spice_qmp::transport::{Flow, Incoming, SocketTransport, StreamTransport, Transport};
-use spice_qmp::{PortState, QmpPort};
+use spice_qmp::{CallOptions, PortState, QmpPort};
 
 /// How often somebody asked a [`derived`] connection for its stream.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
@@ -138,6 +139,62 @@ fn the_blocking_mode_is_the_owners() {
             main.drain();
             assert!(connection.is_closed());
         }
+    });
+}
+
+thread_local! {
+    /// How many descriptors were ready when the main loop waited.
+    static READY: Cell<i32> = const { Cell::new(0) };
+}
+
+/// Counts what wakes a main context up, on this thread.
+#[allow(unsafe_code)]
+fn count_wakeups(context: &glib::MainContext) {
+    unsafe extern "C" fn poll(fds: *mut glib::ffi::GPollFD, count: u32, timeout: i32) -> i32 {
+        // SAFETY: what GLib hands over.
+        let ready = unsafe { glib::ffi::g_poll(fds, count, timeout) };
+        READY.set(READY.get() + ready.max(0));
+        ready
+    }
+    READY.set(0);
+    // SAFETY: the context lives, and the function has GLib's signature.
+    unsafe { glib::ffi::g_main_context_set_poll_func(context.as_ptr(), Some(poll)) };
+}
+
+/// GLib wakes a main loop up for much that is done on its own thread.
+#[test]
+fn only_replies_wake_the_main_loop_up() {
+    const CALLS: i32 = 100;
+    with_own_pushed(|main| {
+        let (connection, peer) = peers::unix_socket();
+        let port = QmpPort::for_stream(&connection);
+        peer.send(format!("{GREETING}\r\n").as_bytes());
+        let answer = || {
+            for request in serde_json::Deserializer::from_slice(&peer.received()).into_iter() {
+                let request: serde_json::Value = request.unwrap();
+                let reply = json!({ "return": common::script::running(), "id": request["id"] });
+                peer.send(format!("{reply}\r\n").as_bytes());
+            }
+        };
+        main.until("the status", || {
+            answer();
+            port.status().is_some()
+        });
+        main.drain();
+        count_wakeups(main.context());
+        for _ in 0..CALLS {
+            let done = Rc::new(Cell::new(false));
+            port.execute_with("query-name", None, CallOptions::default(), {
+                let done = done.clone();
+                move |reply| done.set(reply.is_ok())
+            });
+            main.until("the reply", || {
+                answer();
+                done.get()
+            });
+        }
+        let ready = READY.get();
+        assert!((CALLS..CALLS * 3 / 2).contains(&ready), "{ready}");
     });
 }
 
