@@ -1,83 +1,29 @@
-//! What a message costs, counted: allocations, bytes, instructions and wakeups.
+//! What a message costs, counted: allocations, copies, wakeups, system calls, instructions.
 //!
-//! The figures are in `tests/fixtures/cost/`. `UPDATE_COST=1 cargo test --test cost`
-//! writes them anew.
+//! The figures are in `FIGURES`; those of instructions, which depend on the compiler and
+//! the libraries, in `tests/fixtures/cost/`: `UPDATE_COST=1 cargo test --test cost` writes
+//! them anew.
 #![cfg(feature = "gobject")]
 
 mod common;
+#[path = "cost/counted.rs"]
+mod counted;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
 use common::main_loop::{MainLoop, with_own_pushed};
-use common::script::{self, Server};
+use common::script::{self, Request, Server};
+use counted::{Counts, count};
+use gio::prelude::*;
 use serde::{Deserialize, Serialize};
 use spice_qmp::{CallOptions, QmpPort};
-
-/// Rust's allocator, and how often this thread asked it.
-struct Counting;
-
-thread_local! {
-    static SPENT: Cell<Spent> = const { Cell::new(Spent { allocations: 0, bytes: 0 }) };
-}
-
-/// What was asked of the allocator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Spent {
-    allocations: u64,
-    bytes: u64,
-}
-
-fn note(size: usize) {
-    // A thread that ends allocates after its locals are gone.
-    let _ = SPENT.try_with(|spent| {
-        let Spent { allocations, bytes } = spent.get();
-        spent.set(Spent {
-            allocations: allocations + 1,
-            bytes: bytes + size as u64,
-        });
-    });
-}
-
-// SAFETY: the system's allocator does the work.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(size);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// What `work` asks of the allocator.
-fn spent(work: impl FnOnce()) -> Spent {
-    let before = SPENT.get();
-    work();
-    let after = SPENT.get();
-    Spent {
-        allocations: after.allocations - before.allocations,
-        bytes: after.bytes - before.bytes,
-    }
-}
 
 /// So many events, as QEMU sends them.
 fn events(count: usize) -> Vec<u8> {
@@ -89,7 +35,65 @@ fn events(count: usize) -> Vec<u8> {
     event.repeat(count).into_bytes()
 }
 
-/// Sends bytes in pieces of 4 KiB, and lets the port tell of each.
+/// What something costs on one port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cost {
+    counts: Counts,
+    /// Iterations of the main loop that had something to do.
+    wakeups: u64,
+    /// `GSource`s that were attached to the main context.
+    sources: u64,
+}
+
+impl Cost {
+    /// Does `work`, which says how often it ran the main loop.
+    fn add(&mut self, main: &MainLoop, work: impl FnOnce() -> u64) {
+        let before = sources(main);
+        self.wakeups += count(&mut self.counts, work);
+        self.sources += sources(main) - before - 1;
+    }
+
+    /// Does `work` and then runs the main loop until it has nothing to do.
+    fn add_all(&mut self, main: &MainLoop, work: impl FnOnce()) {
+        self.add(main, || {
+            work();
+            std::iter::from_fn(|| main.turn().then_some(1)).sum()
+        });
+    }
+
+    /// The least of both: a dispatch ends after 3 ms, so that a busy machine needs more.
+    fn least(self, other: Self) -> Self {
+        Self {
+            counts: Counts {
+                allocations: self.counts.allocations.min(other.counts.allocations),
+                bytes: self.counts.bytes.min(other.counts.bytes),
+                copied: self.counts.copied.min(other.counts.copied),
+                syscalls: self.counts.syscalls.min(other.counts.syscalls),
+            },
+            wakeups: self.wakeups.min(other.wakeups),
+            sources: self.sources.min(other.sources),
+        }
+    }
+
+    /// The least of several rounds, after one in which everything grows that grows once.
+    fn of(mut round: impl FnMut() -> Self) -> Self {
+        round();
+        (1..ROUNDS).fold(round(), |least, _| least.least(round()))
+    }
+}
+
+const ROUNDS: usize = 20;
+
+/// How many sources were ever attached to the main context: their ids are numbers that
+/// follow each other.
+fn sources(main: &MainLoop) -> u64 {
+    let probe = glib::idle_source_new(None, glib::Priority::LOW, || glib::ControlFlow::Break);
+    let id = probe.attach(Some(main.context()));
+    probe.destroy();
+    u64::from(id.as_raw())
+}
+
+/// Sends bytes, which come in pieces of 4 KiB.
 fn feed(main: &MainLoop, server: &Server, bytes: &[u8]) {
     for chunk in bytes.chunks(4 << 10) {
         server.peer.send(chunk);
@@ -125,87 +129,204 @@ fn listen(main: &MainLoop, port: &QmpPort, how: &str) -> Rc<Cell<usize>> {
     heard
 }
 
-/// Hears events; how many are to be heard of `count`.
-fn hear(main: &MainLoop, how: &str, count: usize) -> Spent {
-    let (port, server) = script::ready(main);
-    let heard = listen(main, &port, how);
-    let bytes = events(count);
-    feed(main, &server, &bytes);
-    let before = heard.get();
-    let spent = spent(|| feed(main, &server, &bytes));
-    let all = matches!(how, "qmp-event" | "a stream");
-    assert_eq!(heard.get() - before, if all { count } else { 0 }, "{how}");
-    spent
-}
-
-/// Gives commands that are answered with so many bytes; the port's share of it.
-fn call(main: &MainLoop, count: usize, size: usize) -> Spent {
-    let (port, server) = script::ready(main);
-    let text = format!(r#""{}""#, "x".repeat(size));
-    let mut total = Spent {
-        allocations: 0,
-        bytes: 0,
-    };
-    let mut add = |more: Spent| {
-        total.allocations += more.allocations;
-        total.bytes += more.bytes;
-    };
-    // What grows once has grown after the first call.
-    for number in 0..=count {
-        let ended = Rc::new(Cell::new(false));
-        let end = ended.clone();
-        let asked = spent(|| {
-            port.execute_with("query-name", None, CallOptions::default(), move |result| {
-                assert!(result.is_ok());
-                end.set(true);
-            });
-            main.drain();
-        });
-        let id = server.request("query-name").id;
-        let reply = format!("{{\"return\": {text}, \"id\": {id}}}\r\n").into_bytes();
-        let answered = spent(|| feed(main, &server, &reply));
-        assert!(ended.get());
-        if number > 0 {
-            add(asked);
-            add(answered);
+/// A port that is ready, whose ids have ten digits: what they cost is always the same.
+fn ready(main: &MainLoop) -> (QmpPort, Server) {
+    loop {
+        let (port, server) = script::ready(main);
+        script::call(&port, "query-name", &script::Ends::default());
+        main.drain();
+        let request = server.request("query-name");
+        server.reply(&request, serde_json::json!({}));
+        main.drain();
+        if request.id.as_u64() >= Some(LONG_ID) {
+            return (port, server);
         }
     }
-    total
 }
 
-#[test]
-fn allocations_are_not_more_than_they_were() {
-    with_own_pushed(|main| {
-        let mut now = BTreeMap::new();
-        for how in LISTENERS {
-            now.insert(format!("1000 events, {how}"), hear(main, how, 1000));
+/// Some events in one chunk.
+fn hear(main: &MainLoop, how: &str, count: usize) -> Cost {
+    let (port, server) = ready(main);
+    let heard = listen(main, &port, how);
+    let bytes = events(count);
+    let cost = Cost::of(|| {
+        let mut cost = Cost::default();
+        let before = heard.get();
+        cost.add_all(main, || server.peer.send(&bytes));
+        let all = matches!(how, "qmp-event" | "a stream");
+        assert_eq!(heard.get() - before, if all { count } else { 0 }, "{how}");
+        cost
+    });
+    drop(port);
+    cost
+}
+
+/// A command, and its answer of so many bytes in chunks of 4 KiB.
+fn call(main: &MainLoop, size: usize) -> Cost {
+    let (port, server) = ready(main);
+    let text = format!(r#""{}""#, "x".repeat(size));
+    Cost::of(|| call_once(main, &port, &server, &text))
+}
+
+fn call_once(main: &MainLoop, port: &QmpPort, server: &Server, text: &str) -> Cost {
+    let mut cost = Cost::default();
+    let ended = Rc::new(Cell::new(false));
+    let end = ended.clone();
+    cost.add_all(main, || {
+        port.execute_with("query-name", None, CallOptions::default(), move |result| {
+            assert!(result.is_ok());
+            end.set(true);
+        });
+    });
+    let id = server.request("query-name").id;
+    let reply = format!("{{\"return\": {text}, \"id\": {id}}}\r\n").into_bytes();
+    for chunk in reply.chunks(4 << 10) {
+        cost.add_all(main, || server.peer.send(chunk));
+    }
+    assert!(ended.get());
+    cost
+}
+
+/// Ten commands on a Unix socket, one after the other.
+fn round_trips(main: &MainLoop) -> Cost {
+    let (port, mut server) = loop {
+        let (ours, theirs) = UnixStream::pair().expect("two sockets");
+        theirs.set_nonblocking(true).expect("a socket");
+        let socket = gio::Socket::from_fd(ours.into()).expect("a socket");
+        let port = QmpPort::for_stream(&socket.connection_factory_create_connection());
+        let mut server = Socket { theirs, last_id: 0 };
+        server.send(script::GREETING);
+        main.until("the port", || {
+            server.answer();
+            port.ready() && port.status().is_some()
+        });
+        if server.last_id >= LONG_ID {
+            break (port, server);
         }
-        now.insert("100 calls".into(), call(main, 100, 40));
-        // Also how often the bytes of a large message are copied.
-        now.insert(
-            "a reply of 1,000,000 bytes".into(),
-            call(main, 1, 1_000_000),
-        );
-        let path = fixture("allocations.json");
-        let Some(then) = figures::<BTreeMap<String, Spent>>(&path, &now) else {
-            return;
-        };
-        for (what, now) in now {
-            let then = then
-                .get(&what)
-                .unwrap_or_else(|| panic!("no figure of {what:?}: {UPDATE}"));
-            // Ids are random, of eight to ten digits. And a dispatch ends after 3 ms, so
-            // that a busy machine needs more of them.
-            let most = then.bytes + then.bytes / 50;
-            assert!(
-                now.allocations <= then.allocations + then.allocations / 100 && now.bytes <= most,
-                "{what}: {now:?}, but it was {then:?}. If that is meant: {UPDATE}"
-            );
-            if now.allocations < then.allocations || now.bytes + then.bytes / 50 < then.bytes {
-                println!("{what}: {now:?}, better than {then:?}. Keep it so: {UPDATE}");
+    };
+    main.drain();
+    Cost::of(|| {
+        let mut cost = Cost::default();
+        let ended = Rc::new(Cell::new(0));
+        for number in 1..=10 {
+            let end = ended.clone();
+            cost.add(main, || {
+                port.execute_with("query-name", None, CallOptions::default(), move |result| {
+                    assert!(result.is_ok());
+                    end.set(number);
+                });
+                0
+            });
+            while ended.get() < number {
+                server.answer();
+                cost.add(main, || main.context().iteration(true).into());
             }
         }
+        cost
+    })
+}
+
+/// The far end of a socket.
+struct Socket {
+    theirs: UnixStream,
+    last_id: u64,
+}
+
+impl Socket {
+    fn send(&mut self, line: &str) {
+        let line = format!("{line}\r\n");
+        self.theirs.write_all(line.as_bytes()).expect("room");
+    }
+
+    /// Answers what has come, if anything has.
+    fn answer(&mut self) {
+        let mut bytes = [0; 1024];
+        let Ok(size) = self.theirs.read(&mut bytes) else {
+            return;
+        };
+        let request = Request::parse(str::from_utf8(&bytes[..size]).expect("UTF-8"));
+        let value = match request.command.as_str() {
+            "query-status" => script::running(),
+            _ => serde_json::json!({}),
+        };
+        self.last_id = request.id.as_u64().expect("ours are numbers");
+        self.send(&serde_json::json!({ "return": value, "id": request.id }).to_string());
+    }
+}
+
+/// Ids from here on are as long as they get: what they cost is always the same.
+const LONG_ID: u64 = 1_000_000_000;
+
+/// What each costs at most. The figures may only fall: who makes one smaller writes it here.
+const FIGURES: &[(&str, &str, u64)] = &[
+    ("an event, nobody listens", "allocations", 1),
+    ("an event, qmp-event::STOP", "allocations", 1),
+    ("an event, qmp-event", "allocations", 3),
+    ("an event, qmp-event", "wakeups", 1),
+    ("an event, qmp-event", "sources", 1),
+    ("an event, a stream", "allocations", 4),
+    ("8 events, nobody listens", "allocations", 1),
+    ("8 events, nobody listens", "bytes", 11),
+    ("8 events, qmp-event::STOP", "allocations", 1),
+    ("8 events, qmp-event", "allocations", 19),
+    ("8 events, qmp-event", "bytes", 760),
+    ("8 events, qmp-event", "copied", 1_092),
+    ("8 events, qmp-event", "wakeups", 1),
+    ("8 events, qmp-event", "sources", 3),
+    ("8 events, a stream", "allocations", 20),
+    ("8 events, a stream", "wakeups", 2),
+    ("8 events, a stream", "sources", 3),
+    ("a call", "allocations", 8),
+    ("a call", "bytes", 1_374),
+    ("a call", "wakeups", 2),
+    ("a call", "sources", 3),
+    ("a reply of 1,000,000 bytes", "allocations", 18),
+    ("a reply of 1,000,000 bytes", "bytes", 3_094_400),
+    ("a reply of 1,000,000 bytes", "copied", 4_043_908),
+    ("10 calls on a socket", "allocations", 100),
+    ("10 calls on a socket", "syscalls", 150),
+    ("10 calls on a socket", "wakeups", 40),
+    ("10 calls on a socket", "sources", 70),
+];
+
+#[test]
+fn nothing_costs_more_than_it_did() {
+    let mut costs = BTreeMap::new();
+    with_own_pushed(|main| {
+        for how in LISTENERS {
+            costs.insert(format!("an event, {how}"), hear(main, how, 1));
+            costs.insert(format!("8 events, {how}"), hear(main, how, 8));
+        }
+        costs.insert("a call".into(), call(main, 40));
+        costs.insert("a reply of 1,000,000 bytes".into(), call(main, 1_000_000));
+        costs.insert("10 calls on a socket".into(), round_trips(main));
     });
+    // Whether the functions of `counted` are the ones that are called.
+    assert!(costs["a reply of 1,000,000 bytes"].counts.copied >= 1_000_000);
+    assert!(costs["10 calls on a socket"].counts.syscalls >= 30);
+    let mut more = Vec::new();
+    for &(what, of, most) in FIGURES {
+        let Cost {
+            counts,
+            wakeups,
+            sources,
+        } = costs[what];
+        let now = match of {
+            "allocations" => counts.allocations,
+            "bytes" => counts.bytes,
+            "copied" => counts.copied,
+            "syscalls" => counts.syscalls,
+            "wakeups" => wakeups,
+            "sources" => sources,
+            _ => unreachable!("no such figure: {of}"),
+        };
+        if now > most {
+            more.push(format!("{what}: {now} {of}, not {most}"));
+        } else if now < most {
+            println!("lower FIGURES: (\"{what}\", \"{of}\", {now})");
+        }
+    }
+    assert!(more.is_empty(), "{more:#?}");
 }
 
 #[test]
@@ -284,10 +405,18 @@ fn instructions_are_what_they_were() {
         let (count, what) = task.split_once(' ').expect("a count, and what");
         let count = count.parse().expect("a count");
         with_own_pushed(|main| {
+            let (port, server) = script::ready(main);
             if what == "call" {
-                call(main, count, 40);
+                for _ in 0..count {
+                    call_once(main, &port, &server, "{}");
+                }
             } else {
-                hear(main, what, count);
+                listen(main, &port, what);
+                // One by one: a dispatch of many ends after 3 ms, wherever it is.
+                for event in events(count).split_inclusive(|byte| *byte == b'\n') {
+                    server.peer.send(event);
+                    main.drain();
+                }
             }
         });
         return;
@@ -295,10 +424,8 @@ fn instructions_are_what_they_were() {
     let with = toolchain();
     let mut now = BTreeMap::new();
     for what in LISTENERS.into_iter().chain(["call"]) {
-        // Each child does it twice, but for the first call; the difference is of 200.
         let (few, more) = (instructions(what, 100), instructions(what, 300));
-        let times = if what == "call" { 200 } else { 400 };
-        now.insert(what.to_owned(), (more - few) / times);
+        now.insert(what.to_owned(), (more - few) / 200);
     }
     let profile = if cfg!(debug_assertions) {
         "debug"
