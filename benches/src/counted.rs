@@ -1,140 +1,204 @@
-//! What a message costs in allocations, instructions and memory: counted in
-//! children of this program, one for each case, so that nothing else is in it.
+//! What is exact, counted once in children of this program: memory, wakeups, instructions.
 
-use std::path::Path;
+use std::cell::Cell;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use glib::translate::ToGlibPtr;
 
-use crate::heap;
-use crate::measure::{Work, Workload};
+use crate::measure::{Contest, Run, Start, Unit, Work, seconds_of};
+use crate::server::near;
+use crate::subjects::{Helper, Ours, connect};
+use crate::wire::{Wire, main_loop};
+use crate::work::events;
+use crate::{HELPER, OURS};
 
-/// The counts of a case, where they were taken.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Counted {
-    /// Of each message, like the next two.
-    pub allocations: Option<f64>,
-    pub bytes: Option<f64>,
-    pub instructions: Option<f64>,
-    /// The most that the heap held above the start, and what it kept: of the first
-    /// time that the case did its work.
-    pub peak: Option<u64>,
-    pub kept: Option<u64>,
-    /// The same of the whole process, as the system sees it.
-    pub resident_peak: Option<u64>,
-    pub resident_kept: Option<u64>,
-}
+const PORTS: usize = 1000;
+const EVENTS: usize = 5000;
 
-impl Counted {
-    /// The memory in words.
-    pub fn memory(&self) -> String {
-        match (self.peak, self.kept) {
-            (Some(peak), Some(kept)) => format!("{} / {}", size(peak), size(kept)),
-            _ => String::new(),
-        }
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "for people")]
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
-    }
-}
-
-/// How many messages a child counts, and how many more for the difference.
-pub fn messages(workload: &Workload) -> (usize, usize) {
-    if workload.id.starts_with("reply-9m") {
-        (1, 1)
-    } else if workload.id.starts_with("reply") {
-        (1, 3)
-    } else {
-        (500, 2_000)
-    }
-}
-
-/// The child's task: counts the heap of a case, and prints it.
-#[allow(clippy::cast_precision_loss, reason = "small numbers")]
-pub fn heap_of(work: &mut Work, count: usize) {
-    let resident = memory("VmRSS:");
-    let first = heap::count(|| work(count));
-    let peak = memory("VmHWM:");
-    let kept = memory("VmRSS:");
-    let then = heap::count(|| work(count));
-    let counted = Counted {
-        allocations: Some(then.allocations as f64 / count as f64),
-        bytes: Some(then.bytes as f64 / count as f64),
-        peak: Some(first.peak),
-        kept: Some(first.kept),
-        resident_peak: Some(peak.saturating_sub(resident)),
-        resident_kept: Some(kept.saturating_sub(resident)),
-        ..Counted::default()
+/// All contests of this file.
+pub fn contests() -> Vec<Contest> {
+    let counted = |task: &'static str, id: &'static str| {
+        let case = |who: &'static str| {
+            let start = move || {
+                let figures = child(Command::new(near("spice-qmp-bench")), task, id, who, 1)?;
+                Ok(Box::new(move || Ok(figures.clone())) as Run)
+            };
+            (who, Start::Run(Box::new(start)))
+        };
+        let mut contest = Contest::new(1, [OURS, HELPER].map(case).into());
+        contest.rounds = 1;
+        contest
     };
-    println!("{}", serde_json::to_string(&counted).expect("plain data"));
+    vec![
+        counted("ports", "")
+            .row(
+                0,
+                "idle",
+                Unit::Bytes,
+                "memory of an idle port, without its channel",
+            )
+            .goal(1.0, HELPER)
+            .row(
+                1,
+                "wakeups",
+                Unit::Count,
+                "wakeups of 1,000 idle ports in half a second",
+            )
+            .goal(0.0, None)
+            .row(
+                2,
+                "ports",
+                Unit::Ns,
+                "an event on one of 1,000 ports, with its main loop",
+            )
+            .goal(1.0, HELPER),
+        counted("peak", "reply-9m")
+            .row(
+                0,
+                "reply-9m-peak",
+                Unit::Bytes,
+                "a reply of 9 MB, 64 KiB chunks: most memory",
+            )
+            .goal(20e6, None),
+    ]
+}
+
+/// Lets a child do a task, and gives its figures.
+fn child(
+    mut program: Command,
+    task: &str,
+    id: &str,
+    who: &str,
+    count: usize,
+) -> Result<Vec<f64>, String> {
+    let output = program
+        .args(["--child", task, id, who, &count.to_string()])
+        // GLib's own allocator takes slices of what it got: it must not.
+        .env("G_SLICE", "always-malloc")
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|error| format!("{}: {error}", program.get_program().display()))?;
+    let line = String::from_utf8_lossy(&output.stdout).into_owned();
+    let figures: Option<Vec<f64>> = line
+        .split_whitespace()
+        .map(|word| word.parse().ok())
+        .collect();
+    match figures {
+        Some(figures) if output.status.success() => Ok(figures),
+        _ => Err(format!("a child failed: {task} {id} {who}")),
+    }
+}
+
+/// Instructions of each message of a case.
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+pub fn instructions(id: &str, who: &str, count: usize) -> Result<f64, String> {
+    let (few, more) = if count > 1 { (500, 2_500) } else { (1, 3) };
+    let all = |count| {
+        let out = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+        let mut valgrind = Command::new("valgrind");
+        valgrind
+            .args(["--tool=callgrind", "-q"])
+            .arg(format!("--callgrind-out-file={}", out.path().display()))
+            .arg(near("spice-qmp-bench"));
+        child(valgrind, "work", id, who, count)?;
+        let text = std::fs::read_to_string(out.path()).map_err(|error| error.to_string())?;
+        let summary = text.lines().find_map(|line| line.strip_prefix("summary: "));
+        let number = summary.and_then(|number| number.trim().parse::<f64>().ok());
+        number.ok_or_else(|| "callgrind gave no summary".to_owned())
+    };
+    Ok((all(more)? - all(few)?) / (more - few) as f64)
+}
+
+/// The child's task.
+#[allow(clippy::cast_precision_loss, reason = "small numbers")]
+pub fn do_task(task: &str, work: Option<Work>, who: &str, count: usize) {
+    let Some(mut work) = work else {
+        return ports(who);
+    };
+    if task == "peak" {
+        // Forgets the peak so far.
+        std::fs::write("/proc/self/clear_refs", "5").expect("an own file");
+        let before = resident("VmRSS:");
+        work(count);
+        println!("{}", resident("VmHWM:") - before);
+    } else {
+        work(count);
+    }
 }
 
 /// What the system says of this process's memory, in bytes.
-fn memory(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+fn resident(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("an own file");
     let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    kilobytes
-        .and_then(|text| text.parse::<u64>().ok())
-        .unwrap_or_default()
-        * 1024
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.expect("a size") * 1024
 }
 
-/// Counts a case in children.
-pub fn count(workload: &Workload, who: &str, instructions: bool) -> Result<Counted, String> {
-    let (few, more) = messages(workload);
-    let task = |kind: &str, count: usize| {
-        [
-            "--child".to_owned(),
-            kind.into(),
-            workload.id.clone(),
-            who.into(),
-            count.to_string(),
-        ]
+/// What is allocated, by Rust and by C.
+fn allocated() -> usize {
+    // SAFETY: it takes nothing.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
+}
+
+/// A thousand ports on one main loop: their memory, their rest, and one of them at work.
+#[allow(clippy::cast_precision_loss, reason = "small numbers")]
+fn ports(who: &str) {
+    // What is made once.
+    let first = (Ours::on(Wire::new()), Helper::on(Wire::new()));
+    let wires: Vec<_> = (0..PORTS).map(|_| Wire::new()).collect();
+    let (mut ours, mut helpers) = (Vec::with_capacity(PORTS), Vec::with_capacity(PORTS));
+    let before = allocated();
+    for wire in wires {
+        match who {
+            OURS => ours.push(Ours::on(wire)),
+            _ => helpers.push(Helper::on(wire)),
+        }
+    }
+    main_loop();
+    let kept = allocated() - before;
+    let (heard, wire) = if let Some(ours) = ours.get(PORTS / 2) {
+        (ours.connect("qmp-event"), &ours.wire)
+    } else {
+        let helper: &Helper = &helpers[PORTS / 2];
+        (connect(&helper.object(), "event"), &helper.wire)
     };
-    let program = std::env::current_exe().expect("this program");
-    // GLib's own allocator takes slices of what it got: it must not.
-    let output = Command::new(&program)
-        .args(task("heap", few + more))
-        .env("G_SLICE", "always-malloc")
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| error.to_string())?;
-    let mut counted: Counted = serde_json::from_slice(&output.stdout)
-        .map_err(|_| format!("a child failed: {} {who}", workload.id))?;
-    if instructions {
-        let of = |count| instructions_of(&program, &task("work", count));
-        let difference = of(few + more)?.saturating_sub(of(few)?);
-        #[allow(clippy::cast_precision_loss, reason = "for people")]
-        let each = difference as f64 / more as f64;
-        counted.instructions = Some(each);
-    }
-    Ok(counted)
+    let bytes = events(1);
+    let event = (0..5).map(|_| {
+        let work = |count| {
+            for _ in 0..count {
+                wire.emit(&bytes);
+                main_loop();
+            }
+        };
+        seconds_of(work, EVENTS)
+    });
+    let event = event.fold(f64::MAX, f64::min);
+    assert_eq!(heard.get(), 5 * EVENTS as u64, "lost events");
+    println!("{} {} {event}", kept as f64 / PORTS as f64, wakeups());
+    drop(first);
 }
 
-fn instructions_of(program: &Path, task: &[String]) -> Result<u64, String> {
-    let out = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-    let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "-q"])
-        .arg(format!("--callgrind-out-file={}", out.path().display()))
-        .arg(program)
-        .args(task)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .map_err(|_| "valgrind is missing: apt-get install valgrind".to_owned())?;
-    if !status.success() {
-        return Err(format!("callgrind failed: {task:?}"));
+thread_local! {
+    static POLLS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// How often the main loop wakes in half a second, but for the end of that.
+fn wakeups() -> u32 {
+    unsafe extern "C" fn counted(fds: *mut glib::ffi::GPollFD, count: u32, timeout: i32) -> i32 {
+        POLLS.set(POLLS.get() + 1);
+        // SAFETY: GLib's own arguments for its own function.
+        unsafe { glib::ffi::g_poll(fds, count, timeout) }
     }
-    let text = std::fs::read_to_string(out.path()).map_err(|error| error.to_string())?;
-    let summary = text.lines().find_map(|line| line.strip_prefix("summary: "));
-    summary
-        .and_then(|number| number.trim().parse().ok())
-        .ok_or_else(|| "callgrind gave no summary".into())
+    let context = glib::MainContext::default();
+    // SAFETY: the function has the type that GLib calls.
+    unsafe { glib::ffi::g_main_context_set_poll_func(context.to_glib_none().0, Some(counted)) };
+    let main = glib::MainLoop::new(Some(&context), false);
+    let end = main.clone();
+    glib::timeout_add_local_once(Duration::from_millis(500), move || end.quit());
+    main.run();
+    // SAFETY: none is GLib's own function again.
+    unsafe { glib::ffi::g_main_context_set_poll_func(context.to_glib_none().0, None) };
+    POLLS.get().saturating_sub(1)
 }

@@ -1,68 +1,56 @@
 //! Measures spice-qmp beside its peers, all in one run: `./dev bench`.
 
-mod clients;
 mod common;
 mod counted;
-mod decoder;
-mod heap;
 mod live;
 mod machine;
 mod measure;
-mod plot;
-mod ports;
-mod python;
+mod peers;
 mod report;
 mod server;
 mod subjects;
 mod wire;
+mod work;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
 
-use measure::Workload;
-use report::{Report, Row};
+use measure::{Contest, Start};
+use report::Report;
+
+/// Who is in many contests: we, and the peer that ours is compared with.
+const OURS: &str = "ours";
+const HELPER: &str = "spice-gtk helper";
+/// The least that can be done.
+const FLOOR: &str = "floor";
 
 /// Measures spice-qmp beside its peers, all in one run.
 #[derive(Parser)]
-#[allow(clippy::struct_excessive_bools, reason = "options are")]
 #[command(name = "./dev bench")]
 struct Args {
-    /// Fewer rounds of less work: about a minute
+    /// Only rows with this in their name; may be repeated
+    #[arg(long, value_name = "ROW")]
+    only: Vec<String>,
+    /// Name the rows
     #[arg(long)]
-    quick: bool,
-    /// Print JSON, for machines
+    list: bool,
+    /// Count the instructions of each message, too: minutes more
     #[arg(long)]
-    json: bool,
-    /// Print the table for a document
-    #[arg(long)]
-    markdown: bool,
-    /// Write the table, the machine and the pictures into docs/performance.md
-    #[arg(long)]
+    instructions: bool,
+    /// Write the tables into docs/performance.md
+    #[arg(long, conflicts_with = "only")]
     docs: bool,
-    /// Times alone: no counts of allocations and instructions
-    #[arg(long)]
-    no_counts: bool,
-    /// Only workloads with one of these in their name
-    filters: Vec<String>,
     /// Serve this socket, as the server of a benchmark.
     #[arg(long, hide = true)]
     respond: Option<PathBuf>,
-    /// Do a task for the benchmark: its kind, the workload, who does it, how often.
+    /// Be a client, as told on standard input: its name, the server, a signal.
+    #[arg(long, hide = true, num_args = 2..=3)]
+    client: Option<Vec<String>>,
+    /// Do a task for the benchmark: its kind, the row, who does it, how often.
     #[arg(long, hide = true, num_args = 4)]
     child: Option<Vec<String>>,
-}
-
-fn wanted(filters: &[String], id: &str) -> bool {
-    filters.is_empty() || filters.iter().any(|filter| id.contains(filter))
-}
-
-fn workloads(quick: bool, events: usize) -> Vec<Workload> {
-    let mut all = decoder::event_workloads(events);
-    all.push(decoder::cycle_workload(quick));
-    all.extend(decoder::reply_workloads(quick));
-    all
 }
 
 fn main() {
@@ -70,76 +58,69 @@ fn main() {
     if let Some(path) = &args.respond {
         return server::respond(path);
     }
+    if let Some([name, server, signal @ ..]) = args.client.as_deref() {
+        return peers::serve(name, server, signal.first().map(String::as_str));
+    }
     if let Some(task) = &args.child {
         return child(task);
     }
+    let mut contests = work::contests();
+    contests.extend(live::contests());
+    contests.extend(counted::contests());
+    let is_wanted =
+        |id: &str| args.only.is_empty() || args.only.iter().any(|only| id.contains(only));
+    contests.retain(|contest| contest.rows.iter().any(|row| is_wanted(row.id)));
+    if args.list || contests.is_empty() {
+        contests = work::contests();
+        contests.extend(live::contests());
+        contests.extend(counted::contests());
+        for row in contests.iter().flat_map(|contest| &contest.rows) {
+            println!("{:16} {}", row.id, row.title);
+        }
+        return;
+    }
     measure::pin(server::CLIENT_CORE);
     let mut report = Report::default();
-    let rounds = if args.quick { 3 } else { 5 };
-    for workload in workloads(args.quick, if args.quick { 40_000 } else { 200_000 }) {
-        if !wanted(&args.filters, &workload.id) {
-            continue;
-        }
-        for (who, figures) in workload.run(rounds) {
-            let mut row = Row::new(
-                &workload.id,
-                &workload.title,
-                who,
-                workload.unit,
-                figures,
-                workload.target,
-            );
-            if workload.counted && !args.no_counts {
-                // A large reply tells nothing that a small one does not.
-                let instructions = !args.quick && !workload.id.starts_with("reply-9m");
-                match counted::count(&workload, who, instructions) {
-                    Ok(counted) => row.counted = counted,
-                    Err(why) => {
-                        report.leave_out(&format!("counts of {}, {who}", workload.id), &why);
-                    }
-                }
-            }
-            report.add(row);
-        }
+    for contest in contests {
+        run(contest, args.instructions, &mut report);
     }
-    let plan = live::Plan {
-        rounds,
-        quick: args.quick,
-        wanted,
-        filters: args.filters,
-    };
-    live::run(&plan, &mut report);
-    let ports = ["ports-memory", "ports-wakeups", "ports-event"];
-    if ports.iter().any(|id| wanted(&plan.filters, id)) {
-        ports::run(&mut report);
-    }
-    if args.json {
-        println!("{:#}", report.json());
-    } else if args.markdown {
-        print!("{}", report.markdown());
-    } else {
-        print!("{}", report.text());
-    }
+    print!("{}", report.text());
     if args.docs {
-        document(&report, args.quick);
+        document(&report);
+    }
+}
+
+fn run(mut contest: Contest, instructions: bool, report: &mut Report) {
+    for (who, why) in contest.run() {
+        report
+            .left_out
+            .push(format!("{}, {who}: {why}", contest.rows[0].id));
+    }
+    for (who, start) in &contest.cases {
+        if instructions && matches!(start, Start::Work(_)) {
+            let id = contest.rows[0].id;
+            match counted::instructions(id, who, contest.count) {
+                Ok(count) => report.instructions.push((id, who, count)),
+                Err(why) => report.left_out.push(format!("{id}, {who}: {why}")),
+            }
+        }
+    }
+    for row in contest.rows {
+        // The table comes at the end; this shows that it goes on.
+        eprintln!("{}", row.id);
+        report.rows.push(row);
     }
 }
 
 /// Puts the run into docs/performance.md, between its two marks.
-fn document(report: &Report, quick: bool) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    plot::draw(report, &folder).expect("the pictures can be written");
-    let path = folder.join("performance.md");
-    let text = fs::read_to_string(&path).expect("docs/performance.md");
+fn document(report: &Report) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/performance.md");
+    let text = fs::read_to_string(path).expect("docs/performance.md");
     let (before, rest) = text.split_once(START).expect("the mark of the run's start");
     let (_, after) = rest.split_once(END).expect("the mark of the run's end");
-    let kind = if quick { "A quick run" } else { "A full run" };
-    let machine = machine::describe();
-    let run = format!(
-        "{START}\n\n{kind} on: {machine}\n\n{}\n{END}",
-        report.markdown()
-    );
-    fs::write(&path, format!("{before}{run}{after}")).expect("docs/performance.md is ours");
+    let (machine, tables) = (machine::describe(), report.markdown());
+    let run = format!("{START}\n\n{tables}\nMeasured on: {machine}\n\n{END}");
+    fs::write(path, format!("{before}{run}{after}")).expect("docs/performance.md is ours");
 }
 
 const START: &str = "<!-- written by ./dev bench --docs: start -->";
@@ -147,20 +128,18 @@ const END: &str = "<!-- written by ./dev bench --docs: end -->";
 
 /// A child's task; its only output is the result.
 fn child(task: &[String]) {
-    let [kind, id, who, count] = task else {
+    let [task, id, who, count] = task else {
         unreachable!("clap counts them")
     };
-    if kind == "ports" {
-        return ports::child(who);
-    }
-    let count = count.parse().expect("a number");
-    let mut workloads = workloads(false, 4_000);
-    workloads.retain(|workload| workload.id == *id);
-    let case = workloads[0].cases.iter().find(|case| case.who == *who);
-    let mut work = (case.expect("a case of that name").start)();
-    match kind.as_str() {
-        "heap" => counted::heap_of(&mut work, count),
-        "work" => work(count),
-        _ => panic!("no such task: {kind}"),
-    }
+    let work = work::contests()
+        .into_iter()
+        .find(|contest| contest.rows[0].id == *id)
+        .map(|contest| {
+            let mut cases = contest.cases.into_iter();
+            match cases.find(|(name, _)| name == who) {
+                Some((_, Start::Work(start))) => start(),
+                _ => panic!("no such case: {who}"),
+            }
+        });
+    counted::do_task(task, work, who, count.parse().expect("a number"));
 }

@@ -1,166 +1,239 @@
-//! Rounds of all cases of a workload, one after the other, and their medians.
+//! Contests: those who do the same, in rounds, and what they took.
 
-/// One who does the work of a workload.
-pub struct Case {
-    pub who: &'static str,
-    /// Gets ready, and gives what does the work for a number of messages.
-    pub start: Box<dyn Fn() -> Work>,
-}
+use std::time::Instant;
 
-/// Does the work for so many messages.
+/// Does the work for so many messages, in this process.
 pub type Work = Box<dyn FnMut(usize)>;
 
-/// Work that several do.
-pub struct Workload {
-    /// What filters and children name it by.
-    pub id: String,
-    pub title: String,
-    pub unit: Unit,
-    /// Messages of one round.
-    pub count: usize,
-    /// What the figure is for: so many pieces are in one message.
-    pub pieces: f64,
-    /// What to reach, in the unit.
-    pub target: Option<f64>,
-    /// Whose time is taken off that of all others.
-    pub less: Option<&'static str>,
-    /// Children count its allocations and instructions.
-    pub counted: bool,
-    pub cases: Vec<Case>,
+/// One round of somebody: a figure for each row of the contest; or why there is none.
+pub type Run = Box<dyn FnMut() -> Result<Vec<f64>, String>>;
+
+/// How somebody gets ready.
+pub enum Start {
+    /// In this process, whose time is measured.
+    Work(Box<dyn Fn() -> Work>),
+    /// Measures by itself; or why it cannot.
+    Run(Box<dyn Fn() -> Result<Run, String>>),
 }
 
-/// What a figure counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Those who do the same.
+pub struct Contest {
+    pub rows: Vec<Row>,
+    pub cases: Vec<(&'static str, Start)>,
+    /// Messages of one round.
+    pub count: usize,
+    /// Rounds that count, after one that does not; a single one is exact.
+    pub rounds: usize,
+}
+
+/// One thing that is measured, and what came out.
+pub struct Row {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub unit: Unit,
+    /// Which figure of a round it is.
+    figure: usize,
+    pub goals: Vec<Goal>,
+    pub results: Vec<(&'static str, Figures)>,
+}
+
+/// What somebody is to reach: a figure, or so many times that of another.
+pub struct Goal {
+    pub who: &'static str,
+    pub factor: f64,
+    pub of: Option<&'static str>,
+}
+
+/// What a figure is.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    NsPerEvent,
-    NsPerByte,
-    NsPerCycle,
-    MsPerReply,
-    UsPerOperation,
-    CpuPerOperation,
-    OperationsPerSecond,
-    EventsPerSecond,
+    Ns,
+    Us,
     Ms,
-    BytesPerPort,
+    PerSecond,
+    Bytes,
     Count,
 }
 
-impl Unit {
-    pub fn name(self) -> &'static str {
-        match self {
-            Unit::NsPerEvent => "ns/event",
-            Unit::NsPerByte => "ns/byte",
-            Unit::NsPerCycle => "ns/cycle",
-            Unit::MsPerReply => "ms/reply",
-            Unit::UsPerOperation => "µs/op",
-            Unit::CpuPerOperation => "µs CPU/op",
-            Unit::OperationsPerSecond => "op/s",
-            Unit::EventsPerSecond => "event/s",
-            Unit::Ms => "ms",
-            Unit::BytesPerPort => "byte/port",
-            Unit::Count => "",
-        }
+const ROUNDS: usize = 5;
+
+impl Row {
+    pub fn of(&self, who: &str) -> Option<&Figures> {
+        let found = self.results.iter().find(|(name, _)| *name == who);
+        found.map(|(_, figures)| figures)
     }
 
-    /// Whether a greater figure is better.
-    pub fn is_rate(self) -> bool {
-        matches!(self, Unit::OperationsPerSecond | Unit::EventsPerSecond)
-    }
-
-    /// The figure for what takes so many seconds.
-    pub fn of_seconds(self, seconds: f64) -> f64 {
-        match self {
-            Unit::NsPerEvent | Unit::NsPerByte | Unit::NsPerCycle => seconds * 1e9,
-            Unit::UsPerOperation | Unit::CpuPerOperation => seconds * 1e6,
-            Unit::MsPerReply | Unit::Ms => seconds * 1e3,
-            Unit::OperationsPerSecond | Unit::EventsPerSecond => 1.0 / seconds,
-            Unit::BytesPerPort | Unit::Count => seconds,
+    /// What is compared with a goal's factor.
+    pub fn reached(&self, goal: &Goal) -> Option<f64> {
+        let figures = self.of(goal.who)?;
+        match goal.of {
+            Some(other) => Some(figures.ratio(self.of(other)?)),
+            None => Some(figures.median()),
         }
     }
 }
 
-/// The figures of several rounds.
-#[derive(Clone, Debug)]
+impl Unit {
+    /// Whether more is better.
+    pub fn is_rate(self) -> bool {
+        self == Unit::PerSecond
+    }
+
+    /// The figure for what takes so many seconds each.
+    fn of(self, value: f64) -> f64 {
+        match self {
+            Unit::Ns => value * 1e9,
+            Unit::Us => value * 1e6,
+            Unit::Ms => value * 1e3,
+            Unit::PerSecond => 1.0 / value,
+            Unit::Bytes | Unit::Count => value,
+        }
+    }
+}
+
+/// The figures of several rounds, in their order.
 pub struct Figures(Vec<f64>);
 
 impl Figures {
-    pub fn new(mut figures: Vec<f64>) -> Self {
-        assert!(!figures.is_empty(), "no rounds");
-        figures.sort_by(f64::total_cmp);
-        Self(figures)
-    }
-
     pub fn median(&self) -> f64 {
-        let middle = self.0.len() / 2;
-        if self.0.len() % 2 == 1 {
-            self.0[middle]
-        } else {
-            f64::midpoint(self.0[middle - 1], self.0[middle])
-        }
+        median(self.0.clone())
     }
 
     pub fn min(&self) -> f64 {
-        self.0[0]
+        self.0.iter().copied().fold(f64::MAX, f64::min)
     }
 
     pub fn max(&self) -> f64 {
-        self.0[self.0.len() - 1]
+        self.0.iter().copied().fold(f64::MIN, f64::max)
+    }
+
+    /// The median of the rounds' ratios: what slows a whole round down is not in it.
+    pub fn ratio(&self, other: &Self) -> f64 {
+        median(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
 }
 
-impl Workload {
-    /// Runs all cases: one round to warm up, then `rounds` that count.
-    pub fn run(&self, rounds: usize) -> Vec<(&'static str, Figures)> {
-        let mut works: Vec<_> = self.cases.iter().map(|case| (case.start)()).collect();
-        let mut times = vec![Vec::new(); works.len()];
-        for round in 0..=rounds {
-            let mut these: Vec<f64> = works.iter_mut().map(|work| self.time(work)).collect();
-            if let Some(less) = self.less {
-                let off = self.cases.iter().position(|case| case.who == less);
-                let off = these[off.expect("a case of that name")];
-                for (time, case) in these.iter_mut().zip(&self.cases) {
-                    if case.who != less {
-                        *time -= off;
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+impl Contest {
+    pub fn new(count: usize, cases: Vec<(&'static str, Start)>) -> Self {
+        Self {
+            rows: Vec::new(),
+            cases,
+            count,
+            rounds: ROUNDS,
+        }
+    }
+
+    /// Adds a row for a figure of each round.
+    pub fn row(mut self, figure: usize, id: &'static str, unit: Unit, title: &'static str) -> Self {
+        self.rows.push(Row {
+            id,
+            title,
+            unit,
+            figure,
+            goals: Vec::new(),
+            results: Vec::new(),
+        });
+        self
+    }
+
+    /// Adds a goal of ours to the last row.
+    pub fn goal(self, factor: f64, of: impl Into<Option<&'static str>>) -> Self {
+        self.goal_of(crate::OURS, factor, of)
+    }
+
+    pub fn goal_of(
+        mut self,
+        who: &'static str,
+        factor: f64,
+        of: impl Into<Option<&'static str>>,
+    ) -> Self {
+        let (row, of) = (self.rows.last_mut().expect("a row"), of.into());
+        row.goals.push(Goal { who, factor, of });
+        self
+    }
+
+    /// Runs all in turn, in rounds, each the other way round than the last; and gives
+    /// who could not take part, and why.
+    pub fn run(&mut self) -> Vec<(&'static str, String)> {
+        let mut left_out = Vec::new();
+        let mut runs: Vec<(&'static str, Run, Vec<Vec<f64>>)> = Vec::new();
+        let count = self.count;
+        for (who, start) in &self.cases {
+            let run = match start {
+                Start::Work(start) => {
+                    let mut work = start();
+                    Ok(Box::new(move || Ok(vec![seconds_of(&mut work, count)])) as Run)
+                }
+                Start::Run(start) => start(),
+            };
+            match run {
+                Ok(run) => runs.push((who, run, Vec::new())),
+                Err(why) => left_out.push((*who, why)),
+            }
+        }
+        let warm_up = usize::from(self.rounds > 1);
+        for round in 0..self.rounds + warm_up {
+            runs.retain_mut(|(who, run, figures)| {
+                match run() {
+                    Ok(these) if round >= warm_up => figures.push(these),
+                    Ok(_) => (),
+                    Err(why) => {
+                        left_out.push((*who, why));
+                        return false;
                     }
                 }
-            }
-            if round > 0 {
-                for (times, time) in times.iter_mut().zip(these) {
-                    times.push(time);
+                true
+            });
+            runs.reverse();
+        }
+        for row in &mut self.rows {
+            // In the order of the cases, whichever way the last round went.
+            for (who, _) in &self.cases {
+                if let Some((.., figures)) = runs.iter().find(|(name, ..)| name == who) {
+                    let figures = figures.iter().map(|round| row.unit.of(round[row.figure]));
+                    row.results.push((who, Figures(figures.collect())));
                 }
             }
         }
-        let names = self.cases.iter().map(|case| case.who);
-        names.zip(times.into_iter().map(Figures::new)).collect()
-    }
-
-    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
-    fn time(&self, work: &mut Work) -> f64 {
-        tidy_heap();
-        let start = cpu_seconds();
-        work(self.count);
-        let seconds = cpu_seconds() - start;
-        self.unit
-            .of_seconds(seconds / (self.count as f64 * self.pieces))
+        left_out
     }
 }
 
-/// Merges the small pieces that the last one freed, as the C library does when it is
-/// next asked for a large piece: whoever asks must not pay for another's tree.
-fn tidy_heap() {
+/// The seconds of the processor for each of so many messages.
+#[allow(clippy::cast_precision_loss, reason = "small numbers")]
+pub fn seconds_of(mut work: impl FnMut(usize), count: usize) -> f64 {
+    // Merges the small pieces that the last one freed, as the C library does when it is
+    // next asked for a large piece: whoever asks must not pay for another's tree.
     // SAFETY: what is allocated is freed; its size is below that of a mapping of its own.
-    unsafe { libc::free(std::hint::black_box(libc::malloc(100 << 10))) }
+    unsafe { libc::free(std::hint::black_box(libc::malloc(100 << 10))) };
+    let start = cpu_seconds(libc::CLOCK_THREAD_CPUTIME_ID);
+    work(count);
+    (cpu_seconds(libc::CLOCK_THREAD_CPUTIME_ID) - start) / count as f64
 }
 
-/// The time that this thread has run: what the machine does beside is not in it.
+/// Seconds on the clock and of the processor, of all threads, for each of so many messages.
+#[allow(clippy::cast_precision_loss, reason = "small numbers")]
+pub fn both_of(count: usize, work: impl FnOnce()) -> [f64; 2] {
+    let start = (Instant::now(), cpu_seconds(libc::CLOCK_PROCESS_CPUTIME_ID));
+    work();
+    let cpu = cpu_seconds(libc::CLOCK_PROCESS_CPUTIME_ID) - start.1;
+    [start.0.elapsed().as_secs_f64(), cpu].map(|seconds| seconds / count as f64)
+}
+
+/// A clock of the processor: what the machine does beside is not in it.
 #[allow(clippy::cast_precision_loss, reason = "a day has few nanoseconds")]
-pub fn cpu_seconds() -> f64 {
+fn cpu_seconds(clock: libc::clockid_t) -> f64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: `time` lives for the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 

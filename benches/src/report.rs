@@ -1,256 +1,203 @@
-//! What was measured, as a table for people, for documents and for machines.
+//! What was measured, as a table for people and for docs/performance.md.
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use crate::measure::{Goal, Row, Unit};
+use crate::{HELPER, OURS};
 
-use crate::counted::Counted;
-use crate::measure::{Figures, Unit};
-
-/// One who did a workload.
-#[derive(Clone, Debug)]
-pub struct Row {
-    pub workload: String,
-    pub title: String,
-    pub who: String,
-    pub unit: Unit,
-    pub figures: Figures,
-    pub target: Option<f64>,
-    pub counted: Counted,
-}
-
-impl Row {
-    pub fn new(
-        workload: &str,
-        title: &str,
-        who: &str,
-        unit: Unit,
-        figures: Figures,
-        target: Option<f64>,
-    ) -> Self {
-        Self {
-            workload: workload.into(),
-            title: title.into(),
-            who: who.into(),
-            unit,
-            figures,
-            // It is ours to reach.
-            target: target.filter(|_| who == "ours"),
-            counted: Counted::default(),
-        }
-    }
-}
+/// The rows that users feel, which the page leads with.
+const FELT: [&str; 10] = [
+    "events",
+    "qmp-event",
+    "storm",
+    "timer",
+    "spice",
+    "qemu-spice",
+    "socket",
+    "ready",
+    "reply-9m",
+    "idle",
+];
 
 /// All that a run has found.
 #[derive(Default)]
 pub struct Report {
     pub rows: Vec<Row>,
-    left_out: Vec<(String, String)>,
+    /// Of a message, by row and who, where they were asked for.
+    pub instructions: Vec<(&'static str, &'static str, f64)>,
+    pub left_out: Vec<String>,
 }
 
-/// The peer that ours is compared with.
-const PEER: &str = "spice-gtk helper";
-
 impl Report {
-    pub fn add(&mut self, row: Row) {
-        // The table comes at the end; this tells that it goes on.
-        eprintln!(
-            "{:22} {:34} {:>12} {}",
-            row.workload,
-            row.who,
-            short(row.figures.median()),
-            row.unit.name()
-        );
-        self.rows.push(row);
-    }
-
-    pub fn leave_out(&mut self, what: &str, why: &str) {
-        let entry = (what.to_owned(), why.to_owned());
-        if !self.left_out.contains(&entry) {
-            self.left_out.push(entry);
-        }
-    }
-
-    /// How many times as fast as spice-gtk's helper, in the same workload.
-    fn against_peer(&self, row: &Row) -> Option<f64> {
-        let peer = self
-            .rows
-            .iter()
-            .find(|other| other.workload == row.workload && other.who == PEER)?;
-        times_as_good(row, peer.figures.median())
-    }
-
-    fn cells(&self, row: &Row) -> [String; 9] {
-        let counted = &row.counted;
-        let figure = |value: Option<f64>| value.map_or_else(String::new, short);
-        [
-            row.who.clone(),
-            format!("{} {}", short(row.figures.median()), row.unit.name()),
-            format!(
-                "{} - {}",
-                short(row.figures.min()),
-                short(row.figures.max())
-            ),
-            self.against_peer(row)
-                .map_or_else(String::new, |times| format!("{} x", short(times))),
-            row.target.map_or_else(String::new, |target| {
-                let reached = if reached(row, target) { "yes" } else { "no" };
-                format!("{}: {reached}", short(target))
-            }),
-            figure(counted.allocations),
-            figure(counted.bytes),
-            figure(counted.instructions),
-            counted.memory(),
-        ]
-    }
-
-    /// The rows of each workload, with its title.
-    fn workloads(&self) -> Vec<(&str, Vec<&Row>)> {
-        let mut all: Vec<(&str, Vec<&Row>)> = Vec::new();
-        for row in &self.rows {
-            match all.iter_mut().find(|(title, _)| *title == row.title) {
-                Some((_, rows)) => rows.push(row),
-                None => all.push((&row.title, vec![row])),
-            }
-        }
-        all
-    }
-
-    /// The table for a terminal.
+    /// Everything, for a terminal.
     pub fn text(&self) -> String {
-        let mut lines: Vec<Line> = Vec::new();
-        for (title, rows) in self.workloads() {
-            lines.push(Line::Title(title));
-            let cells = rows.into_iter().map(|row| self.cells(row));
-            lines.extend(cells.map(|cells| Line::Cells(cells.into())));
-        }
-        let width = |column: usize| {
-            let cells = lines.iter().filter_map(|line| match line {
-                Line::Cells(cells) => Some(cells),
-                Line::Title(_) => None,
-            });
-            let widest = cells.map(|cells| cells[column].chars().count()).max();
-            widest
-                .unwrap_or_default()
-                .max(HEADS[column].chars().count())
-        };
-        let widths: Vec<_> = (0..HEADS.len()).map(width).collect();
-        let line = |cells: &[String]| {
-            let mut text = String::from(" ");
-            for (number, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-                let _ = if number == 0 {
-                    write!(text, " {cell:width$}")
-                } else {
-                    write!(text, "  {cell:>width$}")
-                };
+        let mut text = String::new();
+        for row in &self.rows {
+            let _ = writeln!(text, "{}: {}", row.id, row.title);
+            for (who, figures) in &row.results {
+                let (median, min) = (
+                    row.unit.text(figures.median()),
+                    row.unit.text(figures.min()),
+                );
+                let (max, ratio) = (row.unit.text(figures.max()), ratio(row, who));
+                let counts = self.instructions(row, who);
+                let _ = writeln!(
+                    text,
+                    "  {who:30} {median:>12}  {min} - {max}  {ratio}  {counts}"
+                );
             }
-            text.truncate(text.trim_end().len());
-            text + "\n"
-        };
-        let mut table = line(&HEADS.map(str::to_owned));
-        for entry in &lines {
-            match entry {
-                Line::Title(title) => table = table + title + "\n",
-                Line::Cells(cells) => table += &line(cells),
+            for goal in &row.goals {
+                let _ = writeln!(text, "  {}: {}", words(row, goal), verdict(row, goal));
             }
         }
-        for (what, why) in &self.left_out {
-            let _ = writeln!(table, "left out: {what}: {why}");
-        }
-        table
-    }
-
-    /// The table for a document.
-    pub fn markdown(&self) -> String {
-        let mut text = format!(
-            "| {} |\n|---|{}\n",
-            HEADS.join(" | "),
-            "--:|".repeat(HEADS.len() - 1)
-        );
-        for (title, rows) in self.workloads() {
-            let _ = writeln!(text, "| **{title}** |{}", " |".repeat(HEADS.len() - 1));
-            for row in rows {
-                let _ = writeln!(text, "| {} |", self.cells(row).join(" | "));
-            }
-        }
-        for (what, why) in &self.left_out {
-            let _ = writeln!(text, "\nLeft out: {what}: {why}");
+        for what in &self.left_out {
+            let _ = writeln!(text, "left out: {what}");
         }
         text
     }
 
-    /// The same for machines.
-    pub fn json(&self) -> Value {
-        let rows: Vec<_> = self
-            .rows
+    /// The table of what users feel, and behind it all the rest, for a document.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from(
+            "| | ours | spice-gtk's helper | others | goal | reached |\n|---|--:|--:|--:|---|---|\n",
+        );
+        let felt = FELT
             .iter()
-            .map(|row| {
-                json!({
-                    "workload": row.workload,
-                    "title": row.title,
-                    "who": row.who,
-                    "unit": row.unit.name(),
-                    "median": row.figures.median(),
-                    "min": row.figures.min(),
-                    "max": row.figures.max(),
-                    "times_spice_gtk": self.against_peer(row),
-                    "target": row.target,
-                    "reached": row.target.map(|target| reached(row, target)),
-                    "counted": row.counted,
-                })
-            })
-            .collect();
-        let left_out: Vec<_> = self
-            .left_out
-            .iter()
-            .map(|(what, why)| json!({ "what": what, "why": why }))
-            .collect();
-        json!({ "rows": rows, "left_out": left_out })
+            .filter_map(|id| self.rows.iter().find(|row| row.id == *id));
+        for row in felt {
+            let of = |who| {
+                row.of(who)
+                    .map_or_else(String::new, |it| row.unit.text(it.median()))
+            };
+            let others = row
+                .results
+                .iter()
+                .filter(|(who, _)| *who != HELPER && *who != OURS);
+            let others = others.map(|(who, it)| format!("{who} {}", row.unit.text(it.median())));
+            let all = |each: fn(&Row, &Goal) -> String| {
+                let goals = row.goals.iter().map(|goal| each(row, goal));
+                goals.collect::<Vec<_>>().join("<br>")
+            };
+            let others = others.collect::<Vec<_>>().join("<br>");
+            let cells = [
+                row.title.to_owned(),
+                of(OURS),
+                of(HELPER),
+                others,
+                all(words),
+                all(verdict),
+            ];
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+        text += "\n<details><summary>All rows</summary>\n\n";
+        text +=
+            "| who | median | min - max | ours ÷ theirs | instructions |\n|---|--:|--:|--:|--:|\n";
+        for row in &self.rows {
+            let goals = row.goals.iter();
+            let goals =
+                goals.map(|goal| format!("<br>{}: {}", words(row, goal), verdict(row, goal)));
+            let _ = writeln!(
+                text,
+                "| **{}**{} | | | | |",
+                row.title,
+                goals.collect::<String>()
+            );
+            for (who, it) in &row.results {
+                let (median, min, max) = (it.median(), it.min(), it.max());
+                let [median, min, max] = [median, min, max].map(|figure| row.unit.text(figure));
+                let (ratio, counts) = (ratio(row, who), self.instructions(row, who));
+                let _ = writeln!(
+                    text,
+                    "| {who} | {median} | {min} - {max} | {ratio} | {counts} |"
+                );
+            }
+        }
+        for what in &self.left_out {
+            let _ = writeln!(text, "\nLeft out: {what}");
+        }
+        text + "\n</details>\n"
+    }
+
+    fn instructions(&self, row: &Row, who: &str) -> String {
+        let mut counts = self.instructions.iter();
+        let found = counts.find(|(id, name, _)| *id == row.id && *name == who);
+        found.map_or_else(String::new, |(.., count)| format!("{count:.0}"))
     }
 }
 
-/// A line of the table.
-enum Line<'a> {
-    Title(&'a str),
-    Cells(Vec<String>),
-}
-
-const HEADS: [&str; 9] = [
-    "who",
-    "median",
-    "min - max",
-    "vs. spice-gtk",
-    "to reach",
-    "allocs/msg",
-    "bytes/msg",
-    "instr./msg",
-    "peak / kept",
-];
-
-fn times_as_good(row: &Row, other: f64) -> Option<f64> {
-    let times = if row.unit.is_rate() {
-        row.figures.median() / other
-    } else {
-        other / row.figures.median()
-    };
-    times.is_finite().then_some(times)
-}
-
-fn reached(row: &Row, target: f64) -> bool {
-    if row.unit.is_rate() {
-        row.figures.median() >= target
-    } else {
-        row.figures.median() <= target
+/// Ours against another, round by round.
+fn ratio(row: &Row, who: &str) -> String {
+    match (row.of(OURS), row.of(who)) {
+        (Some(ours), Some(theirs)) if who != OURS => {
+            let ratio = ours.ratio(theirs);
+            if ratio.is_finite() {
+                format!("{ratio:.2}")
+            } else {
+                String::new()
+            }
+        }
+        _ => String::new(),
     }
 }
 
-/// Three digits, or all that are before the point.
-pub fn short(value: f64) -> String {
-    let digits = match value.abs() {
-        size if size >= 100.0 || size == 0.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 1.0 => 2,
-        _ => 3,
+/// A goal in words.
+fn words(row: &Row, goal: &Goal) -> String {
+    let sign = if row.unit.is_rate() { "≥" } else { "≤" };
+    let who = if goal.who == OURS {
+        String::new()
+    } else {
+        format!("{} ", goal.who)
     };
-    format!("{value:.digits$}")
+    match goal.of {
+        Some(other) => format!("{who}{sign} {} × {other}", goal.factor),
+        None => format!("{who}{sign} {}", row.unit.text(goal.factor)),
+    }
+}
+
+/// Whether a goal is reached; a twentieth is noise where a clock measured.
+fn verdict(row: &Row, goal: &Goal) -> String {
+    let Some(now) = row.reached(goal) else {
+        return "not measured".into();
+    };
+    let exact = matches!(row.unit, Unit::Bytes | Unit::Count);
+    let is = |factor: f64| {
+        if row.unit.is_rate() {
+            now * factor >= goal.factor
+        } else {
+            now <= goal.factor * factor
+        }
+    };
+    let reached = match (is(1.0), is(1.05) && !exact) {
+        (true, _) => "yes",
+        (_, true) => "within noise",
+        _ => "no",
+    };
+    match goal.of {
+        Some(_) => format!("{now:.2}: {reached}"),
+        None => reached.into(),
+    }
+}
+
+impl Unit {
+    /// A figure with its unit, in three digits.
+    pub fn text(self, figure: f64) -> String {
+        let (figure, unit) = match self {
+            Unit::Ns => (figure, " ns"),
+            Unit::Us => (figure, " µs"),
+            Unit::Ms => (figure, " ms"),
+            Unit::PerSecond if figure >= 1e6 => (figure / 1e6, " M/s"),
+            Unit::PerSecond if figure >= 1e4 => (figure / 1e3, " k/s"),
+            Unit::PerSecond => (figure, " /s"),
+            Unit::Bytes if figure >= 1e6 => (figure / 1e6, " MB"),
+            Unit::Bytes => (figure, " B"),
+            Unit::Count => (figure, ""),
+        };
+        let digits = match figure.abs() {
+            size if size >= 100.0 || size == 0.0 => 0,
+            size if size >= 10.0 => 1,
+            size if size >= 1.0 => 2,
+            _ => 3,
+        };
+        format!("{figure:.digits$}{unit}")
+    }
 }

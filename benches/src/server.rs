@@ -1,52 +1,140 @@
 //! The servers that answer: QEMU itself, and two that answer at once.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 
 use crate::common::qemu::{Config, Mode, Program, Qemu};
 use crate::measure::pin;
+use crate::subjects::RUNNING;
+use crate::work::events;
 
 /// The core that the clients run on.
 pub const CLIENT_CORE: usize = 1;
 /// The core that servers run on where they have their own.
-pub const SERVER_CORE: usize = 0;
+const SERVER_CORE: usize = 0;
 
-/// An event as both responders send it.
-const EVENT: &str = concat!(
-    r#"{"timestamp": {"seconds": 1700000000, "microseconds": 100000}, "event": "RTC_CHANGE", "#,
-    r#""data": {"offset": 78, "qom-path": "/machine/unattached/device[8]"}}"#,
-    "\r\n"
-);
-
-/// What clients connect to.
+/// What a client connects to: each has one of its own.
 pub struct Server {
-    pub spice: Option<String>,
-    /// One socket for each client: QEMU serves one at a time on each.
-    pub sockets: Vec<PathBuf>,
+    pub address: String,
     _process: Process,
 }
 
 enum Process {
     Qemu { _qemu: Qemu, _dir: TempDir },
-    Responder { child: Child, _dir: TempDir },
+    Responder { _child: Guard, _dir: TempDir },
 }
 
-impl Drop for Process {
+/// A child that ends with this.
+pub struct Guard(pub Child);
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        if let Process::Responder { child, .. } = self {
-            let _ = child.kill();
-            let _ = child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Where a server is.
+#[derive(Clone, Copy)]
+pub enum Where {
+    /// An instant responder on the core of its client, or on its own.
+    Spice {
+        alone: bool,
+    },
+    Socket {
+        alone: bool,
+    },
+    QemuSpice,
+    QemuSocket,
+}
+
+impl Where {
+    /// Starts the server; why not, where it cannot be had.
+    pub fn start(self) -> Result<Server, String> {
+        let dir = tempfile::tempdir().expect("a folder for sockets");
+        let path = dir.path().join("server.sock");
+        match self {
+            Where::Spice { alone } => {
+                let mut program =
+                    Command::new(compile("spice-responder", "spice-server glib-2.0")?);
+                program.arg(&path).arg("1");
+                Ok(Server::responder(
+                    alone,
+                    &program,
+                    dir,
+                    format!("spice+unix://{}", path.display()),
+                ))
+            }
+            Where::Socket { alone } => {
+                let mut program = Command::new(near("spice-qmp-bench"));
+                program.arg("--respond").arg(&path);
+                Ok(Server::responder(
+                    alone,
+                    &program,
+                    dir,
+                    path.display().to_string(),
+                ))
+            }
+            Where::QemuSpice | Where::QemuSocket => {
+                let config = Config::new()
+                    .port("org.qemu.monitor.qmp.0", Mode::Control)
+                    .arg("-qmp")
+                    .arg(format!("unix:{},server=on,wait=off", path.display()));
+                let qemu = on_core(SERVER_CORE, || config.start(&Program::system()));
+                let spice = matches!(self, Where::QemuSpice);
+                Ok(Server {
+                    address: if spice {
+                        qemu.spice_uri()
+                    } else {
+                        path.display().to_string()
+                    },
+                    _process: Process::Qemu {
+                        _qemu: qemu,
+                        _dir: dir,
+                    },
+                })
+            }
         }
     }
 }
 
-/// Starts a process on a core of its own, or on that of the clients.
+impl Server {
+    /// Starts a responder, and waits until it says "ready".
+    fn responder(alone: bool, program: &Command, dir: TempDir, address: String) -> Self {
+        let core = if alone { SERVER_CORE } else { CLIENT_CORE };
+        let mut program = guarded(program);
+        program.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = on_core(core, || program.spawn().expect("setpriv (util-linux) runs"));
+        let mut line = String::new();
+        let out = child.stdout.take().expect("a pipe was asked for");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n", "a responder did not start");
+        Self {
+            address,
+            _process: Process::Responder {
+                _child: Guard(child),
+                _dir: dir,
+            },
+        }
+    }
+}
+
+/// The same, so that it ends with this program.
+pub fn guarded(program: &Command) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program.get_program())
+        .args(program.get_args());
+    command
+}
+
 fn on_core<T>(core: usize, start: impl FnOnce() -> T) -> T {
     pin(core);
     let started = start();
@@ -54,112 +142,50 @@ fn on_core<T>(core: usize, start: impl FnOnce() -> T) -> T {
     started
 }
 
-/// A QEMU with as many ports and sockets as clients want.
-pub fn qemu(ports: usize, sockets: usize) -> Server {
-    let dir = tempfile::tempdir().expect("a folder for sockets");
-    let mut config = Config::new();
-    for number in 0..ports {
-        config = config.port(&format!("org.qemu.monitor.qmp.{number}"), Mode::Control);
-    }
-    let mut paths = Vec::new();
-    for number in 0..sockets {
-        let path = dir.path().join(format!("{number}.sock"));
-        let option = format!("unix:{},server=on,wait=off", path.display());
-        config = config.arg("-qmp").arg(option);
-        paths.push(path);
-    }
-    let qemu = on_core(SERVER_CORE, || config.start(&Program::system()));
-    Server {
-        spice: Some(qemu.spice_uri()),
-        sockets: paths,
-        _process: Process::Qemu {
-            _qemu: qemu,
-            _dir: dir,
-        },
-    }
+/// A file beside this program.
+pub fn near(name: &str) -> PathBuf {
+    let program = std::env::current_exe().expect("this program");
+    program.with_file_name(name)
 }
 
-/// A SPICE server that answers at once; why not, where there is none.
-pub fn spice_responder(core: usize, ports: usize) -> Result<Server, String> {
-    let dir = tempfile::tempdir().expect("a folder for sockets");
-    let program = compile(dir.path())?;
-    let path = dir.path().join("spice.sock");
-    let mut command = Command::new(program);
-    command.arg(&path).arg(ports.to_string());
-    let child = on_core(core, || ready(command));
-    Ok(Server {
-        spice: Some(format!("spice+unix://{}", path.display())),
-        sockets: Vec::new(),
-        _process: Process::Responder { child, _dir: dir },
-    })
-}
-
-fn compile(dir: &Path) -> Result<OsString, String> {
+/// Compiles a program in C, once in a run.
+pub fn compile(name: &'static str, packages: &str) -> Result<PathBuf, String> {
+    static DONE: Mutex<Option<HashSet<&str>>> = Mutex::new(None);
+    let program = near(&format!("bench-{name}"));
+    let mut done = DONE.lock().expect("no panic within");
+    let done = done.get_or_insert_default();
+    if done.contains(name) {
+        return Ok(program);
+    }
     let flags = Command::new("pkg-config")
-        .args(["--cflags", "--libs", "spice-server", "glib-2.0"])
+        .args(["--cflags", "--libs"])
+        .args(packages.split(' '))
         .output();
     let flags = match flags {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
-        _ => return Err("no libspice-server: apt-get install libspice-server-dev".into()),
+        Ok(output) if output.status.success() => output.stdout,
+        _ => return Err(format!("pkg-config does not find all of {packages}")),
     };
-    let program = dir.join("spice-responder");
-    let status = Command::new("cc")
+    let compiled = Command::new("cc")
         .args(["-O2", "-o"])
         .arg(&program)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/spice-responder.c"))
-        .args(flags.split_whitespace())
+        .arg(format!("{}/{name}.c", env!("CARGO_MANIFEST_DIR")))
+        .args(String::from_utf8_lossy(&flags).split_whitespace())
         .status();
-    match status {
-        Ok(status) if status.success() => Ok(program.into()),
-        _ => Err("benches/spice-responder.c does not compile".into()),
+    if compiled.is_ok_and(|status| status.success()) {
+        done.insert(name);
+        Ok(program)
+    } else {
+        Err(format!("benches/{name}.c does not compile"))
     }
 }
 
-/// A server on a Unix socket that answers at once: this program as a child.
-pub fn socket_responder(core: usize, sockets: usize) -> Server {
-    let dir = tempfile::tempdir().expect("a folder for sockets");
-    let path = dir.path().join("qmp.sock");
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.arg("--respond").arg(&path);
-    let child = on_core(core, || ready(command));
-    Server {
-        spice: None,
-        sockets: vec![path; sockets],
-        _process: Process::Responder { child, _dir: dir },
-    }
-}
-
-/// Starts a program that ends with this one, and waits until it says "ready".
-fn ready(mut program: Command) -> Child {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(program.get_program())
-        .args(program.get_args())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    program = command;
-    let mut child = program.spawn().expect("setpriv (util-linux) runs");
-    let mut line = String::new();
-    let out = child.stdout.take().expect("a pipe was asked for");
-    BufReader::new(out).read_line(&mut line).expect("a line");
-    assert_eq!(line, "ready\n", "a responder did not start");
-    child
-}
-
-/// Plays the server on a Unix socket, for ever.
+/// Plays the server of one client on a Unix socket.
 pub fn respond(path: &Path) {
     let listener = UnixListener::bind(path).expect("a new path");
     println!("ready");
-    for stream in listener.incoming() {
-        let stream = stream.expect("a client");
-        thread::spawn(move || {
-            // A client that leaves is no error.
-            let _ = serve(stream);
-        });
-    }
+    let (stream, _) = listener.accept().expect("a client");
+    // A client that leaves is no error.
+    let _ = serve(stream);
 }
 
 fn serve(mut stream: UnixStream) -> std::io::Result<()> {
@@ -192,32 +218,18 @@ fn serve(mut stream: UnixStream) -> std::io::Result<()> {
 }
 
 fn answer(request: &[u8], out: &mut Vec<u8>) {
-    if memchr::memmem::find(request, b"bench-storm").is_some() {
-        for _ in 0..number_after(request, b"\"count\":")
-            .map_or(200_000, |count| count.parse().expect("a count"))
-        {
-            out.extend_from_slice(EVENT.as_bytes());
-        }
-    }
-    let value: &[u8] = if memchr::memmem::find(request, b"query-status").is_some() {
-        crate::subjects::RUNNING.as_bytes()
-    } else {
-        b"{}"
+    let number_after = |key: &[u8]| {
+        let at = memchr::memmem::rfind(request, key)? + key.len();
+        let digits = request[at..].trim_ascii_start();
+        let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+        std::str::from_utf8(&digits[..end]).ok()
     };
-    out.extend_from_slice(b"{\"return\": ");
-    out.extend_from_slice(value);
-    if let Some(at) = memchr::memmem::rfind(request, b"\"id\":") {
-        let id = request[at + 5..].trim_ascii_start();
-        let end = id.iter().position(|byte| matches!(byte, b',' | b'}'));
-        out.extend_from_slice(b", \"id\": ");
-        out.extend_from_slice(&id[..end.unwrap_or(id.len())]);
+    if memchr::memmem::find(request, b"bench-storm").is_some() {
+        let count = number_after(b"\"count\":").expect("a count");
+        out.extend_from_slice(&events(count.parse().expect("a number")));
     }
-    out.extend_from_slice(b"}\r\n");
-}
-
-fn number_after<'a>(request: &'a [u8], key: &[u8]) -> Option<&'a str> {
-    let at = memchr::memmem::find(request, key)? + key.len();
-    let rest = request[at..].trim_ascii_start();
-    let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-    std::str::from_utf8(&rest[..end]).ok()
+    let asked = memchr::memmem::find(request, b"query-status").is_some();
+    let value = if asked { RUNNING } else { "{}" };
+    let id = number_after(b"\"id\":").map_or_else(String::new, |id| format!(", \"id\": {id}"));
+    write!(out, "{{\"return\": {value}{id}}}\r\n").expect("memory");
 }
