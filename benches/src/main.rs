@@ -84,7 +84,7 @@ fn main() {
     for contest in contests {
         run(contest, args.instructions, &mut report);
     }
-    print!("{}", report.text());
+    println!("{}", report.text());
     if args.docs {
         document(&report);
     }
@@ -94,14 +94,16 @@ fn run(mut contest: Contest, instructions: bool, report: &mut Report) {
     for (who, why) in contest.run() {
         report
             .left_out
-            .push(format!("{}, {who}: {why}", contest.rows[0].id));
+            .push(format!("left out: {}, {who}: {why}", contest.rows[0].id));
     }
     for (who, start) in &contest.cases {
         if instructions && matches!(start, Start::Work(_)) {
             let id = contest.rows[0].id;
             match counted::instructions(id, who, contest.count) {
                 Ok(count) => report.instructions.push((id, who, count)),
-                Err(why) => report.left_out.push(format!("{id}, {who}: {why}")),
+                Err(why) => report
+                    .left_out
+                    .push(format!("left out: {id}, {who}: {why}")),
             }
         }
     }

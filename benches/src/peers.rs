@@ -1,17 +1,17 @@
 //! Clients of a server, each a process of its own that is told what to do line by line:
 //! `client.c`, and this program where they are in Rust.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
 
 use futures_util::StreamExt;
 use glib::prelude::*;
 use qapi::futures::{QmpStreamNegotiation, QmpStreamTokio};
 use serde::Serialize;
 use spice_qmp::{CallOptions, QmpPort};
-use std::cell::Cell;
-use std::rc::Rc;
 
 use crate::measure::both_of;
 use crate::server::{Guard, Server, compile, guarded, near};
@@ -41,23 +41,14 @@ pub struct Peer {
 impl Peer {
     /// Starts one, which listens to this signal.
     pub fn start(client: Client, server: Server, signal: Option<&str>) -> Result<Self, String> {
-        let mut command = match client {
-            Client::Rust(name) => {
-                let mut command = Command::new(near("spice-qmp-bench"));
-                command.args(["--client", name]);
-                command
-            }
-            Client::Ours | Client::Helper | Client::C(_) => {
-                let mut command = Command::new(compile("client", "spice-client-glib-2.0")?);
-                command.arg(if let Client::C(name) = client {
-                    name
-                } else {
-                    "port"
-                });
-                command
-            }
+        let in_c = || compile("client", "spice-client-glib-2.0");
+        let (program, who) = match client {
+            Client::Rust(name) => (near("spice-qmp-bench"), vec!["--client", name]),
+            Client::C(name) => (in_c()?, vec![name]),
+            Client::Ours | Client::Helper => (in_c()?, vec!["port"]),
         };
-        command.arg(&server.address).args(signal);
+        let mut command = Command::new(program);
+        command.args(who).arg(&server.address).args(signal);
         let mut command = guarded(&command);
         if client == Client::Ours {
             let library = near("libspice_qmp_1.so");

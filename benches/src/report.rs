@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::measure::{Goal, Row, Unit};
+use crate::measure::{Figures, Goal, Row, Unit};
 use crate::{HELPER, OURS};
 
 /// The rows that users feel, which the page leads with.
@@ -34,94 +34,78 @@ impl Report {
         let mut text = String::new();
         for row in &self.rows {
             let _ = writeln!(text, "{}: {}", row.id, row.title);
-            for (who, figures) in &row.results {
-                let (median, min) = (
-                    row.unit.text(figures.median()),
-                    row.unit.text(figures.min()),
-                );
-                let (max, ratio) = (row.unit.text(figures.max()), ratio(row, who));
-                let counts = self.instructions(row, who);
-                let _ = writeln!(
-                    text,
-                    "  {who:30} {median:>12}  {min} - {max}  {ratio}  {counts}"
-                );
+            for [who, median, range, ratio, count] in self.lines(row) {
+                let _ = writeln!(text, "  {who:30}{median:>10}  {range:22}{ratio:6}{count}");
             }
             for goal in &row.goals {
                 let _ = writeln!(text, "  {}: {}", words(row, goal), verdict(row, goal));
             }
         }
-        for what in &self.left_out {
-            let _ = writeln!(text, "left out: {what}");
-        }
-        text
+        text + &self.left_out.join("\n")
     }
 
     /// The table of what users feel, and behind it all the rest, for a document.
     pub fn markdown(&self) -> String {
-        let mut text = String::from(
-            "| | ours | spice-gtk's helper | others | goal | reached |\n|---|--:|--:|--:|---|---|\n",
+        let mut text = format!(
+            "| | {OURS} | {HELPER} | others | goal | reached |\n|---|--:|--:|--:|---|---|\n"
         );
-        let felt = FELT
-            .iter()
-            .filter_map(|id| self.rows.iter().find(|row| row.id == *id));
-        for row in felt {
-            let of = |who| {
-                row.of(who)
-                    .map_or_else(String::new, |it| row.unit.text(it.median()))
+        for id in FELT {
+            let Some(row) = self.rows.iter().find(|row| row.id == id) else {
+                continue;
             };
-            let others = row
-                .results
-                .iter()
-                .filter(|(who, _)| *who != HELPER && *who != OURS);
-            let others = others.map(|(who, it)| format!("{who} {}", row.unit.text(it.median())));
-            let all = |each: fn(&Row, &Goal) -> String| {
+            let (mut ours, mut helper, mut others) = (String::new(), String::new(), Vec::new());
+            for [who, median, ..] in self.lines(row) {
+                match who.as_str() {
+                    OURS => ours = median,
+                    HELPER => helper = median,
+                    _ => others.push(format!("{who} {median}")),
+                }
+            }
+            let goals = |each: fn(&Row, &Goal) -> String| {
                 let goals = row.goals.iter().map(|goal| each(row, goal));
                 goals.collect::<Vec<_>>().join("<br>")
             };
-            let others = others.collect::<Vec<_>>().join("<br>");
-            let cells = [
-                row.title.to_owned(),
-                of(OURS),
-                of(HELPER),
-                others,
-                all(words),
-                all(verdict),
-            ];
-            let _ = writeln!(text, "| {} |", cells.join(" | "));
-        }
-        text += "\n<details><summary>All rows</summary>\n\n";
-        text +=
-            "| who | median | min - max | ours ÷ theirs | instructions |\n|---|--:|--:|--:|--:|\n";
-        for row in &self.rows {
-            let goals = row.goals.iter();
-            let goals =
-                goals.map(|goal| format!("<br>{}: {}", words(row, goal), verdict(row, goal)));
+            let (title, others) = (row.title, others.join("<br>"));
+            let (goals, reached) = (goals(words), goals(verdict));
             let _ = writeln!(
                 text,
-                "| **{}**{} | | | | |",
-                row.title,
-                goals.collect::<String>()
+                "| {title} | {ours} | {helper} | {others} | {goals} | {reached} |"
             );
-            for (who, it) in &row.results {
-                let (median, min, max) = (it.median(), it.min(), it.max());
-                let [median, min, max] = [median, min, max].map(|figure| row.unit.text(figure));
-                let (ratio, counts) = (ratio(row, who), self.instructions(row, who));
-                let _ = writeln!(
-                    text,
-                    "| {who} | {median} | {min} - {max} | {ratio} | {counts} |"
-                );
+        }
+        text += "\n<details><summary>All rows</summary>\n\n\
+            | who | median | min - max | ours ÷ theirs | instructions |\n|---|--:|--:|--:|--:|\n";
+        for row in &self.rows {
+            let _ = write!(text, "| **{}**", row.title);
+            for goal in &row.goals {
+                let _ = write!(text, "<br>{}: {}", words(row, goal), verdict(row, goal));
+            }
+            text += " | | | | |\n";
+            for line in self.lines(row) {
+                let _ = writeln!(text, "| {} |", line.join(" | "));
             }
         }
         for what in &self.left_out {
-            let _ = writeln!(text, "\nLeft out: {what}");
+            let _ = writeln!(text, "\n{what}");
         }
         text + "\n</details>\n"
     }
 
-    fn instructions(&self, row: &Row, who: &str) -> String {
-        let mut counts = self.instructions.iter();
-        let found = counts.find(|(id, name, _)| *id == row.id && *name == who);
-        found.map_or_else(String::new, |(.., count)| format!("{count:.0}"))
+    /// Who took part in a row, the median, the range, ours against it, and instructions.
+    fn lines(&self, row: &Row) -> Vec<[String; 5]> {
+        let line = |(who, it): &(&'static str, Figures)| {
+            let mut counts = self.instructions.iter();
+            let count = counts.find(|(id, name, _)| id == &row.id && name == who);
+            let [median, min, max] =
+                [it.median(), it.min(), it.max()].map(|figure| row.unit.text(figure));
+            [
+                (*who).to_owned(),
+                median,
+                format!("{min} - {max}"),
+                ratio(row, who),
+                count.map_or_else(String::new, |(.., count)| format!("{count:.0}")),
+            ]
+        };
+        row.results.iter().map(line).collect()
     }
 }
 
