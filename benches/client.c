@@ -194,7 +194,7 @@ connect_spice(void)
 static void
 settle(void)
 {
-    gint64 end = g_get_monotonic_time() + 10000;
+    gint64 end = g_get_monotonic_time() + 25000;
 
     while (g_get_monotonic_time() < end) {
         g_main_context_iteration(NULL, FALSE);

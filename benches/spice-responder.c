@@ -1,9 +1,9 @@
-/* A SPICE server whose ports answer every QMP command at once.
+/* A SPICE server with a port that answers every QMP command at once.
  *
- *     spice-responder PATH PORTS
+ *     spice-responder PATH
  *
- * It says "ready" when PATH, a Unix socket, is served. A command "bench-storm" is
- * answered behind 200,000 events, or as many as its argument "count" asks for. */
+ * It says "ready" when PATH, a Unix socket, is served. A command "bench-storm" sends as
+ * many events as its argument "count" says, before its reply. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,9 +52,7 @@ timer_add(SpiceTimerFunc func, void *opaque)
 static void
 timer_cancel(SpiceTimer *timer)
 {
-    if (timer->source)
-        g_source_remove(timer->source);
-    timer->source = 0;
+    g_clear_handle_id(&timer->source, g_source_remove);
 }
 
 static void
@@ -71,27 +69,32 @@ timer_remove(SpiceTimer *timer)
     g_free(timer);
 }
 
+/* A watch is its source: it goes with the last reference, which may run just now. */
 struct SpiceWatch {
-    int fd;
+    GSource source;
     SpiceWatchFunc func;
     void *opaque;
-    GSource *source;
+    int fd;
     gpointer tag;
 };
 
 static gboolean
-on_watch(gint fd, GIOCondition condition, gpointer data)
+watch_dispatch(GSource *source, GSourceFunc func G_GNUC_UNUSED, gpointer data G_GNUC_UNUSED)
 {
-    SpiceWatch *watch = data;
+    SpiceWatch *watch = (SpiceWatch *) source;
+    GIOCondition condition = g_source_query_unix_fd(source, watch->tag);
     int event = 0;
 
     if (condition & (G_IO_IN | G_IO_HUP | G_IO_ERR))
         event |= SPICE_WATCH_EVENT_READ;
     if (condition & G_IO_OUT)
         event |= SPICE_WATCH_EVENT_WRITE;
-    watch->func(fd, event, watch->opaque);
+    if (event)
+        watch->func(watch->fd, event, watch->opaque);
     return G_SOURCE_CONTINUE;
 }
+
+static GSourceFuncs watch_funcs = { .dispatch = watch_dispatch };
 
 static void
 watch_update_mask(SpiceWatch *watch, int event_mask)
@@ -102,31 +105,19 @@ watch_update_mask(SpiceWatch *watch, int event_mask)
         condition |= G_IO_IN | G_IO_HUP | G_IO_ERR;
     if (event_mask & SPICE_WATCH_EVENT_WRITE)
         condition |= G_IO_OUT;
-    g_source_modify_unix_fd(watch->source, watch->tag, condition);
+    g_source_modify_unix_fd(&watch->source, watch->tag, condition);
 }
-
-static gboolean
-watch_dispatch(GSource *source, GSourceFunc func G_GNUC_UNUSED, gpointer watch)
-{
-    GIOCondition condition = g_source_query_unix_fd(source, ((SpiceWatch *) watch)->tag);
-
-    return condition ? on_watch(((SpiceWatch *) watch)->fd, condition, watch) : G_SOURCE_CONTINUE;
-}
-
-static GSourceFuncs watch_funcs = { .dispatch = watch_dispatch };
 
 static SpiceWatch *
 watch_add(int fd, int event_mask, SpiceWatchFunc func, void *opaque)
 {
-    SpiceWatch *watch = g_new0(SpiceWatch, 1);
+    SpiceWatch *watch = (SpiceWatch *) g_source_new(&watch_funcs, sizeof(SpiceWatch));
 
-    watch->fd = fd;
     watch->func = func;
     watch->opaque = opaque;
-    watch->source = g_source_new(&watch_funcs, sizeof(GSource));
-    watch->tag = g_source_add_unix_fd(watch->source, fd, 0);
-    g_source_set_callback(watch->source, G_SOURCE_FUNC(g_free), watch, g_free);
-    g_source_attach(watch->source, NULL);
+    watch->fd = fd;
+    watch->tag = g_source_add_unix_fd(&watch->source, fd, 0);
+    g_source_attach(&watch->source, NULL);
     watch_update_mask(watch, event_mask);
     return watch;
 }
@@ -134,11 +125,8 @@ watch_add(int fd, int event_mask, SpiceWatchFunc func, void *opaque)
 static void
 watch_remove(SpiceWatch *watch)
 {
-    GSource *source = watch->source;
-
-    /* The watch goes with its source, which may run just now. */
-    g_source_destroy(source);
-    g_source_unref(source);
+    g_source_destroy(&watch->source);
+    g_source_unref(&watch->source);
 }
 
 static void
@@ -159,81 +147,70 @@ static SpiceCoreInterface core = {
     .channel_event = channel_event,
 };
 
-/* --- the ports --- */
+/* --- the port --- */
 
-typedef struct {
-    SpiceCharDeviceInstance device; /* first: it is what SPICE hands back */
-    GString *request;
-    int depth;
-    GString *out;
-    gsize taken;
-    guint wakeup;
-} Port;
+static GString *request, *out;
+static int depth;
+static gsize taken;
+static guint wakeup;
 
 static void
-answer(Port *port)
+answer(void)
 {
-    const char *text = port->request->str;
     /* spice-gtk's helper writes its requests with single quotes. */
-    const char *id = g_strrstr(text, "id");
-    const char *count = strstr(text, "\"count\":");
+    const char *id = g_strrstr(request->str, "id");
+    const char *count = strstr(request->str, "\"count\":");
 
-    if (strstr(text, "bench-storm")) {
-        for (int i = count ? atoi(count + strlen("\"count\":")) : 200000; i > 0; i--)
-            g_string_append_len(port->out, EVENT, sizeof EVENT - 1);
-        /* Asked for past spice-gtk's helper, which must not hear the answer. */
+    if (count) {
+        for (int i = atoi(count + strlen("\"count\":")); i > 0; i--)
+            g_string_append_len(out, EVENT, sizeof EVENT - 1);
+        /* Asked for past spice-gtk's helper, which must not get the reply. */
         if (!id)
             return;
     }
-    g_string_append_len(port->out, STATUS, sizeof STATUS - 1);
-    g_string_append_printf(port->out, "%ld}\r\n", id ? strtol(id + strcspn(id, "0123456789"), NULL, 10) : 0);
+    g_string_append_printf(out, STATUS "%ld}\r\n", id ? strtol(id + strcspn(id, "0123456789"), NULL, 10) : 0);
 }
 
 static gboolean
-on_wakeup(gpointer data)
+on_wakeup(gpointer device)
 {
-    Port *port = data;
-
-    spice_server_char_device_wakeup(&port->device);
+    spice_server_char_device_wakeup(device);
     /* The server does not come back for what it had no room for. */
-    if (port->out->len > port->taken)
+    if (out->len > taken)
         return G_SOURCE_CONTINUE;
-    port->wakeup = 0;
+    wakeup = 0;
     return G_SOURCE_REMOVE;
 }
 
 static int
 port_write(SpiceCharDeviceInstance *device, const uint8_t *bytes, int size)
 {
-    Port *port = (Port *) device;
-
     /* Not every request ends with a line end: count braces. */
     for (int i = 0; i < size; i++) {
-        g_string_append_c(port->request, bytes[i]);
+        g_string_append_c(request, bytes[i]);
         if (bytes[i] == '{') {
-            port->depth++;
-        } else if (bytes[i] == '}' && --port->depth == 0) {
-            answer(port);
-            g_string_truncate(port->request, 0);
+            depth++;
+        } else if (bytes[i] == '}' && --depth == 0) {
+            answer();
+            g_string_truncate(request, 0);
         }
     }
     /* What else came with it is answered together. */
-    if (!port->wakeup)
-        port->wakeup = g_idle_add_full(G_PRIORITY_DEFAULT, on_wakeup, port, NULL);
+    if (!wakeup)
+        wakeup = g_idle_add_full(G_PRIORITY_DEFAULT, on_wakeup, device, NULL);
     return size;
 }
 
 static int
-port_read(SpiceCharDeviceInstance *device, uint8_t *bytes, int size)
+port_read(SpiceCharDeviceInstance *device G_GNUC_UNUSED, uint8_t *bytes, int size)
 {
-    Port *port = (Port *) device;
-    gsize count = MIN((gsize) size, port->out->len - port->taken);
+    gsize count = MIN((gsize) size, out->len - taken);
 
-    memcpy(bytes, port->out->str + port->taken, count);
-    port->taken += count;
-    if (port->taken == port->out->len) {
-        port->taken = 0;
-        g_string_truncate(port->out, 0);
+    memcpy(bytes, out->str + taken, count);
+    taken += count;
+    if (taken == out->len) {
+        taken = 0;
+        g_string_truncate(out, 0);
     }
     return count;
 }
@@ -241,14 +218,12 @@ port_read(SpiceCharDeviceInstance *device, uint8_t *bytes, int size)
 static void
 port_state(SpiceCharDeviceInstance *device, int connected)
 {
-    Port *port = (Port *) device;
-
-    g_string_truncate(port->request, 0);
-    g_string_truncate(port->out, 0);
-    port->taken = 0;
-    port->depth = 0;
+    g_string_truncate(request, 0);
+    g_string_truncate(out, 0);
+    taken = 0;
+    depth = 0;
     if (connected) {
-        g_string_append(port->out, GREETING);
+        g_string_append(out, GREETING);
         spice_server_char_device_wakeup(device);
     }
 }
@@ -268,34 +243,27 @@ static const SpiceCharDeviceInterface interface = {
     .flags = SPICE_CHAR_DEVICE_NOTIFY_WRITABLE,
 };
 
+static SpiceCharDeviceInstance device = {
+    .base = { .sif = &interface.base },
+    .subtype = "port",
+    .portname = "org.qemu.monitor.qmp.0",
+};
+
 int
 main(int argc, char **argv)
 {
     SpiceServer *server = spice_server_new();
-    int ports;
 
-    if (argc != 3) {
-        fprintf(stderr, "usage: spice-responder PATH PORTS\n");
+    if (argc != 2)
         return 2;
-    }
-    ports = atoi(argv[2]);
+    request = g_string_new(NULL);
+    out = g_string_new(NULL);
     spice_server_set_addr(server, argv[1], SPICE_ADDR_FLAG_UNIX_ONLY);
     spice_server_set_noauth(server);
-    if (spice_server_init(server, &core) != 0) {
-        fprintf(stderr, "spice-responder: %s cannot be served\n", argv[1]);
+    if (spice_server_init(server, &core) != 0)
         return 1;
-    }
-    for (int i = 0; i < ports; i++) {
-        Port *port = g_new0(Port, 1);
-
-        port->request = g_string_new(NULL);
-        port->out = g_string_new(NULL);
-        port->device.base.sif = &interface.base;
-        port->device.subtype = "port";
-        port->device.portname = g_strdup_printf("org.qemu.monitor.qmp.%d", i);
-        spice_server_add_interface(server, &port->device.base);
-        spice_server_port_event(&port->device, SPICE_PORT_EVENT_OPENED);
-    }
+    spice_server_add_interface(server, &device.base);
+    spice_server_port_event(&device, SPICE_PORT_EVENT_OPENED);
     spice_server_vm_start(server);
     puts("ready");
     fflush(stdout);

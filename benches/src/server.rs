@@ -63,7 +63,7 @@ impl Where {
             Where::Spice { alone } => {
                 let mut program =
                     Command::new(compile("spice-responder", "spice-server glib-2.0")?);
-                program.arg(&path).arg("1");
+                program.arg(&path);
                 Ok(Server::responder(
                     alone,
                     &program,
