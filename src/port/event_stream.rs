@@ -118,11 +118,11 @@ impl EventStreams {
             }
         }
         // Whoever is woken may make a stream, or drop one.
-        let wakes = !wakers.is_empty();
+        let woke = !wakers.is_empty();
         for waker in wakers {
             waker.wake();
         }
-        wakes
+        woke
     }
 
     /// No more events will come.
