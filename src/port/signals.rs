@@ -67,8 +67,8 @@ pub(super) struct Listeners {
     last: RefCell<Name>,
     /// Whether `qmp-event` has one for events of the last name.
     named: Answer,
-    /// Whether a stream wants events of the last name.
-    streamed: Answer,
+    /// Whether events of the last name are wanted by anyone.
+    wanted: Answer,
     /// Whether the program was warned that an event is too large for `event`.
     warned: Cell<bool>,
 }
@@ -101,7 +101,7 @@ impl Listeners {
     }
 
     fn answers(&self) -> [&Answer; 4] {
-        [&self.event, &self.qmp_event, &self.named, &self.streamed]
+        [&self.event, &self.qmp_event, &self.named, &self.wanted]
     }
 
     /// A new connection begins.
@@ -120,13 +120,12 @@ impl Listeners {
             return true;
         }
         self.note(name);
-        if self.named.is_yes() || self.streamed.is_yes() {
-            return true;
-        }
-        self.qmp_event(port)
-            || self.event(port)
-            || self.streamed.or_ask(by_stream)
-            || self.named(port, || glib::Quark::try_from_str(name))
+        self.wanted.or_ask(|| {
+            self.qmp_event(port)
+                || self.event(port)
+                || by_stream()
+                || self.named(port, || glib::Quark::try_from_str(name))
+        })
     }
 
     /// Emits both signals for an event.
@@ -178,7 +177,7 @@ impl Listeners {
         }
         last.detail = None;
         self.named.0.set(None);
-        self.streamed.0.set(None);
+        self.wanted.0.set(None);
     }
 
     /// The detail of the signal for events of the last name. Names of a peer are not
