@@ -496,8 +496,15 @@ keep_copy(SpiceQmpPort *port G_GNUC_UNUSED, SpiceQmpEvent *event, GPtrArray *kep
     g_ptr_array_add(kept, g_boxed_copy(SPICE_TYPE_QMP_EVENT, event));
 }
 
-/* What was kept of a burst stays as it was, however it was kept. The numbers are of the
- * handlers: GObject emits to a single one in another way. */
+static void
+keep_node(SpiceQmpPort *port G_GNUC_UNUSED, const char *name G_GNUC_UNUSED, JsonNode *node,
+          GPtrArray *kept)
+{
+    g_ptr_array_add(kept, json_node_ref(node));
+}
+
+/* What was kept of a burst stays as it was, however it was kept. The bits of a round are
+ * the handlers: GObject emits to a single one in another way. */
 static void
 test_kept_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -506,6 +513,8 @@ test_kept_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     for (round = 1; round < 8; round++) {
         GPtrArray *kept[3];
         gulong handlers[3] = { 0 };
+        GPtrArray *nodes = g_ptr_array_new_with_free_func((GDestroyNotify)json_node_unref);
+        gulong node_handler = g_signal_connect(f->port, "event", G_CALLBACK(keep_node), nodes);
         Reply replies[50] = { { 0 } };
 
         for (i = 0; i < 3; i++)
@@ -535,6 +544,17 @@ test_kept_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
         }
         for (i = 0; i < 3; i++)
             g_clear_signal_handler(&handlers[i], f->port);
+        g_clear_signal_handler(&node_handler, f->port);
+        g_assert_cmpuint(nodes->len, ==, 50);
+        for (i = 0; i < 50; i++) {
+            char *expected = g_strdup_printf("{\"text\":\"%*d\"}", i % 10 * 30 + 1, i);
+            char *text = json_to_string(nodes->pdata[i], FALSE);
+
+            g_assert_cmpstr(text, ==, expected);
+            g_free(expected);
+            g_free(text);
+        }
+        g_ptr_array_unref(nodes);
         for (i = 0; i < 3; i++) {
             guint j;
 
