@@ -100,7 +100,11 @@ pub(super) fn connect_qmp_event<F: Fn(&QmpPort, &Event) + 'static>(
     }
     unsafe extern "C" fn free<F>(f: gpointer, _: *mut GClosure) {
         // SAFETY: `f` is the box made below; it is freed once.
-        drop(unsafe { Box::from_raw(f.cast::<ThreadGuard<F>>()) });
+        let f = unsafe { Box::from_raw(f.cast::<ThreadGuard<F>>()) };
+        // The last reference to a port may go on another thread: there it is leaked.
+        if !f.is_owner() {
+            std::mem::forget(f);
+        }
     }
     let f = Box::into_raw(Box::new(ThreadGuard::new(f)));
     let detail = detail.map_or(0, IntoGlib::into_glib);
