@@ -1,6 +1,8 @@
 //! A source that stays on the main context of a port, and goes off when it is told to.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
 use glib::ffi;
 use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
 
@@ -21,8 +23,9 @@ impl Alarm {
         // nothing of them. It drops the work with the source, which it made of the size
         // that it asks for.
         let source: glib::Source = unsafe {
-            let size = u32::try_from(size_of::<ffi::GSource>()).expect("a size that C has");
+            let size = u32::try_from(size_of::<Timed>()).expect("a size that C has");
             let source = ffi::g_source_new((&raw const FUNCTIONS).cast_mut(), size);
+            (*source.cast::<Timed>()).due = AtomicI64::new(NEVER);
             ffi::g_source_set_callback(source, Some(run::<F>), work.cast(), Some(free::<F>));
             ffi::g_source_set_can_recurse(source, ffi::GTRUE);
             from_glib_full(source)
@@ -39,14 +42,15 @@ impl Alarm {
         unsafe {
             let source = self.0.to_glib_none().0;
             ffi::g_source_set_priority(source, priority.into_glib());
-            ffi::g_source_set_ready_time(source, at);
+            (*source.cast::<Timed>()).due.store(at, Relaxed);
         }
     }
 
     /// Has it go off no more, unless it has already begun to.
     pub(crate) fn clear(&self) {
-        // SAFETY: the source lives.
-        unsafe { ffi::g_source_set_ready_time(self.0.to_glib_none().0, NEVER) };
+        let source: *mut ffi::GSource = self.0.to_glib_none().0;
+        // SAFETY: the source lives, and has a time.
+        unsafe { (*source.cast::<Timed>()).due.store(NEVER, Relaxed) };
     }
 }
 
@@ -56,17 +60,55 @@ impl Drop for Alarm {
     }
 }
 
-/// GLib's own time for a source that is not ready by time.
+/// The time of an alarm that is not set.
 const NEVER: i64 = -1;
 
 static FUNCTIONS: ffi::GSourceFuncs = ffi::GSourceFuncs {
-    prepare: None,
-    check: None,
+    prepare: Some(prepare),
+    check: Some(check),
     dispatch: Some(dispatch),
     finalize: None,
     closure_callback: None,
     closure_marshal: None,
 };
+
+/// A source with its time. GLib's own `ready_time` wakes the main loop by a system call
+/// whenever it is set, which only another thread would need.
+#[repr(C)]
+struct Timed {
+    source: ffi::GSource,
+    due: AtomicI64,
+}
+
+/// In how many milliseconds it is due: -1 is never.
+///
+/// # Safety
+///
+/// The source is an alarm's, and in an iteration of its main context.
+unsafe fn due_in(source: *mut ffi::GSource) -> i32 {
+    // SAFETY: the source is one that `Alarm::new` made.
+    let due = unsafe { (*source.cast::<Timed>()).due.load(Relaxed) };
+    if due <= 0 {
+        return if due == NEVER { -1 } else { 0 };
+    }
+    // SAFETY: GLib calls this from an iteration, which has a time.
+    let now = unsafe { ffi::g_source_get_time(source) };
+    let millis = u64::try_from(due - now).unwrap_or(0).div_ceil(1000);
+    i32::try_from(millis).unwrap_or(i32::MAX)
+}
+
+unsafe extern "C" fn prepare(source: *mut ffi::GSource, timeout: *mut i32) -> ffi::gboolean {
+    // SAFETY: GLib calls this with a source that lives, and a place for the time.
+    unsafe {
+        *timeout = due_in(source);
+        (*timeout == 0).into_glib()
+    }
+}
+
+unsafe extern "C" fn check(source: *mut ffi::GSource) -> ffi::gboolean {
+    // SAFETY: GLib calls this with a source that lives.
+    unsafe { (due_in(source) == 0).into_glib() }
+}
 
 unsafe extern "C" fn dispatch(
     source: *mut ffi::GSource,
@@ -75,7 +117,7 @@ unsafe extern "C" fn dispatch(
 ) -> ffi::gboolean {
     // SAFETY: GLib calls this with a source that lives, and with its work and data.
     unsafe {
-        ffi::g_source_set_ready_time(source, NEVER);
+        (*source.cast::<Timed>()).due.store(NEVER, Relaxed);
         work.map_or(ffi::G_SOURCE_REMOVE, |work| work(data))
     }
 }
