@@ -11,7 +11,8 @@ use crate::home::{Bound, Home};
 /// Runs the same work whenever its time has come, until it is dropped. To set it costs
 /// less than to make a source for each time.
 ///
-/// It goes off while it is going off already, too: the work may run a main loop.
+/// It goes off while it is going off already, too: the work may run a main loop. It runs
+/// on its own thread only, but goes wherever the last reference to its port does.
 ///
 /// The time is its own, not GLib's ready time: GLib wakes the main loop up whenever that is
 /// changed, also on the thread that runs it, which is two system calls and a turn.
@@ -27,8 +28,8 @@ struct Timed {
 
 impl Alarm {
     /// An alarm on the context of `home`, which is not set.
-    pub(crate) fn new<F: Fn() + 'static>(home: &Home, work: F) -> Self {
-        let work = Box::into_raw(Box::new(home.bind(work)));
+    pub(crate) fn new<F: Fn() + Send + 'static>(home: &Home, work: F) -> Self {
+        let work = Box::into_raw(Box::new((home.bind(()), work)));
         // SAFETY: GLib copies nothing of the functions, which are static, and changes
         // nothing of them. It drops the work with the source, which it made of the size
         // that it asks for.
@@ -124,25 +125,27 @@ unsafe extern "C" fn dispatch(
     }
 }
 
-unsafe extern "C" fn run<F: Fn() + 'static>(data: ffi::gpointer) -> ffi::gboolean {
+unsafe extern "C" fn run<F: Fn() + Send + 'static>(data: ffi::gpointer) -> ffi::gboolean {
     // SAFETY: GLib keeps the data for as long as it runs this, also where the source is
     // destroyed meanwhile.
-    let work = unsafe { &*data.cast::<Bound<F>>() };
-    if let Some(work) = work.get() {
+    let (home, work) = unsafe { &*data.cast::<(Bound<()>, F)>() };
+    if home.get().is_some() {
         work();
     }
     ffi::G_SOURCE_CONTINUE
 }
 
-unsafe extern "C" fn free<F: Fn() + 'static>(data: ffi::gpointer) {
+unsafe extern "C" fn free<F: Fn() + Send + 'static>(data: ffi::gpointer) {
     // SAFETY: the data was a box, and GLib frees it once.
-    drop(unsafe { Box::from_raw(data.cast::<Bound<F>>()) });
+    drop(unsafe { Box::from_raw(data.cast::<(Bound<()>, F)>()) });
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
     use std::rc::Rc;
+    use std::sync::Arc;
+    use std::thread;
 
     use super::*;
 
@@ -150,11 +153,20 @@ mod tests {
         Home::on(glib::MainContext::new())
     }
 
+    fn alarm(home: &Home, work: impl Fn() + 'static) -> Alarm {
+        let work = home.bind(work);
+        Alarm::new(home, move || {
+            if let Some(work) = work.get() {
+                work();
+            }
+        })
+    }
+
     #[test]
     fn it_goes_off_once_for_each_time_it_is_set() {
         let (home, count) = (home(), Rc::new(Cell::new(0)));
         let counted = count.clone();
-        let alarm = Alarm::new(&home, move || counted.set(counted.get() + 1));
+        let alarm = alarm(&home, move || counted.set(counted.get() + 1));
         assert!(!home.context().iteration(false));
         for now in 1..3 {
             alarm.set(0, glib::Priority::DEFAULT);
@@ -176,20 +188,20 @@ mod tests {
         let home = home();
         let log = Rc::new(RefCell::new(Vec::new()));
         let slot = Rc::new(RefCell::new(None::<Alarm>));
-        let (context, logged, alarm) = (home.context().clone(), log.clone(), slot.clone());
+        let (context, logged, own) = (home.context().clone(), log.clone(), slot.clone());
         let work = move || {
             let depth = logged.borrow().len();
             logged.borrow_mut().push("alarm");
             if depth == 1 {
                 let set = |it: &Alarm| it.set(0, glib::Priority::DEFAULT);
-                alarm.borrow().iter().for_each(set);
+                own.borrow().iter().for_each(set);
                 context.iteration(false);
                 // Dropped within its own work.
-                alarm.take();
+                own.take();
                 logged.borrow_mut().push("back");
             }
         };
-        slot.replace(Some(Alarm::new(&home, work)));
+        slot.replace(Some(alarm(&home, work)));
         let logged = log.clone();
         home.idle(glib::Priority::DEFAULT, move || {
             logged.borrow_mut().push("idle");
@@ -203,11 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn another_thread_leaks_its_work() {
-        let (home, count) = (home(), Rc::new(()));
+    fn another_thread_frees_its_work() {
+        let (home, count) = (home(), Arc::new(()));
         let inner = count.clone();
         let alarm = Alarm::new(&home, move || drop(inner.clone()));
-        std::thread::spawn(move || drop(alarm)).join().unwrap();
-        assert_eq!(Rc::strong_count(&count), 2);
+        thread::spawn(move || drop(alarm)).join().unwrap();
+        assert_eq!(Arc::strong_count(&count), 1);
     }
 }

@@ -5,6 +5,7 @@ mod common;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
@@ -63,6 +64,9 @@ fn the_last_reference_may_go_on_another_thread() {
         let (port, server) = script::ready(main);
         let (ends, weak) = (Ends::default(), port.downgrade());
         call(&port, "a", &ends);
+        let of_this_thread = Rc::new(());
+        let held = of_this_thread.clone();
+        port.connect_qmp_event(None, move |_, _| drop(held.clone()));
         main.drain();
         let port = Foreign(port);
         thread::spawn(move || drop(port.take())).join().unwrap();
@@ -71,6 +75,7 @@ fn the_last_reference_may_go_on_another_thread() {
         assert!(weak.upgrade().is_none());
         assert!(matches!(ends.borrow()[..], [(_, Err(Error::Closed(_)))]));
         assert!(!server.peer.is_used());
+        assert_eq!(Rc::strong_count(&of_this_thread), 2, "leaked");
     });
     assert_eq!(criticals(), 0);
 }

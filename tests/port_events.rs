@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -380,5 +380,78 @@ fn a_handler_connected_when_the_status_follows_an_event_hears_that_event() {
         server.peer.send(lines.concat().as_bytes());
         main.drain();
         assert_eq!(*seen.borrow(), ["SHUTDOWN"]);
+    });
+}
+
+#[test]
+fn events_that_are_kept_stay_as_they_were() {
+    let describe = |event: &Event| {
+        let data = event.data().map(str::to_owned);
+        (event.name().to_owned(), data, event.timestamp())
+    };
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let kept = Rc::<RefCell<Vec<Event>>>::default();
+        let expected = Rc::<RefCell<Vec<_>>>::default();
+        for to in [kept.clone(), Rc::default()] {
+            let port = port.clone();
+            let (count, notes) = (Cell::new(0), expected.clone());
+            let is_kept = Rc::ptr_eq(&to, &kept);
+            port.connect_qmp_event(None, move |_, event| {
+                // Every third one is kept, the others make room for the next.
+                count.set(count.get() + 1);
+                if count.get() % 3 == 0 {
+                    to.borrow_mut().push(event.clone());
+                    if is_kept {
+                        notes.borrow_mut().push(describe(event));
+                    }
+                }
+            });
+        }
+        for number in 0..300_usize {
+            let text = "x".repeat(number * number % 997);
+            let name = &"NAME_OF_SOME_LENGTH"[..number % 19];
+            let time = json!({ "seconds": number, "microseconds": number });
+            let mut event = json!({ "event": name, "timestamp": time });
+            if number % 4 > 0 {
+                event["data"] = json!({ "number": number, "text": text });
+            }
+            server.line(&event.to_string());
+        }
+        main.drain();
+        assert_eq!(kept.borrow().len(), 100);
+        let now: Vec<_> = kept.borrow().iter().map(describe).collect();
+        assert_eq!(now, *expected.borrow());
+        let data = now.iter().filter(|(_, data, _)| data.is_some()).count();
+        assert_eq!(data, 75, "of 100, of which each fourth has none");
+        assert!(now.windows(2).all(|pair| pair[0].2 < pair[1].2));
+    });
+}
+
+#[test]
+fn events_are_equal_by_what_they_hold() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let mut events = port.events();
+        let lines = [
+            r#"{"event": "A", "data": {"b": 1}}"#,
+            r#"{"event": "A", "data": {"b": 2}}"#,
+            r#"{"event": "A", "data": {"b": 1}}"#,
+            r#"{"event": "A"}"#,
+        ];
+        for line in lines {
+            server.line(line);
+        }
+        let all: Vec<_> = (0..lines.len())
+            .map(|_| main.block_on(events.next()).unwrap())
+            .collect();
+        assert_eq!(all[0], all[2]);
+        assert_ne!(all[0], all[1]);
+        assert_ne!(all[0], all[3]);
+        let text = format!("{:?}", all[0]);
+        assert_eq!(
+            text,
+            r#"Event { name: "A", data: Some("{\"b\": 1}"), timestamp: -1 }"#
+        );
     });
 }

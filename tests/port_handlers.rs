@@ -10,9 +10,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use common::main_loop::{home, with_own};
+use common::main_loop::{MainLoop, home, with_own};
 use common::random::Random;
-use common::script;
+use common::script::{self, Server};
 use glib::prelude::*;
 use spice_qmp::{Event, EventStream, QmpPort};
 
@@ -260,4 +260,104 @@ fn who_was_there_before_an_event_hears_it() {
         });
     }
     assert!(heard > 10_000, "{heard}");
+}
+
+/// The numbers that were heard.
+type Heard = Rc<RefCell<Vec<usize>>>;
+
+/// Sends so many events of a name in one piece, and delivers them.
+fn burst(main: &MainLoop, server: &Server, name: &str, count: usize) {
+    let lines = (1..=count).map(|it| format!("{{\"event\": \"{name}\", \"data\": [{it}]}}\r\n"));
+    server.peer.send(lines.collect::<String>().as_bytes());
+    main.drain();
+}
+
+/// What begins to listen within a handler, of names that nobody has listened to before.
+#[test]
+fn who_comes_in_a_handler_hears_the_next_event() {
+    type Come = fn(&QmpPort, &'static str, &Heard) -> Option<EventStream>;
+    fn note(heard: &Heard) -> impl Fn(&QmpPort, &Event) + 'static {
+        let heard = heard.clone();
+        move |_, event| heard.borrow_mut().push(number(event))
+    }
+    let ways: [(&'static str, Come); 5] = [
+        ("NEW_TO_ALL", |port, _, heard| {
+            port.connect_qmp_event(None, note(heard));
+            None
+        }),
+        ("NEW_TO_ONE", |port, name, heard| {
+            port.connect_qmp_event(Some(name), note(heard));
+            None
+        }),
+        ("NEW_TO_C", |port, _, heard| {
+            let heard = heard.clone();
+            port.connect_local("event", false, move |_| {
+                let last = heard.borrow().last().copied();
+                heard.borrow_mut().push(last.unwrap_or(3) + 1);
+                None
+            });
+            None
+        }),
+        ("NEW_TO_STREAM", |port, _, _| Some(port.events())),
+        ("NEW_TO_ITS_STREAM", |port, name, _| {
+            Some(port.events_named([name]))
+        }),
+    ];
+    for (name, come) in ways {
+        for first in [None, Some(name)] {
+            with_own(|main| {
+                let (port, server) = script::ready(main);
+                let heard = Heard::default();
+                let stream = Rc::<RefCell<Option<EventStream>>>::default();
+                let handler = Rc::new(Cell::new(None));
+                handler.set(Some(port.connect_qmp_event(first, {
+                    let (heard, stream, handler) = (heard.clone(), stream.clone(), handler.clone());
+                    move |port, event| {
+                        if number(event) == 3 {
+                            stream.replace(come(port, name, &heard));
+                            // Nobody listens any more who listened when it was sent.
+                            port.disconnect(handler.take().unwrap());
+                        }
+                    }
+                })));
+                burst(main, &server, name, 5);
+                if let Some(stream) = &mut *stream.borrow_mut() {
+                    let mut context = Context::from_waker(Waker::noop());
+                    while let Poll::Ready(Some(event)) = pin!(stream.next()).poll(&mut context) {
+                        heard.borrow_mut().push(number(&event));
+                    }
+                }
+                assert_eq!(*heard.borrow(), [4, 5], "{name}, after {first:?}");
+            });
+        }
+    }
+}
+
+/// An answer that holds for the rest of a dispatch does not hold for the next one, nor for
+/// another name.
+#[test]
+fn who_leaves_in_a_handler_hears_no_more() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let (left, stays) = (Heard::default(), Heard::default());
+        let handler = Rc::new(Cell::new(None));
+        handler.set(Some(port.connect_qmp_event(None, {
+            let (left, handler) = (left.clone(), handler.clone());
+            move |port, event| {
+                left.borrow_mut().push(number(event));
+                if number(event) == 2 {
+                    port.disconnect(handler.take().unwrap());
+                }
+            }
+        })));
+        let notes = stays.clone();
+        port.connect_qmp_event(Some("STAYS"), move |_, event| {
+            notes.borrow_mut().push(number(event));
+        });
+        burst(main, &server, "LEFT", 4);
+        burst(main, &server, "STAYS", 3);
+        burst(main, &server, "LEFT", 4);
+        assert_eq!(*left.borrow(), [1, 2]);
+        assert_eq!(*stays.borrow(), [1, 2, 3]);
+    });
 }

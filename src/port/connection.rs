@@ -34,7 +34,7 @@ pub(super) trait Owner: Sized {
     /// Whether an event of this name is to be delivered.
     fn wants(&self, name: &str) -> bool;
     /// Delivers an event.
-    fn event(&self, event: &Self::Event);
+    fn event(&self, event: Self::Event);
     /// Notifies of what has changed.
     fn changed(&self, changes: &[Change]);
     /// Runs a callback of the program's.

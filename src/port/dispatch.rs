@@ -130,7 +130,7 @@ impl<O: Owner> Connection<O> {
             Delivery::Event(event) => {
                 self.note_run_state(owner, event.name(), event.data());
                 if !self.status_changed.get() {
-                    return owner.event(&event);
+                    return owner.event(event);
                 }
                 // The property first: its handlers may connect to the event. And they
                 // may run a main loop, in which the event must not be overtaken.
@@ -139,7 +139,7 @@ impl<O: Owner> Connection<O> {
                 owner.schedule(Urgency::Soon);
                 self.notify_status(owner);
             }
-            Delivery::Noted(event) => owner.event(&event),
+            Delivery::Noted(event) => owner.event(event),
             Delivery::State(state, error) => self.deliver_state(owner, state, error),
             Delivery::Bad(error) => {
                 if self.set_last_error(Some(error.into())) {

@@ -1,46 +1,57 @@
 //! An event of the virtual machine as a refcounted box.
+#![allow(unsafe_code)]
 
+use std::cell::Cell;
+use std::fmt;
+use std::slice::SliceIndex;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use super::variant::json_to_variant;
 use crate::qmp::{self, Error};
 
 /// Something that happened in the virtual machine (QMP specification, section
 /// "Asynchronous events").
-#[derive(Debug, Clone, PartialEq, Eq, glib::SharedBoxed)]
+#[derive(Clone, PartialEq, Eq, glib::SharedBoxed)]
 #[shared_boxed_type(name = "SpiceQmp1Event", nullable)]
 pub struct Event(Arc<Inner>);
 
 /// What an [`Event`] points to.
 #[doc(hidden)]
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Inner {
-    name: glib::GString,
-    data: Option<glib::GString>,
+    /// The name and then the data, if any, each with the NUL at its end that C needs.
+    text: SmallVec<[u8; SHORT]>,
+    /// The length of the name, with its NUL.
+    name: usize,
     timestamp: i64,
 }
+
+/// Texts up to this length need no allocation of their own, which most of QEMU's do not.
+const SHORT: usize = 80;
 
 impl Event {
     /// The name, such as `STOP`.
     pub fn name(&self) -> &str {
-        &self.0.name
+        self.name_gstr()
     }
 
     /// The data as JSON text, if the event has any.
     pub fn data(&self) -> Option<&str> {
-        self.0.data.as_deref()
+        self.data_gstr().map(glib::GStr::as_str)
     }
 
     /// [`name`](Self::name), with the NUL at its end that C needs.
     pub fn name_gstr(&self) -> &glib::GStr {
-        self.0.name.as_ref()
+        self.0.text_at(..self.0.name)
     }
 
     /// [`data`](Self::data), with the NUL at its end that C needs.
     pub fn data_gstr(&self) -> Option<&glib::GStr> {
-        self.0.data.as_ref().map(AsRef::as_ref)
+        let has_data = self.0.text.len() > self.0.name;
+        has_data.then(|| self.0.text_at(self.0.name..))
     }
 
     /// The data as a `GVariant` (see [`json_to_variant`](crate::json_to_variant)):
@@ -68,12 +79,72 @@ impl Event {
     }
 }
 
+impl Inner {
+    fn fill(&mut self, event: &qmp::Event<'_>) {
+        let data = event.data.as_deref();
+        self.text.clear();
+        let length = event.name.len() + 1 + data.map_or(0, |data| data.len() + 1);
+        self.text.reserve_exact(length);
+        self.text.extend_from_slice(event.name.as_bytes());
+        self.text.push(0);
+        self.name = self.text.len();
+        if let Some(data) = data {
+            self.text.extend_from_slice(data.as_bytes());
+            self.text.push(0);
+        }
+        self.timestamp = event.timestamp();
+    }
+
+    fn text_at(&self, range: impl SliceIndex<[u8], Output = [u8]>) -> &glib::GStr {
+        // SAFETY: each of the two parts is a `str` and a NUL behind it.
+        unsafe { glib::GStr::from_utf8_with_nul_unchecked(&self.text[range]) }
+    }
+}
+impl fmt::Debug for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Event")
+            .field("name", &self.name())
+            .field("data", &self.data())
+            .field("timestamp", &self.timestamp())
+            .finish()
+    }
+}
+
+thread_local! {
+    /// The last small event that was delivered. Where nobody keeps events, a storm of them
+    /// needs one.
+    static SPARE: Cell<Option<Event>> = const { Cell::new(None) };
+}
+
+impl Event {
+    /// The size of its name and data.
+    pub(super) fn size(&self) -> usize {
+        let text = self.0.text.len();
+        let nuls = if text > self.0.name { 2 } else { 1 };
+        text - nuls
+    }
+
+    /// It was delivered: the next one may take its place if nobody has kept it.
+    pub(super) fn delivered(self) {
+        if !self.0.text.spilled() {
+            // The thread may end.
+            let _ = SPARE.try_with(|spare| spare.replace(Some(self)));
+        }
+    }
+}
+
 impl From<&qmp::Event<'_>> for Event {
     fn from(event: &qmp::Event<'_>) -> Self {
-        Self(Arc::new(Inner {
-            name: event.name.as_ref().into(),
-            data: event.data.as_deref().map(Into::into),
-            timestamp: event.timestamp(),
-        }))
+        let spare = SPARE.try_with(Cell::take).ok().flatten();
+        if let Some(mut spare) = spare
+            && let Some(inner) = Arc::get_mut(&mut spare.0)
+        {
+            inner.fill(event);
+            return spare;
+        }
+        let mut inner = Inner::default();
+        inner.fill(event);
+        Self(Arc::new(inner))
     }
 }

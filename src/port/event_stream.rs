@@ -109,7 +109,8 @@ impl EventStreams {
             .any(|queue| queue.wants(name))
     }
 
-    pub(super) fn push(&self, event: &Event) {
+    /// Whether it woke somebody.
+    pub(super) fn push(&self, event: &Event) -> bool {
         let mut wakers = Vec::new();
         for queue in self.queues.borrow().iter().filter_map(Weak::upgrade) {
             if queue.wants(event.name()) {
@@ -117,9 +118,11 @@ impl EventStreams {
             }
         }
         // Whoever is woken may make a stream, or drop one.
+        let woke = !wakers.is_empty();
         for waker in wakers {
             waker.wake();
         }
+        woke
     }
 
     /// No more events will come.
@@ -140,10 +143,10 @@ impl Queue {
     /// Returns whom to wake.
     fn push(&self, event: Event) -> Option<Waker> {
         let mut state = self.state.borrow_mut();
-        state.bytes += size(&event);
+        state.bytes += event.size();
         state.events.push_back(event);
-        while state.events.len() > 1
-            && (state.events.len() > EVENT_QUEUE || state.bytes > EVENT_QUEUE_BYTES)
+        while (state.events.len() > EVENT_QUEUE || state.bytes > EVENT_QUEUE_BYTES)
+            && state.events.len() > 1
         {
             state.pop();
             state.dropped += 1;
@@ -162,11 +165,7 @@ impl Queue {
 impl QueueState {
     fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
-        self.bytes -= size(&event);
+        self.bytes -= event.size();
         Some(event)
     }
-}
-
-fn size(event: &Event) -> usize {
-    event.name().len() + event.data().map_or(0, str::len)
 }

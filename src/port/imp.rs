@@ -13,7 +13,7 @@ use super::connection::{Callback, Change, Connection, OwnedEvent, Owner, Urgency
 use super::event::Event;
 use super::event_stream::{EventStream, EventStreams};
 use super::requests::{CallOptions, Request};
-use super::signals::{self, Handlers};
+use super::signals::{self, Listeners};
 use super::state::PortState;
 use super::status::Status;
 use super::vm_action::VmAction;
@@ -72,7 +72,7 @@ pub struct QmpPort {
     timer: RefCell<Option<Alarm>>,
     armed: Cell<Option<i64>>,
     streams: EventStreams,
-    handlers: Handlers,
+    listeners: Listeners,
 }
 
 /// Under which a channel keeps its port. Not spice-gtk's `spice-qmp-port`, where
@@ -98,7 +98,7 @@ impl Default for QmpPort {
             timer: RefCell::default(),
             armed: Cell::default(),
             streams: EventStreams::default(),
-            handlers: Handlers::default(),
+            listeners: Listeners::default(),
         }
     }
 }
@@ -107,6 +107,10 @@ impl Default for QmpPort {
 impl ObjectSubclass for QmpPort {
     const NAME: &'static str = signals::TYPE_NAME;
     type Type = super::QmpPort;
+
+    fn class_init(_: &mut Self::Class) {
+        signals::prepare(Self::type_());
+    }
 }
 
 impl ObjectImpl for QmpPort {
@@ -192,7 +196,7 @@ impl QmpPort {
         transport.start(Rc::new(move |incoming| {
             port.upgrade().map_or(Flow::On, |port| {
                 let port = port.imp();
-                port.handlers.reset();
+                port.listeners.reset();
                 port.connection.incoming(port, incoming)
             })
         }));
@@ -360,13 +364,16 @@ impl Owner for QmpPort {
     type Event = Event;
 
     fn wants(&self, name: &str) -> bool {
-        self.handlers
+        self.listeners
             .want(self.obj().upcast_ref(), name, || self.streams.want(name))
     }
 
-    fn event(&self, event: &Event) {
-        self.streams.push(event);
-        self.handlers.emit(self.obj().upcast_ref(), event);
+    fn event(&self, event: Event) {
+        if self.streams.push(&event) {
+            self.listeners.program_ran();
+        }
+        self.listeners.emit(self.obj().upcast_ref(), &event);
+        event.delivered();
     }
 
     fn changed(&self, changes: &[Change]) {
@@ -380,7 +387,7 @@ impl Owner for QmpPort {
                     port.notify_package();
                 }
                 Change::Capabilities => {
-                    self.handlers.forget_warning();
+                    self.listeners.forget_warning();
                     port.notify_capabilities();
                 }
                 Change::Status => port.notify_status(),
@@ -393,12 +400,12 @@ impl Owner for QmpPort {
                 ),
             }
         }
-        self.handlers.reset();
+        self.listeners.program_ran();
     }
 
     fn call(&self, callback: impl FnOnce()) {
         callback();
-        self.handlers.reset();
+        self.listeners.program_ran();
     }
 
     fn ended(&self) {
@@ -485,11 +492,11 @@ impl Owner for QmpPort {
 
 impl QmpPort {
     /// An alarm that runs `work` on this port.
-    fn alarm(&self, work: impl Fn(&Self) + 'static) -> Alarm {
-        let port = self.obj().downgrade();
+    fn alarm(&self, work: fn(&Self)) -> Alarm {
+        let port = glib::SendWeakRef::from(self.obj().downgrade());
         Alarm::new(self.home(), move || {
             if let Some(port) = port.upgrade() {
-                port.imp().handlers.reset();
+                port.imp().listeners.reset();
                 work(port.imp());
             }
         })

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::CONNECT_TIMEOUT;
 use super::QmpPort;
 use super::call::{self, Call};
+use super::emission;
 use super::event::Event;
 use super::event_stream::EventStream;
 use super::imp::PORT_QUARK;
@@ -213,12 +214,7 @@ impl QmpPort {
             // No event has a name with a NUL, which cannot be part of a detail.
             glib::Quark::from_str(name.replace('\0', "\u{fffd}"))
         });
-        self.connect_local_id(*signals::QMP_EVENT_ID, detail, false, move |values| {
-            if let (Ok(port), Ok(event)) = (values[0].get::<Self>(), values[1].get::<Event>()) {
-                f(&port, &event);
-            }
-            None
-        })
+        emission::connect_qmp_event(self, *signals::QMP_EVENT_ID, detail, f)
     }
 
     /// Closes the port for good: what was asked for is sent and answered, for which

@@ -3,6 +3,7 @@
 mod call;
 mod connection;
 mod dispatch;
+mod emission;
 mod error;
 mod event;
 mod event_stream;

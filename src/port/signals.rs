@@ -7,6 +7,7 @@ use glib::subclass::Signal;
 use glib::subclass::SignalId;
 use once_cell::sync::Lazy;
 
+use super::emission;
 use super::event::Event;
 use super::json_glib;
 use crate::qmp::limits::MAX_TREE_SIZE;
@@ -46,30 +47,61 @@ pub(super) fn signals() -> &'static [Signal] {
     &*SIGNALS
 }
 
-/// Cache of connected handlers; reset whenever application code may have run, which may
-/// connect and disconnect them. A storm of events asks the same again and again.
+/// To be called in the class's initialization, when it has its signals.
+pub(super) fn prepare(port: glib::Type) {
+    let qmp_event = SignalId::lookup(QMP_EVENT, port).expect("a signal of the port's");
+    emission::lend_boxed(qmp_event, port);
+}
+
+/// Cache of who listens. A storm of events asks the same again and again.
+///
+/// Application code may connect and disconnect handlers. After it has run, only a negative
+/// answer is asked for anew: an emission that no handler is left for does no harm. A
+/// positive one holds until the next dispatch.
 #[derive(Debug, Default)]
-pub(super) struct Handlers {
+pub(super) struct Listeners {
     /// Whether the signal `event` has a handler.
-    event: Cell<Option<bool>>,
+    event: Answer,
     /// Whether `qmp-event` has one for all events.
-    qmp_event: Cell<Option<bool>>,
-    /// The name of the last event, and whether those of this name are wanted.
-    last: RefCell<String>,
-    wanted: Cell<Option<bool>>,
+    qmp_event: Answer,
+    last: RefCell<Name>,
+    /// Whether `qmp-event` has one for events of the last name.
+    named: Answer,
+    /// Whether events of the last name are wanted by anyone.
+    wanted: Answer,
     /// Whether the program was warned that an event is too large for `event`.
     warned: Cell<bool>,
+}
+
+/// The name that was last asked about.
+#[derive(Debug, Default)]
+struct Name {
+    /// None if it is too long to be kept.
+    text: Option<String>,
+    /// The detail of the signal, if anyone ever named it.
+    detail: Option<glib::Quark>,
 }
 
 /// A longer name is not kept: QEMU's longest has 26 bytes.
 const LONGEST_NAME: usize = 64;
 
-impl Handlers {
-    /// Application code may have run.
+impl Listeners {
+    /// A dispatch begins, or bytes have arrived.
     pub(super) fn reset(&self) {
-        self.event.set(None);
-        self.qmp_event.set(None);
-        self.wanted.set(None);
+        for answer in self.answers() {
+            answer.0.set(None);
+        }
+    }
+
+    /// Application code has run.
+    pub(super) fn program_ran(&self) {
+        for answer in self.answers() {
+            answer.0.set(answer.0.get().filter(|&positive| positive));
+        }
+    }
+
+    fn answers(&self) -> [&Answer; 4] {
+        [&self.event, &self.qmp_event, &self.named, &self.wanted]
     }
 
     /// A new connection begins.
@@ -77,53 +109,83 @@ impl Handlers {
         self.warned.set(false);
     }
 
-    /// Whether events of this name are wanted. `by_stream`: whether by something else
-    /// than a handler.
+    /// Whether events of this name are wanted. `by_stream`: whether by a stream.
     pub(super) fn want(
         &self,
         port: &glib::Object,
         name: &str,
-        by_stream: impl Fn() -> bool,
+        by_stream: impl FnOnce() -> bool,
     ) -> bool {
-        if self.qmp_event(port) || self.event(port) {
+        if self.qmp_event.is_yes() || self.event.is_yes() {
             return true;
         }
-        let wanted = || {
-            by_stream() || detail(name).is_some_and(|it| has_handler(port, *QMP_EVENT_ID, Some(it)))
-        };
-        if name.len() > LONGEST_NAME {
-            return wanted();
-        }
-        let mut last = self.last.borrow_mut();
-        if *last != name {
-            last.replace_range(.., name);
-            self.wanted.set(None);
-        }
-        cached(&self.wanted, wanted)
-    }
-
-    fn event(&self, port: &glib::Object) -> bool {
-        cached(&self.event, || has_handler(port, *EVENT_ID, None))
-    }
-
-    fn qmp_event(&self, port: &glib::Object) -> bool {
-        cached(&self.qmp_event, || has_handler(port, *QMP_EVENT_ID, None))
+        self.note(name);
+        self.wanted.or_ask(|| {
+            self.qmp_event(port)
+                || self.event(port)
+                || by_stream()
+                || self.named(port, || glib::Quark::try_from_str(name))
+        })
     }
 
     /// Emits both signals for an event.
     pub(super) fn emit(&self, port: &glib::Object, event: &Event) {
         if self.event(port) && self.fits_node(event) {
             json_glib::with_node(event.data(), |node| {
-                port.emit::<()>(*EVENT_ID, &[&event.name(), &node]);
+                emission::emit_event(port, *EVENT_ID, event.name_gstr(), node);
             });
-            self.reset();
+            self.program_ran();
         }
-        match detail(event.name()) {
-            Some(detail) => port.emit_with_details::<()>(*QMP_EVENT_ID, detail, &[event]),
-            None if self.qmp_event(port) => port.emit::<()>(*QMP_EVENT_ID, &[event]),
-            None => {}
+        let name = event.name_gstr();
+        let find = || emission::quark(name);
+        self.note(name);
+        if self.qmp_event.is_yes() || self.named(port, find) || self.qmp_event(port) {
+            let detail = self.detail(find);
+            emission::emit_qmp_event(port, *QMP_EVENT_ID, detail, event);
+            self.program_ran();
         }
-        self.reset();
+    }
+
+    fn event(&self, port: &glib::Object) -> bool {
+        let ask = || has_handler(port, *EVENT_ID, None);
+        self.event.or_ask(ask)
+    }
+
+    fn qmp_event(&self, port: &glib::Object) -> bool {
+        let ask = || has_handler(port, *QMP_EVENT_ID, None);
+        self.qmp_event.or_ask(ask)
+    }
+
+    fn named(&self, port: &glib::Object, find: impl FnOnce() -> Option<glib::Quark>) -> bool {
+        let ask = || {
+            let detail = self.detail(find);
+            detail.is_some_and(|detail| has_handler(port, *QMP_EVENT_ID, Some(detail)))
+        };
+        self.named.or_ask(ask)
+    }
+
+    /// What comes next is about this name.
+    fn note(&self, name: &str) {
+        let mut last = self.last.borrow_mut();
+        if last.text.as_deref() == Some(name) {
+            return;
+        }
+        let mut text = last.text.take().unwrap_or_default();
+        if name.len() <= LONGEST_NAME {
+            text.replace_range(.., name);
+            last.text = Some(text);
+        }
+        last.detail = None;
+        self.named.0.set(None);
+        self.wanted.0.set(None);
+    }
+
+    /// The detail of the signal for events of the last name. Names of a peer are not
+    /// interned: they would stay for ever.
+    fn detail(&self, find: impl FnOnce() -> Option<glib::Quark>) -> Option<glib::Quark> {
+        let mut last = self.last.borrow_mut();
+        last.detail = last.detail.or_else(find);
+        last.detail
     }
 
     /// Whether the data is small enough to make a tree of it.
@@ -148,18 +210,22 @@ pub(super) fn notify_pending(port: &glib::Object) {
     }
 }
 
-fn cached(answer: &Cell<Option<bool>>, ask: impl FnOnce() -> bool) -> bool {
-    let known = answer.get().unwrap_or_else(ask);
-    answer.set(Some(known));
-    known
-}
-
 fn has_handler(port: &glib::Object, signal: SignalId, detail: Option<glib::Quark>) -> bool {
     glib::signal::signal_has_handler_pending(port, signal, detail, false)
 }
 
-/// The detail of an event's signal, if anyone ever named it. Names of a peer are
-/// not interned: they would stay for ever.
-fn detail(name: &str) -> Option<glib::Quark> {
-    glib::Quark::try_from_str(name)
+/// What was answered, if anything.
+#[derive(Debug, Default)]
+struct Answer(Cell<Option<bool>>);
+
+impl Answer {
+    fn is_yes(&self) -> bool {
+        self.0.get() == Some(true)
+    }
+
+    fn or_ask(&self, ask: impl FnOnce() -> bool) -> bool {
+        let answer = self.0.get().unwrap_or_else(ask);
+        self.0.set(Some(answer));
+        answer
+    }
 }

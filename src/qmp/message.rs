@@ -89,27 +89,31 @@ impl Event<'_> {
 
 /// A point in time.
 fn microseconds(timestamp: &str) -> Option<i64> {
-    let number = |text: &str| text.parse::<i64>().ok().filter(|&number| number >= 0);
-    let numbers = |(seconds, micros)| Some((number(seconds)?, number(micros)?));
-    let (seconds, micros) = of_qemu(timestamp)
-        .and_then(numbers)
-        .or_else(|| of_any_server(timestamp).and_then(numbers))?;
+    let (seconds, micros) = of_qemu(timestamp).or_else(|| of_any_server(timestamp))?;
     seconds.checked_mul(1_000_000)?.checked_add(micros)
 }
 
 /// The seconds and microseconds of a timestamp as QEMU writes it.
-fn of_qemu(timestamp: &str) -> Option<(&str, &str)> {
-    let (seconds, microseconds) = timestamp.split_once(',')?;
-    Some((
-        seconds.strip_prefix("{\"seconds\": ")?,
-        microseconds
-            .strip_prefix(" \"microseconds\": ")?
-            .strip_suffix('}')?,
-    ))
+fn of_qemu(timestamp: &str) -> Option<(i64, i64)> {
+    let timestamp = timestamp.as_bytes();
+    let (seconds, rest) = number(timestamp.strip_prefix(b"{\"seconds\": ")?)?;
+    let (micros, rest) = number(rest.strip_prefix(b", \"microseconds\": ")?)?;
+    (rest == b"}").then_some((seconds, micros))
+}
+
+/// The number of up to 18 digits that a text begins with, and the rest.
+fn number(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (mut number, mut rest) = (0_i64, text);
+    while let [digit @ b'0'..=b'9', tail @ ..] = rest {
+        number = number.wrapping_mul(10).wrapping_add((digit - b'0').into());
+        rest = tail;
+    }
+    let digits = text.len() - rest.len();
+    (1..=18).contains(&digits).then_some((number, rest))
 }
 
 /// The same in any form.
-fn of_any_server(timestamp: &str) -> Option<(&str, &str)> {
+fn of_any_server(timestamp: &str) -> Option<(i64, i64)> {
     let (mut seconds, mut microseconds) = (None, None);
     json::check_object(timestamp, 1, |name, value| {
         match name {
@@ -120,7 +124,8 @@ fn of_any_server(timestamp: &str) -> Option<(&str, &str)> {
         Ok(())
     })
     .ok()?;
-    Some((seconds?, microseconds?))
+    let number = |text: &str| text.parse::<i64>().ok().filter(|&number| number >= 0);
+    Some((number(seconds?)?, number(microseconds?)?))
 }
 
 /// Why a line is no message.

@@ -200,6 +200,25 @@ const overSpice = {
 };
 
 const overSocket = {
+    async keptEvents() {
+        const port = await SpiceQmp.Port.open_async(`unix:${qmpSocket}`, null);
+        const describe = event => [event.get_name(), event.get_data(), event.get_timestamp()];
+        const kept = [], described = [];
+        port.connect('qmp-event', (_port, event) => kept.push(event));
+        port.connect('qmp-event', (_port, event) => described.push(describe(event)));
+        const calls = [];
+        for (let i = 0; i < 50; i++) {
+            for (const command of ['cont', 'system_reset', 'stop'])
+                calls.push(port.execute_async(command, null, null));
+        }
+        await Promise.all(calls);
+        await until(port, 'qmp-event', () => described.filter(([name]) => name === 'STOP').length === 50);
+        System.gc();
+        equal(kept.map(describe), described);
+        ok(new Set(described.map(([, , timestamp]) => timestamp)).size >= 50, 'of many times');
+        ok(await port.close_async(null), 'closed');
+    },
+
     async outOfBand() {
         const port = await SpiceQmp.Port.open_async(`unix:${qmpSocket}`, null);
         equal(port.capabilities, ['oob']);

@@ -247,6 +247,26 @@ class OverSpice(TestCase):
 
 
 class OverSocket(TestCase):
+    def test_kept_events(self):
+        port = open_socket()
+        kept, described, replies = [], [], []
+
+        def describe(event):
+            return event.get_name(), event.get_data(), event.get_timestamp()
+
+        port.connect("qmp-event", lambda _port, event: kept.append(event))
+        port.connect("qmp-event", lambda _port, event: described.append(describe(event)))
+        for _ in range(50):
+            for command in ("cont", "system_reset", "stop"):
+                port.execute_async(command, None, None, lambda *reply: replies.append(reply[1]))
+        wait_for(lambda: len(replies) == 150, "150 replies")
+        for reply in replies:
+            port.execute_finish(reply)
+        wait_for(lambda: [name for name, *_ in described].count("STOP") == 50, "50 STOP")
+        self.assertEqual([describe(event) for event in kept], described)
+        self.assertGreaterEqual(len({timestamp for *_, timestamp in described}), 50)
+        self.assertTrue(close(port))
+
     def test_out_of_band(self):
         port = open_socket()
         self.assertEqual(port.props.capabilities, ["oob"])

@@ -122,8 +122,8 @@ impl Owner for Program {
         true
     }
 
-    fn event(&self, event: &Event) {
-        self.happened(event.name.clone());
+    fn event(&self, event: Event) {
+        self.happened(event.name);
     }
 
     fn changed(&self, changes: &[Change]) {

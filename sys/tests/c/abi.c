@@ -144,8 +144,8 @@ test_class(void)
     g_signal_query(g_signal_lookup("qmp-event", SPICE_TYPE_QMP_PORT), &query);
     g_assert_cmpint(query.signal_flags & G_SIGNAL_DETAILED, !=, 0);
     g_assert_cmpuint(query.n_params, ==, 1);
-    g_assert_true((query.param_types[0] & ~G_SIGNAL_TYPE_STATIC_SCOPE) ==
-                  SPICE_TYPE_QMP_EVENT);
+    /* Without G_SIGNAL_TYPE_STATIC_SCOPE, with which GJS would not keep its events. */
+    g_assert_true(query.param_types[0] == SPICE_TYPE_QMP_EVENT);
     g_type_class_unref(klass);
 }
 

@@ -470,6 +470,109 @@ test_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_event_unref(seen.last);
 }
 
+/* A closure's marshaller, as those of other languages: it copies the values. */
+static void
+keep_values(GClosure *closure, GValue *result G_GNUC_UNUSED, guint n_values,
+            const GValue *values, gpointer hint G_GNUC_UNUSED, gpointer data G_GNUC_UNUSED)
+{
+    GValue copy = G_VALUE_INIT;
+
+    g_assert_cmpuint(n_values, ==, 2);
+    g_value_init(&copy, SPICE_TYPE_QMP_EVENT);
+    g_value_copy(&values[1], &copy);
+    g_ptr_array_add(closure->data, g_value_dup_boxed(&copy));
+    g_value_unset(&copy);
+}
+
+static void
+keep_reference(SpiceQmpPort *port G_GNUC_UNUSED, SpiceQmpEvent *event, GPtrArray *kept)
+{
+    g_ptr_array_add(kept, spice_qmp_event_ref(event));
+}
+
+static void
+keep_copy(SpiceQmpPort *port G_GNUC_UNUSED, SpiceQmpEvent *event, GPtrArray *kept)
+{
+    g_ptr_array_add(kept, g_boxed_copy(SPICE_TYPE_QMP_EVENT, event));
+}
+
+static void
+keep_node(SpiceQmpPort *port G_GNUC_UNUSED, const char *name G_GNUC_UNUSED, JsonNode *node,
+          GPtrArray *kept)
+{
+    g_ptr_array_add(kept, json_node_ref(node));
+}
+
+/* What was kept of a burst stays as it was, however it was kept. The bits of a round are
+ * the handlers: GObject emits to a single one in another way. */
+static void
+test_kept_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    int round, i;
+
+    for (round = 1; round < 8; round++) {
+        GPtrArray *kept[3];
+        gulong handlers[3] = { 0 };
+        GPtrArray *nodes = g_ptr_array_new_with_free_func((GDestroyNotify)json_node_unref);
+        gulong node_handler = g_signal_connect(f->port, "event", G_CALLBACK(keep_node), nodes);
+        Reply replies[50] = { { 0 } };
+
+        for (i = 0; i < 3; i++)
+            kept[i] = g_ptr_array_new_with_free_func((GDestroyNotify)spice_qmp_event_unref);
+        if (round & 1)
+            handlers[0] = g_signal_connect(f->port, "qmp-event", G_CALLBACK(keep_reference),
+                                           kept[0]);
+        if (round & 2)
+            handlers[1] = g_signal_connect(f->port, "qmp-event", G_CALLBACK(keep_copy), kept[1]);
+        if (round & 4) {
+            GClosure *closure = g_closure_new_simple(sizeof(GClosure), kept[2]);
+
+            g_closure_set_marshal(closure, keep_values);
+            handlers[2] = g_signal_connect_closure(f->port, "qmp-event", closure, FALSE);
+        }
+        for (i = 0; i < 50; i++) {
+            /* Short ones and long ones. */
+            char *text = g_strdup_printf("{\"name\": \"E%d\", \"data\": {\"text\": \"%*d\"}}", i,
+                                         i % 10 * 30 + 1, i);
+
+            spice_qmp_port_execute_async(f->port, "emit", text, NULL, on_reply, &replies[i]);
+            g_free(text);
+        }
+        for (i = 0; i < 50; i++) {
+            WAIT_UNTIL(replies[i].calls);
+            forget(&replies[i]);
+        }
+        for (i = 0; i < 3; i++)
+            g_clear_signal_handler(&handlers[i], f->port);
+        g_clear_signal_handler(&node_handler, f->port);
+        g_assert_cmpuint(nodes->len, ==, 50);
+        for (i = 0; i < 50; i++) {
+            char *expected = g_strdup_printf("{\"text\":\"%*d\"}", i % 10 * 30 + 1, i);
+            char *text = json_to_string(nodes->pdata[i], FALSE);
+
+            g_assert_cmpstr(text, ==, expected);
+            g_free(expected);
+            g_free(text);
+        }
+        g_ptr_array_unref(nodes);
+        for (i = 0; i < 3; i++) {
+            guint j;
+
+            g_assert_cmpuint(kept[i]->len, ==, (round & (1 << i)) ? 50 : 0);
+            for (j = 0; j < kept[i]->len; j++) {
+                char *name = g_strdup_printf("E%u", j);
+                char *text = g_strdup_printf("{\"text\":\"%*u\"}", (int)(j % 10 * 30 + 1), j);
+
+                g_assert_cmpstr(spice_qmp_event_get_name(kept[i]->pdata[j]), ==, name);
+                g_assert_cmpstr(spice_qmp_event_get_data(kept[i]->pdata[j]), ==, text);
+                g_free(name);
+                g_free(text);
+            }
+            g_ptr_array_unref(kept[i]);
+        }
+    }
+}
+
 /* --- errors -------------------------------------------------------------- */
 
 static void
@@ -1390,6 +1493,7 @@ main(int argc, char **argv)
     STREAM_TEST("execute-variant", NULL, set_up_ready, test_execute_variant);
     STREAM_TEST("execute-variant-large", NULL, set_up_ready, test_execute_variant_large);
     STREAM_TEST("events", NULL, set_up_ready, test_events);
+    STREAM_TEST("kept-events", NULL, set_up_ready, test_kept_events);
     STREAM_TEST("errors/refusals", NULL, set_up_ready, test_refusals);
     STREAM_TEST("errors/others", NULL, set_up_ready, test_other_errors);
     STREAM_TEST("errors/not-ready", NULL, set_up, test_not_ready);
