@@ -176,6 +176,7 @@ impl<T> Core<T> {
         self.set_state(State::Failed);
     }
 
+    #[inline(always)]
     pub(super) fn message<'a>(&mut self, line: &'a [u8]) -> Output<'a, T> {
         if let Some(error) = self.foreign_start(line) {
             return self.failed(error);
@@ -183,6 +184,7 @@ impl<T> Core<T> {
         self.parsed(message::read(line), line)
     }
 
+    #[inline(always)]
     fn parsed<'a>(&mut self, message: Result<Message<'a>, Bad>, line: &[u8]) -> Output<'a, T> {
         let message = match message {
             Ok(message) => message,

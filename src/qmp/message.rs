@@ -153,6 +153,7 @@ pub fn parse(line: &[u8]) -> Result<Message<'_>, String> {
 }
 
 /// Decodes one message, or finds out whom it concerns.
+#[inline(always)]
 pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Bad> {
     let mut envelope = Envelope::default();
     let checked = std::str::from_utf8(line)
@@ -237,6 +238,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
+    #[inline(always)]
     fn into_message(self) -> Result<Message<'a>, Bad> {
         let (concerns, is_greeting) = (self.concerns(), self.greeting.is_some());
         self.message().map_err(|reason| Bad {
@@ -246,6 +248,7 @@ impl<'a> Envelope<'a> {
         })
     }
 
+    #[inline(always)]
     fn message(self) -> Result<Message<'a>, String> {
         if let Some(name) = self.twice {
             return Err(format!("duplicate member `{name}`"));
@@ -276,6 +279,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
+#[inline(always)]
 fn parse_name(name: &str) -> Result<Cow<'_, str>, String> {
     text(name).ok_or_else(|| "event: its name is not a string".into())
 }
@@ -301,6 +305,7 @@ fn parse_failure(error: &str) -> Result<Failure<'_>, String> {
 }
 
 /// What a string says, fit for one of C's.
+#[inline(always)]
 fn text(json: &str) -> Option<Cow<'_, str>> {
     json.starts_with('"')
         .then(|| strings::without_nul(strings::unquoted(json)))
