@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::ffi::{c_char, c_double, c_int};
 
-use glib::IntoGStr;
 use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
+use memchr::memchr;
 
 use crate::qmp::tree::{self, Builder};
 
@@ -186,8 +186,15 @@ impl Builder for Nodes {
 
 /// Calls `act` with `text`, up to its first NUL, in C's form.
 fn with_c_string(text: &str, act: impl FnOnce(*const c_char)) {
-    let text = text.split('\0').next().unwrap_or_default();
-    text.run_with_gstr(|text| act(text.as_ptr()));
+    let len = memchr(0, text.as_bytes()).unwrap_or(text.len());
+    let text = &text.as_bytes()[..len];
+    let mut short = [0; 64];
+    if len < short.len() {
+        short[..len].copy_from_slice(text);
+        act(short.as_ptr().cast());
+    } else {
+        act([text, b"\0"].concat().as_ptr().cast());
+    }
 }
 
 fn parse(json: &str) -> Option<Node> {

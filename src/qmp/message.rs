@@ -155,18 +155,23 @@ pub fn parse(line: &[u8]) -> Result<Message<'_>, String> {
 /// Decodes one message, or finds out whom it concerns.
 #[inline(always)]
 pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Bad> {
+    match std::str::from_utf8(line) {
+        Ok(text) => read_text(text),
+        Err(error) => Err(bad_structure(line, error.to_string())),
+    }
+}
+
+/// Decodes one message that is text.
+#[inline(always)]
+pub(super) fn read_text(text: &str) -> Result<Message<'_>, Bad> {
     let mut envelope = Envelope::default();
-    let checked = std::str::from_utf8(line)
-        .map_err(|error| error.to_string())
-        .and_then(|text| {
-            json::check_object(text, 0, |name, value| {
-                envelope.take(name, value);
-                Ok(())
-            })
-        });
+    let checked = json::check_object(text, 0, |name, value| {
+        envelope.take(name, value);
+        Ok(())
+    });
     match checked {
         Ok(()) => envelope.into_message(),
-        Err(reason) => Err(bad_structure(line, reason)),
+        Err(reason) => Err(bad_structure(text.as_bytes(), reason)),
     }
 }
 
