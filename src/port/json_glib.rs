@@ -4,12 +4,13 @@
 //! (docs/performance.md, "Where the rest goes").
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ffi::{c_char, c_double, c_int};
-use std::fmt;
 
-use glib::IntoGStr;
 use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use memchr::memchr;
+
+use crate::qmp::tree::{self, Builder};
 
 /// An opaque `JsonNode`.
 #[repr(C)]
@@ -63,9 +64,10 @@ pub(super) fn with_node(json: Option<&str>, act: impl FnOnce(glib::Pointer)) {
         .map_or(std::ptr::null_mut(), |node| node.0.cast()));
 }
 
+/// What nests deeper is left to JSON-GLib, whose own functions take less of the stack.
+const MAX_BUILT_DEPTH: usize = 128;
+
 fn node(json: &str) -> Option<Node> {
-    // What `serde_json` will not make a value of is left to JSON-GLib: what is
-    // nested deeper than 128, say.
     build(json).or_else(|| parse(json))
 }
 
@@ -93,153 +95,106 @@ impl Node {
     }
 }
 
-/// Makes nodes as `serde_json` reads, so that no tree is made but theirs.
 fn build(json: &str) -> Option<Node> {
-    let mut reader = serde_json::Deserializer::from_str(json);
-    Builder.deserialize(&mut reader).ok()
+    tree::build(json, MAX_BUILT_DEPTH, &mut Nodes).ok()
 }
 
-struct Builder;
+/// Makes nodes of JSON's values.
+struct Nodes;
 
-impl<'de> DeserializeSeed<'de> for Builder {
-    type Value = Node;
+impl Builder for Nodes {
+    type Node = Node;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Builder {
-    type Value = Node;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Node, E> {
-        Ok(Node::new(|node| {
+    fn null(&mut self) -> Node {
+        Node::new(|node| {
             // SAFETY: the node is new.
             unsafe { json_node_init_null(node) };
-        }))
+        })
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::new(|node| {
+    fn bool(&mut self, value: bool) -> Node {
+        Node::new(|node| {
             // SAFETY: the node is new.
             unsafe { json_node_init_boolean(node, value.into_glib()) };
-        }))
+        })
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::new(|node| {
-            // SAFETY: the node is new.
-            unsafe { json_node_init_int(node, value) };
-        }))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Node, E> {
+    fn number(&mut self, text: &str) -> Result<Node, String> {
         // JSON-GLib has no unsigned numbers: its parser wraps them around.
-        self.visit_i64(value.cast_signed())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
+        let unsigned = || text.parse::<u64>().map(u64::cast_signed);
+        if let Ok(value) = text.parse::<i64>().or_else(|_| unsigned()) {
+            return Ok(Node::new(|node| {
+                // SAFETY: the node is new.
+                unsafe { json_node_init_int(node, value) };
+            }));
+        }
+        let value = text.parse::<f64>().map_err(|error| error.to_string())?;
         Ok(Node::new(|node| {
             // SAFETY: the node is new.
             unsafe { json_node_init_double(node, value) };
         }))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {
+    fn string(&mut self, text: Cow<'_, str>) -> Result<Node, String> {
         Ok(Node::new(|node| {
-            with_c_string(value, |text| {
+            with_c_string(&text, |text| {
                 // SAFETY: the node is new, and copies the text.
                 unsafe { json_node_init_string(node, text) };
             });
         }))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Node, A::Error> {
+    fn array(&mut self, items: Vec<Node>) -> Node {
         // SAFETY: no conditions.
         let array = unsafe { json_array_new() };
-        let node = Node::new(|node| {
-            // SAFETY: the node is new, and takes the reference to the array.
+        Node::new(|node| {
+            // SAFETY: the node is new, and takes the reference to the array, which takes
+            // those to its elements.
             unsafe {
                 json_node_init(node, ARRAY);
                 json_node_take_array(node, array);
+                for item in items {
+                    json_node_set_parent(item.0, node);
+                    json_array_add_element(array, item.into_raw());
+                }
             }
-        });
-        while let Some(element) = elements.next_element_seed(Builder)? {
-            // SAFETY: `node` holds the array, which takes the reference to the element.
-            unsafe {
-                json_node_set_parent(element.0, node.0);
-                json_array_add_element(array, element.into_raw());
-            }
-        }
-        Ok(node)
+        })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Node, A::Error> {
+    fn object(&mut self, members: Vec<(Cow<'_, str>, Node)>) -> Result<Node, String> {
         // SAFETY: no conditions.
         let object = unsafe { json_object_new() };
-        let node = Node::new(|node| {
+        Ok(Node::new(|node| {
             // SAFETY: the node is new, and takes the reference to the object.
             unsafe {
                 json_node_init(node, OBJECT);
                 json_node_take_object(node, object);
             }
-        });
-        while let Some(name) = members.next_key_seed(Name)? {
-            if name.starts_with(SERDE_JSON_PRIVATE) {
-                return Err(A::Error::custom("a number in the shape of an object"));
+            for (name, member) in members {
+                with_c_string(&name, |name| {
+                    // SAFETY: the object is alive, takes the reference to the member, and
+                    // copies the name.
+                    unsafe {
+                        json_node_set_parent(member.0, node);
+                        json_object_set_member(object, name, member.into_raw());
+                    }
+                });
             }
-            let member = members.next_value_seed(Builder)?;
-            with_c_string(&name, |name| {
-                // SAFETY: `node` holds the object, which takes the reference to the member and copies the name.
-                unsafe {
-                    json_node_set_parent(member.0, node.0);
-                    json_object_set_member(object, name, member.into_raw());
-                }
-            });
-        }
-        Ok(node)
-    }
-}
-
-/// Where another crate of the program turns on `serde_json`'s
-/// `arbitrary_precision`, a number looks like an object with such a member.
-const SERDE_JSON_PRIVATE: &str = "$serde_json::private::";
-
-/// The name of a member, borrowed if it has no escapes.
-struct Name;
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = std::borrow::Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = std::borrow::Cow<'de, str>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a member's name")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Self::Value, E> {
-        Ok(name.into())
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(name.to_owned().into())
+        }))
     }
 }
 
 /// Calls `act` with `text`, up to its first NUL, in C's form.
 fn with_c_string(text: &str, act: impl FnOnce(*const c_char)) {
-    let text = text.split('\0').next().unwrap_or_default();
-    text.run_with_gstr(|text| act(text.as_ptr()));
+    let len = memchr(0, text.as_bytes()).unwrap_or(text.len());
+    let text = &text.as_bytes()[..len];
+    let mut short = [0; 64];
+    if len < short.len() {
+        short[..len].copy_from_slice(text);
+        act(short.as_ptr().cast());
+    } else {
+        act([text, b"\0"].concat().as_ptr().cast());
+    }
 }
 
 fn parse(json: &str) -> Option<Node> {
@@ -287,6 +242,7 @@ mod tests {
             "null",
             "true",
             "0",
+            "-0",
             "-9223372036854775808",
             "9223372036854775807",
             "18446744073709551615",
@@ -298,6 +254,7 @@ mod tests {
             "{}",
             r#"[null, [1, [2.5]], {"a": [], "b": {"c": "d"}}]"#,
             r#"{"a": 1, "a": {"b": 2}, "": 3}"#,
+            r#"{"$serde_json::private::Number": "1"}"#,
         ] {
             assert_as_parsed(json);
         }
@@ -349,9 +306,6 @@ mod tests {
         let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
         assert!(build(&deep).is_none());
         assert!(node(&deep).is_some());
-        let odd = r#"{"$serde_json::private::Number": "1"}"#;
-        assert!(build(odd).is_none());
-        assert!(node(odd).is_some());
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl<T> Core<T> {
         self.set_state(State::Failed);
     }
 
+    #[inline(always)]
     pub(super) fn message<'a>(&mut self, line: &'a [u8]) -> Output<'a, T> {
         if let Some(error) = self.foreign_start(line) {
             return self.failed(error);
@@ -183,6 +184,7 @@ impl<T> Core<T> {
         self.parsed(message::read(line), line)
     }
 
+    #[inline(always)]
     fn parsed<'a>(&mut self, message: Result<Message<'a>, Bad>, line: &[u8]) -> Output<'a, T> {
         let message = match message {
             Ok(message) => message,
@@ -203,16 +205,19 @@ impl<T> Core<T> {
         if let Some(error) = self.foreign_start(&bytes) {
             return self.failed(error);
         }
-        match message::read(&bytes) {
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => return self.message(&error.into_bytes()).into_owned(),
+        };
+        match message::read_text(&text) {
             Ok(Message::Success { id, value }) => {
                 let id = id.map(str::to_owned);
-                let start = value.as_ptr().addr() - bytes.as_ptr().addr();
+                let start = value.as_ptr().addr() - text.as_ptr().addr();
                 let part = start..start + value.len();
-                let value = cut_out(bytes, part);
                 self.bad_lines = 0;
-                self.replied(id.as_deref(), Ok(value.into()))
+                self.replied(id.as_deref(), Ok(cut_out(text, part).into()))
             }
-            parsed => self.parsed(parsed, &bytes).into_owned(),
+            parsed => self.parsed(parsed, text.as_bytes()).into_owned(),
         }
     }
 
@@ -446,9 +451,9 @@ impl<T> Core<T> {
 }
 
 /// A part of a text, in the memory of the whole.
-fn cut_out(mut text: Vec<u8>, part: Range<usize>) -> String {
+fn cut_out(mut text: String, part: Range<usize>) -> String {
     text.truncate(part.end);
     text.drain(..part.start);
     text.shrink_to_fit();
-    String::from_utf8(text).expect("it was text before")
+    text
 }

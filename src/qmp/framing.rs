@@ -174,6 +174,7 @@ impl Framer {
     }
 
     /// Searches `input`; all that is in the buffer has been searched before.
+    #[inline(always)]
     fn search_input<'i>(&mut self, input: &mut &'i [u8]) -> Option<Frame<'i>> {
         let end = self.scan.run(input);
         let taken = end.as_ref().map_or(input.len(), |end| end.taken);
@@ -246,6 +247,7 @@ impl Framer {
     }
 
     /// The current message has ended after `len` bytes.
+    #[inline(always)]
     fn finished<'i>(&mut self, kind: Kind, len: usize, frame: Frame<'i>) -> Option<Frame<'i>> {
         self.scan = Scan::default();
         if std::mem::take(&mut self.skipping) {

@@ -2,7 +2,11 @@
 //!
 //! A text is read once, and nothing is made of what it says: most of what QEMU
 //! sends is wanted as text, or not at all.
+//!
+//! The scanner is inlined into whoever uses it, so that its place stays in a register:
+//! it takes a third less time so. What is cold must not borrow it for the same reason.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::limits::MAX_DEPTH;
@@ -25,13 +29,18 @@ pub(super) fn check_object<'a>(
     mut member: impl FnMut(&str, &'a str) -> Result<(), String>,
 ) -> Result<(), String> {
     Scanner::new(text.as_bytes()).members(around, |name, value, escaped| {
-        let name = if escaped {
-            unquoted(&text[name])
-        } else {
-            text[name.start + 1..name.end - 1].into()
-        };
-        member(&name, &text[value])
+        member(&said(&text[name], escaped), &text[value])
     })
+}
+
+/// What a string in quotes says, of which is known whether it has escapes.
+#[inline(always)]
+pub(super) fn said(string: &str, escaped: bool) -> Cow<'_, str> {
+    if escaped {
+        unquoted(string)
+    } else {
+        string[1..string.len() - 1].into()
+    }
 }
 
 /// Calls `member` with the name and the value of each member of an object that
@@ -71,6 +80,7 @@ pub(super) fn items(array: &str) -> Option<impl Iterator<Item = &str>> {
 }
 
 impl From<Malformed> for String {
+    #[cold]
     fn from(malformed: Malformed) -> Self {
         malformed.to_string()
     }
@@ -81,7 +91,7 @@ pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     pub(super) at: usize,
     /// Whether there was an escape in a string.
-    escaped: bool,
+    pub(super) escaped: bool,
     /// Whether depth, and what strings say, do not matter.
     lenient: bool,
 }
@@ -130,6 +140,7 @@ impl<'a> Scanner<'a> {
 
     /// Takes one object within `around` others, and nothing else. `member` gets the
     /// places of each name, in its quotes, and value, and whether the name has escapes.
+    #[inline(always)]
     fn members(
         &mut self,
         around: usize,
@@ -144,7 +155,10 @@ impl<'a> Scanner<'a> {
                 self.escaped = false;
                 let name = self.name()?;
                 let escaped = self.escaped;
-                let value = self.value(around + 1)?;
+                let value = match self.timestamp() {
+                    Some(timestamp) => timestamp,
+                    None => self.value(around + 1)?,
+                };
                 member(name, value, escaped)?;
                 match self.token() {
                     b',' => self.at += 1,
@@ -165,28 +179,42 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    #[inline(always)]
     pub(super) fn malformed(&self, problem: &'static str) -> Malformed {
         let at = self.at;
         Malformed { problem, at }
     }
 
     /// The next byte; NUL, which JSON has no use for, at the end.
+    #[inline(always)]
     fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
     /// The next byte that is not white space.
+    #[inline(always)]
     pub(super) fn token(&mut self) -> u8 {
         loop {
-            let byte = self.peek();
-            if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
-                return byte;
+            match self.bytes.get(self.at) {
+                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
+                Some(&byte) => return byte,
+                None => return 0,
             }
-            self.at += 1;
         }
     }
 
+    /// Takes what QEMU would put next, if it is there.
+    #[inline(always)]
+    fn skip(&mut self, text: &[u8]) -> bool {
+        let skips = self.bytes[self.at..].starts_with(text);
+        if skips {
+            self.at += text.len();
+        }
+        skips
+    }
+
     /// Takes a member's name and the colon behind it.
+    #[inline(always)]
     pub(super) fn name(&mut self) -> Result<Range<usize>, Malformed> {
         if self.token() != b'"' {
             return Err(self.malformed("expected a member's name"));
@@ -194,14 +222,17 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         self.string()?;
         let name = start..self.at;
-        if self.token() != b':' {
-            return Err(self.malformed("expected a colon"));
+        if !self.skip(b": ") {
+            if self.token() != b':' {
+                return Err(self.malformed("expected a colon"));
+            }
+            self.at += 1;
         }
-        self.at += 1;
         Ok(name)
     }
 
     /// Takes a value within so many containers.
+    #[inline(always)]
     fn value(&mut self, around: usize) -> Result<Range<usize>, Malformed> {
         self.token();
         let start = self.at;
@@ -255,7 +286,20 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Takes a timestamp as QEMU writes it: almost half of an event.
+    #[inline(always)]
+    fn timestamp(&mut self) -> Option<Range<usize>> {
+        let start = self.at;
+        let all = &self.bytes[start..];
+        let rest = whole_number(all.strip_prefix(b"{\"seconds\": ")?)?;
+        let rest = whole_number(rest.strip_prefix(b", \"microseconds\": ")?)?;
+        let rest = rest.strip_prefix(b"}")?;
+        self.at += all.len() - rest.len();
+        Some(start..self.at)
+    }
+
     /// Takes a string, from quote to quote.
+    #[inline(always)]
     pub(super) fn string(&mut self) -> Result<(), Malformed> {
         self.at += 1;
         loop {
@@ -271,7 +315,10 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                     return Ok(());
                 }
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    self.at = escape(self.bytes, self.at, self.lenient)?;
+                    self.escaped = true;
+                }
                 Some(b' '..) => self.at += 1,
                 Some(_) => return Err(self.malformed("control character in a string")),
                 None => return Err(self.malformed("the text ends in a string")),
@@ -279,41 +326,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    #[cold]
-    fn escape(&mut self) -> Result<(), Malformed> {
-        self.escaped = true;
-        let half = "a string has half of a surrogate pair";
-        match self.bytes.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
-            Some(b'u') => match self.utf16_unit() {
-                Some(0xD800..=0xDBFF) => {
-                    self.at += 6;
-                    if self.lenient {
-                        return Ok(());
-                    }
-                    if !matches!(self.utf16_unit(), Some(0xDC00..=0xDFFF)) {
-                        return Err(self.malformed(half));
-                    }
-                    self.at += 6;
-                }
-                Some(0xDC00..=0xDFFF) if !self.lenient => return Err(self.malformed(half)),
-                Some(_) => self.at += 6,
-                None => return Err(self.malformed("invalid escape")),
-            },
-            _ => return Err(self.malformed("invalid escape")),
-        }
-        Ok(())
-    }
-
-    /// The UTF-16 unit of the `\uXXXX` that is next.
-    fn utf16_unit(&self) -> Option<u16> {
-        let digits = self.bytes[self.at..].strip_prefix(b"\\u")?;
-        digits.get(..4)?.iter().try_fold(0, |unit, &digit| {
-            let digit = char::from(digit).to_digit(16)?;
-            Some(unit << 4 | u16::try_from(digit).ok()?)
-        })
-    }
-
+    #[inline(always)]
     pub(super) fn number(&mut self) -> Result<(), Malformed> {
         if self.peek() == b'-' {
             self.at += 1;
@@ -337,6 +350,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    #[inline(always)]
     fn digits(&mut self) -> Result<(), Malformed> {
         if !self.peek().is_ascii_digit() {
             return Err(self.malformed("invalid number"));
@@ -347,6 +361,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    #[inline(always)]
     pub(super) fn word(&mut self, word: &str) -> Result<(), Malformed> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(self.malformed("expected a value"));
@@ -356,11 +371,49 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// What is behind a number that is all digits.
+#[inline(always)]
+fn whole_number(text: &[u8]) -> Option<&[u8]> {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
+    let has_leading_zero = text[0] == b'0' && end > 1;
+    (end > 0 && !has_leading_zero).then(|| &text[end..])
+}
+
+/// Takes an escape in a string; gives the place behind it.
+#[cold]
+fn escape(bytes: &[u8], at: usize, lenient: bool) -> Result<usize, Malformed> {
+    let malformed = |problem, at| Err(Malformed { problem, at });
+    let half = "a string has half of a surrogate pair";
+    match bytes.get(at + 1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(b'u') => match utf16_unit(bytes, at) {
+            Some(0xD800..=0xDBFF) if !lenient => match utf16_unit(bytes, at + 6) {
+                Some(0xDC00..=0xDFFF) => Ok(at + 12),
+                _ => malformed(half, at + 6),
+            },
+            Some(0xDC00..=0xDFFF) if !lenient => malformed(half, at),
+            Some(_) => Ok(at + 6),
+            None => malformed("invalid escape", at),
+        },
+        _ => malformed("invalid escape", at),
+    }
+}
+
+/// The UTF-16 unit of the `\uXXXX` that is at a place.
+fn utf16_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let digits = bytes[at..].strip_prefix(b"\\u")?;
+    digits.get(..4)?.iter().try_fold(0, |unit, &digit| {
+        let digit = char::from(digit).to_digit(16)?;
+        Some(unit << 4 | u16::try_from(digit).ok()?)
+    })
+}
+
 /// How many of the eight bytes, from the lowest on, come before one that means
 /// something in a string: a quote, a backslash, a control character.
 ///
 /// "Hacker's Delight", section 6-1: the lowest of the bits that a subtraction of
 /// 1 in each byte turns on is that of the first byte that was 0.
+#[inline(always)]
 fn plain_bytes(word: u64) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
@@ -430,6 +483,37 @@ mod tests {
     }
 
     #[test]
+    fn a_timestamp_is_read_as_any_other_value() {
+        let of_qemu = r#"{"seconds": 1700000000, "microseconds": 0}"#;
+        let others = [
+            r#"{"seconds": -1, "microseconds": -1}"#,
+            r#"{"seconds": 1.5, "microseconds": 2e3}"#,
+            r#"{"seconds": 1, "microseconds": 2 }"#,
+            r#"{"seconds": 1, "microseconds": 2, "more": [3]}"#,
+            r#"{"seconds": 1, "micros": 2}"#,
+        ];
+        for value in others.into_iter().chain([of_qemu]) {
+            let text = format!("{{\"timestamp\": {value}, \"event\": \"STOP\"}}");
+            let members = [("timestamp", value), ("event", "\"STOP\"")];
+            let members = members.map(|(name, value)| (name.to_owned(), value));
+            assert_eq!(check(&text).unwrap(), members);
+            assert_eq!(check(&format!("{{\"a\": {value}}}")).unwrap().len(), 1);
+        }
+        for wrong in ["01", "00", "", "-", "1a", "1 2"] {
+            for value in [
+                format!("{{\"seconds\": {wrong}, \"microseconds\": 0}}"),
+                format!("{{\"seconds\": 0, \"microseconds\": {wrong}}}"),
+            ] {
+                assert!(check(&format!("{{\"a\": {value}}}")).is_err(), "{value}");
+            }
+        }
+        for end in 0..of_qemu.len() {
+            let text = format!("{{\"a\": {}", &of_qemu[..end]);
+            assert!(check(&text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn depth_is_limited_and_any_depth_below_is_understood() {
         for depth in [1, 2, 63, 64, 65, 66, 127, 128, 129, 130, 1023, 1024] {
             // The object around it counts.
@@ -464,6 +548,11 @@ mod tests {
             ",",
             ":",
             "\"a\"",
+            "\"a\": ",
+            ", ",
+            "{\"seconds\": ",
+            ", \"microseconds\": ",
+            "{\"seconds\": 10, \"microseconds\": 0}",
             "\"\"",
             "\"\\n\"",
             "\"\\u00e9\"",
@@ -490,8 +579,13 @@ mod tests {
             "\\",
             "\0",
         ]);
-        let text = prop::collection::vec(token, 0..24)
-            .prop_map(|tokens| format!("{{\"a\":[{}]}}", tokens.concat()));
+        let text = prop::collection::vec(token, 0..24).prop_flat_map(|tokens| {
+            let (inner, all) = (tokens.concat(), tokens.concat());
+            prop_oneof![
+                Just(format!("{{\"a\":[{inner}]}}")),
+                Just(format!("{{\"a\": {all}}}")),
+            ]
+        });
         let cases = if cfg!(miri) { 32 } else { 4096 };
         proptest!(ProptestConfig::with_cases(cases), |(text in text)| {
             let expected = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();

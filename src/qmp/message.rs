@@ -158,19 +158,25 @@ pub fn parse(line: &[u8]) -> Result<Message<'_>, String> {
 }
 
 /// Decodes one message, or finds out whom it concerns.
+#[inline(always)]
 pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Bad> {
+    match std::str::from_utf8(line) {
+        Ok(text) => read_text(text),
+        Err(error) => Err(bad_structure(line, error.to_string())),
+    }
+}
+
+/// Decodes one message that is text.
+#[inline(always)]
+pub(super) fn read_text(text: &str) -> Result<Message<'_>, Bad> {
     let mut envelope = Envelope::default();
-    let checked = std::str::from_utf8(line)
-        .map_err(|error| error.to_string())
-        .and_then(|text| {
-            json::check_object(text, 0, |name, value| {
-                envelope.take(name, value);
-                Ok(())
-            })
-        });
+    let checked = json::check_object(text, 0, |name, value| {
+        envelope.take(name, value);
+        Ok(())
+    });
     match checked {
         Ok(()) => envelope.into_message(),
-        Err(reason) => Err(bad_structure(line, reason)),
+        Err(reason) => Err(bad_structure(text.as_bytes(), reason)),
     }
 }
 
@@ -242,6 +248,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
+    #[inline(always)]
     fn into_message(self) -> Result<Message<'a>, Bad> {
         let (concerns, is_greeting) = (self.concerns(), self.greeting.is_some());
         self.message().map_err(|reason| Bad {
@@ -251,6 +258,7 @@ impl<'a> Envelope<'a> {
         })
     }
 
+    #[inline(always)]
     fn message(self) -> Result<Message<'a>, String> {
         if let Some(name) = self.twice {
             return Err(format!("duplicate member `{name}`"));
@@ -281,6 +289,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
+#[inline(always)]
 fn parse_name(name: &str) -> Result<Cow<'_, str>, String> {
     text(name).ok_or_else(|| "event: its name is not a string".into())
 }
@@ -306,6 +315,7 @@ fn parse_failure(error: &str) -> Result<Failure<'_>, String> {
 }
 
 /// What a string says, fit for one of C's.
+#[inline(always)]
 fn text(json: &str) -> Option<Cow<'_, str>> {
     json.starts_with('"')
         .then(|| strings::without_nul(strings::unquoted(json)))

@@ -39,6 +39,7 @@ pub(super) fn unquoted_start(string: &str, limit: usize) -> Cow<'_, str> {
 
 /// What may become one of C's strings, with U+FFFD for each NUL. Only an escape can
 /// have brought one.
+#[inline(always)]
 pub(super) fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
     match text {
         Cow::Owned(text) if text.contains('\0') => text.replace('\0', "\u{FFFD}").into(),

@@ -6,9 +6,8 @@
 use std::borrow::Cow;
 
 use super::PeerError;
-use super::json::Scanner;
+use super::json::{Scanner, said};
 use super::limits::MAX_TREE_SIZE;
-use super::strings::unquoted;
 
 /// Makes the nodes.
 pub(crate) trait Builder {
@@ -80,9 +79,10 @@ impl<B: Builder> Reader<'_, '_, B> {
             b'{' => self.object(depth + 1),
             b'[' => self.array(depth + 1),
             b'"' => {
+                self.scanner.escaped = false;
                 self.scanner.string()?;
-                let string = unquoted(&self.text[start..self.scanner.at]);
-                self.builder.string(string)
+                let string = &self.text[start..self.scanner.at];
+                self.builder.string(said(string, self.scanner.escaped))
             }
             b'-' | b'0'..=b'9' => {
                 self.scanner.number()?;
@@ -116,8 +116,9 @@ impl<B: Builder> Reader<'_, '_, B> {
     fn object(&mut self, depth: usize) -> Result<B::Node, String> {
         let mut members = Vec::new();
         self.list(b'}', |reader| {
+            reader.scanner.escaped = false;
             let name = reader.scanner.name()?;
-            let name = unquoted(&reader.text[name]);
+            let name = said(&reader.text[name], reader.scanner.escaped);
             members.push((name, reader.node(depth)?));
             Ok(())
         })?;
