@@ -83,6 +83,7 @@ fn every_case_ends_as_documented_under_valgrind() {
         .args(["--error-exitcode=99", "--fair-sched=yes"])
         .arg(format!("--suppressions={known}"))
         .arg(own)
+        .env("SPICE_QMP_TEST_PATIENCE", "120")
         .args(["--exact", "every_case_ends_as_documented", "--nocapture"])
         .output()
         .unwrap_or_else(|error| {

@@ -16,6 +16,13 @@ use glib::ControlFlow;
 
 /// What is not there by then will not come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// [`PATIENCE`], or as many seconds as the environment says: valgrind takes its time.
+fn patience() -> Duration {
+    let seconds = std::env::var("SPICE_QMP_TEST_PATIENCE").ok();
+    let seconds = seconds.map(|seconds| seconds.parse().expect("a number of seconds"));
+    seconds.map_or(PATIENCE, Duration::from_secs)
+}
 /// Timeouts that GLib's 32 bits of milliseconds cannot hold. The first one would
 /// be 1 ms.
 pub const FAR: [Duration; 2] = [Duration::from_millis((1 << 32) + 1), Duration::MAX];
@@ -192,7 +199,8 @@ impl MainLoop {
     /// Turns until `done` says so.
     #[track_caller]
     pub fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
-        let deadline = glib::monotonic_time() + i64::try_from(PATIENCE.as_micros()).unwrap();
+        let patience = patience();
+        let deadline = glib::monotonic_time() + i64::try_from(patience.as_micros()).unwrap();
         // The condition may be of the world outside.
         let tick = glib::timeout_source_new(TICK, None, glib::Priority::DEFAULT, || {
             ControlFlow::Continue
@@ -201,7 +209,7 @@ impl MainLoop {
         while !done() {
             assert!(
                 glib::monotonic_time() < deadline,
-                "waited {PATIENCE:?} in vain: {what}"
+                "waited {patience:?} in vain: {what}"
             );
             self.turns.set(self.turns.get() + 1);
             self.context.iteration(true);
@@ -219,8 +227,8 @@ impl MainLoop {
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let caller = Location::caller();
         self.context
-            .block_on(glib::future_with_timeout(PATIENCE, future))
-            .unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: the future of {caller}"))
+            .block_on(glib::future_with_timeout(patience(), future))
+            .unwrap_or_else(|_| panic!("waited {:?} in vain: the future of {caller}", patience()))
     }
 
     /// Lets a future run while the loop turns.
