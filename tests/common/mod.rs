@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod dbus;
+pub mod display;
 pub mod hostile;
 pub mod main_loop;
 pub mod peers;
