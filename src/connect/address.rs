@@ -299,7 +299,7 @@ fn dbus(rest: &str) -> Result<Address, Wrong> {
 /// cut a long path.
 fn check_bus(bus: &str) -> Result<(), Wrong> {
     let launches = bus.split(';').any(|it| it.starts_with("autolaunch:"));
-    if launches || gio::dbus_is_supported_address(bus).is_err() {
+    if launches || bus.is_empty() || gio::dbus_is_supported_address(bus).is_err() {
         return Err((AddressFault::BadBus, None));
     }
     for word in bus.split([';', ',']) {
