@@ -60,19 +60,8 @@ async fn search(display: Display, options: &ConnectOptions) -> Result<QmpPort, E
     }
     let started = Instant::now();
     let last = RefCell::new(None);
-    let socket = match within(options.timeout, register(&display, options, &last)).await {
-        Some(socket) => socket?,
-        None => {
-            let why = last
-                .take()
-                .map_or_else(String::new, |last| format!(" ({last})"));
-            return Err(Error::TimedOut {
-                what: format!("QEMU's D-Bus display{why}").into(),
-                after: options.timeout,
-                hint: "",
-            });
-        }
-    };
+    let registered = within(options.timeout, register(&display, options, &last)).await;
+    let socket = registered.unwrap_or_else(|| Err(timed_out(last.take(), options)))?;
     let transport = DbusTransport::opened(display, is_qmp_port_name, &socket);
     let port = QmpPort::for_transport(Box::new(transport));
     let rest = options.timeout.saturating_sub(started.elapsed());
@@ -82,12 +71,27 @@ async fn search(display: Display, options: &ConnectOptions) -> Result<QmpPort, E
     }
 }
 
+/// The error of a search whose time is over; `last` is what it tried again after.
+fn timed_out(last: Option<ConnectError>, options: &ConnectOptions) -> Error {
+    match last {
+        Some(last) if !options.waits() => last.into(),
+        last => {
+            let why = last.map_or_else(String::new, |last| format!(" ({last})"));
+            Error::TimedOut {
+                what: format!("QEMU's D-Bus display{why}").into(),
+                after: options.timeout,
+                hint: "",
+            }
+        }
+    }
+}
+
 /// Registers with the display. What is worth trying again is left in `last`.
 async fn register(
     display: &Display,
     options: &ConnectOptions,
     last: &RefCell<Option<ConnectError>>,
-) -> Result<gio::SocketConnection, ConnectError> {
+) -> Result<gio::SocketConnection, Error> {
     let changes = Changes::watch(display);
     let mut patience = Some(GRACE);
     loop {
@@ -95,14 +99,15 @@ async fn register(
             Ok(socket) => return Ok(socket),
             Err(failed) => failed,
         };
-        let waits = match failed {
+        let waits = match &failed {
             NotOpened::NotOnBus => options.waits(),
             NotOpened::Busy(_) => options.waits() || patience.is_some(),
+            NotOpened::Failed(error) if gdbus::is_timeout(error) => continue,
             NotOpened::NoChardev(_) | NotOpened::Failed(_) => false,
         };
         let failed = display_error(failed, display);
         if !waits {
-            return Err(failed);
+            return Err(failed.into());
         }
         last.replace(Some(failed));
         if options.waits() {

@@ -620,7 +620,7 @@ async fn search(
             Ok(socket) => return Some(socket),
             Err(_) if display.connection.is_closed() => return None,
             // A QEMU that is held up says nothing when it goes on.
-            Err(NotOpened::Failed(error)) if error.matches(gio::IOErrorEnum::TimedOut) => {}
+            Err(NotOpened::Failed(error)) if gdbus::is_timeout(&error) => {}
             Err(_) => changes.next().await,
         }
     }

@@ -295,6 +295,11 @@ pub(super) fn remote_name(error: &glib::Error) -> Option<String> {
     name.map(String::from)
 }
 
+/// Whether a call was not answered in time. A peer may answer with what looks like it.
+pub(crate) fn is_timeout(error: &glib::Error) -> bool {
+    error.matches(gio::IOErrorEnum::TimedOut) && remote_name(error).is_none()
+}
+
 /// The text of an error without the name that GDBus puts in front.
 pub(crate) fn message(error: &glib::Error) -> &str {
     let text = error.message();

@@ -25,13 +25,14 @@ pub struct Bus {
     folder: TempDir,
 }
 
-/// A bus that has no services to start, and lets everybody do everything.
+/// A bus that lets everybody do everything, and starts the services of its own folder.
 const BUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>session</type>
   <listen>unix:path=SOCKET</listen>
   <auth>EXTERNAL</auth>
+  <servicedir>SERVICES</servicedir>
   <policy context="default">
     <allow send_destination="*" eavesdrop="true"/>
     <allow eavesdrop="true"/>
@@ -43,10 +44,30 @@ const BUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bu
 impl Bus {
     /// Starts a bus, and waits until it serves.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new()
+        Self::start_in(Self::folder())
+    }
+
+    /// A bus that would run this program for who asks for the name `org.qemu`.
+    pub fn with_service(program: &Path) -> Self {
+        let folder = Self::folder();
+        let service = format!(
+            "[D-BUS Service]\nName=org.qemu\nExec={}\n",
+            program.display()
+        );
+        let services = folder.path().join("services");
+        fs::create_dir(&services).expect("a new folder");
+        fs::write(services.join("org.qemu.service"), service).expect("a new folder");
+        Self::start_in(folder)
+    }
+
+    fn folder() -> TempDir {
+        tempfile::Builder::new()
             .prefix("spice-qmp-")
             .tempdir_in("/tmp")
-            .expect("a folder in /tmp is needed: make /tmp writable");
+            .expect("a folder in /tmp is needed: make /tmp writable")
+    }
+
+    fn start_in(folder: TempDir) -> Self {
         let child = Self::serve(folder.path());
         Self { child, folder }
     }
@@ -54,7 +75,9 @@ impl Bus {
     fn serve(folder: &Path) -> Child {
         let socket = folder.join("bus").display().to_string();
         let config = folder.join("bus.conf");
-        fs::write(&config, BUS_CONFIG.replace("SOCKET", &socket)).expect("a new folder");
+        let services = folder.join("services").display().to_string();
+        let text = BUS_CONFIG.replace("SOCKET", &socket);
+        fs::write(&config, text.replace("SERVICES", &services)).expect("a new folder");
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .args(["dbus-daemon", "--nofork", "--print-address"])
