@@ -94,6 +94,7 @@ async fn register(
 ) -> Result<gio::SocketConnection, Error> {
     let changes = Changes::watch(display);
     let mut patience = Some(GRACE);
+    let mut pause = FIRST_PAUSE;
     loop {
         let failed = match display.open(is_qmp_port_name).await {
             Ok(socket) => return Ok(socket),
@@ -112,6 +113,9 @@ async fn register(
         last.replace(Some(failed));
         if options.waits() {
             changes.next().await;
+            // A peer may signal changes without end.
+            glib::timeout_future(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         } else if let Some(grace) = patience.take() {
             // Without a change it is tried once more, too.
             let _ = within(grace, changes.next()).await;

@@ -233,11 +233,18 @@ impl DisplayPeer {
     }
 }
 
+impl DisplayPeer {
+    /// Says that the chardev is free, and no more.
+    pub fn announce(&self) {
+        lock(&self.shared).free = true;
+        signal_owner(&self.far, "");
+    }
+}
+
 impl Peer for DisplayPeer {
     /// It is open when the near end has registered, if that is there and waits.
     fn open(&self) {
-        lock(&self.shared).free = true;
-        signal_owner(&self.far, "");
+        self.announce();
         let deadline = glib::monotonic_time() + i64::try_from(PATIENCE.as_micros()).unwrap_or(0);
         self.sync();
         loop {
