@@ -348,3 +348,23 @@ fn a_command_with_arguments() {
         assert!(!reply.is_empty());
     });
 }
+
+/// The second one waits for the name.
+#[test]
+fn two_of_them_on_one_bus() {
+    with_own_pushed(|main| {
+        for program in Program::all() {
+            let bus = Bus::start();
+            let connection = bus.connect();
+            let first = bus.start_qemu(with_qmp(bus.qemu().arg("-name").arg("one")), &program);
+            let _second = with_qmp(bus.qemu().arg("-name").arg("two")).start(&program);
+            let port = find(main, &connection).unwrap();
+            let name = || main.block_on(port.execute::<Value>("query-name", ()));
+            assert_eq!(name().unwrap()["name"], "one");
+            drop(first);
+            main.until("the close", || port.state() == PortState::Closed);
+            main.until("the second one", || port.ready());
+            assert_eq!(name().unwrap()["name"], "two");
+        }
+    });
+}
