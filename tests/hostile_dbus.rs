@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use common::dbus::Bus;
 use common::display::{
-    Answer, CHARDEV_NAME, CHARDEV_PATH, Request, objects, properties, serve, signal_owner,
+    Answer, CHARDEV_NAME, CHARDEV_PATH, Request, objects, objects_of, properties, serve,
+    signal_owner,
 };
 use common::main_loop::{MainLoop, at_home, with_own};
 use gio::prelude::*;
@@ -207,6 +208,24 @@ fn too_many_objects_and_too_long_names() {
             ConnectError::Busy(Some(":1.42".into())).into()
         );
         assert_eq!(with_last_of(1024), ConnectError::NoChardev.into());
+
+        // So many properties before the one that counts.
+        let with_others = |others: usize| {
+            let name = glib::Variant::from_dict_entry(
+                &"Name".to_variant(),
+                &CHARDEV_NAME.to_variant().to_variant(),
+            );
+            let other = |number: usize| {
+                let key = format!("Other{number}").to_variant();
+                glib::Variant::from_dict_entry(&key, &true.to_variant().to_variant())
+            };
+            let entries = (0..others).map(other).chain([name]);
+            let entry = glib::VariantTy::new("{sv}").unwrap();
+            glib::Variant::array_from_iter_with_type(entry, entries)
+        };
+        let find_with = |others| find_among(main, objects_of(&with_others(others)), refused);
+        assert!(find_with(63).to_string().ends_with(": no"));
+        assert_eq!(find_with(64), ConnectError::NoChardev.into());
 
         for (length, expected) in [
             (256, ConnectError::Busy(Some(":1.42".into()))),

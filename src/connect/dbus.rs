@@ -13,8 +13,8 @@ use crate::port::{QmpPort, within};
 use crate::qmp::{
     ConnectError, Error, UsageError, is_human_monitor_name, is_qmp_port_name, limits,
 };
-use crate::transport::dbus::{Changes, DbusTransport, Display, NotOpened};
-use crate::transport::{gdbus, io_kind};
+use crate::transport::display::{Changes, Display, NotOpened};
+use crate::transport::{DbusTransport, gdbus, io_kind};
 
 /// Connects to a bus, the session bus unless an address is given, and finds the port of
 /// the QEMU that has `name` there.

@@ -5,7 +5,8 @@
 //! any [`gio::IOStream`], and [`pair()`] connects two
 //! ends within the process.
 
-pub(crate) mod dbus;
+mod dbus;
+pub(crate) mod display;
 pub(crate) mod gdbus;
 pub(crate) mod gio_async;
 mod owned;

@@ -115,6 +115,16 @@ pub fn objects(chardevs: &[(&str, HashMap<String, glib::Variant>)]) -> glib::Var
     glib::Variant::tuple_from_iter([objects])
 }
 
+/// The answer to `GetManagedObjects` of a display with one chardev of these properties.
+pub fn objects_of(properties: &glib::Variant) -> glib::Variant {
+    let interface = glib::Variant::from_dict_entry(&CHARDEV.to_variant(), properties);
+    let array =
+        |entry: glib::Variant| glib::Variant::array_from_iter_with_type(entry.type_(), [&entry]);
+    let path = glib::variant::ObjectPath::try_from(CHARDEV_PATH.to_owned()).expect("a path");
+    let object = glib::Variant::from_dict_entry(&path.to_variant(), &array(interface));
+    glib::Variant::tuple_from_iter([array(object)])
+}
+
 /// Signals that the owner of the chardev has changed.
 pub fn signal_owner(far: &gio::DBusConnection, owner: &str) {
     let changed = HashMap::from([("Owner".to_owned(), owner.to_variant())]);
