@@ -18,6 +18,8 @@ use crate::common::main_loop::PATIENCE;
 const CLOSE_TIME: i64 = 500_000;
 /// A case whose close was held up by a busy machine is played again so often.
 const TRIES: usize = 20;
+/// Nothing is in vain that was not looked at so often.
+const LOOKS: usize = 200;
 /// How many failures are told.
 const TOLD: usize = 20;
 
@@ -267,8 +269,11 @@ impl Play<'_> {
     fn until(&self, what: &str, done: impl Fn() -> bool) -> Result<(), String> {
         let start = glib::monotonic_time();
         let patience = i64::try_from(PATIENCE.as_micros()).expect("it is not long");
+        let mut looks = 0;
         while !done() {
-            if glib::monotonic_time() - start > patience {
+            // On a busy machine most of the time goes by between two turns.
+            looks += 1;
+            if looks > LOOKS && glib::monotonic_time() - start > patience {
                 return Err(format!("waited {PATIENCE:?} in vain: {what}"));
             }
             self.turn.give();
