@@ -158,6 +158,31 @@ fn a_holder_with_a_name_that_is_none() {
     });
 }
 
+/// QEMU may still have to notice that the last client has left, and say what was before.
+#[test]
+fn a_client_that_has_just_left() {
+    with_own(|main| {
+        let far = Arc::new(Mutex::new(None::<gio::DBusConnection>));
+        let (signals, looks) = (far.clone(), AtomicUsize::new(0));
+        let (near, connection) = serve(move |request| match &*request.member {
+            "GetManagedObjects" if looks.fetch_add(1, Ordering::Relaxed) < 3 => {
+                let far = signals.lock().unwrap().clone().expect("it is open");
+                signal_owner(&far, ":1.42");
+                Answer::Value(chardev(properties(CHARDEV_NAME, ":1.42")))
+            }
+            "GetManagedObjects" => Answer::Value(free()),
+            _ => refused(),
+        });
+        far.lock().unwrap().replace(connection);
+        let found = main.block_on(QmpPort::find_on_bus(&near, None));
+        let error = found.unwrap_err();
+        assert!(
+            error.to_string().ends_with("QEMU's D-Bus display: no"),
+            "{error}"
+        );
+    });
+}
+
 #[test]
 fn errors_and_their_texts() {
     with_own(|main| {

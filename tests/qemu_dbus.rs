@@ -70,13 +70,19 @@ fn it_is_a_port_like_any_other() {
 #[test]
 fn one_follows_the_other() {
     each(|main, _, _, connection| {
+        // QEMU may be slow to notice that the last one has left.
+        let find = || {
+            let name = connection.unique_name().and(QEMU);
+            let options = ConnectOptions::new().wait(true);
+            let found = QmpPort::find_on_bus_with(connection, name, options);
+            main.block_on(found).unwrap()
+        };
         for _ in 0..5 {
-            let port = find(main, connection).unwrap();
-            main.block_on(port.close());
+            main.block_on(find().close());
         }
         // Without a word, and with an answer due.
         for _ in 0..5 {
-            let port = find(main, connection).unwrap();
+            let port = find();
             call(&port, "query-qmp-schema", &Ends::default());
         }
     });

@@ -93,33 +93,32 @@ async fn register(
     last: &RefCell<Option<ConnectError>>,
 ) -> Result<gio::SocketConnection, Error> {
     let changes = Changes::watch(display);
-    let mut patience = Some(GRACE);
+    let mut busy_since = None;
     let mut pause = FIRST_PAUSE;
     loop {
         let failed = match display.open(is_qmp_port_name).await {
             Ok(socket) => return Ok(socket),
             Err(failed) => failed,
         };
-        let waits = match &failed {
-            NotOpened::NotOnBus => options.waits(),
-            NotOpened::Busy(_) => options.waits() || patience.is_some(),
+        let patience = match &failed {
             NotOpened::Failed(error) if gdbus::is_timeout(error) => continue,
-            NotOpened::NoChardev(_) | NotOpened::Failed(_) => false,
+            NotOpened::NotOnBus | NotOpened::Busy(_) if options.waits() => Duration::MAX,
+            NotOpened::Busy(_) => {
+                let since = busy_since.get_or_insert_with(Instant::now);
+                GRACE.saturating_sub(since.elapsed())
+            }
+            _ => Duration::ZERO,
         };
         let failed = display_error(failed, display);
-        if !waits {
+        if patience.is_zero() {
             return Err(failed.into());
         }
         last.replace(Some(failed));
-        if options.waits() {
-            changes.next().await;
-            // A peer may signal changes without end.
-            glib::timeout_future(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        } else if let Some(grace) = patience.take() {
-            // Without a change it is tried once more, too.
-            let _ = within(grace, changes.next()).await;
-        }
+        // Without a change it is tried once more, too.
+        let _ = within(patience, changes.next()).await;
+        // A peer may signal changes without end.
+        glib::timeout_future(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

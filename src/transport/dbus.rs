@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gio::prelude::*;
 
 use super::display::{Changes, Display, NotOpened};
-use super::{Closed, Flow, Incoming, Sink, StreamTransport, Transport, gdbus};
+use super::{Closed, Flow, Incoming, Sink, Transport, gdbus, on_stream};
 use crate::spawn::spawn_on;
 
 /// Reads and writes a chardev of a D-Bus display. When the connection to it ends, it
@@ -23,7 +23,7 @@ struct Link {
     display: Display,
     wanted: fn(&str) -> bool,
     sink: RefCell<Option<Sink>>,
-    stream: RefCell<Option<Rc<StreamTransport>>>,
+    stream: RefCell<Option<Rc<dyn Transport>>>,
     /// Ends the search for a chardev that is under way.
     search: RefCell<Option<gio::Cancellable>>,
     opened: Cell<Option<Instant>>,
@@ -149,14 +149,13 @@ impl Link {
         sink.map(|sink| sink(incoming))
     }
 
-    fn keep(&self, socket: &gio::SocketConnection) -> Option<Rc<StreamTransport>> {
-        let make = || Rc::new(StreamTransport::new(socket));
-        let stream = self.display.home.enter(make)?;
+    fn keep(&self, socket: &gio::SocketConnection) -> Option<Rc<dyn Transport>> {
+        let stream: Rc<dyn Transport> = self.display.home.enter(|| on_stream(socket))?.into();
         self.stream.replace(Some(stream.clone()));
         Some(stream)
     }
 
-    fn start(self: &Rc<Self>, stream: &Rc<StreamTransport>) {
+    fn start(self: &Rc<Self>, stream: &Rc<dyn Transport>) {
         self.opened.set(Some(Instant::now()));
         let link = Rc::downgrade(self);
         stream.start(Rc::new(move |incoming| {
