@@ -85,7 +85,19 @@ fn what_is_no_address() {
         (
             "http://h:1",
             "no address",
-            "spice://host:port, spice+unix:///path, unix:/path or tcp:host:port",
+            "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port or dbus:NAME",
+        ),
+        (
+            "dbus,addr=unix:path=/b,,guid=1",
+            "options",
+            "use dbus:address=unix:path=/b,guid=1",
+        ),
+        ("dbus,p2p=yes", "options", "has no address"),
+        ("dbus:no name", "no D-Bus name", "like org.qemu"),
+        (
+            "dbus:address=nonsense",
+            "no D-Bus address",
+            "DBUS_SESSION_BUS_ADDRESS",
         ),
         ("unix:", "path is missing", "unix:/path"),
         (" ", "empty", "unix:/path"),

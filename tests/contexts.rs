@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -10,9 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 
+use common::display::DisplayPeer;
 use common::main_loop::with_own;
+use common::peers::Peer;
 use common::script::{self, Ends, call};
 use gio::prelude::*;
+use spice_qmp::transport::DbusTransport;
 use spice_qmp::{Error, PortState, QmpPort};
 
 /// What Rust would not let go to another thread, and C does.
@@ -57,6 +61,38 @@ fn on_socket() -> (QmpPort, UnixStream) {
     (port, far)
 }
 
+/// A port on a D-Bus display, which is open, and the display.
+fn on_display() -> (QmpPort, DisplayPeer) {
+    let display = DisplayPeer::start();
+    let transport = DbusTransport::new(display.connection(), None, QmpPort::is_qmp_name);
+    let port = QmpPort::for_transport(Box::new(transport));
+    display.open();
+    assert_eq!(port.state(), PortState::Greeting);
+    (port, display)
+}
+
+/// One that waits for a chardev.
+fn on_closed_display() -> (QmpPort, DisplayPeer) {
+    let (port, display) = on_display();
+    display.close();
+    let context = glib::MainContext::ref_thread_default();
+    while port.state() != PortState::Closed {
+        context.iteration(true);
+    }
+    (port, display)
+}
+
+type Made = (QmpPort, Box<dyn Any>);
+const PLACES: [fn() -> Made; 3] = [
+    || boxed(on_socket()),
+    || boxed(on_display()),
+    || boxed(on_closed_display()),
+];
+
+fn boxed<T: 'static>((port, far): (QmpPort, T)) -> Made {
+    (port, Box::new(far))
+}
+
 #[test]
 fn the_last_reference_may_go_on_another_thread() {
     let _alone = alone();
@@ -84,10 +120,11 @@ fn the_last_reference_may_go_on_another_thread() {
 #[test]
 fn a_thread_may_leave_its_port_and_its_context_behind() {
     let _alone = alone();
-    for context_first in [false, true] {
-        let left = thread::spawn(|| {
+    let cases = PLACES.map(|place| [(place, false), (place, true)]);
+    for (place, context_first) in cases.into_iter().flatten() {
+        let left = thread::spawn(move || {
             let context = glib::MainContext::new();
-            let (port, far) = context.with_thread_default(on_socket).unwrap();
+            let (port, far) = context.with_thread_default(place).unwrap();
             call(&port, "a", &Ends::default());
             // A read, a timer and a dispatch are under way.
             let _ = port.wait_ready_with(std::time::Duration::from_secs(1), |_| ());
@@ -129,6 +166,42 @@ fn another_thread_that_runs_the_context_gets_a_critical_and_aborts_nothing() {
     assert_eq!(port.state(), PortState::Closed);
     drop(port);
     while context.iteration(false) {}
+}
+
+/// It comes to a chardev that waits there, or to the end of one.
+#[test]
+fn another_thread_that_runs_the_context_of_a_display_aborts_nothing() {
+    let _alone = alone();
+    for waits in [false, true] {
+        let context = glib::MainContext::new();
+        let place = if waits { on_closed_display } else { on_display };
+        let (port, display) = context.with_thread_default(place).unwrap();
+        let ends = Ends::default();
+        // The port leaves something of its own there, too.
+        call(&port, "a", &ends);
+        let before = criticals();
+        let foreign = Foreign((context.clone(), display));
+        thread::spawn(move || {
+            let (context, display) = foreign.take();
+            if waits {
+                display.announce();
+            } else {
+                display.close();
+            }
+            while criticals() == before {
+                context.iteration(true);
+            }
+            Foreign(display)
+        })
+        .join()
+        .unwrap();
+        call(&port, "b", &ends);
+        while context.iteration(false) {}
+        assert!(ends.borrow().iter().all(|(_, end)| end.is_err()));
+        assert_eq!(port.state(), PortState::Closed);
+        drop(port);
+        while context.iteration(false) {}
+    }
 }
 
 #[test]

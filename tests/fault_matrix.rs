@@ -10,21 +10,27 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
+use common::display::{self, DisplayPeer};
 use common::hostile::SpicePeer;
 use common::main_loop::with_default;
 use common::peers::{self, Peer};
 use gio::prelude::*;
 use matrix::cases::{Case, Use};
-use matrix::drive::{play_all, play_here};
+use matrix::drive::{play_all, play_here, play_share};
 use matrix::expected::Outcome;
-use matrix::program::{Call, Kind, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
+use matrix::program::{Call, Kind, LONG, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
-use spice_qmp::transport::{SpiceTransport, StreamTransport, Transport, pair};
+use spice_qmp::transport::{DbusTransport, SpiceTransport, StreamTransport, Transport, pair};
 use spice_qmp::{CallOptions, Error, PortState, QmpPort};
 
 /// Most cases that wait do so for a second: that many wait at once.
 const THREADS: usize = 24;
+/// A case that makes connections holds the others up for longer.
+const THREADS_ON_DBUS: usize = 6;
+/// One in so many cases is played where all would take too long. It has no factor in
+/// common with the numbers of moments, faults and uses: all of them come.
+const SHARE: usize = 8;
 /// How long a main loop waits before it is asked again what has become of a case.
 const IDLE: Duration = Duration::from_millis(20);
 /// More turns than this without a pause are a busy loop.
@@ -71,9 +77,32 @@ fn every_case_ends_as_documented_on_spice() {
     });
 }
 
+/// A D-Bus display at the other end of a connection. All of them in `./dev sanitize`.
+#[test]
+fn every_case_ends_as_documented_on_dbus() {
+    let share = match std::env::var_os("SPICE_QMP_TEST_MATRIX_ALL") {
+        Some(_) => 1,
+        None => SHARE,
+    };
+    let count = play_share(share, THREADS_ON_DBUS, || Ports {
+        long: display::more_than_a_socket_holds(),
+        ..Ports::new(Rc::new(connect_dbus))
+    });
+    common::say(&format!("fault matrix: {count} cases on a D-Bus display"));
+}
+
 /// No wrong access, and no definite or indirect leak.
 #[test]
 fn every_case_ends_as_documented_under_valgrind() {
+    for test in [
+        "every_case_ends_as_documented",
+        "every_case_ends_as_documented_on_dbus",
+    ] {
+        under_valgrind(test);
+    }
+}
+
+fn under_valgrind(test: &str) {
     let own = std::env::current_exe().expect("this test has a file");
     let known = concat!(env!("CARGO_MANIFEST_DIR"), "/sys/tests/c/glib.supp");
     let output = Command::new("valgrind")
@@ -84,7 +113,7 @@ fn every_case_ends_as_documented_under_valgrind() {
         .arg(format!("--suppressions={known}"))
         .arg(own)
         .env("SPICE_QMP_TEST_PATIENCE", "120")
-        .args(["--exact", "every_case_ends_as_documented", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .output()
         .unwrap_or_else(|error| {
             panic!("valgrind does not run ({error}). Install it: apt-get install valgrind")
@@ -124,6 +153,12 @@ fn send_little(socket: &gio::Socket) {
         .expect("a socket");
 }
 
+fn connect_dbus() -> (Box<dyn Transport>, Rc<dyn Peer>) {
+    let peer = DisplayPeer::start();
+    let transport = DbusTransport::new(peer.connection(), None, QmpPort::is_qmp_name);
+    (Box::new(transport), Rc::new(peer))
+}
+
 type Connect = Rc<dyn Fn() -> (Box<dyn Transport>, Rc<dyn Peer>)>;
 type Ends = Rc<RefCell<HashMap<usize, Vec<Outcome>>>>;
 
@@ -131,6 +166,8 @@ type Ends = Rc<RefCell<HashMap<usize, Vec<Outcome>>>>;
 struct Ports {
     context: glib::MainContext,
     connect: Connect,
+    /// How long arguments are that do not fit into the connection's buffers.
+    long: usize,
     /// The program's reference.
     port: Rc<RefCell<Option<QmpPort>>>,
     /// The last port that there was.
@@ -155,6 +192,7 @@ impl Ports {
         Self {
             context,
             connect,
+            long: LONG,
             port: Rc::default(),
             weak: glib::WeakRef::new(),
             ends: Rc::default(),
@@ -180,7 +218,7 @@ impl Ports {
     }
 
     fn execute(&self, port: &QmpPort, call: Call, end: End) {
-        let arguments = call.long.then(long_arguments);
+        let arguments = call.long.then(|| long_arguments(self.long));
         let command = self.command(call);
         if call.way == Use::Future {
             let arguments: Option<Value> =

@@ -131,6 +131,9 @@ fn errors_of_the_connection_are_those_of_gio() {
             Io::TimedOut,
         ),
         (ConnectError::NoPort.into(), Io::NotFound),
+        (ConnectError::NoChardev.into(), Io::NotFound),
+        (ConnectError::Busy(None).into(), Io::Busy),
+        (ConnectError::Busy(Some(":1.7".into())).into(), Io::Busy),
         (
             ConnectError::Authentication("no".into()).into(),
             Io::PermissionDenied,
@@ -173,6 +176,9 @@ fn messages_say_what_and_whose() {
     // A class without a code of its own is kept in the message.
     assert!(told(command(ErrorClass::Other("NewClass".into()))).contains("NewClass"));
     assert!(told(ConnectError::NoPort.into()).contains("-chardev spiceport"));
+    assert!(told(ConnectError::NoChardev.into()).contains("-chardev dbus,"));
+    assert!(told(ConnectError::Busy(None).into()).ends_with("held by another client"));
+    assert!(told(ConnectError::Busy(Some(":1.7".into())).into()).ends_with("held by :1.7"));
     assert!(
         told(ConnectError::OnlyHumanMonitor("org.qemu.monitor.hmp.0".into()).into())
             .contains("org.qemu.monitor.hmp.0")

@@ -25,6 +25,14 @@ pub enum Address {
         /// The port, which is not 0.
         port: u16,
     },
+    /// QEMU's display on a message bus: `dbus:`, `dbus:NAME` or
+    /// `dbus:address=ADDRESS[,name=NAME]`.
+    Dbus {
+        /// The D-Bus address of the bus; `None` is the session bus.
+        bus: Option<Box<str>>,
+        /// QEMU's name on the bus: `org.qemu` where the address has none.
+        name: Box<str>,
+    },
 }
 
 /// Why a text is no [`Address`].
@@ -57,7 +65,7 @@ pub enum AddressFault {
     #[error("options of QEMU's are no part of an address")]
     QemuOptions,
     /// The address has another form than those of [`Address`].
-    #[error("this is no address of a QMP socket or a SPICE server")]
+    #[error("this is no address of a QMP socket, a SPICE server or a D-Bus display")]
     Form,
     /// The path, or the name of an abstract socket, is missing.
     #[error("the path is missing")]
@@ -80,6 +88,12 @@ pub enum AddressFault {
     /// The port is not a number between 1 and 65535.
     #[error("the port is not a number between 1 and 65535")]
     BadPort,
+    /// The name of QEMU on a message bus is none.
+    #[error("the name on the bus is no D-Bus name")]
+    BadBusName,
+    /// The address of a message bus is none, or of a kind that is not supported.
+    #[error("the bus has no D-Bus address")]
+    BadBus,
     /// There is white space where none belongs.
     #[error("there is white space in it")]
     Space,
@@ -121,6 +135,15 @@ impl fmt::Display for Address {
             Self::Abstract(name) => write!(f, "unix:@{name}"),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Dbus { bus, name } => {
+                let qemu = &**name == QEMU_BUS_NAME;
+                match bus {
+                    None if qemu => f.write_str("dbus:"),
+                    None => write!(f, "dbus:{name}"),
+                    Some(bus) if qemu => write!(f, "dbus:address={bus}"),
+                    Some(bus) => write!(f, "dbus:address={bus},name={name}"),
+                }
+            }
         }
     }
 }
@@ -186,6 +209,13 @@ fn parse(text: &str) -> Result<Address, Wrong> {
     if text.trim_start() != text {
         return Err((AddressFault::Space, Some(text.trim().to_owned())));
     }
+    // It may have the words of QEMU's options.
+    if let Some(rest) = text.strip_prefix("dbus:") {
+        return dbus(rest);
+    }
+    if let Some(options) = text.strip_prefix("dbus,") {
+        return Err((AddressFault::QemuOptions, dbus_as_for_qemu(options)));
+    }
     if let Some(meant) = without_qemu_options(text) {
         return Err((AddressFault::QemuOptions, Some(meant)));
     }
@@ -229,6 +259,88 @@ fn unix(path: &str) -> Result<Address, Wrong> {
     Ok(Address::Unix(path.into()))
 }
 
+/// What follows `dbus:`.
+fn dbus(rest: &str) -> Result<Address, Wrong> {
+    let Some(bus) = rest.strip_prefix("address=") else {
+        if let Some(name) = rest.strip_prefix("name=") {
+            return Err((AddressFault::Form, Some(format!("dbus:{name}"))));
+        }
+        if let Some(bus) = rest.strip_prefix("addr=") {
+            return Err((AddressFault::Form, Some(format!("dbus:address={bus}"))));
+        }
+        // An address of a bus is no name.
+        if gio::dbus_is_address(rest) {
+            return Err((AddressFault::Form, Some(format!("dbus:address={rest}"))));
+        }
+        let name = if rest.is_empty() { QEMU_BUS_NAME } else { rest };
+        let bus = None;
+        return dbus_name(name).map(|name| Address::Dbus { bus, name });
+    };
+    if bus.contains(",,") {
+        // As on QEMU's command line.
+        let meant = format!("dbus:address={}", bus.replace(",,", ","));
+        return Err((AddressFault::QemuOptions, Some(meant)));
+    }
+    // No part of a D-Bus address is called name.
+    let (bus, name) = bus.rsplit_once(",name=").unwrap_or((bus, QEMU_BUS_NAME));
+    match check_bus(bus) {
+        Err((AddressFault::BadBus, _)) if bus.starts_with('/') => {
+            let path = gio::dbus_address_escape_value(bus);
+            let meant = format!("dbus:address=unix:path={path},name={name}");
+            return Err((AddressFault::BadBus, Some(meant)));
+        }
+        checked => checked?,
+    }
+    let bus = Some(bus.into());
+    dbus_name(name).map(|name| Address::Dbus { bus, name })
+}
+
+/// Checks the address of a bus. One that has a program started is none, and GLib would
+/// cut a long path.
+fn check_bus(bus: &str) -> Result<(), Wrong> {
+    let launches = bus.split(';').any(|it| it.starts_with("autolaunch:"));
+    if launches || bus.is_empty() || gio::dbus_is_supported_address(bus).is_err() {
+        return Err((AddressFault::BadBus, None));
+    }
+    for word in bus.split([';', ',']) {
+        let word = word.strip_prefix("unix:").unwrap_or(word);
+        if let Some(("path" | "abstract", path)) = word.split_once('=') {
+            // Three characters stand for a byte that is escaped.
+            let length = path.len() - 2 * path.matches('%').count();
+            if length > MAX_SOCKET_PATH {
+                return Err((AddressFault::PathTooLong { length }, None));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What follows `dbus,` in QEMU's option `-display`.
+fn dbus_as_for_qemu(options: &str) -> Option<String> {
+    let options = options.replace(",,", "\0");
+    let value = |key: &str| {
+        options
+            .split(',')
+            .find_map(|option| option.strip_prefix(key))
+    };
+    match (value("p2p="), value("addr=")) {
+        (Some("yes" | "on" | "true"), _) => None,
+        (_, Some(bus)) => Some(format!("dbus:address={}", bus.replace('\0', ","))),
+        _ => Some("dbus:".to_owned()),
+    }
+}
+
+fn dbus_name(name: &str) -> Result<Box<str>, Wrong> {
+    if gio::dbus_is_name(name) {
+        Ok(name.into())
+    } else {
+        Err((AddressFault::BadBusName, None))
+    }
+}
+
+/// The name that QEMU asks for on a bus.
+const QEMU_BUS_NAME: &str = "org.qemu";
+
 fn spice_unix(text: &str, rest: &str) -> Result<Address, Wrong> {
     let Some(path) = rest.strip_prefix("//") else {
         let meant = (!rest.starts_with('@')).then(|| format!("spice+unix://{rest}"));
@@ -259,11 +371,20 @@ pub(super) fn check_length(path: &str) -> Result<(), Wrong> {
 
 /// Refuses the path of a SPICE server's socket that is too long.
 pub(super) fn check_spice_path(path: &str) -> Result<(), AddressError> {
-    check_length(path).map_err(|(fault, _)| AddressError {
+    check_length(path).map_err(|wrong| named(path, wrong))
+}
+
+/// Refuses an address of the session bus that is none.
+pub(super) fn check_session_bus(bus: &str) -> Result<(), AddressError> {
+    check_bus(bus).map_err(|wrong| named(bus, wrong))
+}
+
+fn named(text: &str, (fault, _): Wrong) -> AddressError {
+    AddressError {
         fault,
-        text: format!("{path:?}: ").into(),
+        text: format!("{text:?}: ").into(),
         instead: None,
-    })
+    }
 }
 
 fn spice(text: &str, rest: &str) -> Result<Address, Wrong> {
@@ -400,7 +521,7 @@ fn no_scheme(text: &str) -> Result<Address, Wrong> {
     if let Some((scheme, rest)) = text.split_once(':') {
         let lower = scheme.to_ascii_lowercase();
         match lower.as_str() {
-            "unix" | "tcp" | "spice" | "spice+tls" | "spice+unix" => {
+            "unix" | "tcp" | "spice" | "spice+tls" | "spice+unix" | "dbus" => {
                 return form(Some(format!("{lower}:{rest}")));
             }
             "telnet" | "tn3270" => return form(Some(format!("tcp:{}", rest.trim_matches('/')))),
@@ -410,6 +531,9 @@ fn no_scheme(text: &str) -> Result<Address, Wrong> {
             _ if rest.starts_with("//") => return form(None),
             _ => {}
         }
+    }
+    if text == "dbus" {
+        return form(Some("dbus:".to_owned()));
     }
     if text.starts_with(['/', '.', '~', '@']) {
         return form(Some(format!("unix:{text}")));
@@ -427,7 +551,10 @@ fn no_scheme(text: &str) -> Result<Address, Wrong> {
 
 /// Whether spice-gtk would take a password from this address.
 fn holds_password(text: &str) -> bool {
-    if text.starts_with("unix:") || text.starts_with("spice+unix:") {
+    if ["unix:", "spice+unix:", "dbus:"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+    {
         return false;
     }
     let query = text.split_once('?').map_or("", |(_, query)| query);

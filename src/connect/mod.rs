@@ -1,8 +1,9 @@
-//! Connects ports: to an address, or through a SPICE session.
+//! Connects ports: to an address, through a SPICE session, or to a D-Bus display.
 //!
 //! Above [`port`](crate::port), which knows nothing of it.
 
 mod address;
+mod dbus;
 mod options;
 mod settle;
 mod socket;
@@ -20,7 +21,8 @@ pub use options::ConnectOptions;
 
 impl QmpPort {
     /// Connects to an [`Address`] of a QMP socket, such as `unix:/path`, `unix:@name`,
-    /// `tcp:host:port` or `host:port` (`[::1]:4444`), and waits for at most
+    /// `tcp:host:port` or `host:port` (`[::1]:4444`), or of a D-Bus display (`dbus:`,
+    /// `dbus:NAME`, `dbus:address=ADDRESS,name=NAME`), and waits for at most
     /// [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT) until the port is ready and its property
     /// `status` is known.
     ///
@@ -30,11 +32,12 @@ impl QmpPort {
     /// # Errors
     ///
     /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable),
-    /// [`Error::TimedOut`] where the server does not greet,
+    /// [`Error::TimedOut`] where the server does not greet, for D-Bus displays those of
+    /// [`find_on_bus`](Self::find_on_bus),
     /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for another
     /// address, or [`PeerError::NotQmp`](crate::PeerError::NotQmp).
     pub async fn open(address: &str) -> Result<Self, Error> {
-        socket::open(address, &ConnectOptions::new()).await
+        open(address, &ConnectOptions::new()).await
     }
 
     /// [`open`](Self::open) with a deadline of one's own.
@@ -43,7 +46,7 @@ impl QmpPort {
     ///
     /// As for [`open`](Self::open).
     pub async fn open_within(address: &str, timeout: Duration) -> Result<Self, Error> {
-        socket::open(address, &ConnectOptions::new().timeout(timeout)).await
+        open(address, &ConnectOptions::new().timeout(timeout)).await
     }
 
     /// [`open`](Self::open) with options.
@@ -52,7 +55,7 @@ impl QmpPort {
     ///
     /// As for [`open`](Self::open).
     pub async fn open_with(address: &str, options: ConnectOptions) -> Result<Self, Error> {
-        socket::open(address, &options).await
+        open(address, &options).await
     }
 
     /// The QMP port of a SPICE session, which is connected if it is not yet, when the
@@ -116,6 +119,49 @@ impl QmpPort {
         settle::find_cancellable(session.into(), &options, cancelled).await
     }
 
+    /// The QMP port of a D-Bus display (QEMU's `-display dbus`), when it is ready and its
+    /// property `status` is known, within [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
+    ///
+    /// `name` is QEMU's name on the bus of `connection`, usually `org.qemu`. It is `None`
+    /// for a peer-to-peer connection (`-display dbus,p2p=yes`), whose other end is QEMU.
+    /// The port speaks over a socket of its own, which it gives to the first chardev with
+    /// a [QMP name](Self::is_qmp_name) that is free.
+    ///
+    /// When that socket ends, the port is closed, and ready again as soon as QEMU has come
+    /// back to the bus, or whoever had the chardev has left it. When `connection` is closed,
+    /// the port goes on until its socket ends, and then is closed for good.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable) with the kind
+    /// `NotFound` where QEMU is not on the bus, and with others where D-Bus fails,
+    /// [`NoChardev`](crate::ConnectError::NoChardev),
+    /// [`OnlyHumanMonitor`](crate::ConnectError::OnlyHumanMonitor),
+    /// [`Busy`](crate::ConnectError::Busy),
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) where `name` is
+    /// none or does not go with `connection`, and
+    /// [`NotSupported`](crate::UsageError::NotSupported) where that passes no file
+    /// descriptors; [`Error::TimedOut`].
+    pub async fn find_on_bus(
+        connection: &gio::DBusConnection,
+        name: Option<&str>,
+    ) -> Result<Self, Error> {
+        dbus::find(connection, name, &ConnectOptions::new()).await
+    }
+
+    /// [`find_on_bus`](Self::find_on_bus) with options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find_on_bus`](Self::find_on_bus).
+    pub async fn find_on_bus_with(
+        connection: &gio::DBusConnection,
+        name: Option<&str>,
+        options: ConnectOptions,
+    ) -> Result<Self, Error> {
+        dbus::find(connection, name, &options).await
+    }
+
     /// The names of all ports of a SPICE session, whether they speak QMP or not.
     ///
     /// # Errors
@@ -147,5 +193,13 @@ impl QmpPort {
     /// [`close`](Self::close) does so, too, and ends the port.
     pub async fn settle(session: impl Into<Session>) {
         settle::settle(&session.into()).await;
+    }
+}
+
+/// Connects to whatever is at `address`.
+async fn open(address: &str, options: &ConnectOptions) -> Result<QmpPort, Error> {
+    match Address::parse(address)? {
+        Address::Dbus { bus, name } => dbus::open(bus.as_deref(), &name, options).await,
+        _ => socket::open(address, options).await,
     }
 }

@@ -38,13 +38,17 @@ impl ConnectOptions {
     }
 
     /// Whether to try again, within the timeout, while there is no server at the
-    /// address: the socket is absent, or refuses the connection. Without it, that
-    /// ends at once. A server whose queue of connections is full is tried again in
-    /// any case.
+    /// address: the socket is absent, or refuses the connection; QEMU is not on the bus,
+    /// or its D-Bus display has another client. Without it, that ends at once. A server
+    /// whose queue of connections is full is tried again in any case.
     #[must_use]
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
         self
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.wait
     }
 
     /// Whether it is worth trying again after a failure of this kind.

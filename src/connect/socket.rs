@@ -137,6 +137,10 @@ fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
             )
             .into());
         }
+        Address::Dbus { .. } => {
+            let text = format!("{address} is no socket");
+            return Err(UsageError::InvalidArgument(text.into()).into());
+        }
     })
 }
 

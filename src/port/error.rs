@@ -82,7 +82,8 @@ fn code(error: &Error) -> Code {
             UsageError::NotSupported(_) => Qmp::NotSupported,
         }),
         Error::Connect(error) => match error {
-            ConnectError::NoPort => Code::Io(Io::NotFound),
+            ConnectError::NoPort | ConnectError::NoChardev => Code::Io(Io::NotFound),
+            ConnectError::Busy(_) => Code::Io(Io::Busy),
             ConnectError::OnlyHumanMonitor(_) => Code::Qmp(Qmp::NotQmp),
             ConnectError::Authentication(_) => Code::Io(Io::PermissionDenied),
             ConnectError::Tls(_) => Code::Tls(gio::TlsError::Handshake),
@@ -101,6 +102,7 @@ fn is_of_gio(origin: &Origin) -> bool {
     let domains = [
         gio::IOErrorEnum::domain(),
         gio::ResolverError::domain(),
+        gio::DBusError::domain(),
         gio::TlsError::domain(),
     ];
     domains

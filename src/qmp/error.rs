@@ -171,12 +171,22 @@ pub enum ConnectError {
          -chardev spiceport,id=qmp,name=org.qemu.monitor.qmp.0 -mon chardev=qmp,mode=control"
     )]
     NoPort,
-    /// The SPICE server offers a human monitor, but no QMP port.
+    /// QEMU's D-Bus display offers no QMP chardev.
     #[error(
-        "the SPICE server offers only a human monitor ({0}), which does not speak QMP; start QEMU with \
-         -chardev spiceport,id=qmp,name=org.qemu.monitor.qmp.0 -mon chardev=qmp,mode=control"
+        "QEMU's D-Bus display offers no QMP chardev; start QEMU with \
+         -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0 -mon chardev=qmp,mode=control"
+    )]
+    NoChardev,
+    /// The SPICE server, or the D-Bus display, offers a human monitor, but no QMP port.
+    #[error(
+        "there is only a human monitor ({0}), which does not speak QMP; start QEMU with \
+         -mon chardev=qmp,mode=control for a chardev with name=org.qemu.monitor.qmp.0"
     )]
     OnlyHumanMonitor(Box<str>),
+    /// Another client has the QMP chardev of a D-Bus display: the one with this name on
+    /// the bus, where that is known.
+    #[error("the QMP monitor is busy: held by {}", .0.as_deref().unwrap_or("another client"))]
+    Busy(Option<Box<str>>),
     /// The SPICE server refused the password.
     #[error("the SPICE server refused the login: {0}")]
     Authentication(Box<str>),

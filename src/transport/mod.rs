@@ -1,9 +1,13 @@
 //! Moves bytes between a QMP server and whoever speaks QMP. Knows no QMP.
 //!
-//! [`SpiceTransport`] rides on a SPICE port channel, [`SocketTransport`] on a Unix or TCP
-//! connection, [`StreamTransport`] on any [`gio::IOStream`], and [`pair()`] connects two
+//! [`SpiceTransport`] rides on a SPICE port channel, [`DbusTransport`] on a chardev of a
+//! D-Bus display, [`SocketTransport`] on a Unix or TCP connection, [`StreamTransport`] on
+//! any [`gio::IOStream`], and [`pair()`] connects two
 //! ends within the process.
 
+mod dbus;
+pub(crate) mod display;
+pub(crate) mod gdbus;
 pub(crate) mod gio_async;
 mod owned;
 mod pair;
@@ -17,6 +21,7 @@ use std::rc::Rc;
 
 use glib::prelude::IsA;
 
+pub use dbus::DbusTransport;
 pub use pair::{PairPeer, PairTransport, pair};
 pub use port_channel::SpiceTransport;
 pub use socket::SocketTransport;

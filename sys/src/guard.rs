@@ -94,6 +94,10 @@ pub(crate) fn G_IS_IO_STREAM(stream: *mut gio::ffi::GIOStream) -> bool {
     is_a(stream.cast(), gio::IOStream::static_type())
 }
 
+pub(crate) fn G_IS_DBUS_CONNECTION(connection: *mut gio::ffi::GDBusConnection) -> bool {
+    is_a(connection.cast(), gio::DBusConnection::static_type())
+}
+
 pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool {
     is_a(cancellable.cast(), gio::Cancellable::static_type())
 }

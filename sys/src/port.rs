@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
 
-use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GIOStream};
+use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GDBusConnection, GIOStream};
 use glib::ffi::{GError, GFALSE, GType, gboolean, gpointer};
 use glib::object::ObjectType;
 use glib::prelude::*;
@@ -12,9 +12,9 @@ use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
 use spice_qmp::{CONNECT_TIMEOUT, ConnectOptions, PortChannel, QmpPort, Session};
 
 use crate::guard::{
-    G_IS_IO_STREAM, IS_THREAD_OF, IS_THREAD_OF_MAIN_CONTEXT, IS_THREAD_OF_SPICE,
-    SPICE_IS_PORT_CHANNEL, SPICE_IS_QMP_PORT, SPICE_IS_SESSION, g_return_val_if_fail,
-    g_utf8_validate, no_panic,
+    G_IS_DBUS_CONNECTION, G_IS_IO_STREAM, IS_THREAD_OF, IS_THREAD_OF_MAIN_CONTEXT,
+    IS_THREAD_OF_SPICE, SPICE_IS_PORT_CHANNEL, SPICE_IS_QMP_PORT, SPICE_IS_SESSION,
+    g_return_val_if_fail, g_utf8_validate, no_panic,
 };
 use crate::instance::{SpiceQmpPort, borrow, give};
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
@@ -84,14 +84,16 @@ pub unsafe extern "C" fn spice_qmp_port_new_for_stream(
 }
 
 /// spice_qmp_port_open_async:
-/// @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`)
+/// @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`); or a D-Bus
+///   display: `dbus:` (`org.qemu` on the session bus), `dbus:NAME` or
+///   `dbus:address=ADDRESS,name=NAME`
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the port
 ///   is ready, or with an error
 /// @user_data: for @callback
 ///
-/// Connects to a QMP socket of QEMU and waits until the port is ready and its first
-/// #SpiceQmpPort:status is known, for at most 10 seconds.
+/// Connects to a QMP socket or a D-Bus display of QEMU and waits until the port is ready
+/// and its first #SpiceQmpPort:status is known, for at most 10 seconds.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -127,7 +129,8 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
 /// %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
 /// monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
 /// %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
-/// address.
+/// address. For D-Bus displays there are those of spice_qmp_port_find_on_bus_finish(),
+/// too.
 ///
 /// Returns: (transfer full): a new port, which is ready, or %NULL on error
 ///
@@ -200,11 +203,80 @@ pub unsafe extern "C" fn spice_qmp_port_find_finish(
     unsafe { finish_pointer(Operation::Find, null_mut(), result, error) }
 }
 
-/// spice_qmp_port_is_qmp_name:
-/// @name: the name of a SPICE port: the property `port-name` of its channel
+/// spice_qmp_port_find_on_bus_async:
+/// @connection: a #GDBusConnection to the message bus that QEMU is on, or to QEMU itself
+/// @name: (nullable): QEMU's name on the bus, usually `org.qemu`, or %NULL if QEMU is
+///   the other end of a peer-to-peer connection
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when the port
+///   is ready, or with an error
+/// @user_data: for @callback
 ///
-/// Whether, by QEMU's conventions, a SPICE port of this name is a QMP monitor:
-/// `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
+/// Finds the QMP monitor among the chardevs of QEMU's D-Bus display (`-display dbus`)
+/// and waits until it is ready and its first #SpiceQmpPort:status is known, for at most
+/// 10 seconds. A chardev is a QMP monitor if spice_qmp_port_is_qmp_name() is %TRUE for
+/// its property `Name`. QEMU is not started if it is not on the bus.
+///
+/// The port uses a socket of its own. When that ends, the port is closed, and becomes
+/// ready again when QEMU returns to the bus, or when another client that had taken the
+/// monitor leaves. When @connection is closed, the port works until its socket ends.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_find_on_bus_async(
+    connection: *mut GDBusConnection,
+    name: *const c_char,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::FindOnBus, cancellable, callback, user_data) };
+    no_panic("spice_qmp_port_find_on_bus_async", (), || {
+        g_task_return_if_fail!(caller: G_IS_DBUS_CONNECTION(connection));
+        g_task_return_if_fail!(caller: name.is_null() || g_utf8_validate(name));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_MAIN_CONTEXT());
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        // SAFETY: it was found to be a GDBusConnection, and the name to be NULL or UTF-8.
+        let (connection, name): (gio::DBusConnection, Option<String>) =
+            unsafe { (from_glib_none(connection), from_glib_none(name)) };
+        let find = async move { QmpPort::find_on_bus(&connection, name.as_deref()).await };
+        caller.future(&glib::MainContext::ref_thread_default(), find);
+    });
+}
+
+/// spice_qmp_port_find_on_bus_finish:
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_port_find_on_bus_async().
+///
+/// The error is %G_IO_ERROR_NOT_FOUND if QEMU is not on the bus or has no QMP monitor
+/// there, %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor, %G_IO_ERROR_BUSY if
+/// another client uses the monitor (the message names it), %G_IO_ERROR_CLOSED if the
+/// connection is closed, another %G_IO_ERROR or %G_DBUS_ERROR if D-Bus fails,
+/// %SPICE_QMP_ERROR_INVALID_ARGUMENT if the name is none, or does not go with the
+/// connection, %SPICE_QMP_ERROR_NOT_SUPPORTED if the connection cannot pass file
+/// descriptors, %G_IO_ERROR_TIMED_OUT or %G_IO_ERROR_CANCELLED.
+///
+/// Returns: (transfer full): a new port, which is ready, or %NULL on error
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_find_on_bus_finish(
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> *mut SpiceQmpPort {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_pointer(Operation::FindOnBus, null_mut(), result, error) }
+}
+
+/// spice_qmp_port_is_qmp_name:
+/// @name: the name of a SPICE port: the property `port-name` of its channel; or of a
+///   chardev of a D-Bus display: its property `Name`
+///
+/// Whether, by QEMU's conventions, a SPICE port, or a chardev, of this name is a QMP
+/// monitor: `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
 ///
 /// Returns: %TRUE if it is one
 ///

@@ -27,6 +27,7 @@ pub(crate) enum Operation {
     ExecuteVariant,
     Open,
     Find,
+    FindOnBus,
     WaitReady,
     Close,
 }
@@ -42,6 +43,7 @@ impl Operation {
             Self::ExecuteVariant => "spice_qmp_port_execute_variant",
             Self::Open => "spice_qmp_port_open",
             Self::Find => "spice_qmp_port_find",
+            Self::FindOnBus => "spice_qmp_port_find_on_bus",
             Self::WaitReady => "spice_qmp_port_wait_ready",
             Self::Close => "spice_qmp_port_close",
         }

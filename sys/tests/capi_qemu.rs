@@ -1,5 +1,11 @@
-//! The C library from C, on real QEMU over SPICE.
+//! The C library from C, on real QEMU over SPICE and D-Bus.
 
+#[path = "../../tests/common/dbus.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod dbus;
+#[path = "../../tests/common/main_loop.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod main_loop;
 #[path = "../../tests/common/qemu.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod qemu;
@@ -10,13 +16,20 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use qemu::{Config, Mode, Program};
+use dbus::{Bus, with_monitor};
+use qemu::{Config, Mode, Program, Qemu};
 use support::{Compiler, run, valgrind, with_library};
 
-fn scenario(name: &str, config: Config, program: &Program, mut command: Command) {
-    let mut qemu = config.start(program);
+fn scenario(name: &str, config: Config, program: &Program, command: Command) {
+    let qemu = config.start(program);
+    let uri = qemu.spice_uri();
+    run_scenario(name, &uri, qemu, program, command);
+}
+
+/// `place` is what a SPICE server is found at, or a bus.
+fn run_scenario(name: &str, place: &str, mut qemu: Qemu, program: &Program, mut command: Command) {
     command
-        .args([name, &qemu.spice_uri()])
+        .args([name, place])
         .arg(qemu.qmp_socket())
         .arg(program.version());
     let result = catch_unwind(AssertUnwindSafe(|| run(&mut command, "valgrind")));
@@ -53,6 +66,19 @@ fn qemu() {
 #[test]
 fn qemu_under_valgrind() {
     everything("qemu-valgrind", valgrind);
+}
+
+#[test]
+fn on_a_bus() {
+    let test = Compiler::c().compile("qemu", "qemu-bus");
+    for program in Program::all() {
+        for command in [with_library(&test), valgrind(&test)] {
+            let bus = Bus::start();
+            let config = with_monitor(bus.qemu(), "q", "org.qemu.monitor.qmp.0", "control");
+            let qemu = bus.start_qemu(config, &program);
+            run_scenario("bus", &bus.address(), qemu, &program, command);
+        }
+    }
 }
 
 #[test]

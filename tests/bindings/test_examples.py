@@ -83,6 +83,33 @@ class Examples(unittest.TestCase):
         self.succeeds(run(*program, uri), output + "memory: 64 MiB\nprocessors: 1\n")
         self.refuses(*program)
 
+    def test_display_status(self):
+        program = [sys.executable, f"{examples}/display-status.py"]
+        process = subprocess.Popen(
+            program,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            self.assertEqual(process.stdout.readline(), f"{self.monitor.state()}\n")
+            self.monitor.execute("cont")
+            self.assertEqual(process.stdout.readline(), "running\n")
+            self.monitor.execute("stop")
+            self.assertEqual(process.stdout.readline(), "paused\n")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
+            process.wait()
+        self.assertEqual((process.returncode, errors), (0, ""))
+        result = run(*program, "org.example")
+        self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
+        text = "display-status: cannot connect: QEMU is not on the bus: nobody has the name"
+        self.assertEqual(result.stderr, f"{text} org.example\n")
+        self.assertEqual(run(*program, "too", "many").returncode, 2)
+
     def event(self, wanted, commands, *names):
         """What events.js prints of an event that the commands cause; it ends on Ctrl+C."""
         process = subprocess.Popen(

@@ -302,6 +302,57 @@ class OverSocket(TestCase):
             find(SpiceClientGLib.Session(uri="spice+unix:///nowhere"))
 
 
+class OnBus(TestCase):
+    """A D-Bus display on the session bus, which is with-qemu's."""
+
+    def find(self, connection, name="org.qemu"):
+        find = SpiceQmp.Port.find_on_bus_async, SpiceQmp.Port.find_on_bus_finish
+        return call(*find, connection, name)
+
+    def own_connection(self):
+        address = Gio.dbus_address_get_for_bus_sync(Gio.BusType.SESSION)
+        flags = Gio.DBusConnectionFlags
+        connection = Gio.DBusConnection.new_for_address_sync(
+            address, flags.AUTHENTICATION_CLIENT | flags.MESSAGE_BUS_CONNECTION
+        )
+        self.addCleanup(connection.close_sync)
+        return connection
+
+    def works(self, port):
+        self.assertEqual(port.dup_version(), os.environ["SPICE_QMP_TEST_VERSION"])
+        self.assertEqual(port.dup_capabilities(), ["oob"])
+        self.assertIsNone(port.ref_channel())
+        self.assertTrue(act(port, SpiceQmp.PortVmAction.CONTINUE))
+        wait_for(lambda: port.props.status.running, "the status to be running")
+        self.assertTrue(act(port, SpiceQmp.PortVmAction.PAUSE))
+        wait_for(lambda: port.props.status.status == "paused", "the status to be paused")
+        self.assertTrue(close(port))
+
+    def test_session_bus(self):
+        self.works(self.find(Gio.bus_get_sync(Gio.BusType.SESSION)))
+
+    def test_own_connection(self):
+        self.works(self.find(self.own_connection()))
+
+    def test_addresses(self):
+        bus = Gio.dbus_address_get_for_bus_sync(Gio.BusType.SESSION)
+        for address in ("dbus:", "dbus:org.qemu", f"dbus:address={bus},name=org.qemu"):
+            self.works(call(SpiceQmp.Port.open_async, SpiceQmp.Port.open_finish, address))
+
+    def test_refusals(self):
+        connection = self.own_connection()
+        port = self.find(connection)
+        with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.BUSY) as raised:
+            self.find(connection)
+        self.assertIn(connection.get_unique_name(), raised.exception.message)
+        self.assertTrue(close(port))
+        with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.NOT_FOUND):
+            self.find(connection, "org.example")
+        for wrong in ("nonsense", None):
+            with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.INVALID_ARGUMENT):
+                self.find(connection, wrong)
+
+
 class Storm:
     """A server that sends events as fast as the client reads, when it gets `storm`."""
 

@@ -3,6 +3,8 @@
 //! Every test binary compiles this on its own and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod dbus;
+pub mod display;
 pub mod hostile;
 pub mod main_loop;
 pub mod peers;

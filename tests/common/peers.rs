@@ -8,10 +8,12 @@ use std::os::unix::net::UnixStream;
 
 use gio::prelude::*;
 use serde_json::json;
+use spice_qmp::QmpPort;
 use spice_qmp::transport::{
-    PairPeer, SocketTransport, SpiceTransport, StreamTransport, Transport, pair,
+    DbusTransport, PairPeer, SocketTransport, SpiceTransport, StreamTransport, Transport, pair,
 };
 
+use super::display::DisplayPeer;
 use super::hostile::SpicePeer;
 use super::main_loop::{MainLoop, at_home};
 use super::qemu::{Config, Monitor, Program, Qemu};
@@ -64,6 +66,11 @@ pub fn each(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer))
     let (connection, peer) = wrapped();
     let transport = Box::new(at_home(|| StreamTransport::new(&connection)));
     run("stream", main, &test, transport, Box::new(peer));
+
+    let peer = DisplayPeer::start();
+    let connection = peer.connection();
+    let transport = at_home(|| DbusTransport::new(connection, None, QmpPort::is_qmp_name));
+    run("D-Bus", main, &test, Box::new(transport), Box::new(peer));
 }
 
 /// Each transport on SPICE, not started, with its peer.

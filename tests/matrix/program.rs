@@ -71,11 +71,14 @@ pub enum What {
 /// The port's `max-message-size`.
 pub const MAX_MESSAGE: u64 = 4096;
 
-/// Arguments that do not fit into the buffer of a socket that holds as little
-/// as it can.
-pub fn long_arguments() -> String {
-    format!(r#"{{"text": "{}"}}"#, "x".repeat(16 << 10))
+/// Arguments of this length.
+pub fn long_arguments(length: usize) -> String {
+    format!(r#"{{"text": "{}"}}"#, "x".repeat(length))
 }
+
+/// The length of arguments that do not fit into the buffer of a socket that holds as
+/// little as it can.
+pub const LONG: usize = 16 << 10;
 
 /// What is in the right answer to every command.
 pub const RIGHT: &str = r#""running":true"#;

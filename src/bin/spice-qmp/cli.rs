@@ -11,12 +11,12 @@ use crate::failure::Failure;
 use crate::style::{acts_on_terminals, escaped};
 
 /// Controls and watches a QEMU virtual machine through its QMP monitor, over
-/// SPICE or a socket.
+/// SPICE, a socket or D-Bus.
 #[derive(Debug, Parser)]
 #[command(name = "spice-qmp", version, after_help = EXAMPLES, after_long_help = DETAILS)]
 pub(crate) struct Cli {
     /// Where the virtual machine is: spice://host:port, spice+unix:///path,
-    /// unix:/path or tcp:host:port
+    /// unix:/path, tcp:host:port or dbus:NAME
     #[arg(
         short,
         long,
@@ -193,9 +193,15 @@ Addresses:
   unix:/path          a QMP socket: -qmp unix:/path,server=on,wait=off
   unix:@name          a QMP socket with an abstract name
   tcp:host:port       a QMP socket: -qmp tcp:host:port,server=on,wait=off
+  dbus:               a D-Bus display (-display dbus) of org.qemu on the session bus,
+                      with a QMP chardev:
+                        -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0
+                        -mon chardev=qmp,mode=control
+  dbus:NAME           the same, where QEMU has another name
+  dbus:address=ADDRESS,name=NAME  on another bus: -display dbus,addr=ADDRESS
 
   SPICE serves one client at a time: to connect ends the session of a viewer
-  that is connected. A QMP socket leaves viewers alone.
+  that is connected. A QMP socket or D-Bus chardev leaves viewers alone.
 
 Passwords of SPICE servers:
   come from --password-file, or else from SPICE_QMP_PASSWORD in the environment.

@@ -49,7 +49,7 @@ impl Target {
             ] {
                 if given {
                     return Err(Failure::usage(format!(
-                        "{option} is for SPICE servers: a QMP socket has neither passwords nor TLS"
+                        "{option} is for SPICE servers: nothing else has passwords or TLS"
                     )));
                 }
             }
@@ -95,7 +95,7 @@ impl Target {
     pub(crate) async fn port_names(&self) -> Result<Vec<String>, Stop> {
         let Address::Spice(uri) = &self.address else {
             return Err(Failure::usage(format!(
-                "{} is a QMP socket: only SPICE servers have ports with names",
+                "{} is no SPICE server: only those have ports with names",
                 self.address
             ))
             .hint("use spice://host:port or spice+unix:///path")

@@ -12,7 +12,11 @@ use crate::tls;
 use crate::trust::Tls;
 
 /// The forms of addresses.
-const FORMS: &str = "spice://host:port, spice+unix:///path, unix:/path or tcp:host:port";
+const FORMS: &str = "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port or dbus:NAME";
+
+/// What offers a QMP chardev on a D-Bus display.
+const DBUS_OPTIONS: &str = "-display dbus -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0 \
+                            -mon chardev=qmp,mode=control";
 
 /// No address was given.
 pub(crate) fn no_address() -> Failure {
@@ -41,6 +45,18 @@ pub(crate) fn wrong_address(text: &str, error: &AddressError) -> Failure {
             "leave it out and use --password-file FILE or SPICE_QMP_PASSWORD".to_owned()
         }
         (AddressFault::PathTooLong { .. }, _) => shorter_path(text),
+        (AddressFault::QemuOptions, None) if text.starts_with("dbus") => {
+            "a display with p2p=yes has no address: give QEMU a bus, or a QMP socket (-qmp)"
+                .to_owned()
+        }
+        (AddressFault::BadBusName, None) => {
+            "a name is like org.qemu; the address of a bus is given as \
+             dbus:address=unix:path=/path,name=NAME"
+                .to_owned()
+        }
+        (AddressFault::BadBus, None) => {
+            "use an address as in DBUS_SESSION_BUS_ADDRESS: dbus:address=unix:path=/path".to_owned()
+        }
         (AddressFault::RelativePath, Some(instead)) => {
             let path = text.trim_start_matches("spice+unix://");
             format!("use {instead}, or spice+unix://./{path} for a relative path")
@@ -106,6 +122,19 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
         return tls::failure(text, address, tls);
     }
     let hint = match &error {
+        Error::Connect(ConnectError::Busy(_)) => Some(
+            "one client at a time has the monitor: end that one (--wait waits for it), or give \
+             QEMU a second chardev for it"
+                .to_owned(),
+        ),
+        Error::Connect(ConnectError::Unreachable { message, .. })
+            if message.starts_with("QEMU is not on the bus") =>
+        {
+            Some(format!(
+                "is QEMU running with {DBUS_OPTIONS} ? (--wait waits for it; for the name on \
+                 another bus use dbus:address=ADDRESS,name=NAME)"
+            ))
+        }
         Error::Connect(ConnectError::Unreachable { kind, origin, .. }) => {
             let resolver = origin.is_some_and(|origin| origin.domain.contains("resolver"));
             Some(unreachable(*kind, resolver, address))
@@ -114,7 +143,9 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
         Error::Closed(text) if text.contains("after its QMP greeting") => {
             Some("QEMU ended, or is just ending: its standard error says why".to_owned())
         }
-        Error::Peer(PeerError::NoGreeting(_)) if address.is_spice() => {
+        Error::Peer(PeerError::NoGreeting(_))
+            if address.is_spice() || matches!(address, Address::Dbus { .. }) =>
+        {
             Some("is the chardev of this port one of -mon chardev=...,mode=control ?".to_owned())
         }
         Error::Peer(PeerError::NoGreeting(_)) => Some(
@@ -122,6 +153,9 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
              -serial or telnet=on ?"
                 .to_owned(),
         ),
+        Error::Peer(PeerError::NotQmp { .. }) if matches!(address, Address::Dbus { .. }) => {
+            Some("is the chardev of this name one of -mon chardev=...,mode=control ?".to_owned())
+        }
         Error::Peer(PeerError::NotQmp { .. }) | Error::Closed(_) if !address.is_spice() => {
             Some("QEMU opens a QMP socket with -qmp, not with -monitor".to_owned())
         }
@@ -159,6 +193,12 @@ fn unreachable(kind: ErrorKind, resolver: bool, address: &Address) -> String {
             return tls::link_hint(address);
         }
         _ => {}
+    }
+    if let Address::Dbus { bus, .. } = address {
+        return match bus {
+            Some(_) => "does a bus run at this address ? (--wait waits for it)".to_owned(),
+            None => "does a session bus run ? For another one use dbus:address=ADDRESS".to_owned(),
+        };
     }
     match address {
         Address::Unix(_) | Address::Abstract(_) | Address::Tcp { .. } => format!(
@@ -226,6 +266,9 @@ fn who_owns(path: &Path) -> String {
 fn silent(what: &str, address: &Address) -> Option<String> {
     let spice = match address {
         Address::Spice(_) => return None,
+        Address::Dbus { .. } => {
+            return Some("QEMU, or the bus, does not answer: it is stopped, or busy".to_owned());
+        }
         Address::Unix(path) => format!("; if it is a SPICE server, use spice+unix://{path}"),
         Address::Tcp { .. } => {
             let host_and_port = address.to_string();

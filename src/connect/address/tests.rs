@@ -60,6 +60,45 @@ fn addresses() {
     }
 }
 
+#[test]
+fn addresses_on_a_bus() {
+    let dbus = |bus: Option<&str>, name: &str| Address::Dbus {
+        bus: bus.map(Into::into),
+        name: name.into(),
+    };
+    let path = "unix:path=/run/user/7/bus,guid=00112233445566778899aabbccddeeff";
+    let two = "unix:abstract=/tmp/x;tcp:host=localhost,port=7";
+    for (text, address, shown) in [
+        ("dbus:", dbus(None, "org.qemu"), "dbus:"),
+        ("dbus:org.qemu", dbus(None, "org.qemu"), "dbus:"),
+        (
+            "dbus:org.vm.a-1",
+            dbus(None, "org.vm.a-1"),
+            "dbus:org.vm.a-1",
+        ),
+        ("dbus::1.42", dbus(None, ":1.42"), "dbus::1.42"),
+        (
+            &format!("dbus:address={path}"),
+            dbus(Some(path), "org.qemu"),
+            &format!("dbus:address={path}"),
+        ),
+        (
+            &format!("dbus:address={path},name=org.qemu"),
+            dbus(Some(path), "org.qemu"),
+            &format!("dbus:address={path}"),
+        ),
+        (
+            &format!("dbus:address={two},name=org.vm"),
+            dbus(Some(two), "org.vm"),
+            &format!("dbus:address={two},name=org.vm"),
+        ),
+    ] {
+        let parsed = Address::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((&parsed, &*parsed.to_string()), (&address, shown), "{text}");
+        assert_eq!(Address::parse(shown), Ok(address));
+    }
+}
+
 type Case = (&'static str, AddressFault, Option<&'static str>);
 
 /// What is wrong with each, and what was probably meant.
@@ -93,6 +132,53 @@ fn paths_that_are_no_address() {
         ("vm/q.sock", Fault::Form, Some("unix:vm/q.sock")),
         ("@q", Fault::Form, Some("unix:@q")),
         ("file:///run/q", Fault::Form, Some("unix:/run/q")),
+    ]);
+}
+
+#[test]
+fn buses_that_are_no_address() {
+    use AddressFault as Fault;
+    check(&[
+        ("dbus", Fault::Form, Some("dbus:")),
+        ("DBus:org.qemu", Fault::Form, Some("dbus:")),
+        ("dbus:name=org.vm", Fault::Form, Some("dbus:org.vm")),
+        (
+            "dbus:addr=unix:path=/b",
+            Fault::Form,
+            Some("dbus:address=unix:path=/b"),
+        ),
+        (
+            "dbus:unix:path=/b",
+            Fault::Form,
+            Some("dbus:address=unix:path=/b"),
+        ),
+        (
+            "dbus,addr=unix:path=/b,,guid=00112233445566778899aabbccddeeff,gl=on",
+            Fault::QemuOptions,
+            Some("dbus:address=unix:path=/b,guid=00112233445566778899aabbccddeeff"),
+        ),
+        ("dbus,gl=on", Fault::QemuOptions, Some("dbus:")),
+        ("dbus,p2p=yes", Fault::QemuOptions, None),
+        (
+            "dbus:address=unix:path=/b,,guid=00112233445566778899aabbccddeeff",
+            Fault::QemuOptions,
+            Some("dbus:address=unix:path=/b,guid=00112233445566778899aabbccddeeff"),
+        ),
+        ("dbus:qemu", Fault::BadBusName, None),
+        ("dbus:org.qemu ", Fault::BadBusName, None),
+        ("dbus:org..qemu", Fault::BadBusName, None),
+        ("dbus:address=unix:path=/b,name=", Fault::BadBusName, None),
+        ("dbus:address=", Fault::BadBus, None),
+        ("dbus:address=nonsense", Fault::BadBus, None),
+        ("dbus:address=autolaunch:", Fault::BadBus, None),
+        ("dbus:address=unix:path=/b;autolaunch:", Fault::BadBus, None),
+        ("dbus:address=unixexec:path=/bin/sh", Fault::BadBus, None),
+        (
+            "dbus:address=/run/bus",
+            Fault::BadBus,
+            Some("dbus:address=unix:path=/run/bus"),
+        ),
+        ("dbus:a\0b", Fault::Nul, None),
     ]);
 }
 
@@ -220,13 +306,26 @@ fn what_is_no_spice_server() {
 
 #[test]
 fn a_path_that_does_not_fit() {
-    for (scheme, start) in [("unix:", "/"), ("unix:@", "n"), ("spice+unix://", "/")] {
+    for (scheme, start) in [
+        ("unix:", "/"),
+        ("unix:@", "n"),
+        ("spice+unix://", "/"),
+        ("dbus:address=unix:path=", "/"),
+        (
+            "dbus:address=unix:guid=00112233445566778899aabbccddeeff,abstract=",
+            "n",
+        ),
+    ] {
         let path = |bytes: usize| format!("{scheme}{start:x<bytes$}");
         assert!(Address::parse(&path(107)).is_ok());
         let error = Address::parse(&path(108)).expect_err("108 bytes");
         assert_eq!(error.fault(), AddressFault::PathTooLong { length: 108 });
         assert!(error.to_string().contains("at most 107"), "{error}");
     }
+    // Three characters stand for one byte.
+    let path = format!("dbus:address=unix:path=/{}", "%20".repeat(107));
+    let error = Address::parse(&path).expect_err("108 bytes");
+    assert_eq!(error.fault(), AddressFault::PathTooLong { length: 108 });
     // Bytes, not characters.
     let path = format!("unix:/{}", "ä".repeat(54));
     assert!(Address::parse(&path).is_err());

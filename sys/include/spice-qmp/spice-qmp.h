@@ -436,14 +436,16 @@ SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
 
 /**
  * spice_qmp_port_open_async:
- * @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`)
+ * @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`); or a D-Bus
+ *   display: `dbus:` (`org.qemu` on the session bus), `dbus:NAME` or
+ *   `dbus:address=ADDRESS,name=NAME`
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the port
  *   is ready, or with an error
  * @user_data: for @callback
  *
- * Connects to a QMP socket of QEMU and waits until the port is ready and its first
- * #SpiceQmpPort:status is known, for at most 10 seconds.
+ * Connects to a QMP socket or a D-Bus display of QEMU and waits until the port is ready
+ * and its first #SpiceQmpPort:status is known, for at most 10 seconds.
  *
  * Since: 0.1
  */
@@ -465,7 +467,8 @@ void spice_qmp_port_open_async(const char *address,
  * %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
  * monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
  * %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
- * address.
+ * address. For D-Bus displays there are those of spice_qmp_port_find_on_bus_finish(),
+ * too.
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
@@ -518,11 +521,63 @@ SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
                                          GError **error);
 
 /**
- * spice_qmp_port_is_qmp_name:
- * @name: the name of a SPICE port: the property `port-name` of its channel
+ * spice_qmp_port_find_on_bus_async:
+ * @connection: a #GDBusConnection to the message bus that QEMU is on, or to QEMU itself
+ * @name: (nullable): QEMU's name on the bus, usually `org.qemu`, or %NULL if QEMU is
+ *   the other end of a peer-to-peer connection
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the port
+ *   is ready, or with an error
+ * @user_data: for @callback
  *
- * Whether, by QEMU's conventions, a SPICE port of this name is a QMP monitor:
- * `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
+ * Finds the QMP monitor among the chardevs of QEMU's D-Bus display (`-display dbus`)
+ * and waits until it is ready and its first #SpiceQmpPort:status is known, for at most
+ * 10 seconds. A chardev is a QMP monitor if spice_qmp_port_is_qmp_name() is %TRUE for
+ * its property `Name`. QEMU is not started if it is not on the bus.
+ *
+ * The port uses a socket of its own. When that ends, the port is closed, and becomes
+ * ready again when QEMU returns to the bus, or when another client that had taken the
+ * monitor leaves. When @connection is closed, the port works until its socket ends.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_find_on_bus_async(GDBusConnection *connection,
+                                      const char *name,
+                                      GCancellable *cancellable,
+                                      GAsyncReadyCallback callback,
+                                      gpointer user_data);
+
+/**
+ * spice_qmp_port_find_on_bus_finish:
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_find_on_bus_async().
+ *
+ * The error is %G_IO_ERROR_NOT_FOUND if QEMU is not on the bus or has no QMP monitor
+ * there, %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor, %G_IO_ERROR_BUSY if
+ * another client uses the monitor (the message names it), %G_IO_ERROR_CLOSED if the
+ * connection is closed, another %G_IO_ERROR or %G_DBUS_ERROR if D-Bus fails,
+ * %SPICE_QMP_ERROR_INVALID_ARGUMENT if the name is none, or does not go with the
+ * connection, %SPICE_QMP_ERROR_NOT_SUPPORTED if the connection cannot pass file
+ * descriptors, %G_IO_ERROR_TIMED_OUT or %G_IO_ERROR_CANCELLED.
+ *
+ * Returns: (transfer full): a new port, which is ready, or %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_port_find_on_bus_finish(GAsyncResult *result,
+                                                GError **error);
+
+/**
+ * spice_qmp_port_is_qmp_name:
+ * @name: the name of a SPICE port: the property `port-name` of its channel; or of a
+ *   chardev of a D-Bus display: its property `Name`
+ *
+ * Whether, by QEMU's conventions, a SPICE port, or a chardev, of this name is a QMP
+ * monitor: `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
  *
  * Returns: %TRUE if it is one
  *
@@ -1111,7 +1166,8 @@ G_END_DECLS
  *
  * spice_qmp_port_get() returns the port of a SPICE channel,
  * spice_qmp_port_find_async() finds that of a SPICE session,
- * spice_qmp_port_open_async() connects to a socket, and
+ * spice_qmp_port_find_on_bus_async() that of a D-Bus display,
+ * spice_qmp_port_open_async() connects to an address, and
  * spice_qmp_port_new_for_stream() creates one on any stream.
  *
  * A port belongs to the thread that created it, and to the #GMainContext that was

@@ -710,6 +710,7 @@ test_cancelled_before(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     Reply reply = { 0 };
     GError *error = NULL;
     SpiceSession *session = spice_session_new();
+    GDBusConnection *connection = silent_connection();
 
     g_cancellable_cancel(cancellable);
     spice_qmp_port_vm_action_async(port, SPICE_QMP_PORT_VM_ACTION_PAUSE, cancellable,
@@ -733,12 +734,15 @@ test_cancelled_before(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     ASSERT_CANCELLED(&reply, spice_qmp_port_open_finish(reply.result, &error));
     spice_qmp_port_find_async(session, cancellable, on_reply, &reply);
     ASSERT_CANCELLED(&reply, spice_qmp_port_find_finish(reply.result, &error));
+    spice_qmp_port_find_on_bus_async(connection, NULL, cancellable, on_reply, &reply);
+    ASSERT_CANCELLED(&reply, spice_qmp_port_find_on_bus_finish(reply.result, &error));
 
     /* Nothing was sent. And the port works on. */
     g_assert_cmpstr(f->server->log->str, ==, "");
     assert_executes(port, "echo", NULL);
     g_object_unref(cancellable);
     g_object_unref(session);
+    g_object_unref(connection);
 }
 
 /* In the same turn of the main loop: it is not sent either. */
@@ -914,6 +918,9 @@ test_no_port(Fixture *f, gconstpointer no_object)
     expect_critical("spice_qmp_port_find_async", "SPICE_IS_SESSION(session)");
     spice_qmp_port_find_async((SpiceSession *) port, NULL, on_reply, &reply);
     ASSERT_INVALID(&reply, spice_qmp_port_find_finish(reply.result, &error));
+    expect_critical("spice_qmp_port_find_on_bus_async", "G_IS_DBUS_CONNECTION(connection)");
+    spice_qmp_port_find_on_bus_async((GDBusConnection *) port, NULL, NULL, on_reply, &reply);
+    ASSERT_INVALID(&reply, spice_qmp_port_find_on_bus_finish(reply.result, &error));
     expect_critical("spice_qmp_port_get", "SPICE_IS_PORT_CHANNEL(channel)");
     g_assert_null(spice_qmp_port_get((SpicePortChannel *) port));
     g_test_assert_expected_messages();
@@ -931,6 +938,7 @@ test_wrong_arguments(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     const char *utf8 = "g_utf8_validate(command)";
     SpiceQmpPort *port = f->port;
     GCancellable *wrong = (GCancellable *) f->client;
+    GDBusConnection *connection;
     Reply reply = { 0 };
     GError *error = NULL;
     int action;
@@ -959,6 +967,11 @@ test_wrong_arguments(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     expect_critical("spice_qmp_port_open_async", "g_utf8_validate(address)");
     spice_qmp_port_open_async(NULL, NULL, on_reply, &reply);
     ASSERT_INVALID(&reply, spice_qmp_port_open_finish(reply.result, &error));
+    connection = silent_connection();
+    expect_critical("spice_qmp_port_find_on_bus_async", "*g_utf8_validate(name)");
+    spice_qmp_port_find_on_bus_async(connection, "\xff", NULL, on_reply, &reply);
+    ASSERT_INVALID(&reply, spice_qmp_port_find_on_bus_finish(reply.result, &error));
+    g_object_unref(connection);
     expect_critical("spice_qmp_port_execute_async", "*cancellable*");
     spice_qmp_port_execute_async(port, "echo", NULL, wrong, on_reply, &reply);
     ASSERT_INVALID(&reply, spice_qmp_port_execute_finish(NULL, reply.result, &error));
@@ -1021,6 +1034,8 @@ test_wrong_finish(Fixture *f, gconstpointer data G_GNUC_UNUSED)
             spice_qmp_port_close_finish(port, reply.result, &error));
     REFUSES("spice_qmp_port_open_finish", spice_qmp_port_open_finish(reply.result, &error));
     REFUSES("spice_qmp_port_find_finish", spice_qmp_port_find_finish(reply.result, &error));
+    REFUSES("spice_qmp_port_find_on_bus_finish",
+            spice_qmp_port_find_on_bus_finish(reply.result, &error));
     REFUSES("spice_qmp_port_execute_finish",
             spice_qmp_port_execute_finish(NULL, reply.result, &error));
     REFUSES("spice_qmp_port_execute_finish",
@@ -1041,6 +1056,7 @@ test_null_callbacks(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     GCancellable *cancellable = g_cancellable_new();
     SpiceQmpPort *port = f->port;
     SpiceSession *session = spice_session_new();
+    GDBusConnection *connection = silent_connection();
     int i;
 
     for (i = 0; i < 2; i++) {
@@ -1057,6 +1073,8 @@ test_null_callbacks(Fixture *f, gconstpointer data G_GNUC_UNUSED)
         spice_qmp_port_open_async("unix:/nowhere", c, NULL, NULL);
     }
     spice_qmp_port_find_async(session, cancellable, NULL, NULL);
+    spice_qmp_port_find_on_bus_async(connection, NULL, cancellable, NULL, NULL);
+    g_object_unref(connection);
     settle();
     g_cancellable_cancel(cancellable);
     settle();
@@ -1395,6 +1413,30 @@ test_find_nowhere(void)
     g_object_unref(session);
 }
 
+/* The errors of a connection that is of no use. */
+static void
+test_find_on_no_bus(void)
+{
+    GDBusConnection *connection = silent_connection();
+    const char *const names[] = { "", "no name", "org.qemu", NULL };
+    Reply reply = { 0 };
+    GError *error = NULL;
+    guint i;
+
+    for (i = 0; i < G_N_ELEMENTS(names); i++) {
+        /* A connection to a peer cannot do it; a name is for a bus. */
+        int code = names[i] ? SPICE_QMP_ERROR_INVALID_ARGUMENT : SPICE_QMP_ERROR_NOT_SUPPORTED;
+
+        spice_qmp_port_find_on_bus_async(connection, names[i], NULL, on_reply, &reply);
+        await(&reply);
+        g_assert_null(spice_qmp_port_find_on_bus_finish(reply.result, &error));
+        g_assert_error(error, SPICE_QMP_ERROR, code);
+        g_clear_error(&error);
+        forget(&reply);
+    }
+    g_object_unref(connection);
+}
+
 static SpicePortChannel *
 port_channel(SpiceSession *session)
 {
@@ -1535,6 +1577,7 @@ main(int argc, char **argv)
     g_test_add_func("/port/names", test_names);
     g_test_add_func("/port/open", test_open);
     g_test_add_func("/port/find/nowhere", test_find_nowhere);
+    g_test_add_func("/port/find/on-no-bus", test_find_on_no_bus);
     g_test_add_func("/port/channel", test_channel);
     g_test_add_data_func("/port/channel/gone", NULL, test_channel_gone);
     g_test_add_data_func("/port/channel/gone-given-back", "", test_channel_gone);

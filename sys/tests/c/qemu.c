@@ -282,6 +282,66 @@ test_open(void)
     g_free(address);
 }
 
+static SpiceQmpPort *
+find_on_bus(GDBusConnection *connection, const char *name, GError **error)
+{
+    Reply reply = { 0 };
+    SpiceQmpPort *port;
+
+    spice_qmp_port_find_on_bus_async(connection, name, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_null(reply.source);
+    port = spice_qmp_port_find_on_bus_finish(reply.result, error);
+    forget(&reply);
+    return port;
+}
+
+/* A machine on the message bus at spice_uri. */
+static void
+test_bus(void)
+{
+    GDBusConnection *connection;
+    SpiceQmpPort *port;
+    Reply reply = { 0 };
+    GError *error = NULL;
+    gboolean freed;
+
+    connection = g_dbus_connection_new_for_address_sync(
+        spice_uri,
+        G_DBUS_CONNECTION_FLAGS_AUTHENTICATION_CLIENT |
+            G_DBUS_CONNECTION_FLAGS_MESSAGE_BUS_CONNECTION,
+        NULL, NULL, &error);
+    g_assert_no_error(error);
+
+    port = find_on_bus(connection, "org.qemu", &error);
+    g_assert_no_error(error);
+    assert_status(port, FALSE, "prelaunch");
+    g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_CONTINUE, &error));
+    g_assert_no_error(error);
+    g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_PAUSE, &error));
+    g_assert_no_error(error);
+
+    g_assert_null(find_on_bus(connection, "org.qemu", &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_BUSY);
+    g_assert_nonnull(strstr(error->message, g_dbus_connection_get_unique_name(connection)));
+    g_clear_error(&error);
+    g_assert_null(find_on_bus(connection, "org.example", &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND);
+    g_clear_error(&error);
+    g_assert_null(find_on_bus(connection, NULL, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
+    g_clear_error(&error);
+
+    spice_qmp_port_close_async(port, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(spice_qmp_port_close_finish(port, reply.result, &error));
+    forget(&reply);
+    watch(port, &freed);
+    g_object_unref(port);
+    WAIT_UNTIL(freed);
+    g_object_unref(connection);
+}
+
 /* A caller that gives the channel's reference back gets another port. */
 static void
 test_over_unref(void)
@@ -436,6 +496,8 @@ main(int argc, char **argv)
         g_test_add_func("/qemu/human", test_human);
     } else if (strcmp(scenario, "password") == 0) {
         g_test_add_func("/qemu/password", test_password);
+    } else if (strcmp(scenario, "bus") == 0) {
+        g_test_add_func("/qemu/bus", test_bus);
     } else if (strcmp(scenario, "gone") == 0) {
         g_test_add_func("/qemu/gone", test_session_gone);
     } else if (strcmp(scenario, "given-back") == 0) {

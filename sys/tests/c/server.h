@@ -218,6 +218,25 @@ server_pair(GIOStream **client)
     return server_new(stream_of_fd(fds[1]));
 }
 
+/* A D-Bus connection to nobody, that passes no file descriptors. */
+static inline GDBusConnection *
+silent_connection(void)
+{
+    int fds[2];
+    GIOStream *stream;
+    GDBusConnection *connection;
+    GError *error = NULL;
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    close(fds[1]);
+    stream = stream_of_fd(fds[0]);
+    connection = g_dbus_connection_new_sync(stream, NULL, G_DBUS_CONNECTION_FLAGS_NONE, NULL,
+                                            NULL, &error);
+    g_assert_no_error(error);
+    g_object_unref(stream);
+    return connection;
+}
+
 static inline void
 server_free(Server *server)
 {

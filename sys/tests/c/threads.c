@@ -9,6 +9,7 @@ typedef struct {
     SpiceQmpPort *port;
     SpiceSession *session;
     SpicePortChannel *channel;
+    GDBusConnection *connection;
     SpiceQmpStatus *status;
     SpiceQmpEvent *event;
     GAsyncResult *result; /* for a _finish function */
@@ -42,6 +43,7 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     g_assert_nonnull(t->status);
     t->session = spice_session_new();
     t->channel = SPICE_PORT_CHANNEL(spice_channel_new(t->session, SPICE_CHANNEL_PORT, 0));
+    t->connection = silent_connection();
 }
 
 static void
@@ -59,6 +61,7 @@ tear_down(Things *t, gconstpointer data G_GNUC_UNUSED)
         WAIT_UNTIL(freed);
     }
     g_object_unref(t->client);
+    g_object_unref(t->connection);
     server_free(t->server);
     settle();
 }
@@ -146,6 +149,7 @@ CALL(wait_ready)
 CALL(close)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
 ASYNC(find, SPICE_CHECK, t->session)
+ASYNC(find_on_bus, MAIN_CHECK, t->connection, NULL)
 
 #define START(name, ...)                                                       \
     spice_qmp_port_##name##_async(__VA_ARGS__, NULL, on_reply, &t->reply)
@@ -163,6 +167,8 @@ FINISH(wait_ready, START(wait_ready, t->port), gboolean, (void) value, t->port, 
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
+FINISH(find_on_bus, START(find_on_bus, t->connection, NULL), SpiceQmpPort *,
+       g_object_unref(value), t->result)
 
 static void
 use_get(Things *t)
@@ -322,6 +328,7 @@ static const Function functions[] = {
     PAIR(execute_oob),
     PAIR(execute_variant),
     PAIR(find),
+    PAIR(find_on_bus),
     REFUSED(get),
     REFUSED(get_close_timeout),
     REFUSED(get_command_timeout),
