@@ -14,6 +14,8 @@ mod connect;
 #[cfg(feature = "gobject")]
 mod home;
 #[cfg(feature = "gobject")]
+mod machine;
+#[cfg(feature = "gobject")]
 mod port;
 #[cfg(feature = "gobject")]
 mod spawn;
@@ -24,6 +26,9 @@ pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 
 #[cfg(feature = "gobject")]
 pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
+
+#[cfg(feature = "gobject")]
+pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine};
 
 #[cfg(feature = "gobject")]
 pub use port::{
