@@ -57,7 +57,7 @@ fn pause(main: &MainLoop, server: &Server) {
 #[test]
 fn the_group_has_all_actions_and_their_types() {
     with_own(|main| {
-        let (port, _server) = script::ready(main);
+        let (port, server) = script::ready(main);
         let machine = Machine::new(&port);
         assert_eq!(machine.list_actions(), ALL);
         assert_eq!(machine.property::<Option<QmpPort>>("port"), Some(port));
@@ -78,7 +78,7 @@ fn the_group_has_all_actions_and_their_types() {
         machine.activate_action("resume", None);
         machine.change_action_state("resume", &true.to_variant());
         main.drain();
-        assert_eq!(_server.commands(), [""; 0]);
+        assert_eq!(server.commands(), [""; 0]);
     });
 }
 

@@ -7,11 +7,13 @@ mod actions;
 mod cause;
 mod condition;
 mod imp;
+mod unplug;
 
 use glib::prelude::*;
 use glib::subclass::prelude::*;
 
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
+pub use unplug::Unplug;
 
 use crate::port::QmpPort;
 

@@ -64,6 +64,8 @@ enum Guest {
     StartWatchdog,
     WriteSector,
     ReadSector,
+    LetGo,
+    KeepMemory,
 }
 
 impl RunState {
@@ -88,6 +90,11 @@ impl RunState {
     /// As `SHUTDOWN`, where the guest or the host wanted to restart.
     pub const RESTARTED: Self = Self::mute("shutdown", Way::Nmi(Guest::Restart));
     pub const RESET_TO_END: Self = Self::mute("shutdown", Way::ResetToEnd);
+
+    /// A guest that lets go of a PCI device that is unplugged, and one that keeps its
+    /// memory. Both do so at `reach`.
+    pub const LETS_GO: Self = Self::answering("running", Way::Nmi(Guest::LetGo));
+    pub const KEEPS_MEMORY: Self = Self::answering("running", Way::Nmi(Guest::KeepMemory));
 
     /// All that a machine can be brought into here: not `internal-error`, `colo` and
     /// `save-vm`, in which no monitor is served.
@@ -183,6 +190,7 @@ impl RunState {
                     Way::Nmi(Guest::StartWatchdog) => {
                         add(config, &["-device", "ib700", "-action", "watchdog=pause"])
                     }
+                    Way::Nmi(Guest::KeepMemory) => add(config, &["-m", "64,slots=2,maxmem=1G"]),
                     Way::Nmi(Guest::Restart) | Way::ResetToEnd => {
                         add(config, &["-no-reboot", "-no-shutdown"])
                     }
@@ -430,6 +438,8 @@ impl Guest {
             Guest::Restart => b"\xb0\xfe\xe6\x64\xcf".to_vec(),
             Guest::WriteSector => WRITE_SECTOR.to_vec(),
             Guest::ReadSector => READ_SECTOR.to_vec(),
+            Guest::LetGo => LET_GO.to_vec(),
+            Guest::KeepMemory => KEEP_MEMORY.to_vec(),
         }
     }
 }
@@ -501,5 +511,29 @@ const READ_SECTOR: &[u8] = b"\
     \xcf";
 // inc bx, as QEMU has read sector 0 itself; then as above, with 0x20 (read) for 0x30,
 // and 256 times: in ax, dx
+
+/// Ejects what is to be ejected of PCI bus 0.
+const LET_GO: &[u8] = b"\
+    \xba\x10\xae\x66\x31\xc0\x66\xef\
+    \xba\x04\xae\x66\xed\
+    \xba\x08\xae\x66\xef\
+    \xcf";
+// mov dx, 0xae10; xor eax, eax; out dx, eax (the bus)
+// mov dx, 0xae04; in eax, dx (what is to be ejected)
+// mov dx, 0xae08; out dx, eax
+// iret
+
+/// Reports that memory module 0 was not ejected.
+const KEEP_MEMORY: &[u8] = b"\
+    \xba\x00\x0a\x66\x31\xc0\x66\xef\
+    \xba\x04\x0a\x66\xb8\x03\x00\x00\x00\x66\xef\
+    \xba\x08\x0a\x66\xb8\x01\x00\x00\x00\x66\xef\
+    \xba\x14\x0a\xb0\x04\xee\
+    \xcf";
+// mov dx, 0xa00; xor eax, eax; out dx, eax (the slot)
+// mov dx, 0xa04; mov eax, 3 (an ejection request); out dx, eax
+// mov dx, 0xa08; mov eax, 1 (failed); out dx, eax
+// mov dx, 0xa14; mov al, 4 (the request is done with); out dx, al
+// iret
 
 const PATIENCE: Duration = Duration::from_secs(10);
