@@ -75,18 +75,20 @@ unsafe extern "C" fn query_action(
     let Some(action) = action else {
         return GFALSE;
     };
-    let paused = (action == Action::Pause).then(|| machine.is_paused());
+    let menu = machine.menu();
+    let paused = (action == Action::Pause).then_some(menu.paused);
     // SAFETY: each is NULL or where a value goes; types are borrowed, values given.
     unsafe {
-        set(enabled, machine.is_enabled(action).into_glib());
-        set(parameter_type, std::ptr::null());
-        let type_ = paused.map(|_| glib::VariantTy::BOOLEAN.as_ptr());
-        set(state_type, type_.unwrap_or(std::ptr::null()));
-        set(state_hint, std::ptr::null_mut());
-        set(
-            state,
-            paused.map(|paused| paused.to_variant()).to_glib_full(),
-        );
+        set(enabled, || menu.is_enabled(action).into_glib());
+        set(parameter_type, std::ptr::null);
+        set(state_type, || match paused {
+            Some(_) => glib::VariantTy::BOOLEAN.as_ptr(),
+            None => std::ptr::null(),
+        });
+        set(state_hint, std::ptr::null_mut);
+        set(state, || {
+            paused.map(|paused| paused.to_variant()).to_glib_full()
+        });
     }
     GTRUE
 }
@@ -94,10 +96,10 @@ unsafe extern "C" fn query_action(
 /// # Safety
 ///
 /// `place` is NULL or can be written to.
-unsafe fn set<T>(place: *mut T, value: T) {
+unsafe fn set<T>(place: *mut T, value: impl FnOnce() -> T) {
     if !place.is_null() {
         // SAFETY: as the caller promises.
-        unsafe { place.write(value) }
+        unsafe { place.write(value()) }
     }
 }
 

@@ -165,6 +165,23 @@ impl Condition {
 }
 
 impl ConditionCode {
+    /// All that this version has.
+    pub const ALL: &[Self] = &[
+        Self::DiskFull,
+        Self::DiskError,
+        Self::GuestPanicked,
+        Self::Watchdog,
+        Self::InternalError,
+        Self::MemoryFailure,
+        Self::GuestShutdown,
+        Self::HostShutdown,
+        Self::GuestReset,
+        Self::HostReset,
+        Self::Shutdown,
+        Self::Migrated,
+        Self::ConnectionLost,
+    ];
+
     /// How bad it is.
     #[must_use]
     pub const fn severity(self) -> ConditionSeverity {

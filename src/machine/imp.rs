@@ -1,7 +1,7 @@
 //! The GObject: follows the port, executes actions, and finds out why the machine does
 //! not run.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::Duration;
 
 use gio::prelude::*;
@@ -32,6 +32,8 @@ pub struct Machine {
     /// Why the machine does not run, where that is not just a pause; NULL while it runs.
     #[property(name = "condition", type = Option<Condition>, get = Self::condition)]
     port: RefCell<Option<QmpPort>>,
+    /// The port's. Set in the construction.
+    home: OnceCell<Home>,
     handlers: RefCell<Vec<glib::SignalHandlerId>>,
     /// What was last notified of.
     menu: Cell<Menu>,
@@ -85,9 +87,14 @@ impl ObjectImpl for Machine {
         let Some(port) = self.port() else {
             return;
         };
-        if !self.may_use("port") {
+        if !port.is_on_its_thread() {
+            glib::g_critical!(
+                "SpiceQmp",
+                "a machine was made on another thread than its port"
+            );
             return;
         }
+        let _ = self.home.set(Home::on(port.main_context()));
         let mut handlers = vec![
             self.connect(&port, "notify::status", |machine, _| {
                 machine.status_changed();
@@ -120,12 +127,13 @@ impl ObjectImpl for Machine {
 
 /// The actions.
 impl Machine {
-    pub(super) fn is_enabled(&self, action: Action) -> bool {
-        self.may_use(action.name()) && self.menu.get().is_enabled(action)
-    }
-
-    pub(super) fn is_paused(&self) -> bool {
-        self.may_use(Action::Pause.name()) && self.menu.get().paused
+    /// What the program was notified of; nothing on another thread.
+    pub(super) fn menu(&self) -> Menu {
+        if self.may_use("action group") {
+            self.menu.get()
+        } else {
+            Menu::default()
+        }
     }
 
     /// `g_action_group_activate_action`.
@@ -133,8 +141,8 @@ impl Machine {
         if parameter.is_some() {
             let name = action.name();
             glib::g_critical!("SpiceQmp", "the action {name:?} takes no parameter");
-        } else if self.is_enabled(action) {
-            self.execute(action);
+        } else {
+            self.execute(action, self.menu());
         }
     }
 
@@ -142,8 +150,9 @@ impl Machine {
     pub(super) fn change_state(&self, action: Action, value: &glib::Variant) {
         match (action, value.get::<bool>()) {
             (Action::Pause, Some(paused)) => {
-                if self.is_enabled(action) && paused != self.is_paused() {
-                    self.execute(action);
+                let menu = self.menu();
+                if paused != menu.paused {
+                    self.execute(action, menu);
                 }
             }
             (Action::Pause, None) => {
@@ -157,12 +166,12 @@ impl Machine {
         }
     }
 
-    fn execute(&self, action: Action) {
-        let Some(port) = self.port() else {
+    fn execute(&self, action: Action, menu: Menu) {
+        let Some(port) = self.port().filter(|_| menu.is_enabled(action)) else {
             return;
         };
         let machine = self.obj().downgrade();
-        let command = action.command(self.is_paused());
+        let command = action.command(menu.paused);
         port.execute_with(command, None, CallOptions::default(), move |reply| {
             if let (Some(machine), Err(error)) = (machine.upgrade(), reply) {
                 let error = glib::Error::from(error);
@@ -252,11 +261,8 @@ impl Machine {
 
     /// Where no event says why the machine stopped, the state does.
     fn infer_later(&self) {
-        let Some(port) = self.port() else {
-            return;
-        };
         let machine = self.obj().downgrade();
-        Home::on(port.main_context()).idle(AFTER_THE_PORT.into(), move || {
+        self.home().idle(AFTER_THE_PORT.into(), move || {
             if let Some(machine) = machine.upgrade() {
                 machine.imp().infer();
             }
@@ -334,14 +340,13 @@ impl Machine {
         self.port.borrow().clone()
     }
 
-    /// Whether the calling thread may use the machine.
-    pub(super) fn is_here(&self) -> bool {
-        self.port().is_none_or(|port| port.is_on_its_thread())
+    pub(super) fn home(&self) -> &Home {
+        self.home.get_or_init(Home::here)
     }
 
-    /// That; if not, it is a critical.
+    /// Whether the calling thread may use the machine; if not, that is a critical.
     fn may_use(&self, what: &str) -> bool {
-        let here = self.is_here();
+        let here = self.home().is_my_thread();
         if !here {
             glib::g_critical!(
                 "SpiceQmp",

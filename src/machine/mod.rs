@@ -80,9 +80,15 @@ impl Machine {
         })
     }
 
-    /// Whether the calling thread may use the machine: the one of its port. For bindings
-    /// to languages that do not see to that.
+    /// Whether the calling thread is the one of the port, and runs its main context or
+    /// could: no other may use the machine. For bindings to languages that do not see to
+    /// that.
     pub fn is_on_its_thread(&self) -> bool {
-        self.imp().is_here()
+        self.imp().home().is_here()
+    }
+
+    /// The main context of the port, on which all of the machine happens.
+    pub fn main_context(&self) -> glib::MainContext {
+        self.imp().home().context().clone()
     }
 }

@@ -102,6 +102,18 @@ fn port_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+#[test]
+fn machine() {
+    let program = Compiler::c().compile("machine", "machine");
+    run(&mut with_library(program), "");
+}
+
+#[test]
+fn machine_under_valgrind() {
+    let program = Compiler::c().compile("machine", "machine-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 /// Each listed function on a thread that it is not for.
 #[test]
 fn threads() {
@@ -210,6 +222,9 @@ fn introspection() {
         r#"c:identifier="SPICE_QMP_ERROR_NOT_SUPPORTED""#,
         r#"glib:error-domain="spice-qmp-error-quark""#,
         r#"glib:type-name="SpiceQmp1Event""#,
+        r#"glib:type-name="SpiceQmp1Machine""#,
+        r#"<implements name="Gio.ActionGroup"/>"#,
+        r#"c:identifier="SPICE_QMP_CONDITION_CODE_CONNECTION_LOST""#,
         "A QMP connection to QEMU",
         "bind the user interface to it",
         r#"<field name="singlestep" writable="1">"#,
@@ -250,6 +265,10 @@ fn assert_vapi(dir: &Path) {
             "Spice.PortChannel? ref_channel ()",
         ),
         ("GLib.Error? last_error {", "GLib.Error? dup_last_error ()"),
+        (
+            "SpiceQmp.Condition? condition {",
+            "SpiceQmp.Condition? dup_condition ()",
+        ),
         ("string? package {", "string? dup_package ()"),
         (
             "SpiceQmp.Status? status {",
