@@ -10,12 +10,12 @@ use common::script::{self, Server, paused, running};
 use serde_json::{Value, json};
 use spice_qmp::{Error, QmpPort};
 
-/// When the server sends the event.
+/// When the server sends the event: before its reply, with it, or after it.
 #[derive(Clone, Copy, Debug)]
 enum Order {
-    BeforeReply,
-    WithReply,
-    AfterReply,
+    Before,
+    With,
+    After,
 }
 
 /// Executes a command and waits for its event, which the server sends in this order.
@@ -30,16 +30,16 @@ fn round(main: &MainLoop, port: &QmpPort, server: &Server, number: usize, order:
     let request = server.request("system_reset");
     let data = json!({ "number": number });
     match order {
-        Order::BeforeReply => {
+        Order::Before => {
             server.event_with("RESET", &data);
             main.drain();
             server.reply(&request, json!({}));
         }
-        Order::WithReply => {
+        Order::With => {
             server.reply(&request, json!({}));
             server.event_with("RESET", &data);
         }
-        Order::AfterReply => {
+        Order::After => {
             server.reply(&request, json!({}));
             main.drain();
             server.event_with("RESET", &data);
@@ -61,7 +61,7 @@ fn a_command_and_its_event_lose_none() {
     with_own_pushed(|main| {
         let (port, server) = script::ready(main);
         for number in 0..1000 {
-            for order in [Order::BeforeReply, Order::WithReply, Order::AfterReply] {
+            for order in [Order::Before, Order::With, Order::After] {
                 round(main, &port, &server, number, order);
             }
         }
@@ -216,7 +216,7 @@ fn a_state_that_passes_at_once_is_seen() {
 fn a_wait_that_is_dropped_leaves_nothing() {
     with_own(|main| {
         let (port, server) = script::ready(main);
-        drop(port.wait_event(["STOP"]).timeout(Duration::from_secs(60)));
+        drop(port.wait_event(["STOP"]).timeout(Duration::from_mins(1)));
         drop(port.wait_for_status(["paused"]));
         main.drain();
         server.event("RTC_CHANGE");

@@ -136,14 +136,21 @@ pub(crate) fn g_utf8_validate(text: *const c_char) -> bool {
 }
 
 /// Whether it is a NULL-terminated array of strings that Rust can read.
-pub(crate) fn are_strings(strings: *const *const c_char) -> bool {
-    // SAFETY: `strings` is NULL or NULL-terminated.
-    let string = |at| unsafe { *strings.add(at) };
-    !strings.is_null()
-        && (0..)
-            .map(string)
-            .take_while(|string| !string.is_null())
-            .all(g_utf8_validate)
+pub(crate) fn are_strings(mut strings: *const *const c_char) -> bool {
+    if strings.is_null() {
+        return false;
+    }
+    // SAFETY: the array is NULL-terminated.
+    while let string = unsafe { *strings }
+        && !string.is_null()
+    {
+        if !g_utf8_validate(string) {
+            return false;
+        }
+        // SAFETY: the one before was not the last.
+        strings = unsafe { strings.add(1) };
+    }
+    true
 }
 
 #[cfg(test)]

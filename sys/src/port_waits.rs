@@ -137,20 +137,19 @@ pub unsafe extern "C" fn spice_qmp_port_wait_status_finish(
 /// # Safety
 ///
 /// `names` is NULL or NULL-terminated, and its strings are NUL-terminated.
-unsafe fn strings(names: *const *const c_char) -> Vec<String> {
+unsafe fn strings(mut names: *const *const c_char) -> Vec<String> {
     let mut strings = Vec::new();
     if names.is_null() {
         return strings;
     }
-    for at in 0.. {
-        // SAFETY: as the caller promises; the last one is NULL.
-        let name = unsafe { *names.add(at) };
-        if name.is_null() {
-            break;
-        }
-        // SAFETY: as the caller promises.
-        let name = unsafe { CStr::from_ptr(name) };
+    // SAFETY: as the caller promises; the last one is NULL.
+    while let name = unsafe { *names }
+        && !name.is_null()
+    {
+        // SAFETY: as the caller promises, and it was not the last.
+        let (name, next) = unsafe { (CStr::from_ptr(name), names.add(1)) };
         strings.push(name.to_string_lossy().into_owned());
+        names = next;
     }
     strings
 }
