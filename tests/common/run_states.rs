@@ -9,7 +9,7 @@
 //! ```
 
 use std::fmt;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -324,8 +324,7 @@ impl Machine {
             }
             Way::Debugger => {
                 // The breakpoint would stop it again.
-                self.debug("s");
-                self.until("debug");
+                self.step();
                 self.execute("cont", Value::Null);
             }
             Way::Nmi(Guest::Sleep) => self.execute("system_wakeup", Value::Null),
@@ -395,6 +394,24 @@ impl Machine {
         self.debug("Z0,fff18,1");
         self.debug("c");
         self.until_idle();
+    }
+
+    /// Executes one instruction. The run state is the same before and after it.
+    fn step(&mut self) {
+        let debugger = self.debugger.as_mut().expect("a debugger is there");
+        let mut told = [0; 1024];
+        debugger.set_nonblocking(true).expect("a socket");
+        while debugger.read(&mut told).is_ok_and(|count| count > 0) {}
+        told.fill(0);
+        debugger.set_nonblocking(false).expect("a socket");
+        self.debug("s");
+        let debugger = self.debugger.as_mut().expect("a debugger is there");
+        debugger.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        // A reply that the guest has stopped begins so.
+        while !told.contains(&b'T') {
+            let count = debugger.read(&mut told).expect("QEMU has stopped again");
+            told[count..].fill(0);
+        }
     }
 
     fn debug(&mut self, packet: &str) {
