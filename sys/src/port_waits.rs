@@ -48,6 +48,10 @@ pub unsafe extern "C" fn spice_qmp_port_wait_event_async(
         g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         g_task_return_if_fail!(caller: (names.is_null() || are_strings(names)));
+        if caller.is_alone() {
+            // A wait would only keep the port alive.
+            return;
+        }
         // SAFETY: both were checked.
         let (port, names) = unsafe { (borrow(port), strings(names)) };
         let wait = port.wait_event(names.iter().map(String::as_str));
@@ -106,6 +110,10 @@ pub unsafe extern "C" fn spice_qmp_port_wait_status_async(
         g_task_return_if_fail!(caller: IS_THREAD_OF(port));
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         g_task_return_if_fail!(caller: are_strings(names));
+        if caller.is_alone() {
+            // A wait would only keep the port alive.
+            return;
+        }
         // SAFETY: both were checked.
         let (port, names) = unsafe { (borrow(port), strings(names)) };
         let wait = port.wait_for_status(names.iter().map(String::as_str));

@@ -107,6 +107,11 @@ impl Caller {
         self.cancellable_fits
     }
 
+    /// Whether there is nobody to be called back.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.callback.is_none()
+    }
+
     /// Ends a call that must not have been made.
     pub(crate) fn refuse(self, check: &str) {
         let name = self.operation.name();

@@ -280,6 +280,7 @@ static const char *const STOP[] = { "STOP", NULL };
 static const char *const STOP_OR_RESET[] = { "STOP", "RESET", NULL };
 static const char *const PAUSED[] = { "running", "paused", NULL };
 static const char *const NOWHERE[] = { "colo", NULL };
+static const char *const NEVER[] = { "NEVER", NULL };
 
 static SpiceQmpEvent *
 finish_event(Fixture *f, Reply *reply, GError **error)
@@ -312,8 +313,9 @@ test_wait_event(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 
     spice_qmp_port_wait_event_async(f->port, STOP_OR_RESET, 0, NULL, on_reply, &reply);
     spice_qmp_port_wait_event_async(f->port, NULL, 0, NULL, on_reply, &any);
-    /* Without a callback it waits for itself. */
-    spice_qmp_port_wait_event_async(f->port, STOP, 0, NULL, NULL, NULL);
+    /* Without a callback it keeps nothing alive. */
+    spice_qmp_port_wait_event_async(f->port, NEVER, 0, NULL, NULL, NULL);
+    spice_qmp_port_wait_status_async(f->port, NOWHERE, 0, NULL, NULL, NULL);
     server_event(f->server, "OTHER", "{\"number\":1}");
     server_event(f->server, "RESET", "{\"number\":2}");
     server_event(f->server, "STOP", "{\"number\":3}");
