@@ -1,16 +1,25 @@
-//! A power menu on the terminal: the virtual machine's state as it changes, and
-//! a line of keys to change it.
+//! A power menu on the terminal: the virtual machine's state as it changes, why it
+//! stopped, and a line of keys to change it.
 //!
 //!     cargo run --example power_menu -- spice+unix:///run/vm/spice.sock
 //!
-//! A viewer with a window does the same with a label and buttons: it binds the
-//! label to the property `status` and calls `vm_action` when a button is pressed.
+//! A viewer with a window needs less: the machine is a `GActionGroup`, which a menu takes
+//! as it is.
 
 use std::io;
 
-use spice_qmp::{Error, QmpPort, Session, VmAction};
+use gio::prelude::*;
+use spice_qmp::{Error, Machine, QmpPort, Session};
 
-const MENU: &str = "[p]ause  [c]ontinue  [r]eset  power [d]own  [q]uit QEMU  e[x]it";
+/// Keys, and the actions that they activate.
+const ACTIONS: [(char, &str); 6] = [
+    ('p', "pause"),
+    ('r', "reset"),
+    ('d', "power-down"),
+    ('w', "wakeup"),
+    ('n', "nmi"),
+    ('q', "quit"),
+];
 
 async fn menu(uri: &str) -> Result<(), Error> {
     let session = Session::new();
@@ -18,43 +27,53 @@ async fn menu(uri: &str) -> Result<(), Error> {
     let port = QmpPort::find(&session).await?;
     // In milliseconds: without it a call waits as long as QEMU does not answer.
     port.set_command_timeout(10_000);
+    let machine = Machine::new(&port);
 
     show_state(&port);
+    show_condition(&machine);
     port.connect_status_notify(show_state);
-    port.connect_qmp_event(Some("SHUTDOWN"), |_, event| {
-        println!("* the machine shuts down: {}", event.data().unwrap_or("{}"));
-    });
+    machine.connect_condition_notify(show_condition);
+    machine.connect_action_failed(|_, action, error| println!("{action} failed: {error}"));
 
-    println!("{MENU}");
+    show_menu(&machine);
     while let Some(key) = read_key().await {
-        let action = match key {
-            'p' => VmAction::Pause,
-            'c' => VmAction::Continue,
-            'r' => VmAction::Reset,
-            'd' => VmAction::PowerDown,
-            'q' => VmAction::Quit,
-            'x' => break,
-            _ => {
-                println!("{MENU}");
-                continue;
-            }
-        };
-        match port.vm_action(action).await {
-            Ok(()) => println!("done: {}", action.command()),
-            Err(error) => println!("QEMU says: {error}"),
-        }
-        if action == VmAction::Quit {
-            break;
+        match ACTIONS.iter().find(|(its, _)| *its == key) {
+            // A disabled one does nothing.
+            Some((_, action)) => machine.activate_action(action, None),
+            None if key == 'x' => break,
+            None => show_menu(&machine),
         }
     }
     port.close().await;
     Ok(())
 }
 
+fn show_menu(machine: &Machine) {
+    let enabled = ACTIONS
+        .iter()
+        .filter(|(_, action)| machine.is_action_enabled(action));
+    let items = enabled.map(|(key, action)| match *action {
+        "pause" if is_paused(machine) => format!("[{key}] resume  "),
+        action => format!("[{key}] {action}  "),
+    });
+    println!("{}[x] exit", items.collect::<String>());
+}
+
+fn is_paused(machine: &Machine) -> bool {
+    let state = machine.action_state("pause");
+    state.and_then(|state| state.get()).unwrap_or_default()
+}
+
 fn show_state(port: &QmpPort) {
     match port.status() {
         Some(status) => println!("* the machine is: {}", status.status()),
         None => println!("* the machine's state is not known"),
+    }
+}
+
+fn show_condition(machine: &Machine) {
+    if let Some(condition) = machine.condition() {
+        println!("* {}", condition.message());
     }
 }
 

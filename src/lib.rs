@@ -14,6 +14,8 @@ mod connect;
 #[cfg(feature = "gobject")]
 mod home;
 #[cfg(feature = "gobject")]
+mod machine;
+#[cfg(feature = "gobject")]
 mod port;
 #[cfg(feature = "gobject")]
 mod spawn;
@@ -26,10 +28,13 @@ pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
 
 #[cfg(feature = "gobject")]
+pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Unplug};
+
+#[cfg(feature = "gobject")]
 pub use port::{
     CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream,
-    MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, WaitId, json_to_variant,
-    variant_to_json,
+    MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, WaitEvent, WaitId,
+    WaitStatus, json_to_variant, variant_to_json,
 };
 #[cfg(feature = "gobject")]
 #[doc(hidden)]

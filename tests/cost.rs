@@ -23,7 +23,7 @@ use common::script::{self, Request, Server};
 use counted::{Counts, count};
 use gio::prelude::*;
 use serde::{Deserialize, Serialize};
-use spice_qmp::{CallOptions, QmpPort};
+use spice_qmp::{CallOptions, Machine, QmpPort};
 
 /// So many events, as QEMU sends them.
 fn events(count: usize) -> Vec<u8> {
@@ -363,6 +363,29 @@ fn an_idle_port_never_wakes_the_program() {
         main.until("silence again", || !port.responsive());
         assert_eq!(sleeps_for(main), None, "a port that does not answer");
         ports.clear();
+    });
+}
+
+#[test]
+fn an_idle_machine_never_wakes_the_program() {
+    with_own_pushed(|main| {
+        let (port, server) = script::ready(main);
+        let machine = Machine::new(&port);
+        assert_eq!(sleeps_for(main), None, "made");
+        server.event("STOP");
+        main.drain();
+        server.answer("query-status", script::paused());
+        main.drain();
+        assert_eq!(sleeps_for(main), None, "paused");
+        // It listens only to what says why a machine stops.
+        let bytes = events(1000);
+        let cost = Cost::of(|| {
+            let mut cost = Cost::default();
+            cost.add_all(main, || server.peer.send(&bytes));
+            cost
+        });
+        assert_eq!(cost, hear(main, "nobody listens", 1000));
+        drop(machine);
     });
 }
 

@@ -22,7 +22,7 @@ use matrix::program::{Call, Kind, LONG, MAX_MESSAGE, Program, RIGHT, What, long_
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
 use spice_qmp::transport::{DbusTransport, SpiceTransport, StreamTransport, Transport, pair};
-use spice_qmp::{CallOptions, Error, PortState, QmpPort};
+use spice_qmp::{CallOptions, Error, Machine, PortState, QmpPort};
 
 /// Most cases that wait do so for a second: that many wait at once.
 const THREADS: usize = 24;
@@ -218,14 +218,21 @@ impl Ports {
     }
 
     fn execute(&self, port: &QmpPort, call: Call, end: End) {
+        if call.way == Use::NullCallback && !call.long {
+            // The menu of a viewer, which is closed at once.
+            return Machine::new(port).activate_action("pause", None);
+        }
         let arguments = call.long.then(|| long_arguments(self.long));
         let command = self.command(call);
         if call.way == Use::Future {
             let arguments: Option<Value> =
                 arguments.map(|text| serde_json::from_str(&text).expect("it is JSON"));
             let reply = port.execute::<Value>(command, arguments);
+            // It also waits for an event, until the call has ended.
+            let event = port.wait_event(["NEVER"]);
             return self.spawn(async move {
                 let reply = reply.await;
+                drop(event);
                 end.with(reply.map(|value| value["running"] == true));
             });
         }

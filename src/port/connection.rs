@@ -332,7 +332,10 @@ impl<O: Owner> Connection<O> {
     /// Nothing of the transport is left.
     pub(super) fn transport_gone(&self, owner: &O) {
         self.gone.set(true);
-        owner.schedule(Urgency::Soon);
+        // Of a port that was disposed of nobody waits for it, and any thread may drop it.
+        if self.waits.any_close() {
+            owner.schedule(Urgency::Soon);
+        }
     }
 
     /// Changes the session, after what came before and before what comes next.

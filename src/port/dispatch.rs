@@ -138,6 +138,8 @@ impl<O: Owner> Connection<O> {
                 self.deliveries.borrow_mut().push_front(noted);
                 owner.schedule(Urgency::Soon);
                 self.notify_status(owner);
+                // The next event may be here already.
+                self.look_at_waits(owner);
             }
             Delivery::Noted(event) => owner.event(event),
             Delivery::State(state, error) => self.deliver_state(owner, state, error),

@@ -70,6 +70,14 @@ impl QmpPort {
         self.imp().home().context().clone()
     }
 
+    /// Whether QEMU neither reads nor answers on this SPICE port until the machine runs
+    /// again: the machine was stopped by an error, a shutdown or a migration, and another
+    /// monitor has to resume it. Calls wait for that, or for their deadline. It changes
+    /// with the property `status`.
+    pub fn is_mute(&self) -> bool {
+        self.imp().connection.run_state.is_mute()
+    }
+
     /// Whether a SPICE port of this name speaks QMP; see [`is_qmp_port_name`].
     pub fn is_qmp_name(name: &str) -> bool {
         is_qmp_port_name(name)

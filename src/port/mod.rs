@@ -19,6 +19,7 @@ mod status;
 mod timers;
 mod variant;
 mod vm_action;
+mod wait;
 mod waiting;
 mod waits;
 
@@ -33,6 +34,7 @@ pub use state::PortState;
 pub use status::Status;
 pub use variant::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};
 pub use vm_action::VmAction;
+pub use wait::{WaitEvent, WaitStatus};
 pub use waits::WaitId;
 
 /// How long `open`, `find` and `wait_ready` wait for a peer that says nothing.

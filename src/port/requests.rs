@@ -173,22 +173,39 @@ impl<O: Owner> Connection<O> {
 
     /// How a wait ends, if it has an end yet.
     fn outcome(&self, wait: &Wait) -> Option<Result<(), Error>> {
-        if wait.what == WaitFor::Settled {
-            return (!self.owes()).then_some(Ok(()));
-        }
         let session = self.session.borrow();
-        let may_reopen = || self.transport().is_some_and(|it| it.reopens());
-        match session.state() {
-            State::Ready if wait.what == WaitFor::Ready || self.run_state.is_settled() => {
-                Some(Ok(()))
+        let is_ready = || session.state() == State::Ready;
+        let (is_over, outlives) = match &wait.what {
+            WaitFor::Settled => {
+                drop(session);
+                return (!self.owes()).then_some(Ok(()));
             }
-            State::Closed if self.closures.get() == wait.closures && may_reopen() => None,
-            State::Closed | State::Failed => Some(Err(session
-                .error()
-                .cloned()
-                .unwrap_or_else(|| Error::Closed("it was never opened".into())))),
-            _ => None,
+            WaitFor::Ready => (is_ready(), true),
+            WaitFor::Status => (is_ready() && self.run_state.is_settled(), true),
+            WaitFor::RunState(names) => {
+                let status = self.status();
+                (status.is_some_and(|it| names.contains(&it.status)), false)
+            }
+            WaitFor::Lost => (false, false),
+        };
+        if is_over {
+            return Some(Ok(()));
         }
+        // Which may have been opened again by now.
+        let was_lost = self.closures.get() != wait.closures;
+        let may_reopen = || self.transport().is_some_and(|it| it.reopens());
+        let has_ended = match session.state() {
+            State::Failed => true,
+            State::Closed => was_lost || !may_reopen(),
+            _ => was_lost && !outlives,
+        };
+        has_ended.then(|| {
+            let reason = session.error().cloned();
+            Err(reason.unwrap_or_else(|| {
+                let how = if was_lost { LOST } else { NEVER_OPENED };
+                Error::Closed(how.into())
+            }))
+        })
     }
 
     /// Ends the waits that have an end, and closes where nothing is owed any more.
@@ -365,3 +382,5 @@ impl<O: Owner> Connection<O> {
 pub(super) type LastCallback = Box<dyn FnOnce()>;
 
 const CLOSED: &str = "the program closed the port";
+const NEVER_OPENED: &str = "it was never opened";
+const LOST: &str = "it was lost, and is opened again";

@@ -25,7 +25,7 @@ pub(super) enum Target {
 }
 
 /// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WaitFor {
     /// Commands may be given.
     Ready,
@@ -33,6 +33,10 @@ pub(super) enum WaitFor {
     Status,
     /// Nothing is owed that QEMU is to answer before it is left.
     Settled,
+    /// The run state has one of these names.
+    RunState(Vec<String>),
+    /// The connection ends.
+    Lost,
 }
 
 /// A wait for the port to become ready.

@@ -12,6 +12,7 @@ use glib::prelude::*;
 use glib::translate::IntoGlib;
 
 use crate::instance::{SpiceQmpPort, borrow};
+use crate::machine::{self, SpiceQmpMachine};
 
 /// The log domain.
 const DOMAIN: &CStr = c"SpiceQmp";
@@ -82,6 +83,10 @@ pub(crate) fn SPICE_IS_QMP_PORT(port: *mut SpiceQmpPort) -> bool {
     is_a(port.cast(), spice_qmp::QmpPort::static_type())
 }
 
+pub(crate) fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
+    is_a(machine.cast(), spice_qmp::Machine::static_type())
+}
+
 pub(crate) fn SPICE_IS_PORT_CHANNEL(channel: *mut spice_client_glib_sys::SpicePortChannel) -> bool {
     is_a(channel.cast(), spice_qmp::PortChannel::static_type())
 }
@@ -108,6 +113,12 @@ pub(crate) fn IS_THREAD_OF(port: *mut SpiceQmpPort) -> bool {
     unsafe { borrow(port) }.is_on_its_thread()
 }
 
+/// Whether this thread made the port of the machine, which was found to be one.
+pub(crate) fn IS_THREAD_OF_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
+    // SAFETY: it is a live SpiceQmpMachine; any thread may ask.
+    unsafe { machine::borrow(machine) }.is_on_its_thread()
+}
+
 /// Whether this thread runs the main context that its calls would use, or could.
 pub(crate) fn IS_THREAD_OF_MAIN_CONTEXT() -> bool {
     is_run_here(&glib::MainContext::ref_thread_default())
@@ -126,6 +137,24 @@ fn is_run_here(context: &glib::MainContext) -> bool {
 pub(crate) fn g_utf8_validate(text: *const c_char) -> bool {
     // SAFETY: `text` is NULL or NUL-terminated.
     !text.is_null() && unsafe { CStr::from_ptr(text) }.to_str().is_ok()
+}
+
+/// Whether it is a NULL-terminated array of strings that Rust can read.
+pub(crate) fn are_strings(mut strings: *const *const c_char) -> bool {
+    if strings.is_null() {
+        return false;
+    }
+    // SAFETY: the array is NULL-terminated.
+    while let string = unsafe { *strings }
+        && !string.is_null()
+    {
+        if !g_utf8_validate(string) {
+            return false;
+        }
+        // SAFETY: the one before was not the last.
+        strings = unsafe { strings.add(1) };
+    }
+    true
 }
 
 #[cfg(test)]

@@ -19,12 +19,15 @@ mod cancelling;
 mod guard;
 mod task;
 
+pub mod condition;
 pub mod error;
 pub mod event;
 pub mod instance;
+pub mod machine;
 pub mod port;
 pub mod port_calls;
 pub mod port_properties;
+pub mod port_waits;
 pub mod state;
 pub mod status;
 pub mod vm_action;

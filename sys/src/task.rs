@@ -1,9 +1,10 @@
 //! Asynchronous calls for C: the only place that knows `GTask`.
 
 use std::cell::Cell;
-use std::ffi::c_char;
+use std::ffi::{c_char, c_uint};
 use std::future::Future;
 use std::ptr::null_mut;
+use std::time::Duration;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GTask};
 use gio::prelude::*;
@@ -11,7 +12,7 @@ use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
 use spice_qmp::qmp::Band;
-use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId, spawn_on};
+use spice_qmp::{CallOptions, Error, Event, QmpPort, Status, UsageError, WaitId, spawn_on};
 
 use crate::cancelling::Cancelling;
 use crate::guard::{critical, no_panic};
@@ -30,6 +31,9 @@ pub(crate) enum Operation {
     FindOnBus,
     WaitReady,
     Close,
+    WaitEvent,
+    WaitStatus,
+    Unplug,
 }
 
 impl Operation {
@@ -46,12 +50,15 @@ impl Operation {
             Self::FindOnBus => "spice_qmp_port_find_on_bus",
             Self::WaitReady => "spice_qmp_port_wait_ready",
             Self::Close => "spice_qmp_port_close",
+            Self::WaitEvent => "spice_qmp_port_wait_event",
+            Self::WaitStatus => "spice_qmp_port_wait_status",
+            Self::Unplug => "spice_qmp_machine_unplug",
         }
     }
 
     /// A unique address, which tags our tasks.
     fn tag(self) -> gpointer {
-        static TAGS: [u8; Operation::Close as usize + 1] = [0; _];
+        static TAGS: [u8; Operation::Unplug as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
     }
 }
@@ -100,6 +107,11 @@ impl Caller {
     /// Whether `cancellable` is NULL or a `GCancellable`.
     pub(crate) fn cancellable_fits(&self) -> bool {
         self.cancellable_fits
+    }
+
+    /// Whether there is nobody to be called back.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.callback.is_none()
     }
 
     /// Ends a call that must not have been made.
@@ -189,15 +201,34 @@ impl Caller {
         context: &glib::MainContext,
         future: impl Future<Output = Result<A, Error>> + 'static,
     ) {
+        self.cancellable_future(context, None, future);
+    }
+
+    /// [`future`](Self::future) for a function of an object, which the caller gets back.
+    pub(crate) fn future_of<A: Answer + 'static>(
+        self,
+        source: &glib::Object,
+        context: &glib::MainContext,
+        future: impl Future<Output = Result<A, Error>> + 'static,
+    ) {
+        self.cancellable_future(context, Some(source), future);
+    }
+
+    fn cancellable_future<A: Answer + 'static>(
+        self,
+        context: &glib::MainContext,
+        source: Option<&glib::Object>,
+        future: impl Future<Output = Result<A, Error>> + 'static,
+    ) {
         let name = self.operation.name();
-        match self.cancellable.clone() {
-            Some(cancellable) => self.future_to_its_end(context, async move {
-                gio::CancellableFuture::new(future, cancellable)
-                    .await
-                    .unwrap_or_else(|_| Err(Error::Cancelled(name.into())))
-            }),
-            None => self.future_to_its_end(context, future),
-        }
+        let Some(cancellable) = self.cancellable.clone() else {
+            return self.run(context, source, future);
+        };
+        self.run(context, source, async move {
+            gio::CancellableFuture::new(future, cancellable)
+                .await
+                .unwrap_or_else(|_| Err(Error::Cancelled(name.into())))
+        });
     }
 
     /// [`future`](Self::future) for one that sees to being [`cancelled`](Self::cancelled)
@@ -207,8 +238,17 @@ impl Caller {
         context: &glib::MainContext,
         future: impl Future<Output = Result<A, Error>> + 'static,
     ) {
+        self.run(context, None, future);
+    }
+
+    fn run<A: Answer + 'static>(
+        self,
+        context: &glib::MainContext,
+        source: Option<&glib::Object>,
+        future: impl Future<Output = Result<A, Error>> + 'static,
+    ) {
         let name = self.operation.name();
-        let task = self.task_on(context, None);
+        let task = self.task_on(context, source);
         spawn_on(context, async move {
             let answer = future.await;
             no_panic(name, (), || task.answer(answer));
@@ -338,6 +378,18 @@ impl Answer for Status {
     }
 }
 
+impl Answer for Event {
+    fn give(self, task: *mut GTask) {
+        unsafe extern "C" fn unref(event: gpointer) {
+            // SAFETY: the task gives its reference to a boxed `Event` back.
+            unsafe { glib::gobject_ffi::g_boxed_free(Event::static_type().into_glib(), event) }
+        }
+        let event: <Event as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
+        // SAFETY: the task is live, and gets the reference with what gives it back.
+        unsafe { gio::ffi::g_task_return_pointer(task, event.cast(), Some(unref)) }
+    }
+}
+
 /// JSON text.
 impl Answer for String {
     fn give(self, task: *mut GTask) {
@@ -356,6 +408,14 @@ impl Answer for glib::Variant {
         let variant: *mut glib::ffi::GVariant = self.into_glib_ptr();
         // SAFETY: the task is live, and gets the reference with what gives it back.
         unsafe { gio::ffi::g_task_return_pointer(task, variant.cast(), Some(unref)) }
+    }
+}
+
+/// A deadline of C: 0 is none.
+pub(crate) fn timeout_of(millis: c_uint) -> Duration {
+    match millis {
+        0 => Duration::MAX,
+        millis => Duration::from_millis(millis.into()),
     }
 }
 

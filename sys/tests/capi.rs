@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Compiler, here, library, library_dir, run, scratch, valgrind, with_library};
+use support::{Compiler, here, library, run, scratch, typelib, valgrind, with_library};
 
 #[test]
 fn exactly_the_listed_symbols_are_exported_unversioned() {
@@ -102,6 +102,18 @@ fn port_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+#[test]
+fn machine() {
+    let program = Compiler::c().compile("machine", "machine");
+    run(&mut with_library(program), "");
+}
+
+#[test]
+fn machine_under_valgrind() {
+    let program = Compiler::c().compile("machine", "machine-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 /// Each listed function on a thread that it is not for.
 #[test]
 fn threads() {
@@ -163,53 +175,16 @@ fn port_with_address_sanitizer() {
 /// The header can be introspected, without a warning.
 #[test]
 fn introspection() {
-    let packages = "gobject-introspection libgirepository1.0-dev gir1.2-spiceclientglib-2.0 libgstreamer1.0-dev";
     let dir = scratch();
-    let include = here().join("include");
-    let mut sed = Command::new("sed");
-    sed.args(["-E", "-f"])
-        .arg(here().join("gir/gtypes.sed"))
-        .arg(include.join("spice-qmp/spice-qmp.h"));
-    let header = dir.join("spice-qmp.h");
-    let text = run(&mut sed, "sed");
-    fs::write(&header, text).expect("a file in target/tmp");
-
-    let gir = dir.join("SpiceQmp-1.0.gir");
-    let mut scanner = with_library("g-ir-scanner");
-    scanner
-        .current_dir(&dir)
-        .args(["--quiet", "--warn-all", "--warn-error"])
-        .args(["--identifier-prefix=SpiceQmp1", "--symbol-prefix=spice_qmp"])
-        .args(["--namespace=SpiceQmp", "--nsversion=1.0"])
-        .args(["--include=GObject-2.0", "--include=Gio-2.0"])
-        .arg("--include=SpiceClientGLib-2.0")
-        .args(["--pkg=gio-2.0", "--pkg=spice-client-glib-2.0"])
-        .args([
-            "--pkg-export=spice-qmp-1.0",
-            "--c-include=spice-qmp/spice-qmp.h",
-        ])
-        .arg(format!("-I{}", include.display()))
-        .arg("-L")
-        .arg(library_dir())
-        .arg("--library=spice-qmp-1")
-        .arg(format!("--library-path={}", library_dir().display()))
-        .arg("--output")
-        .arg(&gir)
-        .arg(&header);
-    run(&mut scanner, packages);
-    let mut compiler = Command::new("g-ir-compiler");
-    compiler
-        .arg(&gir)
-        .arg("-o")
-        .arg(dir.join("SpiceQmp-1.0.typelib"));
-    run(&mut compiler, packages);
-
+    let gir = typelib(&dir);
     // What would be lost silently: members, documentation, annotations.
-    let gir = fs::read_to_string(&gir).expect("the scanner wrote it");
     for part in [
         r#"c:identifier="SPICE_QMP_ERROR_NOT_SUPPORTED""#,
         r#"glib:error-domain="spice-qmp-error-quark""#,
         r#"glib:type-name="SpiceQmp1Event""#,
+        r#"glib:type-name="SpiceQmp1Machine""#,
+        r#"<implements name="Gio.ActionGroup"/>"#,
+        r#"c:identifier="SPICE_QMP_CONDITION_CODE_CONNECTION_LOST""#,
         "A QMP connection to QEMU",
         "bind the user interface to it",
         r#"<field name="singlestep" writable="1">"#,
@@ -250,6 +225,10 @@ fn assert_vapi(dir: &Path) {
             "Spice.PortChannel? ref_channel ()",
         ),
         ("GLib.Error? last_error {", "GLib.Error? dup_last_error ()"),
+        (
+            "SpiceQmp.Condition? condition {",
+            "SpiceQmp.Condition? dup_condition ()",
+        ),
         ("string? package {", "string? dup_package ()"),
         (
             "SpiceQmp.Status? status {",

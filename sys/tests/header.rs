@@ -15,10 +15,13 @@ fn header_is_up_to_date() {
         "vm_action",
         "status",
         "event",
+        "condition",
         "instance",
         "port",
         "port_calls",
         "port_properties",
+        "port_waits",
+        "machine",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));
     }

@@ -163,7 +163,8 @@ fn function(call: Call) -> &'static str {
         (What::Command, _) if call.long => "execute",
         (What::Command, Use::Cancelled | Use::Deadline) => "execute",
         (What::Command, Use::Callback | Use::NestedLoop) => "status",
-        (What::Command, Use::NullCallback | Use::UnrefInCallback) => "action",
+        (What::Command, Use::NullCallback) => "menu",
+        (What::Command, Use::UnrefInCallback) => "action",
     }
 }
 
@@ -218,7 +219,7 @@ impl Program for Ports {
 
     fn command(&self, call: Call) -> &'static str {
         match function(call) {
-            "action" => "stop",
+            "action" | "menu" => "stop",
             _ => "query-status",
         }
     }

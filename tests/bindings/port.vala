@@ -179,9 +179,34 @@ async void over_socket () throws Error {
     }
 }
 
+async void with_machine () throws Error {
+    var path = Environment.get_variable ("SPICE_QMP_TEST_SOCKET");
+    var port = yield SpiceQmp.Port.open_async (@"unix:$path");
+    var machine = new SpiceQmp.Machine (port);
+    assert (machine.get_port () == port && machine.port == port);
+    machine.change_action_state ("pause", false);
+    assert (yield port.wait_status_async ({"running"}, 0));
+    assert (machine.get_action_enabled ("nmi"));
+    machine.activate_action ("pause", null);
+    var event = yield port.wait_event_async ({"STOP", "RESUME"}, 0);
+    assert (event.get_name () == "STOP");
+    assert (yield port.wait_status_async ({"paused"}, 0));
+    assert (machine.get_action_state ("pause").get_boolean ());
+    SpiceQmp.Condition? none = machine.condition;
+    assert (none == null && machine.dup_condition () == null);
+    try {
+        yield machine.unplug_async ("nothing", 0);
+        assert_not_reached ();
+    } catch (SpiceQmp.Error error) {
+        assert (error is SpiceQmp.Error.DEVICE_NOT_FOUND);
+    }
+    assert (yield port.close_async ());
+}
+
 async void run () throws Error {
     yield over_spice ();
     yield over_socket ();
+    yield with_machine ();
 }
 
 int main () {

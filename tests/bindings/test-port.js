@@ -8,8 +8,10 @@ import System from 'system';
 
 for (const call of ['find', 'open'])
     Gio._promisify(SpiceQmp.Port, `${call}_async`, `${call}_finish`);
-for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute', 'execute_oob', 'execute_variant'])
+for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute', 'execute_oob', 'execute_variant', 'wait_event', 'wait_status'])
     Gio._promisify(SpiceQmp.Port.prototype, `${call}_async`, `${call}_finish`);
+
+Gio._promisify(SpiceQmp.Machine.prototype, 'unplug_async', 'unplug_finish');
 
 const TIMEOUT = 40; // seconds, for all
 const {CONTINUE, PAUSE, RESET} = SpiceQmp.PortVmAction;
@@ -242,6 +244,34 @@ const overSocket = {
         ok(await port.close_async(null), 'closed');
         await fails(port.execute_async('query-name', null, null),
             SpiceQmp.Error, SpiceQmp.Error.NOT_READY);
+    },
+
+    async machine() {
+        const port = await SpiceQmp.Port.open_async(`unix:${qmpSocket}`, null);
+        const machine = SpiceQmp.Machine.new(port);
+        ok(machine.get_port() === port, 'its port');
+        ok(machine.list_actions().includes('pause'), 'an action group');
+        machine.change_action_state('pause', new GLib.Variant('b', false));
+        ok(await port.wait_status_async(['running'], 0, null), 'running');
+        equal(machine.get_action_state('pause').unpack(), false);
+        ok(machine.get_action_enabled('nmi'), 'enabled');
+        const stopped = port.wait_event_async(['STOP'], 0, null);
+        machine.activate_action('pause', null);
+        equal((await stopped).get_name(), 'STOP');
+        ok(await port.wait_status_async(['paused'], 0, null), 'paused');
+        ok(!machine.get_action_enabled('nmi'), 'disabled');
+        equal(machine.condition, null);
+        await fails(machine.unplug_async('nothing', 0, null),
+            SpiceQmp.Error, SpiceQmp.Error.DEVICE_NOT_FOUND);
+        const lost = until(machine, 'notify::condition', () => machine.condition);
+        ok(await port.close_async(null), 'closed');
+        await lost;
+        const condition = machine.dup_condition();
+        equal(condition.get_code(), SpiceQmp.ConditionCode.CONNECTION_LOST);
+        equal(condition.get_severity(), SpiceQmp.ConditionSeverity.ERROR);
+        equal(condition.get_message(), 'The connection to QEMU has ended');
+        equal(condition.get_subject(), null);
+        equal(condition.get_detail(), null);
     },
 
     async refusals() {

@@ -353,6 +353,88 @@ class OnBus(TestCase):
                 self.find(connection, wrong)
 
 
+class Machine(TestCase):
+    """The machine behind a port; another monitor looks on."""
+
+    def setUp(self):
+        self.port = open_socket()
+        self.machine = SpiceQmp.Machine.new(self.port)
+        self.addCleanup(lambda: close(self.port))
+
+    def wait_status(self, *names):
+        return call(
+            self.port.wait_status_async, self.port.wait_status_finish, names, TIMEOUT * 1000
+        )
+
+    def enabled(self):
+        actions = self.machine.list_actions()
+        return [name for name in actions if self.machine.get_action_enabled(name)]
+
+    def is_paused(self):
+        return self.machine.get_action_state("pause").unpack()
+
+    def test_actions(self):
+        machine = self.machine
+        self.assertIsInstance(machine, Gio.ActionGroup)
+        self.assertIs(machine.get_port(), self.port)
+        self.assertIs(machine.props.port, self.port)
+        failures = []
+        machine.connect("action-failed", lambda _machine, *failure: failures.append(failure))
+        machine.change_action_state("pause", GLib.Variant("b", False))
+        self.assertTrue(self.wait_status("running"))
+        self.assertFalse(self.is_paused())
+        self.assertEqual(self.enabled(), ["pause", "reset", "power-down", "quit", "nmi"])
+        states = []
+        machine.connect(
+            "action-state-changed::pause", lambda _machine, _name, state: states.append(state)
+        )
+        machine.activate_action("pause", None)
+        self.assertTrue(self.wait_status("paused"))
+        self.assertEqual([state.unpack() for state in states], [True])
+        self.assertEqual(self.enabled(), ["pause", "reset", "quit"])
+        self.assertIsNone(machine.props.condition)
+        self.assertIsNone(machine.dup_condition())
+        self.assertEqual(failures, [])
+
+    def test_wait_event(self):
+        def wait(names):
+            results = []
+            self.port.wait_event_async(
+                names, TIMEOUT * 1000, None, lambda _, result: results.append(result)
+            )
+            return results
+
+        for command, name in (("cont", "RESUME"), ("stop", "STOP")) * 100:
+            results = wait([name])
+            execute(self.port, command)
+            wait_for(lambda: results, name)
+            self.assertEqual(self.port.wait_event_finish(results[0]).get_name(), name)
+        results = wait(None)
+        execute(self.port, "system_reset")
+        wait_for(lambda: results, "any event")
+        self.assertEqual(self.port.wait_event_finish(results[0]).get_name(), "RESET")
+        with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.TIMED_OUT):
+            call(self.port.wait_event_async, self.port.wait_event_finish, ["NEVER"], 10)
+
+    def test_unplug(self):
+        def unplug(timeout):
+            return call(self.machine.unplug_async, self.machine.unplug_finish, "n1", timeout)
+
+        device = GLib.Variant("a{sv}", {"driver": GLib.Variant("s", "e1000"), "id": GLib.Variant("s", "n1")})
+        execute_variant(self.port, "device_add", device)
+        # There is no guest that would let go of it.
+        with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.TIMED_OUT):
+            unplug(10)
+        # QEMU takes the device away at a reset.
+        execute(self.port, "system_reset")
+        with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.DEVICE_NOT_FOUND):
+            wait_for(lambda: '"n1"' not in self.devices(), "the end of the device")
+            unplug(10)
+
+    def devices(self):
+        return execute(self.port, "qom-list", '{"path": "/machine/peripheral"}')
+
+
 class Storm:
     """A server that sends events as fast as the client reads, when it gets `storm`."""
 

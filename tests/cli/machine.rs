@@ -3,7 +3,11 @@
 
 use std::cell::Cell;
 
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
 use crate::common::qemu::{Config, Program};
+use crate::common::run_states::RunState;
 use crate::server::{GREETING, Server};
 use crate::tool::{Tool, assert_has, run};
 use crate::{on_each_of, unix};
@@ -107,4 +111,40 @@ fn a_server_that_does_not_say_what_became_of_it() {
         paused,
         "Paused. QEMU has not said in which state the machine is now.\n"
     );
+}
+
+/// A machine whose disk is full, before the tool comes and while it watches.
+#[test]
+fn a_machine_that_has_stopped_for_a_reason() {
+    let full = "Disk full: the host has no space left for the drive hd0";
+    for program in Program::all() {
+        let mut guest = RunState::IO_ERROR.start(&program);
+        let address = unix(&guest.qemu);
+        let reason = |status: &str| status.contains("reason ");
+        assert!(!reason(&run(&address, &["status"]).ok()));
+
+        let watch = Tool::start(&address, &["watch"]);
+        assert_has(&watch.line(), "running");
+        guest.reach();
+        assert_has(&watch.line(), "io-error");
+        assert_has(&watch.line(), full);
+        guest.resume();
+        assert_has(&watch.line(), "running");
+        watch.signal(Signal::INT);
+        watch.end();
+
+        guest.reach();
+        let status = run(&address, &["status"]).ok();
+        assert_has(&status, &format!("\nreason   {full}\n"));
+        let status = run(&address, &["--json", "status"]).ok_json();
+        let condition = json!({ "code": "disk-full", "subject": "hd0", "message": full });
+        assert_eq!(status["condition"], condition);
+        let watch = Tool::start(&address, &["--json", "watch"]);
+        let line: Value = serde_json::from_str(&watch.line()).expect("JSON");
+        assert_eq!(line["status"], "io-error");
+        let line: Value = serde_json::from_str(&watch.line()).expect("JSON");
+        assert_eq!(line["condition"], condition);
+        watch.signal(Signal::INT);
+        watch.end();
+    }
 }

@@ -9,7 +9,7 @@
 //! ```
 
 use std::fmt;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -28,7 +28,12 @@ pub struct RunState {
     /// Whether a SPICE port answers nothing in it.
     pub mute: bool,
     way: Way,
+    /// The error of the disk.
+    errno: u32,
 }
+
+const ENOSPC: u32 = 28;
+const EIO: u32 = 5;
 
 /// What makes a machine leave `running`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ enum Way {
     Nothing,
     Stop,
     StopThenReset,
+    /// A reset of a machine that is not to restart.
+    ResetToEnd,
     Migrate,
     MigrateUntilSwitchover,
     /// The guest does it.
@@ -52,9 +59,13 @@ enum Guest {
     Idle,
     Panic,
     PowerOff,
+    Restart,
     Sleep,
     StartWatchdog,
     WriteSector,
+    ReadSector,
+    LetGo,
+    KeepMemory,
 }
 
 impl RunState {
@@ -72,6 +83,18 @@ impl RunState {
     pub const WATCHDOG: Self = Self::mute("watchdog", Way::Nmi(Guest::StartWatchdog));
     pub const DEBUG: Self = Self::mute("debug", Way::Debugger);
     pub const RESTORE_VM: Self = Self::mute("restore-vm", Way::FailedSnapshotLoad);
+
+    /// As `IO_ERROR`, where the disk is broken, and not full.
+    pub const WRITE_ERROR: Self = Self::mute("io-error", Way::Nmi(Guest::WriteSector)).on(EIO);
+    pub const READ_ERROR: Self = Self::mute("io-error", Way::Nmi(Guest::ReadSector)).on(EIO);
+    /// As `SHUTDOWN`, where the guest or the host wanted to restart.
+    pub const RESTARTED: Self = Self::mute("shutdown", Way::Nmi(Guest::Restart));
+    pub const RESET_TO_END: Self = Self::mute("shutdown", Way::ResetToEnd);
+
+    /// A guest that lets go of a PCI device that is unplugged, and one that keeps its
+    /// memory. Both do so at `reach`.
+    pub const LETS_GO: Self = Self::answering("running", Way::Nmi(Guest::LetGo));
+    pub const KEEPS_MEMORY: Self = Self::answering("running", Way::Nmi(Guest::KeepMemory));
 
     /// All that a machine can be brought into here: not `internal-error`, `colo` and
     /// `save-vm`, in which no monitor is served.
@@ -98,13 +121,23 @@ impl RunState {
     }
 
     const fn answering(name: &'static str, way: Way) -> Self {
-        let mute = false;
-        Self { name, mute, way }
+        Self {
+            name,
+            mute: false,
+            way,
+            errno: ENOSPC,
+        }
     }
 
     const fn mute(name: &'static str, way: Way) -> Self {
-        let mute = true;
-        Self { name, mute, way }
+        Self {
+            mute: true,
+            ..Self::answering(name, way)
+        }
+    }
+
+    const fn on(self, errno: u32) -> Self {
+        Self { errno, ..self }
     }
 
     /// Starts a machine that can get into this state. It runs, if it is not started there.
@@ -157,13 +190,17 @@ impl RunState {
                     Way::Nmi(Guest::StartWatchdog) => {
                         add(config, &["-device", "ib700", "-action", "watchdog=pause"])
                     }
-                    Way::Nmi(Guest::WriteSector) => add(
+                    Way::Nmi(Guest::KeepMemory) => add(config, &["-m", "64,slots=2,maxmem=1G"]),
+                    Way::Nmi(Guest::Restart) | Way::ResetToEnd => {
+                        add(config, &["-no-reboot", "-no-shutdown"])
+                    }
+                    Way::Nmi(Guest::WriteSector | Guest::ReadSector) => add(
                         config,
                         &[
                             "-blockdev",
-                            &full_disk(),
+                            &broken_disk(self.errno),
                             "-device",
-                            "ide-hd,drive=full,bus=ide.0",
+                            "ide-hd,id=hd0,drive=disk0,bus=ide.0,werror=stop,rerror=stop",
                         ],
                     ),
                     Way::FailedSnapshotLoad => config
@@ -186,22 +223,27 @@ impl fmt::Debug for RunState {
     }
 }
 
-/// A disk that has space for a sector only when that is written again.
-fn full_disk() -> String {
-    let no_space = |sector| {
+/// A disk on which a sector can be read or written only at the second time.
+fn broken_disk(errno: u32) -> String {
+    let error = |iotype: &str, sector: u32| {
         json!({
             "event": "none",
-            "iotype": "write",
+            "iotype": iotype,
             "sector": sector,
-            "errno": 28,
+            "errno": errno,
             "once": true,
         })
     };
+    let errors = (0..64).map(|sector| match errno {
+        // Reading needs no space.
+        ENOSPC => vec![error("write", sector)],
+        _ => vec![error("write", sector), error("read", sector)],
+    });
     json!({
         "driver": "blkdebug",
-        "node-name": "full",
-        "image": { "driver": "null-co", "size": 1 << 20 },
-        "inject-error": (0..64).map(no_space).collect::<Vec<_>>(),
+        "node-name": "disk0",
+        "image": { "driver": "null-co", "size": 1 << 20, "read-zeroes": true },
+        "inject-error": errors.flatten().collect::<Vec<_>>(),
     })
     .to_string()
 }
@@ -226,6 +268,7 @@ impl Machine {
                 self.execute("stop", Value::Null);
                 self.execute("system_reset", Value::Null);
             }
+            Way::ResetToEnd => self.execute("system_reset", Value::Null),
             Way::Migrate => self.execute("migrate", json!({ "uri": "exec:cat >/dev/null" })),
             Way::MigrateUntilSwitchover => {
                 let capability = json!({ "capability": "pause-before-switchover", "state": true });
@@ -243,6 +286,21 @@ impl Machine {
             }
         }
         self.until(self.state.name);
+        if self.state.way == Way::MigrateUntilSwitchover {
+            self.until_switchover();
+        }
+    }
+
+    /// The run state comes first.
+    fn until_switchover(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !matches!(
+            self.monitor.execute("query-migrate", None),
+            Ok(migration) if migration["status"] == "pre-switchover"
+        ) {
+            assert!(Instant::now() < deadline, "the migration does not wait");
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Lets a machine run that was paused or reset.
@@ -254,14 +312,19 @@ impl Machine {
     /// Lets the machine run again.
     pub fn resume(&mut self) {
         match self.state.way {
+            Way::Nmi(Guest::Restart) | Way::ResetToEnd => {
+                self.execute("set-action", json!({ "reboot": "reset" }));
+                self.execute("system_reset", Value::Null);
+                self.execute("set-action", json!({ "reboot": "shutdown" }));
+                self.execute("cont", Value::Null);
+            }
             Way::Nmi(Guest::PowerOff) => {
                 self.execute("system_reset", Value::Null);
                 self.execute("cont", Value::Null);
             }
             Way::Debugger => {
                 // The breakpoint would stop it again.
-                self.debug("s");
-                self.until("debug");
+                self.step();
                 self.execute("cont", Value::Null);
             }
             Way::Nmi(Guest::Sleep) => self.execute("system_wakeup", Value::Null),
@@ -333,6 +396,24 @@ impl Machine {
         self.until_idle();
     }
 
+    /// Executes one instruction. The run state is the same before and after it.
+    fn step(&mut self) {
+        let debugger = self.debugger.as_mut().expect("a debugger is there");
+        let mut told = [0; 1024];
+        debugger.set_nonblocking(true).expect("a socket");
+        while debugger.read(&mut told).is_ok_and(|count| count > 0) {}
+        told.fill(0);
+        debugger.set_nonblocking(false).expect("a socket");
+        self.debug("s");
+        let debugger = self.debugger.as_mut().expect("a debugger is there");
+        debugger.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        // A reply that the guest has stopped begins so.
+        while !told.contains(&b'T') {
+            let count = debugger.read(&mut told).expect("QEMU has stopped again");
+            told[count..].fill(0);
+        }
+    }
+
     fn debug(&mut self, packet: &str) {
         let debugger = self.debugger.as_mut().expect("a debugger is there");
         let sum = packet.bytes().fold(0, u8::wrapping_add);
@@ -370,7 +451,12 @@ impl Guest {
             Guest::Sleep => [POWER_MANAGEMENT, b"\xb8\x00\x24\xef\xcf"].concat(),
             // mov dx, 0x443; mov al, 15 (0 s); out dx, al; iret
             Guest::StartWatchdog => b"\xba\x43\x04\xb0\x0f\xee\xcf".to_vec(),
+            // mov al, 0xfe (reset); out 0x64, al; iret
+            Guest::Restart => b"\xb0\xfe\xe6\x64\xcf".to_vec(),
             Guest::WriteSector => WRITE_SECTOR.to_vec(),
+            Guest::ReadSector => READ_SECTOR.to_vec(),
+            Guest::LetGo => LET_GO.to_vec(),
+            Guest::KeepMemory => KEEP_MEMORY.to_vec(),
         }
     }
 }
@@ -430,5 +516,41 @@ const WRITE_SECTOR: &[u8] = b"\
 // mov dx, 0x1f0; mov cx, 256; 256 times: out dx, ax; loop
 // mov dx, 0x1f7; while BSY is set: in al, dx; test al, 0x80; jnz
 // inc bx; iret
+
+/// Reads the next sector likewise.
+const READ_SECTOR: &[u8] = b"\
+    \x43\xba\xf6\x01\xb0\xe0\xee\
+    \xba\xf2\x01\xb0\x01\xee\
+    \x42\x88\xd8\xee\x42\x31\xc0\xee\x42\xee\
+    \xba\xf7\x01\xb0\x20\xee\
+    \xec\xa8\x08\x74\xfb\
+    \xba\xf0\x01\xb9\x00\x01\xed\xe2\xfd\
+    \xcf";
+// inc bx, as QEMU has read sector 0 itself; then as above, with 0x20 (read) for 0x30,
+// and 256 times: in ax, dx
+
+/// Ejects what is to be ejected of PCI bus 0.
+const LET_GO: &[u8] = b"\
+    \xba\x10\xae\x66\x31\xc0\x66\xef\
+    \xba\x04\xae\x66\xed\
+    \xba\x08\xae\x66\xef\
+    \xcf";
+// mov dx, 0xae10; xor eax, eax; out dx, eax (the bus)
+// mov dx, 0xae04; in eax, dx (what is to be ejected)
+// mov dx, 0xae08; out dx, eax
+// iret
+
+/// Reports that memory module 0 was not ejected.
+const KEEP_MEMORY: &[u8] = b"\
+    \xba\x00\x0a\x66\x31\xc0\x66\xef\
+    \xba\x04\x0a\x66\xb8\x03\x00\x00\x00\x66\xef\
+    \xba\x08\x0a\x66\xb8\x01\x00\x00\x00\x66\xef\
+    \xba\x14\x0a\xb0\x04\xee\
+    \xcf";
+// mov dx, 0xa00; xor eax, eax; out dx, eax (the slot)
+// mov dx, 0xa04; mov eax, 3 (an ejection request); out dx, eax
+// mov dx, 0xa08; mov eax, 1 (failed); out dx, eax
+// mov dx, 0xa14; mov al, 4 (the request is done with); out dx, al
+// iret
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -73,13 +73,15 @@ scripted! {
 pub enum Use {
     /// With a callback.
     Callback,
-    /// As a future; C, which has none, calls with `GVariant`s as scripts do.
+    /// As a future; C, which has none, calls with `GVariant`s as scripts do. Both wait
+    /// for an event meanwhile.
     Future,
     /// Cancelled before the fault; a future is dropped.
     Cancelled,
     /// With a deadline.
     Deadline,
-    /// Fire and forget: C passes NULL for the callback.
+    /// Fire and forget: an action of a machine, which is dropped at once; or a command,
+    /// where that is a long one, for which C passes NULL for the callback.
     NullCallback,
     /// The callback gives up the program's last reference to the port.
     UnrefInCallback,

@@ -28,6 +28,10 @@
 #define SpiceQmpStatus SpiceQmp1Status
 #define SpiceQmpEvent SpiceQmp1Event
 #define SpiceQmpError SpiceQmp1Error
+#define SpiceQmpMachine SpiceQmp1Machine
+#define SpiceQmpCondition SpiceQmp1Condition
+#define SpiceQmpConditionCode SpiceQmp1ConditionCode
+#define SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity
 #endif
 
 /**
@@ -91,6 +95,67 @@
 
 G_BEGIN_DECLS
 
+
+/**
+ * SpiceQmpConditionCode:
+ * @SPICE_QMP_CONDITION_CODE_DISK_FULL: a drive cannot be written to, because the host
+ *   has no space left for it
+ * @SPICE_QMP_CONDITION_CODE_DISK_ERROR: a drive cannot be read or written
+ * @SPICE_QMP_CONDITION_CODE_GUEST_PANICKED: the guest's operating system has crashed
+ * @SPICE_QMP_CONDITION_CODE_WATCHDOG: the guest's watchdog has expired: the guest does
+ *   not respond
+ * @SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR: QEMU cannot go on with the machine
+ * @SPICE_QMP_CONDITION_CODE_MEMORY_FAILURE: the host's memory is defective
+ * @SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN: the guest has shut down
+ * @SPICE_QMP_CONDITION_CODE_HOST_SHUTDOWN: QEMU was quit on the host: by a command, a
+ *   signal or its window
+ * @SPICE_QMP_CONDITION_CODE_GUEST_RESET: the guest has restarted, and QEMU shuts the
+ *   machine down instead
+ * @SPICE_QMP_CONDITION_CODE_HOST_RESET: the machine was reset on the host, and QEMU
+ *   shuts it down instead
+ * @SPICE_QMP_CONDITION_CODE_SHUTDOWN: the machine is shut down, whether by the guest or
+ *   the host is not known: it happened before the port was connected
+ * @SPICE_QMP_CONDITION_CODE_MIGRATED: the machine has been migrated, and may be running
+ *   elsewhere
+ * @SPICE_QMP_CONDITION_CODE_CONNECTION_LOST: the connection to QEMU has ended, for no
+ *   other known reason; also if the program closes the port
+ *
+ * The kinds of conditions: see spice_qmp_condition_get_code(). More may be added.
+ *
+ * Since: 0.1
+ */
+typedef enum {
+    SPICE_QMP_CONDITION_CODE_DISK_FULL = 0,
+    SPICE_QMP_CONDITION_CODE_DISK_ERROR = 1,
+    SPICE_QMP_CONDITION_CODE_GUEST_PANICKED = 2,
+    SPICE_QMP_CONDITION_CODE_WATCHDOG = 3,
+    SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR = 4,
+    SPICE_QMP_CONDITION_CODE_MEMORY_FAILURE = 5,
+    SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN = 6,
+    SPICE_QMP_CONDITION_CODE_HOST_SHUTDOWN = 7,
+    SPICE_QMP_CONDITION_CODE_GUEST_RESET = 8,
+    SPICE_QMP_CONDITION_CODE_HOST_RESET = 9,
+    SPICE_QMP_CONDITION_CODE_SHUTDOWN = 10,
+    SPICE_QMP_CONDITION_CODE_MIGRATED = 11,
+    SPICE_QMP_CONDITION_CODE_CONNECTION_LOST = 12,
+} SpiceQmpConditionCode;
+
+/**
+ * SpiceQmpConditionSeverity:
+ * @SPICE_QMP_CONDITION_SEVERITY_INFO: somebody wanted it so
+ * @SPICE_QMP_CONDITION_SEVERITY_WARNING: the machine can go on once something has been
+ *   done about it
+ * @SPICE_QMP_CONDITION_SEVERITY_ERROR: something is broken
+ *
+ * How bad a condition is.
+ *
+ * Since: 0.1
+ */
+typedef enum {
+    SPICE_QMP_CONDITION_SEVERITY_INFO = 0,
+    SPICE_QMP_CONDITION_SEVERITY_WARNING = 1,
+    SPICE_QMP_CONDITION_SEVERITY_ERROR = 2,
+} SpiceQmpConditionSeverity;
 
 /**
  * SpiceQmpPortState:
@@ -183,6 +248,16 @@ typedef enum {
 #endif
 
 /**
+ * SpiceQmpCondition:
+ *
+ * Why a virtual machine is not running: the property #SpiceQmpMachine:condition. It
+ * is immutable and may be used from any thread.
+ *
+ * Since: 0.1
+ */
+typedef struct SpiceQmpCondition SpiceQmpCondition;
+
+/**
  * SpiceQmpEvent:
  *
  * An event of the virtual machine, as emitted by #SpiceQmpPort::qmp-event. It is
@@ -191,6 +266,8 @@ typedef enum {
  * Since: 0.1
  */
 typedef struct SpiceQmpEvent SpiceQmpEvent;
+
+typedef struct SpiceQmpMachine SpiceQmpMachine;
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 typedef struct SpiceQmpPort SpiceQmpPort;
@@ -386,6 +463,132 @@ GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
  */
 SPICE_QMP_AVAILABLE
 int64_t spice_qmp_event_get_timestamp(const SpiceQmpEvent *event);
+
+/**
+ * spice_qmp_condition_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpCondition
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_condition_get_type(void);
+
+/**
+ * spice_qmp_condition_code_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpConditionCode
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_condition_code_get_type(void);
+
+/**
+ * spice_qmp_condition_severity_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpConditionSeverity
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_condition_severity_get_type(void);
+
+/**
+ * spice_qmp_condition_ref:
+ * @condition: a #SpiceQmpCondition
+ *
+ * Takes a reference to @condition, from any thread.
+ *
+ * Returns: (transfer full): the same @condition
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpCondition *spice_qmp_condition_ref(SpiceQmpCondition *condition);
+
+/**
+ * spice_qmp_condition_unref:
+ * @condition: (transfer full): a #SpiceQmpCondition
+ *
+ * Releases a reference, from any thread. Releasing the last one frees @condition.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_condition_unref(SpiceQmpCondition *condition);
+
+/**
+ * spice_qmp_condition_get_code:
+ * @condition: a #SpiceQmpCondition
+ *
+ * The kind of the condition.
+ *
+ * Returns: the code; treat one that you do not know by its severity
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpConditionCode spice_qmp_condition_get_code(const SpiceQmpCondition *condition);
+
+/**
+ * spice_qmp_condition_get_severity:
+ * @condition: a #SpiceQmpCondition
+ *
+ * How bad the condition is, for the colour of a banner: it depends on the code only.
+ *
+ * Returns: the severity
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpConditionSeverity spice_qmp_condition_get_severity(const SpiceQmpCondition *condition);
+
+/**
+ * spice_qmp_condition_get_subject:
+ * @condition: a #SpiceQmpCondition
+ *
+ * What the condition concerns: the drive, by the name that `query-block` has as
+ * `qdev`. QEMU 7.2 does not report that name over SPICE; then it is the name of the
+ * drive's backend or node.
+ *
+ * Returns: (transfer none) (nullable): the name, or %NULL if the condition does not
+ *   concern one device or it is not known; it lives as long as @condition
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+const char *spice_qmp_condition_get_subject(const SpiceQmpCondition *condition);
+
+/**
+ * spice_qmp_condition_get_message:
+ * @condition: a #SpiceQmpCondition
+ *
+ * What happened, in English: one line without a full stop, such as `Disk full: the
+ * host has no space left for the drive hd0`. A program that translates uses the code
+ * and the subject instead.
+ *
+ * Returns: (transfer none): the text; it lives as long as @condition
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+const char *spice_qmp_condition_get_message(const SpiceQmpCondition *condition);
+
+/**
+ * spice_qmp_condition_get_detail:
+ * @condition: a #SpiceQmpCondition
+ *
+ * The data of QEMU's event as JSON text.
+ *
+ * Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there
+ *   was no event: the machine stopped before the port was connected, or the
+ *   connection has ended; it lives as long as @condition
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+const char *spice_qmp_condition_get_detail(const SpiceQmpCondition *condition);
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -1119,6 +1322,189 @@ GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
 SPICE_QMP_AVAILABLE
 SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
 
+/**
+ * spice_qmp_port_wait_event_async:
+ * @port: a #SpiceQmpPort
+ * @names: (nullable) (array zero-terminated=1): the names of events, such as `STOP`, or
+ *   %NULL for any event
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called with the event, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Waits for the next event of one of these names.
+ *
+ * The wait begins immediately: execute the command that causes the event afterwards,
+ * and no event is missed, even one that QEMU sends before its reply.
+ *
+ * The call fails with %G_IO_ERROR_CLOSED when the connection ends.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_wait_event_async(SpiceQmpPort *port,
+                                     const char *const *names,
+                                     unsigned int timeout_ms,
+                                     GCancellable *cancellable,
+                                     GAsyncReadyCallback callback,
+                                     gpointer user_data);
+
+/**
+ * spice_qmp_port_wait_event_finish:
+ * @port: a #SpiceQmpPort
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_wait_event_async().
+ *
+ * Returns: (transfer full): the event, or %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpEvent *spice_qmp_port_wait_event_finish(SpiceQmpPort *port,
+                                                GAsyncResult *result,
+                                                GError **error);
+
+/**
+ * spice_qmp_port_wait_status_async:
+ * @port: a #SpiceQmpPort
+ * @names: (array zero-terminated=1): names of run states, such as `running`
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the machine is
+ *   in one of the states, or with an error
+ * @user_data: for @callback
+ *
+ * Waits until #SpiceQmpPort:status is one of these run states, which it may be already.
+ * The call fails with %G_IO_ERROR_CLOSED when the connection ends.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_wait_status_async(SpiceQmpPort *port,
+                                      const char *const *names,
+                                      unsigned int timeout_ms,
+                                      GCancellable *cancellable,
+                                      GAsyncReadyCallback callback,
+                                      gpointer user_data);
+
+/**
+ * spice_qmp_port_wait_status_finish:
+ * @port: a #SpiceQmpPort
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_wait_status_async().
+ *
+ * Returns: %TRUE if the machine was in one of the states, %FALSE on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_port_wait_status_finish(SpiceQmpPort *port,
+                                           GAsyncResult *result,
+                                           GError **error);
+
+/**
+ * spice_qmp_machine_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpMachine
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_machine_get_type(void);
+
+/**
+ * spice_qmp_machine_new:
+ * @port: a #SpiceQmpPort, which need not be ready yet
+ *
+ * Creates the machine behind @port. It holds a reference to @port.
+ *
+ * Returns: (transfer full): a new machine
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpMachine *spice_qmp_machine_new(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_machine_get_port: (get-property port)
+ * @machine: a #SpiceQmpMachine
+ *
+ * The port to the machine: the property #SpiceQmpMachine:port.
+ *
+ * Returns: (transfer none) (nullable): the port, or %NULL if @machine has been disposed
+ *   of
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_machine_get_port(SpiceQmpMachine *machine);
+
+/**
+ * spice_qmp_machine_dup_condition: (get-property condition)
+ * @machine: a #SpiceQmpMachine
+ *
+ * Why the machine is not running: the property #SpiceQmpMachine:condition.
+ *
+ * Returns: (transfer full) (nullable): the condition, or %NULL
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpCondition *spice_qmp_machine_dup_condition(SpiceQmpMachine *machine);
+
+/**
+ * spice_qmp_machine_unplug_async:
+ * @machine: a #SpiceQmpMachine
+ * @id: the device's id, or its path such as `/machine/peripheral-anon/device[0]`
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the device is
+ *   gone, or with an error
+ * @user_data: for @callback
+ *
+ * Unplugs a device: executes `device_del`, and waits until the guest has released the
+ * device or refuses to.
+ *
+ * Set a deadline: a guest that does not respond never does either. It may still release
+ * the device after the deadline.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_machine_unplug_async(SpiceQmpMachine *machine,
+                                    const char *id,
+                                    unsigned int timeout_ms,
+                                    GCancellable *cancellable,
+                                    GAsyncReadyCallback callback,
+                                    gpointer user_data);
+
+/**
+ * spice_qmp_machine_unplug_finish:
+ * @machine: a #SpiceQmpMachine
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_machine_unplug_async(). The errors are those of
+ * spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC if the guest refuses to
+ * release the device.
+ *
+ * Returns: %TRUE if the device is gone
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
+                                         GAsyncResult *result,
+                                         GError **error);
+
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
 #define SPICE_TYPE_QMP_PORT (spice_qmp_port_get_type())
@@ -1129,7 +1515,15 @@ SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
 #ifndef SPICE_TYPE_QMP_STATUS
 #define SPICE_TYPE_QMP_STATUS (spice_qmp_status_get_type())
 #endif
+#ifndef __GI_SCANNER__
+#define SPICE_TYPE_QMP_MACHINE (spice_qmp_machine_get_type())
+#define SPICE_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_MACHINE, SpiceQmpMachine))
+#define SPICE_IS_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_MACHINE))
+#endif
 #define SPICE_TYPE_QMP_EVENT (spice_qmp_event_get_type())
+#define SPICE_TYPE_QMP_CONDITION (spice_qmp_condition_get_type())
+#define SPICE_TYPE_QMP_CONDITION_CODE (spice_qmp_condition_code_get_type())
+#define SPICE_TYPE_QMP_CONDITION_SEVERITY (spice_qmp_condition_severity_get_type())
 #define SPICE_TYPE_QMP_PORT_STATE (spice_qmp_port_state_get_type())
 #define SPICE_TYPE_QMP_PORT_VM_ACTION (spice_qmp_port_vm_action_get_type())
 
@@ -1147,6 +1541,8 @@ SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpPort, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpStatus, spice_qmp_status_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpEvent, spice_qmp_event_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpMachine, g_object_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpCondition, spice_qmp_condition_unref)
 
 /* The names of the GTypes, which the generated C of Vala uses. */
 typedef SpiceQmpPort SpiceQmp1Port;
@@ -1155,6 +1551,10 @@ typedef SpiceQmpPortVmAction SpiceQmp1PortVmAction;
 typedef SpiceQmpStatus SpiceQmp1Status;
 typedef SpiceQmpEvent SpiceQmp1Event;
 typedef SpiceQmpError SpiceQmp1Error;
+typedef SpiceQmpMachine SpiceQmp1Machine;
+typedef SpiceQmpCondition SpiceQmp1Condition;
+typedef SpiceQmpConditionCode SpiceQmp1ConditionCode;
+typedef SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity;
 #endif
 
 G_END_DECLS
@@ -1331,6 +1731,70 @@ G_END_DECLS
  *
  * Emitted for each event of the virtual machine. The detail is the name of the
  * event: `qmp-event::STOP` is emitted for that event only.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpMachine:
+ *
+ * The virtual machine behind a #SpiceQmpPort: actions for a power menu, and why the
+ * machine is not running.
+ *
+ * It is a #GActionGroup, so that a menu needs no code of its own:
+ * `gtk_widget_insert_action_group (window, "vm", G_ACTION_GROUP (machine))`. It lives
+ * through reconnects of its port.
+ *
+ * | action | what it does | enabled |
+ * |---|---|---|
+ * | `pause` | boolean state: whether the machine is stopped and can be resumed; activating toggles it, g_action_group_change_action_state() sets it | if it can be paused or resumed |
+ * | `reset` | resets the machine hard | if it is running, or a reset helps where it has stopped |
+ * | `power-down` | asks the guest to shut down, as the power button does | while it is running |
+ * | `quit` | quits QEMU immediately | if commands get through |
+ * | `wakeup` | wakes up a guest that has suspended the machine | in the run state `suspended` |
+ * | `nmi` | sends a non-maskable interrupt to the guest | while it is running |
+ *
+ * The state of `pause` follows the machine, whoever controls it: it does not change
+ * before the machine does. QEMU reports success for most commands even in run states in
+ * which they have no effect. Actions are disabled in those, while the port is not ready,
+ * and while the SPICE port cannot reach QEMU because the machine was stopped by an
+ * error.
+ *
+ * A machine belongs to the thread of its port. On another thread, its actions are
+ * disabled and its functions fail, with a critical. Any thread may take and release
+ * references.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpMachine:port: (getter get_port)
+ *
+ * The port to the machine.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpMachine:condition: (getter dup_condition)
+ *
+ * Why the machine is not running, if it is more than a pause; %NULL while it is running.
+ * The first reason stays until the machine runs again: if QEMU exits after the guest has
+ * shut down, the connection is not lost.
+ *
+ * If the machine stopped before the port was connected, the condition holds what the run
+ * state and `query-block` say.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpMachine::action-failed:
+ * @machine: the machine
+ * @name: the name of the action, such as `reset`
+ * @error: why it was not executed
+ *
+ * Emitted if an action was activated and QEMU did not execute its command.
  *
  * Since: 0.1
  */

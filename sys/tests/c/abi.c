@@ -41,6 +41,26 @@ test_enums(void)
     g_assert_cmpint(SPICE_QMP_ERROR_NOT_QMP, ==, 8);
     g_assert_cmpint(SPICE_QMP_ERROR_INVALID_ARGUMENT, ==, 9);
     g_assert_cmpint(SPICE_QMP_ERROR_NOT_SUPPORTED, ==, 10);
+
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_DISK_FULL, ==, 0);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_DISK_ERROR, ==, 1);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_GUEST_PANICKED, ==, 2);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_WATCHDOG, ==, 3);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR, ==, 4);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_MEMORY_FAILURE, ==, 5);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN, ==, 6);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_HOST_SHUTDOWN, ==, 7);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_GUEST_RESET, ==, 8);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_HOST_RESET, ==, 9);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_SHUTDOWN, ==, 10);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_MIGRATED, ==, 11);
+    g_assert_cmpint(SPICE_QMP_CONDITION_CODE_CONNECTION_LOST, ==, 12);
+    g_assert_cmpuint(sizeof(SpiceQmpConditionCode), ==, sizeof(int));
+
+    g_assert_cmpint(SPICE_QMP_CONDITION_SEVERITY_INFO, ==, 0);
+    g_assert_cmpint(SPICE_QMP_CONDITION_SEVERITY_WARNING, ==, 1);
+    g_assert_cmpint(SPICE_QMP_CONDITION_SEVERITY_ERROR, ==, 2);
+    g_assert_cmpuint(sizeof(SpiceQmpConditionSeverity), ==, sizeof(int));
 }
 
 static void
@@ -80,6 +100,21 @@ test_types(void)
         "SPICE_QMP_PORT_STATE_READY",    "SPICE_QMP_PORT_STATE_FAILED",
     };
 
+    static const char *const codes[] = {
+        "SPICE_QMP_CONDITION_CODE_DISK_FULL",      "SPICE_QMP_CONDITION_CODE_DISK_ERROR",
+        "SPICE_QMP_CONDITION_CODE_GUEST_PANICKED", "SPICE_QMP_CONDITION_CODE_WATCHDOG",
+        "SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR", "SPICE_QMP_CONDITION_CODE_MEMORY_FAILURE",
+        "SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN", "SPICE_QMP_CONDITION_CODE_HOST_SHUTDOWN",
+        "SPICE_QMP_CONDITION_CODE_GUEST_RESET",    "SPICE_QMP_CONDITION_CODE_HOST_RESET",
+        "SPICE_QMP_CONDITION_CODE_SHUTDOWN",       "SPICE_QMP_CONDITION_CODE_MIGRATED",
+        "SPICE_QMP_CONDITION_CODE_CONNECTION_LOST",
+    };
+    static const char *const severities[] = {
+        "SPICE_QMP_CONDITION_SEVERITY_INFO",
+        "SPICE_QMP_CONDITION_SEVERITY_WARNING",
+        "SPICE_QMP_CONDITION_SEVERITY_ERROR",
+    };
+
     /* Names that leave those of spice-gtk alone. */
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_PORT), ==, "SpiceQmp1Port");
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_STATUS), ==, "SpiceQmp1Status");
@@ -87,6 +122,13 @@ test_types(void)
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_PORT_STATE), ==, "SpiceQmp1PortState");
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_PORT_VM_ACTION), ==,
                     "SpiceQmp1PortVmAction");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_MACHINE), ==, "SpiceQmp1Machine");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_CONDITION), ==, "SpiceQmp1Condition");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_CONDITION_CODE), ==, "SpiceQmp1ConditionCode");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_CONDITION_SEVERITY), ==,
+                    "SpiceQmp1ConditionSeverity");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_MACHINE, G_TYPE_ACTION_GROUP));
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_CONDITION, G_TYPE_BOXED));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_PORT, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_STATUS, G_TYPE_BOXED));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_EVENT, G_TYPE_BOXED));
@@ -94,6 +136,8 @@ test_types(void)
 
     test_values(SPICE_TYPE_QMP_PORT_VM_ACTION, G_N_ELEMENTS(actions), actions);
     test_values(SPICE_TYPE_QMP_PORT_STATE, G_N_ELEMENTS(states), states);
+    test_values(SPICE_TYPE_QMP_CONDITION_CODE, G_N_ELEMENTS(codes), codes);
+    test_values(SPICE_TYPE_QMP_CONDITION_SEVERITY, G_N_ELEMENTS(severities), severities);
 }
 
 static void
@@ -150,15 +194,48 @@ test_class(void)
 }
 
 static void
+test_machine_class(void)
+{
+    const int flags = G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY;
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_MACHINE);
+    GParamSpec *port = g_object_class_find_property(klass, "port");
+    GParamSpec *condition = g_object_class_find_property(klass, "condition");
+    GSignalQuery query;
+    guint count;
+
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, 2);
+    g_assert_true(port->value_type == SPICE_TYPE_QMP_PORT);
+    g_assert_cmpint(port->flags & flags, ==, flags);
+    g_assert_true(condition->value_type == SPICE_TYPE_QMP_CONDITION);
+    g_assert_cmpint(condition->flags & flags, ==, G_PARAM_READABLE);
+
+    g_signal_query(g_signal_lookup("action-failed", SPICE_TYPE_QMP_MACHINE), &query);
+    g_assert_cmpint(query.signal_flags, ==, G_SIGNAL_RUN_LAST);
+    g_assert_cmpuint(query.n_params, ==, 2);
+    g_assert_true(query.param_types[0] == G_TYPE_STRING);
+    g_assert_true(query.param_types[1] == G_TYPE_ERROR);
+    g_assert_true(query.return_type == G_TYPE_NONE);
+    g_type_class_unref(klass);
+}
+
+static void
 test_macros(void)
 {
     SpiceQmp1Port *none = NULL;
+    SpiceQmp1Machine *no_machine = NULL;
+    g_autoptr(SpiceQmpMachine) machine = NULL;
+    g_autoptr(SpiceQmpCondition) condition = NULL;
     g_autoptr(SpiceQmpPort) port = NULL;
     g_autoptr(SpiceQmpStatus) status = NULL;
     g_autoptr(SpiceQmpEvent) event = NULL;
 
     g_assert_false(SPICE_IS_QMP_PORT(none));
     g_assert_null(SPICE_QMP_PORT(none));
+    g_assert_false(SPICE_IS_QMP_MACHINE(no_machine));
+    g_assert_null(SPICE_QMP_MACHINE(no_machine));
+    g_assert_null(machine);
+    g_assert_null(condition);
     g_assert_null(port);
     g_assert_null(status);
     g_assert_null(event);
@@ -182,6 +259,7 @@ main(int argc, char **argv)
     g_test_add_func("/abi/status", test_status);
     g_test_add_func("/abi/types", test_types);
     g_test_add_func("/abi/class", test_class);
+    g_test_add_func("/abi/machine-class", test_machine_class);
     g_test_add_func("/abi/macros", test_macros);
     return g_test_run();
 }

@@ -4,7 +4,8 @@
  *   connect PATH       a port on a stream to this socket
  *   open PATH          a port by spice_qmp_port_open_async()
  *   call SLOT WHAT HOW LONG TIMEOUT
- *                      WHAT: status, execute, variant, action, wait, close
+ *                      WHAT: status, execute, variant, action, menu, wait, close;
+ *                      variant also waits for an event, until the call has ended
  *                      HOW: callback, null, unref, nested
  *   cancel SLOT        cancels that call
  *   settle, idle       lets all happen that is due; waits for a little while
@@ -37,12 +38,15 @@ typedef struct {
     char what[16];
     char how[16];
     GCancellable *cancellable;
+    GCancellable *waiting; /* for an event that never comes */
 } Slot;
 
 static Slot slots[SLOTS];
 static GString *ends;
 static SpiceQmpPort *port;
 static gboolean gone = TRUE;
+/* Waits for events that have not ended. */
+static int waits;
 /* The port's, and the one that is pushed instead; NULL is the default. */
 static GMainContext *context;
 static GMainContext *other;
@@ -149,6 +153,39 @@ finish(const char *what, SpiceQmpPort *source, GAsyncResult *result, GError **er
     return right;
 }
 
+/* Each wait for an event ends once, with the connection or by being cancelled. */
+static void
+waited(GObject *source, GAsyncResult *result, gpointer data G_GNUC_UNUSED)
+{
+    GError *error = NULL;
+
+    g_assert_null(spice_qmp_port_wait_event_finish(SPICE_QMP_PORT(source), result, &error));
+    g_assert_nonnull(error);
+    g_error_free(error);
+    g_assert_cmpint(waits--, >, 0);
+}
+
+static void
+wait_for_event(Slot *slot)
+{
+    static const char *const NEVER[] = { "NEVER", NULL };
+
+    g_clear_object(&slot->waiting);
+    slot->waiting = g_cancellable_new();
+    waits++;
+    spice_qmp_port_wait_event_async(port, NEVER, 0, slot->waiting, waited, NULL);
+}
+
+/* The menu of a viewer, which is closed at once. */
+static void
+pause_by_menu(void)
+{
+    SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+
+    g_action_group_activate_action(G_ACTION_GROUP(machine), "pause", NULL);
+    g_object_unref(machine);
+}
+
 static void
 ended(GObject *source, GAsyncResult *result, gpointer user_data)
 {
@@ -156,6 +193,9 @@ ended(GObject *source, GAsyncResult *result, gpointer user_data)
     GError *error = NULL;
 
     gboolean right = finish(slot->what, SPICE_QMP_PORT(source), result, &error);
+
+    if (slot->waiting)
+        g_cancellable_cancel(slot->waiting);
 
     g_string_append_printf(ends, " %d:%s:%d", slot->number,
                            error   ? g_quark_to_string(error->domain)
@@ -217,7 +257,10 @@ call(int number, const char *what, const char *how, gboolean is_long, guint time
         spice_qmp_port_execute_async(port, "query-status", arguments, cancellable,
                                      callback, data);
         g_free(arguments);
+    } else if (g_str_equal(what, "menu")) {
+        pause_by_menu();
     } else if (g_str_equal(what, "variant")) {
+        wait_for_event(slot);
         spice_qmp_port_execute_variant_async(port, "query-status",
                                              is_long ? long_variant() : NULL,
                                              cancellable, callback, data);
@@ -331,8 +374,11 @@ main(int argc, char **argv)
     serve();
     g_clear_object(&port);
     let_all_happen();
-    for (i = 0; i < SLOTS; i++)
+    for (i = 0; i < SLOTS; i++) {
         g_clear_object(&slots[i].cancellable);
+        g_clear_object(&slots[i].waiting);
+    }
+    g_assert_cmpint(waits, ==, 0);
     g_string_free(ends, TRUE);
     if (other) {
         g_main_context_pop_thread_default(other);

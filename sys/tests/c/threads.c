@@ -7,6 +7,8 @@ typedef struct {
     Server *server;
     GIOStream *client;
     SpiceQmpPort *port;
+    SpiceQmpMachine *machine;
+    SpiceQmpCondition *condition;
     SpiceSession *session;
     SpicePortChannel *channel;
     GDBusConnection *connection;
@@ -41,6 +43,9 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     /* The answer to query-status may come after the event. */
     WAIT_UNTIL((t->status = spice_qmp_port_dup_status(t->port)));
     g_assert_nonnull(t->status);
+    t->machine = spice_qmp_machine_new(t->port);
+    server_event(t->server, "SHUTDOWN", "{\"guest\": true}");
+    WAIT_UNTIL((t->condition = spice_qmp_machine_dup_condition(t->machine)));
     t->session = spice_session_new();
     t->channel = SPICE_PORT_CHANNEL(spice_channel_new(t->session, SPICE_CHANNEL_PORT, 0));
     t->connection = silent_connection();
@@ -53,6 +58,8 @@ tear_down(Things *t, gconstpointer data G_GNUC_UNUSED)
 
     spice_qmp_status_unref(t->status);
     spice_qmp_event_unref(t->event);
+    spice_qmp_condition_unref(t->condition);
+    g_clear_object(&t->machine);
     spice_session_disconnect(t->session);
     g_object_unref(t->session);
     if (t->port) {
@@ -102,24 +109,28 @@ elsewhere(Use use, Things *t)
 
 /* --- the functions --------------------------------------------------------- */
 
+static const char *const PAUSED[] = { "paused", NULL };
+
 #define PORT_CHECK "IS_THREAD_OF(port)"
 #define MAIN_CHECK "IS_THREAD_OF_MAIN_CONTEXT()"
 #define SPICE_CHECK "IS_THREAD_OF_SPICE()"
 
 /* An _async function is refused, also without a callback. */
-#define ASYNC(name, check, ...)                                                \
+#define ASYNC_OF(class, name, check, ...)                                      \
     static void                                                                \
     use_##name##_async(Things *t)                                              \
     {                                                                          \
-        expect_critical("spice_qmp_port_" #name "_async", check);              \
-        spice_qmp_port_##name##_async(__VA_ARGS__, NULL, NULL, NULL);          \
-        expect_critical("spice_qmp_port_" #name "_async", check);              \
-        spice_qmp_port_##name##_async(__VA_ARGS__, NULL, on_reply, &t->reply); \
+        expect_critical("spice_qmp_" #class "_" #name "_async", check);        \
+        spice_qmp_##class##_##name##_async(__VA_ARGS__, NULL, NULL, NULL);     \
+        expect_critical("spice_qmp_" #class "_" #name "_async", check);        \
+        spice_qmp_##class##_##name##_async(__VA_ARGS__, NULL, on_reply,        \
+                                           &t->reply);                         \
         g_test_assert_expected_messages();                                     \
     }
+#define ASYNC(name, check, ...) ASYNC_OF(port, name, check, __VA_ARGS__)
 
 /* A _finish function works anywhere. */
-#define FINISH(name, start, type, free_it, ...)                                \
+#define FINISH_OF(class, name, start, type, free_it, ...)                      \
     static void                                                                \
     start_##name(Things *t)                                                    \
     {                                                                          \
@@ -129,13 +140,15 @@ elsewhere(Use use, Things *t)
     use_##name##_finish(Things *t)                                             \
     {                                                                          \
         GError *error = NULL;                                                  \
-        type value = spice_qmp_port_##name##_finish(__VA_ARGS__, &error);      \
+        type value = spice_qmp_##class##_##name##_finish(__VA_ARGS__, &error); \
                                                                                \
         g_assert_true(!value == (error != NULL));                              \
         g_clear_error(&error);                                                 \
         if (value)                                                             \
             free_it;                                                           \
     }
+
+#define FINISH(name, ...) FINISH_OF(port, name, __VA_ARGS__)
 
 #define CALL(name, ...)                                                        \
     ASYNC(name, PORT_CHECK, t->port, ##__VA_ARGS__)
@@ -146,7 +159,10 @@ CALL(execute, "echo", NULL)
 CALL(execute_oob, "echo", NULL)
 CALL(execute_variant, "echo", g_variant_new("a{sv}", NULL))
 CALL(wait_ready)
+CALL(wait_event, NULL, 0)
+CALL(wait_status, PAUSED, 0)
 CALL(close)
+ASYNC_OF(machine, unplug, "IS_THREAD_OF_MACHINE(machine)", t->machine, "n1", 0)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
 ASYNC(find, SPICE_CHECK, t->session)
 ASYNC(find_on_bus, MAIN_CHECK, t->connection, NULL)
@@ -164,6 +180,13 @@ FINISH(execute_oob, START(execute_oob, t->port, "refuse", "{\"class\": \"X\", \"
 FINISH(execute_variant, START(execute_variant, t->port, "stop", NULL), GVariant *,
        g_variant_unref(value), t->port, t->result)
 FINISH(wait_ready, START(wait_ready, t->port), gboolean, (void) value, t->port, t->result)
+FINISH(wait_event, START(wait_event, t->port, NULL, 1), SpiceQmpEvent *,
+       spice_qmp_event_unref(value), t->port, t->result)
+FINISH(wait_status, START(wait_status, t->port, PAUSED, 0), gboolean, (void) value, t->port,
+       t->result)
+FINISH_OF(machine, unplug,
+          spice_qmp_machine_unplug_async(t->machine, "n1", 1, NULL, on_reply, &t->reply),
+          gboolean, (void) value, t->machine, t->result)
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
@@ -252,6 +275,32 @@ NULL_GETTER(dup_last_error, "last-error")
 NULL_GETTER(ref_channel, "channel")
 
 static void
+use_machine_new(Things *t)
+{
+    expect_critical("spice_qmp_machine_new", PORT_CHECK);
+    g_assert_null(spice_qmp_machine_new(t->port));
+    g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, "*made on another thread*");
+    g_object_unref(g_object_new(SPICE_TYPE_QMP_MACHINE, "port", t->port, NULL));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_machine_get_port(Things *t)
+{
+    expect_property("port");
+    g_assert_null(spice_qmp_machine_get_port(t->machine));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_machine_dup_condition(Things *t)
+{
+    expect_property("condition");
+    g_assert_null(spice_qmp_machine_dup_condition(t->machine));
+    g_test_assert_expected_messages();
+}
+
+static void
 use_get_state(Things *t)
 {
     expect_property("state");
@@ -283,6 +332,20 @@ use_values(Things *t)
     g_assert_cmpuint(spice_qmp_port_vm_action_get_type(), ==, SPICE_TYPE_QMP_PORT_VM_ACTION);
     g_assert_cmpuint(spice_qmp_status_get_type(), ==, SPICE_TYPE_QMP_STATUS);
     g_assert_cmpuint(spice_qmp_event_get_type(), ==, SPICE_TYPE_QMP_EVENT);
+    g_assert_cmpuint(spice_qmp_machine_get_type(), ==, SPICE_TYPE_QMP_MACHINE);
+    g_assert_cmpuint(spice_qmp_condition_get_type(), ==, SPICE_TYPE_QMP_CONDITION);
+    g_assert_cmpuint(spice_qmp_condition_code_get_type(), ==, SPICE_TYPE_QMP_CONDITION_CODE);
+    g_assert_cmpuint(spice_qmp_condition_severity_get_type(), ==,
+                     SPICE_TYPE_QMP_CONDITION_SEVERITY);
+    g_assert_true(spice_qmp_condition_ref(t->condition) == t->condition);
+    spice_qmp_condition_unref(t->condition);
+    g_assert_cmpint(spice_qmp_condition_get_code(t->condition), ==,
+                    SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN);
+    g_assert_cmpint(spice_qmp_condition_get_severity(t->condition), ==,
+                    SPICE_QMP_CONDITION_SEVERITY_INFO);
+    g_assert_null(spice_qmp_condition_get_subject(t->condition));
+    g_assert_nonnull(spice_qmp_condition_get_message(t->condition));
+    g_assert_cmpstr(spice_qmp_condition_get_detail(t->condition), ==, "{\"guest\": true}");
     g_assert_true(spice_qmp_status_ref(t->status) == t->status);
     spice_qmp_status_unref(t->status);
     g_assert_true(spice_qmp_event_ref(t->event) == t->event);
@@ -310,6 +373,16 @@ typedef struct {
 
 /* In the order of symbols.txt. */
 static const Function functions[] = {
+    VALUE(condition_code_get_type),
+    VALUE(condition_get_code),
+    VALUE(condition_get_detail),
+    VALUE(condition_get_message),
+    VALUE(condition_get_severity),
+    VALUE(condition_get_subject),
+    VALUE(condition_get_type),
+    VALUE(condition_ref),
+    VALUE(condition_severity_get_type),
+    VALUE(condition_unref),
     VALUE(error_quark),
     VALUE(event_get_data),
     VALUE(event_get_data_variant),
@@ -318,6 +391,12 @@ static const Function functions[] = {
     VALUE(event_get_type),
     VALUE(event_ref),
     VALUE(event_unref),
+    { "spice_qmp_machine_dup_condition", use_machine_dup_condition, NULL },
+    { "spice_qmp_machine_get_port", use_machine_get_port, NULL },
+    VALUE(machine_get_type),
+    { "spice_qmp_machine_new", use_machine_new, NULL },
+    { "spice_qmp_machine_unplug_async", use_unplug_async, NULL },
+    { "spice_qmp_machine_unplug_finish", use_unplug_finish, start_unplug },
     PAIR(close),
     REFUSED(dup_capabilities),
     REFUSED(dup_last_error),
@@ -349,7 +428,9 @@ static const Function functions[] = {
     VALUE(port_state_get_type),
     PAIR(vm_action),
     VALUE(port_vm_action_get_type),
+    PAIR(wait_event),
     PAIR(wait_ready),
+    PAIR(wait_status),
     VALUE(status_get_type),
     VALUE(status_ref),
     VALUE(status_unref),
@@ -476,6 +557,7 @@ test_last_reference(Things *t, gconstpointer doing)
 {
     int i;
 
+    g_clear_object(&t->machine);
     g_clear_object(&t->port);
     for (i = 0; i < 50; i++) {
         GIOStream *client;
@@ -511,6 +593,61 @@ test_last_reference(Things *t, gconstpointer doing)
 }
 
 static void
+use_actions(Things *t)
+{
+    GActionGroup *actions = G_ACTION_GROUP(t->machine);
+
+    g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, "*\"action group\"*another thread*");
+    g_assert_false(g_action_group_get_action_enabled(actions, "quit"));
+    g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, "*\"action group\"*another thread*");
+    g_action_group_activate_action(actions, "quit", NULL);
+    g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, "*\"action group\"*another thread*");
+    g_action_group_change_action_state(actions, "pause", g_variant_new_boolean(TRUE));
+    g_test_assert_expected_messages();
+}
+
+static void
+test_actions(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    g_string_truncate(t->server->log, 0);
+    elsewhere(use_actions, t);
+    assert_executes(t->port, "echo", NULL);
+    g_assert_cmpstr(t->server->log->str, ==, "echo ");
+    g_assert_true(g_action_group_get_action_enabled(G_ACTION_GROUP(t->machine), "quit"));
+}
+
+static void
+drop_machine(Things *t)
+{
+    g_object_unref(t->machine);
+}
+
+/* The last reference to a machine, while it has much to do. */
+static void
+test_last_machine(Things *t, gconstpointer data G_GNUC_UNUSED)
+{
+    int i, j;
+
+    for (i = 0; i < 50; i++) {
+        gboolean freed;
+
+        g_clear_object(&t->machine);
+        t->machine = spice_qmp_machine_new(t->port);
+        for (j = 0; j < 20; j++) {
+            server_event(t->server, "BLOCK_IO_ERROR", "{\"action\": \"stop\"}");
+            server_event(t->server, "RESUME", NULL);
+        }
+        g_action_group_activate_action(G_ACTION_GROUP(t->machine), "reset", NULL);
+        watch(t->machine, &freed);
+        elsewhere(drop_machine, t);
+        t->machine = NULL;
+        WAIT_UNTIL(freed);
+        /* The server writes on this thread: let all of it be read. */
+        assert_executes(t->port, "echo", NULL);
+    }
+}
+
+static void
 drop_result(Things *t)
 {
     g_clear_object(&t->result);
@@ -522,6 +659,7 @@ test_last_result(Things *t, gconstpointer data G_GNUC_UNUSED)
 {
     gboolean freed;
 
+    g_clear_object(&t->machine);
     spice_qmp_port_execute_async(t->port, "echo", NULL, NULL, on_reply, &t->reply);
     await(&t->reply);
     t->result = g_object_ref(t->reply.result);
@@ -580,6 +718,8 @@ main(int argc, char **argv)
     TEST("last-reference/events", "events", test_last_reference);
     TEST("last-result", NULL, test_last_result);
     TEST("borrowed", NULL, test_borrowed);
+    TEST("actions", NULL, test_actions);
+    TEST("last-machine", NULL, test_last_machine);
     i = g_test_run();
     g_free(symbols);
     return i;

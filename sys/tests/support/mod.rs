@@ -192,3 +192,47 @@ pub fn run(command: &mut Command, packages: &str) -> String {
     );
     stdout
 }
+
+/// Makes the typelib in a folder, without a warning, and gives the text of its GIR.
+pub fn typelib(dir: &Path) -> String {
+    let packages = "gobject-introspection libgirepository1.0-dev gir1.2-spiceclientglib-2.0 libgstreamer1.0-dev";
+    let include = here().join("include");
+    let mut sed = Command::new("sed");
+    sed.args(["-E", "-f"])
+        .arg(here().join("gir/gtypes.sed"))
+        .arg(include.join("spice-qmp/spice-qmp.h"));
+    let header = dir.join("spice-qmp.h");
+    let text = run(&mut sed, "sed");
+    fs::write(&header, text).expect("a file in target/tmp");
+
+    let gir = dir.join("SpiceQmp-1.0.gir");
+    let mut scanner = with_library("g-ir-scanner");
+    scanner
+        .current_dir(dir)
+        .args(["--quiet", "--warn-all", "--warn-error"])
+        .args(["--identifier-prefix=SpiceQmp1", "--symbol-prefix=spice_qmp"])
+        .args(["--namespace=SpiceQmp", "--nsversion=1.0"])
+        .args(["--include=GObject-2.0", "--include=Gio-2.0"])
+        .arg("--include=SpiceClientGLib-2.0")
+        .args(["--pkg=gio-2.0", "--pkg=spice-client-glib-2.0"])
+        .args([
+            "--pkg-export=spice-qmp-1.0",
+            "--c-include=spice-qmp/spice-qmp.h",
+        ])
+        .arg(format!("-I{}", include.display()))
+        .arg("-L")
+        .arg(library_dir())
+        .arg("--library=spice-qmp-1")
+        .arg(format!("--library-path={}", library_dir().display()))
+        .arg("--output")
+        .arg(&gir)
+        .arg(&header);
+    run(&mut scanner, packages);
+    let mut compiler = Command::new("g-ir-compiler");
+    compiler
+        .arg(&gir)
+        .arg("-o")
+        .arg(dir.join("SpiceQmp-1.0.typelib"));
+    run(&mut compiler, packages);
+    fs::read_to_string(&gir).expect("the scanner wrote it")
+}

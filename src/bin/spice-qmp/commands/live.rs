@@ -9,9 +9,10 @@ use std::task::Poll;
 use futures_core::Stream;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use spice_qmp::{Event, EventStream, QmpPort, Status};
+use spice_qmp::{Condition, ConditionCode, Event, EventStream, Machine, QmpPort, Status};
 
 use crate::cli::Events;
+use crate::commands::machine::Reason;
 use crate::connect::Target;
 use crate::failure::{Failure, Stop, note};
 use crate::feed::Feed;
@@ -41,6 +42,21 @@ struct StatusLine<'a> {
     time: &'a str,
     status: &'a str,
     running: bool,
+}
+
+/// Why the machine stopped, in the form of `watch --json`.
+#[derive(Debug, Serialize)]
+struct ReasonLine<'a> {
+    time: &'a str,
+    condition: Reason,
+}
+
+/// What `watch` prints.
+enum News {
+    Status(Status),
+    Condition(Condition),
+    /// The connection has ended.
+    End,
 }
 
 /// Prints events until there were enough, or the connection ends.
@@ -122,48 +138,64 @@ async fn next_event(port: &QmpPort, stream: &mut EventStream) -> Option<Event> {
     .await
 }
 
-/// Prints the state, and again whenever it changes.
+/// Prints the state, and again whenever it changes, and why the machine stopped.
 pub(crate) async fn watch(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
             let end = End::watch(port);
-            let feed = feed_statuses(port);
+            let machine = Machine::new(port);
+            let feed = feed_news(port, &machine);
             if port.status().is_none() {
                 // Either it comes now, or the server refuses to say.
                 let reply = monitor.execute(port, "query-status", ()).await?;
-                feed.push(Some(Status::from_json(reply.get())?));
+                feed.push(News::Status(Status::from_json(reply.get())?));
             }
             let mut last = None;
-            while let Some(status) = feed.next().await {
+            loop {
+                let news = feed.next().await;
                 report_dropped(output, "changes of the state", feed.take_dropped());
-                if last.as_ref() != Some(&status) {
-                    print_status(&status, output).await?;
-                    last = Some(status);
+                match news {
+                    News::Status(status) => {
+                        if last.as_ref() != Some(&status) {
+                            print_status(&status, output).await?;
+                            last = Some(status);
+                        }
+                    }
+                    News::Condition(condition) => print_condition(&condition, output).await?,
+                    News::End => return end.result(port),
                 }
             }
-            end.result(port)
         })
         .await
 }
 
-/// The states of the machine; nothing when the connection ends.
-fn feed_statuses(port: &QmpPort) -> Feed<Option<Status>> {
+/// The states of the machine, why it stopped, and the end of the connection.
+fn feed_news(port: &QmpPort, machine: &Machine) -> Feed<News> {
     let feed = Feed::new();
     let push = {
         let feed = feed.clone();
         move |port: &QmpPort| {
             if let Some(status) = port.status() {
-                feed.push(Some(status));
+                feed.push(News::Status(status));
             }
         }
     };
     push(port);
     port.connect_status_notify(push);
+    machine.connect_condition_notify({
+        let feed = feed.clone();
+        move |machine| match machine.condition() {
+            // The tool's last words say more.
+            Some(lost) if lost.code() == ConditionCode::ConnectionLost => {}
+            Some(condition) => feed.push(News::Condition(condition)),
+            None => {}
+        }
+    });
     let push_end = {
         let feed = feed.clone();
         move |port: &QmpPort| {
             if !port.ready() {
-                feed.push(None);
+                feed.push(News::End);
             }
         }
     };
@@ -175,9 +207,7 @@ fn feed_statuses(port: &QmpPort) -> Feed<Option<Status>> {
 async fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> {
     let (name, running) = (status.status(), status.running());
     if output.is_json() {
-        let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%S.%fZ"));
-        let time = time.as_deref().unwrap_or_default();
-        let status = name;
+        let (time, status) = (&utc(), name);
         return output
             .json(&StatusLine {
                 time,
@@ -186,12 +216,29 @@ async fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> 
             })
             .await;
     }
-    let time = glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
-    let time = time.as_deref().unwrap_or_default();
-    let line = Line::from(time).plain("  ");
+    let line = Line::from(local_time().as_str()).plain("  ");
     output
         .line(line.styled(name, run_state_style(name, running)))
         .await
+}
+
+async fn print_condition(condition: &Condition, output: &mut Output) -> Result<(), Stop> {
+    if output.is_json() {
+        let (time, condition) = (&utc(), Reason::of(condition));
+        return output.json(&ReasonLine { time, condition }).await;
+    }
+    let line = Line::from(local_time().as_str()).plain("  ");
+    output.line(line.plain(condition.message())).await
+}
+
+fn utc() -> String {
+    let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%S.%fZ"));
+    time.map(String::from).unwrap_or_default()
+}
+
+fn local_time() -> String {
+    let time = glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
+    time.map(String::from).unwrap_or_default()
 }
 
 /// Says that the output is read more slowly than QEMU writes.

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use glib::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use spice_qmp::{Error, QmpPort, Status};
+use spice_qmp::{Condition, Error, Machine, QmpPort, Status};
 
 use crate::connect::Target;
 use crate::failure::{Failure, Stop};
@@ -21,6 +22,18 @@ struct StatusLine {
     reply: Map<String, Value>,
     qemu: Option<String>,
     package: Option<String>,
+    /// Why the machine does not run, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    condition: Option<Reason>,
+}
+
+/// A condition in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reason {
+    code: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    message: String,
 }
 
 /// Prints whether the machine runs, and QEMU's version.
@@ -31,14 +44,21 @@ pub(crate) async fn status(target: &Target, output: &mut Output) -> Result<(), S
             let status = Status::from_json(reply.get())?;
             let qemu = port.version();
             let package = port.package().filter(|package| !package.is_empty());
+            let condition = condition_in(status.status(), port).await;
             if output.is_json() {
                 let reply = serde_json::from_str(reply.get()).unwrap_or_default();
                 let line = StatusLine {
                     reply,
                     qemu,
                     package,
+                    condition: condition.as_ref().map(Reason::of),
                 };
                 return output.json(&line).await;
+            }
+            if let Some(condition) = condition {
+                let line = format!("reason   {}", condition.message());
+                print_status(&status, qemu.as_deref(), package.as_deref(), output).await?;
+                return output.line(line).await;
             }
             print_status(&status, qemu.as_deref(), package.as_deref(), output).await
         })
@@ -62,6 +82,35 @@ async fn print_status(
     match package {
         Some(package) => output.line(format!("QEMU     {version} ({package})")).await,
         None => output.line(format!("QEMU     {version}")).await,
+    }
+}
+
+/// Why the machine is in a run state that has a reason.
+async fn condition_in(state: &str, port: &QmpPort) -> Option<Condition> {
+    let machine = match state {
+        "io-error" | "guest-panicked" | "watchdog" | "internal-error" | "shutdown"
+        | "postmigrate" => Machine::new(port),
+        _ => return None,
+    };
+    let known = until(&machine, &["notify::condition"], |machine| {
+        machine.condition().is_some()
+    });
+    glib::future_with_timeout(QUESTION_TIMEOUT, known)
+        .await
+        .ok()?;
+    machine.condition()
+}
+
+impl Reason {
+    pub(crate) fn of(condition: &Condition) -> Self {
+        let code = condition.code().to_value();
+        let value = glib::EnumValue::from_value(&code);
+        let (_, value) = value.expect("a code is a value of its enum");
+        Self {
+            code: value.nick().to_owned(),
+            subject: condition.subject().map(str::to_owned),
+            message: condition.message().to_owned(),
+        }
     }
 }
 

@@ -1,0 +1,133 @@
+//! `GActionGroup` for [`Machine`](super::Machine).
+//!
+//! Not by `gio::subclass`: in gio 0.22 its `query_action` keeps the state that it also
+//! gives to the caller, who frees it.
+#![allow(unsafe_code, reason = "an interface is a table of C functions")]
+
+use std::ffi::{CStr, c_char};
+
+use gio::ffi::{GActionGroup, GActionGroupInterface};
+use glib::ffi::{GFALSE, GTRUE, GVariant, GVariantType, gboolean};
+use glib::prelude::*;
+use glib::subclass::prelude::*;
+use glib::translate::{IntoGlib, ToGlibPtr, from_glib_none};
+
+use super::actions::Action;
+use super::imp::Machine;
+
+glib::wrapper! {
+    /// The interface as a class implements it.
+    pub struct ActionGroup(Interface<GActionGroup, GActionGroupInterface>);
+
+    match fn {
+        type_ => || gio::ffi::g_action_group_get_type(),
+    }
+}
+
+// SAFETY: the functions have the types that the interface's table says, and keep its
+// rules of ownership. GIO's own do the rest, by `query_action`.
+unsafe impl IsImplementable<Machine> for ActionGroup {
+    fn interface_init(interface: &mut glib::Interface<Self>) {
+        let table = interface.as_mut();
+        table.list_actions = Some(list_actions);
+        table.query_action = Some(query_action);
+        table.activate_action = Some(activate_action);
+        table.change_action_state = Some(change_action_state);
+    }
+}
+
+/// # Safety
+///
+/// `group` is a live `Machine`, and stays so while the result is used.
+unsafe fn machine<'a>(group: *mut GActionGroup) -> &'a Machine {
+    // SAFETY: as the caller promises.
+    let instance = unsafe { &*group.cast::<<Machine as ObjectSubclass>::Instance>() };
+    instance.imp()
+}
+
+/// # Safety
+///
+/// `name` is NULL or NUL-terminated.
+unsafe fn action(name: *const c_char) -> Option<Action> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises.
+    let name = unsafe { CStr::from_ptr(name) };
+    Action::from_name(name.to_str().ok()?)
+}
+
+unsafe extern "C" fn list_actions(_: *mut GActionGroup) -> *mut *mut c_char {
+    Action::ALL.map(Action::name)[..].to_glib_full()
+}
+
+unsafe extern "C" fn query_action(
+    group: *mut GActionGroup,
+    name: *const c_char,
+    enabled: *mut gboolean,
+    parameter_type: *mut *const GVariantType,
+    state_type: *mut *const GVariantType,
+    state_hint: *mut *mut GVariant,
+    state: *mut *mut GVariant,
+) -> gboolean {
+    // SAFETY: GIO passes a live object of this class, and a name.
+    let (machine, action) = unsafe { (machine(group), action(name)) };
+    let Some(action) = action else {
+        return GFALSE;
+    };
+    let menu = machine.menu();
+    let paused = (action == Action::Pause).then_some(menu.paused);
+    // SAFETY: each is NULL or where a value goes; types are borrowed, values given.
+    unsafe {
+        set(enabled, || menu.is_enabled(action).into_glib());
+        set(parameter_type, std::ptr::null);
+        set(state_type, || match paused {
+            Some(_) => glib::VariantTy::BOOLEAN.as_ptr(),
+            None => std::ptr::null(),
+        });
+        set(state_hint, std::ptr::null_mut);
+        set(state, || {
+            paused.map(|paused| paused.to_variant()).to_glib_full()
+        });
+    }
+    GTRUE
+}
+
+/// # Safety
+///
+/// `place` is NULL or can be written to.
+unsafe fn set<T>(place: *mut T, value: impl FnOnce() -> T) {
+    if !place.is_null() {
+        // SAFETY: as the caller promises.
+        unsafe { place.write(value()) }
+    }
+}
+
+unsafe extern "C" fn activate_action(
+    group: *mut GActionGroup,
+    name: *const c_char,
+    parameter: *mut GVariant,
+) {
+    // SAFETY: GIO passes a live object of this class, a name, and a value or NULL.
+    unsafe {
+        // A floating value is taken over.
+        let parameter: Option<glib::Variant> = from_glib_none(parameter);
+        if let Some(action) = action(name) {
+            machine(group).activate(action, parameter.as_ref());
+        }
+    }
+}
+
+unsafe extern "C" fn change_action_state(
+    group: *mut GActionGroup,
+    name: *const c_char,
+    value: *mut GVariant,
+) {
+    // SAFETY: GIO passes a live object of this class, a name, and a value.
+    unsafe {
+        let value: Option<glib::Variant> = from_glib_none(value);
+        if let (Some(action), Some(value)) = (action(name), value) {
+            machine(group).change_state(action, &value);
+        }
+    }
+}

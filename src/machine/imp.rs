@@ -1,0 +1,379 @@
+//! The GObject: follows the port, executes actions, and finds out why the machine does
+//! not run.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::time::Duration;
+
+use gio::prelude::*;
+use glib::subclass::Signal;
+use glib::subclass::prelude::*;
+use once_cell::sync::Lazy;
+
+use super::action_group::ActionGroup;
+use super::actions::{Action, Menu, Situation};
+use super::cause::{self, Cause};
+use super::condition::Condition;
+use crate::home::Home;
+use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
+
+pub(super) const ACTION_FAILED: &str = "action-failed";
+
+/// For how long QEMU is asked which drive has failed, before it is shown without.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After the dispatches of the port, which may come at idle priority.
+const AFTER_THE_PORT: i32 = glib::ffi::G_PRIORITY_DEFAULT_IDLE + 1;
+
+#[derive(Default, glib::Properties)]
+#[properties(wrapper_type = super::Machine)]
+pub struct Machine {
+    /// The port that leads to the machine.
+    #[property(get, set, construct_only, nullable)]
+    /// Why the machine does not run, where that is not just a pause; NULL while it runs.
+    #[property(name = "condition", type = Option<Condition>, get = Self::condition)]
+    port: RefCell<Option<QmpPort>>,
+    /// The port's. Set in the construction.
+    home: OnceCell<Home>,
+    handlers: RefCell<Vec<glib::SignalHandlerId>>,
+    /// What was last notified of.
+    menu: Cell<Menu>,
+    condition: RefCell<Option<Condition>>,
+    /// The first reason to stop since the machine ran; one after which it has not
+    /// stopped yet is not shown.
+    cause: RefCell<Option<Cause>>,
+    /// Counts the causes: an answer to a question about one may come after its end.
+    causes: Cell<u64>,
+    /// Whether QEMU is being asked about the cause, which is shown then.
+    looks_up: Cell<bool>,
+    was_ready: Cell<bool>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for Machine {
+    const NAME: &'static str = "SpiceQmp1Machine";
+    type Type = super::Machine;
+    type Interfaces = (ActionGroup,);
+}
+
+impl ObjectImpl for Machine {
+    fn properties() -> &'static [glib::ParamSpec] {
+        Self::derived_properties()
+    }
+
+    fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
+        if self.may_use(property.name()) {
+            self.derived_property(id, property)
+        } else {
+            property.default_value().clone()
+        }
+    }
+
+    fn set_property(&self, id: usize, value: &glib::Value, property: &glib::ParamSpec) {
+        self.derived_set_property(id, value, property);
+    }
+
+    fn signals() -> &'static [Signal] {
+        static SIGNALS: Lazy<[Signal; 1]> = Lazy::new(|| {
+            [Signal::builder(ACTION_FAILED)
+                .param_types([String::static_type(), glib::Error::static_type()])
+                .run_last()
+                .build()]
+        });
+        &*SIGNALS
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let Some(port) = self.port() else {
+            return;
+        };
+        if !port.is_on_its_thread() {
+            glib::g_critical!(
+                "SpiceQmp",
+                "a machine was made on another thread than its port"
+            );
+            return;
+        }
+        let _ = self.home.set(Home::on(port.main_context()));
+        let mut handlers = vec![
+            self.connect(&port, "notify::status", |machine, _| {
+                machine.status_changed();
+            }),
+            self.connect(&port, "notify::state", |machine, _| machine.state_changed()),
+        ];
+        handlers.extend(cause::EVENTS.map(|name| {
+            self.connect(&port, &format!("qmp-event::{name}"), |machine, values| {
+                if let Ok(event) = values[1].get::<Event>() {
+                    machine.event(&event);
+                }
+            })
+        }));
+        self.handlers.replace(handlers);
+        self.was_ready.set(port.ready());
+        self.menu.set(self.menu_now());
+        self.status_changed();
+    }
+
+    // On any thread: the handlers go anywhere, and so does the port.
+    fn dispose(&self) {
+        let handlers = self.handlers.take();
+        if let Some(port) = self.port.take() {
+            for handler in handlers {
+                port.disconnect(handler);
+            }
+        }
+    }
+}
+
+/// The actions.
+impl Machine {
+    /// What the program was notified of; nothing on another thread.
+    pub(super) fn menu(&self) -> Menu {
+        if self.may_use("action group") {
+            self.menu.get()
+        } else {
+            Menu::default()
+        }
+    }
+
+    /// `g_action_group_activate_action`.
+    pub(super) fn activate(&self, action: Action, parameter: Option<&glib::Variant>) {
+        if parameter.is_some() {
+            let name = action.name();
+            glib::g_critical!("SpiceQmp", "the action {name:?} takes no parameter");
+        } else {
+            self.execute(action, self.menu());
+        }
+    }
+
+    /// `g_action_group_change_action_state`: it changes when the machine does.
+    pub(super) fn change_state(&self, action: Action, value: &glib::Variant) {
+        match (action, value.get::<bool>()) {
+            (Action::Pause, Some(paused)) => {
+                let menu = self.menu();
+                if paused != menu.paused {
+                    self.execute(action, menu);
+                }
+            }
+            (Action::Pause, None) => {
+                let type_ = value.type_();
+                glib::g_critical!("SpiceQmp", "the state of 'pause' is a boolean, no {type_}");
+            }
+            (action, _) => {
+                let name = action.name();
+                glib::g_critical!("SpiceQmp", "the action {name:?} has no state");
+            }
+        }
+    }
+
+    fn execute(&self, action: Action, menu: Menu) {
+        let Some(port) = self.port().filter(|_| menu.is_enabled(action)) else {
+            return;
+        };
+        let machine = self.obj().downgrade();
+        let command = action.command(menu.paused);
+        port.execute_with(command, None, CallOptions::default(), move |reply| {
+            if let (Some(machine), Err(error)) = (machine.upgrade(), reply) {
+                let error = glib::Error::from(error);
+                machine.emit_by_name::<()>(ACTION_FAILED, &[&action.name(), &error]);
+            }
+        });
+    }
+
+    fn menu_now(&self) -> Menu {
+        let Some(port) = self.port() else {
+            return Menu::default();
+        };
+        let status = port.status();
+        // What is written to a port within the blink of an eye after it was mute waits
+        // there: it gets through.
+        let mute = port.is_mute() && !status.as_ref().is_some_and(Status::running);
+        Menu::of(Situation {
+            reachable: port.ready() && !mute,
+            state: status.as_ref().map(Status::status),
+        })
+    }
+
+    /// Notifies of what changed in the menu. What a handler changes again is notified of
+    /// as it is then.
+    fn update_menu(&self) {
+        let menu = self.menu_now();
+        let before = self.menu.replace(menu);
+        let machine = self.obj();
+        for action in Action::ALL {
+            if menu.is_enabled(action) != before.is_enabled(action) {
+                let enabled = self.menu.get().is_enabled(action);
+                machine.action_enabled_changed(action.name(), enabled);
+            }
+        }
+        if menu.paused != before.paused {
+            let paused = self.menu.get().paused.to_variant();
+            machine.action_state_changed(Action::Pause.name(), &paused);
+        }
+    }
+}
+
+/// The condition.
+impl Machine {
+    fn condition(&self) -> Option<Condition> {
+        self.condition.borrow().clone()
+    }
+
+    fn event(&self, event: &Event) {
+        let known = self.cause.borrow().as_ref().is_some_and(|it| !it.inferred);
+        // The first one is the reason, also of those that follow.
+        if !known && let Some(cause) = Cause::of_event(event.name(), event.data()) {
+            self.set_cause(Some(cause));
+        }
+    }
+
+    fn status_changed(&self) {
+        self.update_menu();
+        match self.port().and_then(|port| port.status()) {
+            Some(status) if status.running() => self.set_cause(None),
+            // The event that says why follows the state.
+            Some(_) if self.cause.borrow().is_none() => self.infer_later(),
+            Some(_) => self.show(),
+            // The connection has ended, or only begins.
+            None => {}
+        }
+    }
+
+    fn state_changed(&self) {
+        self.update_menu();
+        match self.port().map(|port| port.state()) {
+            Some(PortState::Ready) => {
+                // What ended the last connection. The run state follows.
+                self.was_ready.set(true);
+                self.set_cause(None);
+            }
+            Some(PortState::Closed | PortState::Failed) if self.was_ready.replace(false) => {
+                let known = self.cause.borrow().is_some();
+                if !known {
+                    self.set_cause(Some(Cause::connection_lost()));
+                }
+                self.looks_up.set(false);
+                self.show();
+            }
+            _ => {}
+        }
+    }
+
+    /// Where no event says why the machine stopped, the state does.
+    fn infer_later(&self) {
+        let machine = self.obj().downgrade();
+        self.home().idle(AFTER_THE_PORT.into(), move || {
+            if let Some(machine) = machine.upgrade() {
+                machine.imp().infer();
+            }
+        });
+    }
+
+    fn infer(&self) {
+        let status = self.port().and_then(|port| port.status());
+        let stopped = status.filter(|status| !status.running());
+        if self.cause.borrow().is_none()
+            && let Some(cause) = stopped.and_then(|status| Cause::of_state(status.status()))
+        {
+            self.set_cause(Some(cause));
+        }
+    }
+
+    fn set_cause(&self, cause: Option<Cause>) {
+        let concerns_drive = cause.as_ref().is_some_and(Cause::concerns_drive);
+        self.cause.replace(cause);
+        self.causes.set(self.causes.get() + 1);
+        self.looks_up.set(concerns_drive && self.look_up());
+        self.show();
+    }
+
+    /// Asks QEMU which drive has failed. False where it cannot be asked.
+    fn look_up(&self) -> bool {
+        let Some(port) = self.port().filter(|port| port.ready() && !port.is_mute()) else {
+            return false;
+        };
+        let (machine, cause) = (self.obj().downgrade(), self.causes.get());
+        let options = CallOptions {
+            timeout: Some(LOOK_UP_TIMEOUT),
+            ..CallOptions::default()
+        };
+        port.execute_with("query-block", None, options, move |reply| {
+            if let Some(machine) = machine.upgrade() {
+                machine.imp().looked_up(cause, reply.ok().as_deref());
+            }
+        });
+        true
+    }
+
+    fn looked_up(&self, cause: u64, reply: Option<&str>) {
+        if cause == self.causes.get() && self.looks_up.replace(false) {
+            if let (Some(cause), Some(reply)) = (&mut *self.cause.borrow_mut(), reply) {
+                cause.find_drive(reply);
+            }
+            self.show();
+        }
+    }
+
+    /// Shows why the machine does not run, when it does not.
+    fn show(&self) {
+        if self.looks_up.get() {
+            return;
+        }
+        let port = self.port();
+        let status = port.as_ref().and_then(QmpPort::status);
+        let stopped = status.is_some_and(|status| !status.running());
+        let lost = port.is_none_or(|port| !port.ready());
+        let cause = self.cause.borrow();
+        let condition = cause.as_ref().filter(|_| stopped || lost);
+        let condition = condition.map(Cause::condition);
+        drop(cause);
+        let changed = *self.condition.borrow() != condition;
+        if changed {
+            self.condition.replace(condition);
+            self.obj().notify_condition();
+        }
+    }
+}
+
+impl Machine {
+    fn port(&self) -> Option<QmpPort> {
+        self.port.borrow().clone()
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        self.home.get_or_init(Home::here)
+    }
+
+    /// Whether the calling thread may use the machine; if not, that is a critical.
+    fn may_use(&self, what: &str) -> bool {
+        let here = self.home().is_my_thread();
+        if !here {
+            glib::g_critical!(
+                "SpiceQmp",
+                "{what:?} of a machine was used on another thread than its port's"
+            );
+        }
+        here
+    }
+
+    /// Calls `handler` at a signal of the port. Any thread may disconnect it.
+    fn connect(
+        &self,
+        port: &QmpPort,
+        signal: &str,
+        handler: fn(&Self, &[glib::Value]),
+    ) -> glib::SignalHandlerId {
+        let machine: glib::SendWeakRef<_> = self.obj().downgrade().into();
+        let closure = glib::RustClosure::new(move |values| {
+            let port = values[0].get::<QmpPort>();
+            // Another thread could emit it.
+            if port.is_ok_and(|port| port.is_on_its_thread())
+                && let Some(machine) = machine.upgrade()
+            {
+                handler(machine.imp(), values);
+            }
+            None
+        });
+        port.connect_closure(signal, false, closure)
+    }
+}

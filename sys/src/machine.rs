@@ -1,0 +1,173 @@
+//! `SpiceQmpMachine`
+
+use std::ffi::{CStr, c_char, c_uint};
+use std::ptr::null_mut;
+
+use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
+use glib::ffi::{GError, GType, gboolean, gpointer};
+use glib::object::ObjectType;
+use glib::prelude::*;
+use glib::translate::{
+    Borrowed, GlibPtrDefault, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow,
+};
+use spice_qmp::{Condition, Machine, QmpPort};
+
+use crate::condition::SpiceQmpCondition;
+use crate::guard::{
+    IS_THREAD_OF, IS_THREAD_OF_MACHINE, SPICE_IS_QMP_MACHINE, SPICE_IS_QMP_PORT,
+    g_return_val_if_fail, g_utf8_validate, no_panic,
+};
+use crate::instance::{self, SpiceQmpPort};
+use crate::task::{Caller, Operation, finish_boolean, g_task_return_if_fail, timeout_of};
+
+pub struct SpiceQmpMachine(());
+
+/// spice_qmp_machine_get_type:
+///
+/// Returns: the #GType of #SpiceQmpMachine
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn spice_qmp_machine_get_type() -> GType {
+    Machine::static_type().into_glib()
+}
+
+/// spice_qmp_machine_new:
+/// @port: a #SpiceQmpPort, which need not be ready yet
+///
+/// Creates the machine behind @port. It holds a reference to @port.
+///
+/// Returns: (transfer full): a new machine
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_new(port: *mut SpiceQmpPort) -> *mut SpiceQmpMachine {
+    no_panic("spice_qmp_machine_new", null_mut(), || {
+        g_return_val_if_fail!(spice_qmp_machine_new: SPICE_IS_QMP_PORT(port), null_mut());
+        g_return_val_if_fail!(spice_qmp_machine_new: IS_THREAD_OF(port), null_mut());
+        // SAFETY: it was found to be a SpiceQmpPort.
+        let port = unsafe { instance::borrow(port) };
+        let machine = Machine::new(&port);
+        let machine: *mut <Machine as ObjectType>::GlibType = machine.into_glib_ptr();
+        machine.cast()
+    })
+}
+
+/// spice_qmp_machine_get_port: (get-property port)
+/// @machine: a #SpiceQmpMachine
+///
+/// The port to the machine: the property #SpiceQmpMachine:port.
+///
+/// Returns: (transfer none) (nullable): the port, or %NULL if @machine has been disposed
+///   of
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_get_port(
+    machine: *mut SpiceQmpMachine,
+) -> *mut SpiceQmpPort {
+    no_panic("spice_qmp_machine_get_port", null_mut(), || {
+        g_return_val_if_fail!(spice_qmp_machine_get_port: SPICE_IS_QMP_MACHINE(machine), null_mut());
+        // SAFETY: it was found to be a SpiceQmpMachine.
+        let port = unsafe { borrow(machine) }.port();
+        // The machine's reference keeps it.
+        let port: *mut <QmpPort as ObjectType>::GlibType = port.to_glib_none().0;
+        port.cast()
+    })
+}
+
+/// spice_qmp_machine_dup_condition: (get-property condition)
+/// @machine: a #SpiceQmpMachine
+///
+/// Why the machine is not running: the property #SpiceQmpMachine:condition.
+///
+/// Returns: (transfer full) (nullable): the condition, or %NULL
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_dup_condition(
+    machine: *mut SpiceQmpMachine,
+) -> *mut SpiceQmpCondition {
+    no_panic("spice_qmp_machine_dup_condition", null_mut(), || {
+        g_return_val_if_fail!(spice_qmp_machine_dup_condition: SPICE_IS_QMP_MACHINE(machine), null_mut());
+        // SAFETY: it was found to be a SpiceQmpMachine.
+        let condition = unsafe { borrow(machine) }.condition();
+        let condition: <Condition as GlibPtrDefault>::GlibType = condition.to_glib_full();
+        condition.cast()
+    })
+}
+
+/// spice_qmp_machine_unplug_async:
+/// @machine: a #SpiceQmpMachine
+/// @id: the device's id, or its path such as `/machine/peripheral-anon/device[0]`
+/// @timeout_ms: after how many milliseconds the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when the device is
+///   gone, or with an error
+/// @user_data: for @callback
+///
+/// Unplugs a device: executes `device_del`, and waits until the guest has released the
+/// device or refuses to.
+///
+/// Set a deadline: a guest that does not respond never does either. It may still release
+/// the device after the deadline.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_unplug_async(
+    machine: *mut SpiceQmpMachine,
+    id: *const c_char,
+    timeout_ms: c_uint,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::Unplug, cancellable, callback, user_data) };
+    no_panic("spice_qmp_machine_unplug_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_QMP_MACHINE(machine));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_MACHINE(machine));
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        g_task_return_if_fail!(caller: g_utf8_validate(id));
+        // SAFETY: both were checked.
+        let (machine, id) = unsafe { (borrow(machine), CStr::from_ptr(id)) };
+        let unplug = machine.unplug(&id.to_string_lossy());
+        let unplug = unplug.timeout(timeout_of(timeout_ms));
+        caller.future_of(
+            machine.upcast_ref(),
+            &machine.main_context(),
+            unplug.into_future(),
+        );
+    });
+}
+
+/// spice_qmp_machine_unplug_finish:
+/// @machine: a #SpiceQmpMachine
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_machine_unplug_async(). The errors are those of
+/// spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC if the guest refuses to
+/// release the device.
+///
+/// Returns: %TRUE if the device is gone
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_unplug_finish(
+    machine: *mut SpiceQmpMachine,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_boolean(Operation::Unplug, machine.cast(), result, error) }
+}
+
+/// # Safety
+///
+/// `machine` is a live `SpiceQmpMachine`, and stays so while the result is used.
+pub(crate) unsafe fn borrow(machine: *mut SpiceQmpMachine) -> Borrowed<Machine> {
+    // SAFETY: as the caller promises.
+    unsafe { from_glib_borrow(machine.cast::<<Machine as ObjectType>::GlibType>()) }
+}

@@ -1,0 +1,289 @@
+//! Why a machine does not run, with a server that does what a test says.
+#![cfg(feature = "gobject")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use common::main_loop::{MainLoop, with_own};
+use common::script::{self, Server, paused, running};
+use glib::prelude::*;
+use serde_json::{Value, json};
+use spice_qmp::{Condition, ConditionCode as Code, ConditionSeverity as Severity, Machine};
+
+/// A machine that runs.
+fn ready(main: &MainLoop) -> (Machine, Server) {
+    let (port, server) = script::ready(main);
+    (Machine::new(&port), server)
+}
+
+/// The messages that are notified of, or nothing.
+fn shown(machine: &Machine) -> Rc<RefCell<Vec<Option<String>>>> {
+    let seen = Rc::<RefCell<Vec<_>>>::default();
+    let notes = seen.clone();
+    machine.connect_condition_notify(move |machine| {
+        let condition = machine.condition();
+        let message = condition.map(|condition| condition.message().to_owned());
+        notes.borrow_mut().push(message);
+    });
+    seen
+}
+
+fn stopped(state: &str) -> Value {
+    json!({ "running": false, "status": state })
+}
+
+/// Answers what the port and the machine ask.
+fn answer(main: &MainLoop, server: &Server, state: &str, drives: &Value) {
+    main.drain();
+    for request in server.requests() {
+        match request.command.as_str() {
+            "query-status" => server.reply(&request, stopped(state)),
+            "query-block" => server.reply(&request, drives.clone()),
+            other => panic!("{other}"),
+        }
+    }
+    main.drain();
+}
+
+fn condition(machine: &Machine) -> Condition {
+    machine.condition().expect("there is a reason")
+}
+
+fn drives() -> Value {
+    json!([
+        { "device": "", "qdev": "cd0", "io-status": "ok" },
+        { "device": "", "qdev": "hd0", "io-status": "nospace",
+          "inserted": { "node-name": "n0" } },
+    ])
+}
+
+const FULL: &str = "Disk full: the host has no space left for the drive hd0";
+
+fn disk_full() -> Value {
+    json!({
+        "device": "", "node-name": "n0", "nospace": true, "operation": "write",
+        "reason": "No space left on device", "action": "stop",
+    })
+}
+
+#[test]
+fn the_drive_is_named_before_the_condition_is_shown() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let seen = shown(&machine);
+        server.event_with("BLOCK_IO_ERROR", &disk_full());
+        server.event("STOP");
+        main.drain();
+        assert_eq!(machine.condition(), None, "QEMU is asked first");
+        answer(main, &server, "io-error", &drives());
+        assert_eq!(seen.take(), [Some(FULL.to_owned())]);
+        let condition = condition(&machine);
+        assert_eq!(condition.code(), Code::DiskFull);
+        assert_eq!(condition.severity(), Severity::Warning);
+        assert_eq!(condition.subject(), Some("hd0"));
+        let detail: Value = serde_json::from_str(condition.detail().unwrap()).unwrap();
+        assert_eq!(detail, disk_full());
+
+        server.event("RESUME");
+        main.drain();
+        assert_eq!(seen.take(), [None]);
+        server.answer("query-status", running());
+        main.drain();
+        assert_eq!(machine.condition(), None);
+    });
+}
+
+#[test]
+fn a_server_that_does_not_say_which_drive_leaves_what_the_event_said() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let seen = shown(&machine);
+        server.event_with("BLOCK_IO_ERROR", &disk_full());
+        main.drain();
+        for request in server.requests() {
+            match request.command.as_str() {
+                "query-status" => server.reply(&request, stopped("io-error")),
+                command => server.refuse(&request, "CommandNotFound", command),
+            }
+        }
+        main.drain();
+        let full = FULL.replace("hd0", "n0");
+        assert_eq!(seen.take(), [Some(full)]);
+    });
+}
+
+/// QEMU 10.0 may send the second `BLOCK_IO_ERROR` of a drive a second after its STOP.
+#[test]
+fn the_event_may_come_after_the_machine_has_stopped() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let seen = shown(&machine);
+        server.event("STOP");
+        main.drain();
+        // The state says it first, then the drive.
+        answer(main, &server, "io-error", &drives());
+        answer(main, &server, "io-error", &drives());
+        assert_eq!(seen.take(), [Some(FULL.to_owned())]);
+        assert_eq!(condition(&machine).detail(), None);
+
+        server.event_with("BLOCK_IO_ERROR", &disk_full());
+        answer(main, &server, "io-error", &drives());
+        assert_eq!(seen.take(), [Some(FULL.to_owned())], "now with detail");
+        assert!(condition(&machine).detail().is_some());
+    });
+}
+
+#[test]
+fn an_answer_that_comes_after_the_machine_runs_again_shows_nothing() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let seen = shown(&machine);
+        server.event_with("BLOCK_IO_ERROR", &disk_full());
+        server.event("STOP");
+        main.drain();
+        let asked = server.requests();
+        server.event("RESUME");
+        main.drain();
+        for request in asked {
+            match request.command.as_str() {
+                "query-status" => server.reply(&request, running()),
+                _ => server.reply(&request, drives()),
+            }
+        }
+        answer(main, &server, "running", &drives());
+        assert_eq!(seen.take(), []);
+        assert_eq!(machine.condition(), None);
+    });
+}
+
+#[test]
+fn the_first_reason_stays_until_the_machine_runs() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let seen = shown(&machine);
+        // It runs on until QEMU ends.
+        let info =
+            json!({ "type": "hyper-v", "arg1": 0x1a, "arg2": 0, "arg3": 0, "arg4": 0, "arg5": 0 });
+        server.event_with(
+            "GUEST_PANICKED",
+            &json!({ "action": "poweroff", "info": info }),
+        );
+        main.drain();
+        assert_eq!(machine.condition(), None, "it runs");
+        server.event_with(
+            "SHUTDOWN",
+            &json!({ "guest": true, "reason": "guest-panic" }),
+        );
+        main.drain();
+        server.peer.close("QEMU has ended");
+        main.drain();
+        let crashed = "The guest has crashed: stop code 0x1a";
+        assert_eq!(seen.take(), [Some(crashed.to_owned())]);
+        assert_eq!(condition(&machine).code(), Code::GuestPanicked);
+    });
+}
+
+#[test]
+fn a_pause_is_no_condition() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let seen = shown(&machine);
+        server.event("STOP");
+        main.drain();
+        server.answer("query-status", paused());
+        main.drain();
+        // These do not stop it.
+        server.event_with("BLOCK_IO_ERROR", &json!({ "action": "report" }));
+        server.event_with("WATCHDOG", &json!({ "action": "reset" }));
+        main.drain();
+        server.commands();
+        assert_eq!(seen.take(), []);
+    });
+}
+
+#[test]
+fn what_ends_qemu_without_a_word_is_known_by_the_event_before() {
+    with_own(|main| {
+        for (name, data, code) in [
+            ("WATCHDOG", json!({ "action": "poweroff" }), Code::Watchdog),
+            (
+                "MEMORY_FAILURE",
+                json!({ "recipient": "hypervisor", "action": "fatal",
+                        "flags": { "action-required": true, "recursive": false } }),
+                Code::MemoryFailure,
+            ),
+        ] {
+            let (machine, server) = ready(main);
+            server.event_with(name, &data);
+            main.drain();
+            assert_eq!(machine.condition(), None);
+            server.peer.close("QEMU has ended");
+            main.drain();
+            assert_eq!(condition(&machine).code(), code);
+            assert_eq!(condition(&machine).severity(), Severity::Error);
+        }
+    });
+}
+
+#[test]
+fn an_internal_error_has_no_event_but_its_state() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        server.event("STOP");
+        answer(main, &server, "internal-error", &json!([]));
+        assert_eq!(condition(&machine).code(), Code::InternalError);
+        assert_eq!(condition(&machine).subject(), None);
+    });
+}
+
+#[test]
+fn a_lost_connection_is_shown_until_there_is_another() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let seen = shown(&machine);
+        server.peer.close("cut");
+        main.drain();
+        let lost = "The connection to QEMU has ended";
+        assert_eq!(seen.take(), [Some(lost.to_owned())]);
+        assert_eq!(condition(&machine).code(), Code::ConnectionLost);
+
+        // Another machine may be behind it, which is full.
+        server.peer.open();
+        server.line(script::GREETING);
+        main.drain();
+        server.answer("qmp_capabilities", json!({}));
+        main.drain();
+        assert_eq!(seen.take(), [None]);
+        answer(main, &server, "io-error", &drives());
+        answer(main, &server, "io-error", &drives());
+        assert_eq!(seen.take(), [Some(FULL.to_owned())]);
+    });
+}
+
+#[test]
+fn a_port_that_never_was_ready_has_no_condition() {
+    with_own(|main| {
+        let (port, server) = script::port();
+        let machine = Machine::new(&port);
+        server.peer.open();
+        main.drain();
+        server.peer.close("nobody is there");
+        main.drain();
+        assert_eq!(machine.condition(), None);
+    });
+}
+
+#[test]
+fn a_machine_may_go_while_it_asks() {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        let weak = machine.downgrade();
+        server.event_with("BLOCK_IO_ERROR", &disk_full());
+        main.drain();
+        drop(machine);
+        assert!(weak.upgrade().is_none());
+        answer(main, &server, "io-error", &drives());
+    });
+}
