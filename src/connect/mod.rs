@@ -116,7 +116,9 @@ impl QmpPort {
         options: ConnectOptions,
         cancelled: impl Future<Output = ()>,
     ) -> Result<Self, Error> {
-        settle::find_cancellable(session.into(), &options, cancelled).await
+        let session = session.into();
+        let search = settle::find(session.clone(), &options);
+        settle::cancellable(&session, search, cancelled).await
     }
 
     /// The QMP port of a D-Bus display (QEMU's `-display dbus`), when it is ready and its
@@ -171,7 +173,7 @@ impl QmpPort {
         session: impl Into<Session>,
         timeout: Duration,
     ) -> Result<Vec<String>, Error> {
-        spice::port_names(session.into(), &ConnectOptions::new().timeout(timeout)).await
+        settle::port_names(session.into(), &ConnectOptions::new().timeout(timeout)).await
     }
 
     /// [`port_names`](Self::port_names) with options.
@@ -183,7 +185,24 @@ impl QmpPort {
         session: impl Into<Session>,
         options: ConnectOptions,
     ) -> Result<Vec<String>, Error> {
-        spice::port_names(session.into(), &options).await
+        settle::port_names(session.into(), &options).await
+    }
+
+    /// [`port_names_with`](Self::port_names_with) until `cancelled` ends, as
+    /// [`find_cancellable`](Self::find_cancellable). For the C library.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find), and [`Error::Cancelled`].
+    #[doc(hidden)]
+    pub async fn port_names_cancellable(
+        session: impl Into<Session>,
+        options: ConnectOptions,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Vec<String>, Error> {
+        let session = session.into();
+        let search = settle::port_names(session.clone(), &options);
+        settle::cancellable(&session, search, cancelled).await
     }
 
     /// Waits until QEMU has answered all that the ports of a SPICE session have asked

@@ -17,23 +17,40 @@ use crate::transport::spice::{Channel, Connection, Session};
 /// The QMP port of `session`. Where the time is over, it ends when QEMU has answered, and
 /// where the future is dropped, QEMU's answers are awaited all the same.
 pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
-    let unfinished = Unfinished::new(&session);
-    let found = spice::search(session.clone(), options).await;
+    let search = spice::search(session.clone(), options);
+    finished(&session, search).await
+}
+
+/// The names of all ports of `session`; otherwise as [`find`].
+pub(super) async fn port_names(
+    session: Session,
+    options: &ConnectOptions,
+) -> Result<Vec<String>, Error> {
+    let search = spice::port_names(session.clone(), options);
+    finished(&session, search).await
+}
+
+async fn finished<T>(
+    session: &Session,
+    search: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let unfinished = Unfinished::new(session);
+    let found = search.await;
     if let Err(Error::TimedOut { .. }) = found {
-        settle(&session).await;
+        settle(session).await;
     }
     unfinished.end();
     found
 }
 
-/// [`find`] until `cancelled` ends, and QEMU has answered.
-pub(super) async fn find_cancellable(
-    session: Session,
-    options: &ConnectOptions,
+/// `search` until `cancelled` ends, and QEMU has answered.
+pub(super) async fn cancellable<T>(
+    session: &Session,
+    search: impl Future<Output = Result<T, Error>>,
     cancelled: impl Future<Output = ()>,
-) -> Result<QmpPort, Error> {
+) -> Result<T, Error> {
     let found = {
-        let mut search = pin!(find(session.clone(), options));
+        let mut search = pin!(search);
         let mut cancelled = pin!(cancelled);
         poll_fn(|cx| {
             if let Poll::Ready(found) = search.as_mut().poll(cx) {
@@ -47,8 +64,8 @@ pub(super) async fn find_cancellable(
         return found;
     }
     // The search that was dropped settles the session, too, but nothing awaits that.
-    settle(&session).await;
-    Err(Error::Cancelled("the search for the QMP port".into()))
+    settle(session).await;
+    Err(Error::Cancelled("the search for ports".into()))
 }
 
 /// Work on a session that QEMU may owe answers. Where it is dropped before its end, a

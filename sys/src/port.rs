@@ -1,6 +1,6 @@
 //! `SpiceQmpPort`: creating, finding, opening and closing a port.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_uint};
 use std::ptr::null_mut;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GDBusConnection, GIOStream};
@@ -17,7 +17,9 @@ use crate::guard::{
     g_return_val_if_fail, g_utf8_validate, no_panic,
 };
 use crate::instance::{SpiceQmpPort, borrow, give};
-use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
+use crate::task::{
+    Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail, timeout_of,
+};
 
 /// spice_qmp_port_get_type:
 ///
@@ -201,6 +203,120 @@ pub unsafe extern "C" fn spice_qmp_port_find_finish(
 ) -> *mut SpiceQmpPort {
     // SAFETY: C passes a result and a place for an error, or NULL.
     unsafe { finish_pointer(Operation::Find, null_mut(), result, error) }
+}
+
+/// spice_qmp_port_find_full_async:
+/// @session: a SPICE session, which is connected if it is not yet
+/// @timeout_ms: after how many milliseconds the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @wait: whether to try again, until the deadline, while the server cannot be reached:
+///   its socket does not exist, or refuses the connection
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when the port
+///   is ready, or with an error
+/// @user_data: for @callback
+///
+/// Does what spice_qmp_port_find_async() does, with a deadline of your own.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_find_full_async(
+    session: *mut SpiceSession,
+    timeout_ms: c_uint,
+    wait: gboolean,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::FindFull, cancellable, callback, user_data) };
+    no_panic("spice_qmp_port_find_full_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        // SAFETY: it was found to be a SpiceSession.
+        let session: Session = unsafe { from_glib_none(session) };
+        let options = options(timeout_ms, wait);
+        let find = QmpPort::find_cancellable(session, options, caller.cancelled());
+        caller.future_to_its_end(&glib::MainContext::default(), find);
+    });
+}
+
+/// spice_qmp_port_find_full_finish:
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_port_find_full_async(). The errors are those of
+/// spice_qmp_port_find_finish().
+///
+/// Returns: (transfer full): a reference to the port that spice_qmp_port_get()
+///   returns for the channel that was found; %NULL on error
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_find_full_finish(
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> *mut SpiceQmpPort {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_pointer(Operation::FindFull, null_mut(), result, error) }
+}
+
+/// spice_qmp_port_port_names_async:
+/// @session: a SPICE session, which is connected if it is not yet
+/// @timeout_ms: after how many milliseconds the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @wait: whether to try again, until the deadline, while the server cannot be reached:
+///   its socket does not exist, or refuses the connection
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called with the names, or
+///   with an error
+/// @user_data: for @callback
+///
+/// Lists the names of all ports of a SPICE session, whether they are QMP monitors or
+/// not. The port channels of the session are connected to learn their names.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_port_names_async(
+    session: *mut SpiceSession,
+    timeout_ms: c_uint,
+    wait: gboolean,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::PortNames, cancellable, callback, user_data) };
+    no_panic("spice_qmp_port_port_names_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        // SAFETY: it was found to be a SpiceSession.
+        let session: Session = unsafe { from_glib_none(session) };
+        let options = options(timeout_ms, wait);
+        let names = QmpPort::port_names_cancellable(session, options, caller.cancelled());
+        caller.future_to_its_end(&glib::MainContext::default(), names);
+    });
+}
+
+/// spice_qmp_port_port_names_finish:
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_port_port_names_async(). The errors are those of
+/// spice_qmp_port_find_finish() if the server cannot be reached.
+///
+/// Returns: (transfer full) (array zero-terminated=1): the names, sorted; %NULL on error
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_port_names_finish(
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> *mut *mut c_char {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_pointer(Operation::PortNames, null_mut(), result, error) }
 }
 
 /// spice_qmp_port_find_on_bus_async:
@@ -403,4 +519,10 @@ pub unsafe extern "C" fn spice_qmp_port_close_finish(
 ) -> gboolean {
     // SAFETY: C passes a result and a place for an error, or NULL.
     unsafe { finish_boolean(Operation::Close, port.cast(), result, error) }
+}
+
+fn options(timeout_ms: c_uint, wait: gboolean) -> ConnectOptions {
+    ConnectOptions::new()
+        .timeout(timeout_of(timeout_ms))
+        .wait(wait != GFALSE)
 }

@@ -11,7 +11,9 @@ use glib::translate::{GlibPtrDefault, IntoGlib, ToGlibPtr};
 use spice_client_glib_sys::SpicePortChannel;
 use spice_qmp::Status;
 
-use crate::guard::{SPICE_IS_QMP_PORT, g_return_if_fail, g_return_val_if_fail, no_panic};
+use crate::guard::{
+    IS_THREAD_OF, SPICE_IS_QMP_PORT, g_return_if_fail, g_return_val_if_fail, no_panic,
+};
 use crate::instance::{SpiceQmpPort, borrow};
 use crate::state::{SpiceQmpPortState, in_header};
 use crate::status::SpiceQmpStatus;
@@ -87,6 +89,27 @@ pub unsafe extern "C" fn spice_qmp_port_get_responsive(port: *mut SpiceQmpPort) 
         g_return_val_if_fail!(spice_qmp_port_get_responsive: SPICE_IS_QMP_PORT(port), GFALSE);
         // SAFETY: it was found to be a SpiceQmpPort.
         unsafe { borrow(port) }.responsive().into_glib()
+    })
+}
+
+/// spice_qmp_port_is_mute:
+/// @port: a #SpiceQmpPort
+///
+/// Whether QEMU neither reads nor answers on this SPICE port until the machine is running
+/// again. That is so if the machine was stopped by an error, a shutdown or a migration;
+/// only another monitor can resume it. Calls then wait until it is running, or for their
+/// deadline. It changes together with #SpiceQmpPort:status.
+///
+/// Returns: %TRUE if QEMU does not answer; %FALSE on ports other than SPICE ports
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_is_mute(port: *mut SpiceQmpPort) -> gboolean {
+    no_panic("spice_qmp_port_is_mute", GFALSE, || {
+        g_return_val_if_fail!(spice_qmp_port_is_mute: SPICE_IS_QMP_PORT(port), GFALSE);
+        g_return_val_if_fail!(spice_qmp_port_is_mute: IS_THREAD_OF(port), GFALSE);
+        // SAFETY: it was found to be a SpiceQmpPort.
+        unsafe { borrow(port) }.is_mute().into_glib()
     })
 }
 

@@ -1,4 +1,4 @@
-//! `SpiceQmpPort`: waiting for events and run states.
+//! `SpiceQmpPort`: waiting for readiness, events and run states.
 
 use std::ffi::{CStr, c_char, c_uint};
 
@@ -12,6 +12,61 @@ use crate::instance::{SpiceQmpPort, borrow};
 use crate::task::{
     Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail, timeout_of,
 };
+
+/// spice_qmp_port_wait_ready_full_async:
+/// @port: a #SpiceQmpPort
+/// @timeout_ms: after how many milliseconds the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when the port
+///   is ready, or with an error
+/// @user_data: for @callback
+///
+/// Does what spice_qmp_port_wait_ready_async() does, with a deadline of your own.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_async(
+    port: *mut SpiceQmpPort,
+    timeout_ms: c_uint,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::WaitReadyFull, cancellable, callback, user_data) };
+    no_panic("spice_qmp_port_wait_ready_full_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
+        g_task_return_if_fail!(caller: IS_THREAD_OF(port));
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        // SAFETY: it was found to be a SpiceQmpPort.
+        let port = unsafe { borrow(port) };
+        caller.wait(&port, |port, end| {
+            port.wait_ready_with(timeout_of(timeout_ms), end)
+        });
+    });
+}
+
+/// spice_qmp_port_wait_ready_full_finish:
+/// @port: a #SpiceQmpPort
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_port_wait_ready_full_async(). The errors are those of
+/// spice_qmp_port_wait_ready_finish().
+///
+/// Returns: %TRUE if the port is ready
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_finish(
+    port: *mut SpiceQmpPort,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_boolean(Operation::WaitReadyFull, port.cast(), result, error) }
+}
 
 /// spice_qmp_port_wait_event_async:
 /// @port: a #SpiceQmpPort

@@ -28,8 +28,11 @@ pub(crate) enum Operation {
     ExecuteVariant,
     Open,
     Find,
+    FindFull,
     FindOnBus,
+    PortNames,
     WaitReady,
+    WaitReadyFull,
     Close,
     WaitEvent,
     WaitStatus,
@@ -47,8 +50,11 @@ impl Operation {
             Self::ExecuteVariant => "spice_qmp_port_execute_variant",
             Self::Open => "spice_qmp_port_open",
             Self::Find => "spice_qmp_port_find",
+            Self::FindFull => "spice_qmp_port_find_full",
             Self::FindOnBus => "spice_qmp_port_find_on_bus",
+            Self::PortNames => "spice_qmp_port_port_names",
             Self::WaitReady => "spice_qmp_port_wait_ready",
+            Self::WaitReadyFull => "spice_qmp_port_wait_ready_full",
             Self::Close => "spice_qmp_port_close",
             Self::WaitEvent => "spice_qmp_port_wait_event",
             Self::WaitStatus => "spice_qmp_port_wait_status",
@@ -396,6 +402,19 @@ impl Answer for String {
         let text: *mut c_char = self.to_glib_full();
         // SAFETY: the task is live, and gets the string with what frees it.
         unsafe { gio::ffi::g_task_return_pointer(task, text.cast(), Some(glib::ffi::g_free)) }
+    }
+}
+
+/// An array of strings.
+impl Answer for Vec<String> {
+    fn give(self, task: *mut GTask) {
+        unsafe extern "C" fn free(strings: gpointer) {
+            // SAFETY: the task gives its array of strings back.
+            unsafe { glib::ffi::g_strfreev(strings.cast()) }
+        }
+        let strings = glib::StrV::from(self).into_raw();
+        // SAFETY: the task is live, and gets the array with what frees it.
+        unsafe { gio::ffi::g_task_return_pointer(task, strings.cast(), Some(free)) }
     }
 }
 

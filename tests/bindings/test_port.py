@@ -150,6 +150,18 @@ class OverSpice(TestCase):
         self.assertIs(SpiceQmp.Port.get(channel), self.port)
         self.assertEqual(self.port.__gtype__.name, "SpiceQmp1Port")
 
+    def test_options(self):
+        find = SpiceQmp.Port.find_full_async, SpiceQmp.Port.find_full_finish
+        self.assertIs(call(*find, self.session, TIMEOUT * 1000, True), self.port)
+        names = SpiceQmp.Port.port_names_async, SpiceQmp.Port.port_names_finish
+        self.assertEqual(
+            call(*names, self.session, TIMEOUT * 1000, False),
+            [self.port.props.channel.props.port_name],
+        )
+        ready = self.port.wait_ready_full_async, self.port.wait_ready_full_finish
+        self.assertTrue(call(*ready, 0))
+        self.assertFalse(self.port.is_mute())
+
     def test_status_and_actions(self):
         changes = self.listen("notify::status")
         self.assertTrue(act(self.port, SpiceQmp.PortVmAction.CONTINUE))

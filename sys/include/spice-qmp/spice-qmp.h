@@ -724,6 +724,88 @@ SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
                                          GError **error);
 
 /**
+ * spice_qmp_port_find_full_async:
+ * @session: a SPICE session, which is connected if it is not yet
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @wait: whether to try again, until the deadline, while the server cannot be reached:
+ *   its socket does not exist, or refuses the connection
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the port
+ *   is ready, or with an error
+ * @user_data: for @callback
+ *
+ * Does what spice_qmp_port_find_async() does, with a deadline of your own.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_find_full_async(SpiceSession *session,
+                                    unsigned int timeout_ms,
+                                    gboolean wait,
+                                    GCancellable *cancellable,
+                                    GAsyncReadyCallback callback,
+                                    gpointer user_data);
+
+/**
+ * spice_qmp_port_find_full_finish:
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_find_full_async(). The errors are those of
+ * spice_qmp_port_find_finish().
+ *
+ * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
+ *   returns for the channel that was found; %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_port_find_full_finish(GAsyncResult *result,
+                                              GError **error);
+
+/**
+ * spice_qmp_port_port_names_async:
+ * @session: a SPICE session, which is connected if it is not yet
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @wait: whether to try again, until the deadline, while the server cannot be reached:
+ *   its socket does not exist, or refuses the connection
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called with the names, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Lists the names of all ports of a SPICE session, whether they are QMP monitors or
+ * not. The port channels of the session are connected to learn their names.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_port_names_async(SpiceSession *session,
+                                     unsigned int timeout_ms,
+                                     gboolean wait,
+                                     GCancellable *cancellable,
+                                     GAsyncReadyCallback callback,
+                                     gpointer user_data);
+
+/**
+ * spice_qmp_port_port_names_finish:
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_port_names_async(). The errors are those of
+ * spice_qmp_port_find_finish() if the server cannot be reached.
+ *
+ * Returns: (transfer full) (array zero-terminated=1): the names, sorted; %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char **spice_qmp_port_port_names_finish(GAsyncResult *result,
+                                        GError **error);
+
+/**
  * spice_qmp_port_find_on_bus_async:
  * @connection: a #GDBusConnection to the message bus that QEMU is on, or to QEMU itself
  * @name: (nullable): QEMU's name on the bus, usually `org.qemu`, or %NULL if QEMU is
@@ -1160,6 +1242,22 @@ SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_get_responsive(SpiceQmpPort *port);
 
 /**
+ * spice_qmp_port_is_mute:
+ * @port: a #SpiceQmpPort
+ *
+ * Whether QEMU neither reads nor answers on this SPICE port until the machine is running
+ * again. That is so if the machine was stopped by an error, a shutdown or a migration;
+ * only another monitor can resume it. Calls then wait until it is running, or for their
+ * deadline. It changes together with #SpiceQmpPort:status.
+ *
+ * Returns: %TRUE if QEMU does not answer; %FALSE on ports other than SPICE ports
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_port_is_mute(SpiceQmpPort *port);
+
+/**
  * spice_qmp_port_get_command_timeout: (get-property command-timeout)
  * @port: a #SpiceQmpPort
  *
@@ -1321,6 +1419,45 @@ GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
  */
 SPICE_QMP_AVAILABLE
 SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_wait_ready_full_async:
+ * @port: a #SpiceQmpPort
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the port
+ *   is ready, or with an error
+ * @user_data: for @callback
+ *
+ * Does what spice_qmp_port_wait_ready_async() does, with a deadline of your own.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_wait_ready_full_async(SpiceQmpPort *port,
+                                          unsigned int timeout_ms,
+                                          GCancellable *cancellable,
+                                          GAsyncReadyCallback callback,
+                                          gpointer user_data);
+
+/**
+ * spice_qmp_port_wait_ready_full_finish:
+ * @port: a #SpiceQmpPort
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_wait_ready_full_async(). The errors are those of
+ * spice_qmp_port_wait_ready_finish().
+ *
+ * Returns: %TRUE if the port is ready
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_port_wait_ready_full_finish(SpiceQmpPort *port,
+                                               GAsyncResult *result,
+                                               GError **error);
 
 /**
  * spice_qmp_port_wait_event_async:

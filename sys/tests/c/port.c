@@ -1421,6 +1421,112 @@ test_find_nowhere(void)
     g_object_unref(session);
 }
 
+/* With options: tried again until it is too late, or not at all. */
+static void
+test_find_nowhere_full(void)
+{
+    GCancellable *cancellable = g_cancellable_new();
+    gboolean wait;
+
+    for (wait = FALSE; wait <= TRUE; wait++) {
+        int code = wait ? G_IO_ERROR_TIMED_OUT : G_IO_ERROR_NOT_FOUND;
+        guint timeout_ms = wait ? 50 : 0;
+        SpiceSession *session = spice_session_new();
+        Reply reply = { 0 };
+        GError *error = NULL;
+
+        g_object_set(session, "uri", "spice+unix:///nowhere/spice.sock", NULL);
+        spice_qmp_port_find_full_async(session, timeout_ms, wait, NULL, on_reply, &reply);
+        await(&reply);
+        g_assert_null(reply.source);
+        g_assert_null(spice_qmp_port_find_full_finish(reply.result, &error));
+        g_assert_error(error, G_IO_ERROR, code);
+        g_clear_error(&error);
+        forget(&reply);
+
+        spice_qmp_port_port_names_async(session, timeout_ms, wait, NULL, on_reply, &reply);
+        await(&reply);
+        g_assert_null(reply.source);
+        g_assert_null(spice_qmp_port_port_names_finish(reply.result, &error));
+        g_assert_error(error, G_IO_ERROR, code);
+        g_clear_error(&error);
+        forget(&reply);
+
+        /* Both end only when they are cancelled. */
+        if (wait) {
+            spice_qmp_port_find_full_async(session, 0, TRUE, cancellable, on_reply, &reply);
+            settle();
+            g_assert_cmpint(reply.calls, ==, 0);
+            g_cancellable_cancel(cancellable);
+            ASSERT_CANCELLED(&reply, spice_qmp_port_find_full_finish(reply.result, &error));
+            g_cancellable_reset(cancellable);
+            spice_qmp_port_port_names_async(session, 0, TRUE, cancellable, on_reply, &reply);
+            settle();
+            g_assert_cmpint(reply.calls, ==, 0);
+            g_cancellable_cancel(cancellable);
+            ASSERT_CANCELLED(&reply, spice_qmp_port_port_names_finish(reply.result, &error));
+        }
+        g_object_unref(session);
+    }
+    g_object_unref(cancellable);
+}
+
+static void
+test_wait_ready_full(void)
+{
+    GIOStream *client;
+    Server *server = server_pair(&client);
+    SpiceQmpPort *port = spice_qmp_port_new_for_stream(client);
+    GCancellable *cancellable = g_cancellable_new();
+    Reply reply = { 0 };
+    GError *error = NULL;
+
+    g_assert_false(spice_qmp_port_is_mute(port));
+    spice_qmp_port_wait_ready_full_async(port, 20, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(reply.source == G_OBJECT(port));
+    g_assert_false(spice_qmp_port_wait_ready_full_finish(port, reply.result, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT);
+    g_assert_nonnull(strstr(error->message, "20 ms"));
+    g_clear_error(&error);
+    forget(&reply);
+
+    spice_qmp_port_wait_ready_full_async(port, 0, cancellable, on_reply, &reply);
+    settle();
+    g_cancellable_cancel(cancellable);
+    ASSERT_CANCELLED(&reply, spice_qmp_port_wait_ready_full_finish(port, reply.result, &error));
+
+    spice_qmp_port_wait_ready_full_async(port, 0, NULL, on_reply, &reply);
+    settle();
+    g_assert_cmpint(reply.calls, ==, 0);
+    server_greet(server);
+    await(&reply);
+    /* Each result has its own function. */
+    expect_critical("spice_qmp_port_wait_ready_finish", "g_task_is_valid(result, source)");
+    g_assert_false(spice_qmp_port_wait_ready_finish(port, reply.result, NULL));
+    g_test_assert_expected_messages();
+    g_assert_true(spice_qmp_port_wait_ready_full_finish(port, reply.result, &error));
+    g_assert_no_error(error);
+    forget(&reply);
+    g_assert_false(spice_qmp_port_is_mute(port));
+
+    expect_critical("spice_qmp_port_is_mute", "SPICE_IS_QMP_PORT(port)");
+    g_assert_false(spice_qmp_port_is_mute(NULL));
+    expect_critical("spice_qmp_port_wait_ready_full_async", "SPICE_IS_QMP_PORT(port)");
+    spice_qmp_port_wait_ready_full_async(NULL, 0, NULL, NULL, NULL);
+    expect_critical("spice_qmp_port_find_full_async", "SPICE_IS_SESSION(session)");
+    spice_qmp_port_find_full_async((SpiceSession *) port, 0, FALSE, NULL, NULL, NULL);
+    expect_critical("spice_qmp_port_port_names_async", "SPICE_IS_SESSION(session)");
+    spice_qmp_port_port_names_async(NULL, 0, FALSE, NULL, NULL, NULL);
+    g_test_assert_expected_messages();
+
+    g_object_unref(cancellable);
+    g_object_unref(port);
+    g_object_unref(client);
+    server_free(server);
+    settle();
+}
+
 /* The errors of a connection that is of no use. */
 static void
 test_find_on_no_bus(void)
@@ -1585,6 +1691,8 @@ main(int argc, char **argv)
     g_test_add_func("/port/names", test_names);
     g_test_add_func("/port/open", test_open);
     g_test_add_func("/port/find/nowhere", test_find_nowhere);
+    g_test_add_func("/port/find/nowhere-full", test_find_nowhere_full);
+    g_test_add_func("/port/wait-ready-full", test_wait_ready_full);
     g_test_add_func("/port/find/on-no-bus", test_find_on_no_bus);
     g_test_add_func("/port/channel", test_channel);
     g_test_add_data_func("/port/channel/gone", NULL, test_channel_gone);

@@ -118,6 +118,37 @@ test_find(void)
     end(session, port);
 }
 
+static void
+test_find_full(void)
+{
+    SpiceSession *session = new_session();
+    SpiceQmpPort *port, *same;
+    Reply reply = { 0 };
+    GError *error = NULL;
+    char **names;
+
+    spice_qmp_port_port_names_async(session, 20000, TRUE, NULL, on_reply, &reply);
+    await(&reply);
+    names = spice_qmp_port_port_names_finish(reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    g_assert_cmpuint(g_strv_length(names), ==, 1);
+    g_assert_true(spice_qmp_port_is_qmp_name(names[0]));
+    g_strfreev(names);
+
+    spice_qmp_port_find_full_async(session, 20000, FALSE, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_port_find_full_finish(reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    g_assert_true(spice_qmp_port_get_ready(port));
+    g_assert_false(spice_qmp_port_is_mute(port));
+    same = find_ready(session);
+    g_assert_true(same == port);
+    g_object_unref(same);
+    end(session, port);
+}
+
 /* Whether the property has this status. */
 static gboolean
 tells(SpiceQmpPort *port, const char *name)
@@ -505,6 +536,7 @@ main(int argc, char **argv)
     } else {
         g_assert_cmpstr(scenario, ==, "all");
         g_test_add_func("/qemu/find", test_find);
+        g_test_add_func("/qemu/find-full", test_find_full);
         g_test_add_func("/qemu/actions", test_actions);
         g_test_add_func("/qemu/execute", test_execute);
         g_test_add_func("/qemu/open", test_open);

@@ -159,12 +159,15 @@ CALL(execute, "echo", NULL)
 CALL(execute_oob, "echo", NULL)
 CALL(execute_variant, "echo", g_variant_new("a{sv}", NULL))
 CALL(wait_ready)
+CALL(wait_ready_full, 0)
 CALL(wait_event, NULL, 0)
 CALL(wait_status, PAUSED, 0)
 CALL(close)
 ASYNC_OF(machine, unplug, "IS_THREAD_OF_MACHINE(machine)", t->machine, "n1", 0)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
 ASYNC(find, SPICE_CHECK, t->session)
+ASYNC(find_full, SPICE_CHECK, t->session, 0, FALSE)
+ASYNC(port_names, SPICE_CHECK, t->session, 0, FALSE)
 ASYNC(find_on_bus, MAIN_CHECK, t->connection, NULL)
 
 #define START(name, ...)                                                       \
@@ -180,6 +183,8 @@ FINISH(execute_oob, START(execute_oob, t->port, "refuse", "{\"class\": \"X\", \"
 FINISH(execute_variant, START(execute_variant, t->port, "stop", NULL), GVariant *,
        g_variant_unref(value), t->port, t->result)
 FINISH(wait_ready, START(wait_ready, t->port), gboolean, (void) value, t->port, t->result)
+FINISH(wait_ready_full, START(wait_ready_full, t->port, 0), gboolean, (void) value, t->port,
+       t->result)
 FINISH(wait_event, START(wait_event, t->port, NULL, 1), SpiceQmpEvent *,
        spice_qmp_event_unref(value), t->port, t->result)
 FINISH(wait_status, START(wait_status, t->port, PAUSED, 0), gboolean, (void) value, t->port,
@@ -190,6 +195,10 @@ FINISH_OF(machine, unplug,
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
+FINISH(find_full, START(find_full, t->session, 0, FALSE), SpiceQmpPort *, g_object_unref(value),
+       t->result)
+FINISH(port_names, START(port_names, t->session, 0, FALSE), char **, g_strfreev(value),
+       t->result)
 FINISH(find_on_bus, START(find_on_bus, t->connection, NULL), SpiceQmpPort *,
        g_object_unref(value), t->result)
 
@@ -301,6 +310,14 @@ use_machine_dup_condition(Things *t)
 }
 
 static void
+use_is_mute(Things *t)
+{
+    expect_critical("spice_qmp_port_is_mute", PORT_CHECK);
+    g_assert_false(spice_qmp_port_is_mute(t->port));
+    g_test_assert_expected_messages();
+}
+
+static void
 use_get_state(Things *t)
 {
     expect_property("state");
@@ -407,6 +424,7 @@ static const Function functions[] = {
     PAIR(execute_oob),
     PAIR(execute_variant),
     PAIR(find),
+    PAIR(find_full),
     PAIR(find_on_bus),
     REFUSED(get),
     REFUSED(get_close_timeout),
@@ -417,9 +435,11 @@ static const Function functions[] = {
     REFUSED(get_responsive),
     REFUSED(get_state),
     VALUE(port_get_type),
+    REFUSED(is_mute),
     VALUE(port_is_qmp_name),
     REFUSED(new_for_stream),
     PAIR(open),
+    PAIR(port_names),
     PAIR(query_status),
     REFUSED(ref_channel),
     REFUSED(set_close_timeout),
@@ -430,6 +450,7 @@ static const Function functions[] = {
     VALUE(port_vm_action_get_type),
     PAIR(wait_event),
     PAIR(wait_ready),
+    PAIR(wait_ready_full),
     PAIR(wait_status),
     VALUE(status_get_type),
     VALUE(status_ref),
