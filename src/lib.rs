@@ -28,7 +28,7 @@ pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
 
 #[cfg(feature = "gobject")]
-pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Unplug};
+pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Schema, Unplug};
 
 #[cfg(feature = "gobject")]
 pub use port::{

@@ -13,6 +13,7 @@ use super::action_group::ActionGroup;
 use super::actions::{Action, Menu, Situation};
 use super::cause::{self, Cause};
 use super::condition::Condition;
+use super::load_schema::Fetch;
 use crate::home::Home;
 use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 
@@ -46,6 +47,8 @@ pub struct Machine {
     /// Whether QEMU is being asked about the cause, which is shown then.
     looks_up: Cell<bool>,
     was_ready: Cell<bool>,
+    /// The schema, once somebody has asked for it.
+    pub(super) schema: RefCell<Option<Fetch>>,
 }
 
 #[glib::object_subclass]
@@ -100,6 +103,9 @@ impl ObjectImpl for Machine {
                 machine.status_changed();
             }),
             self.connect(&port, "notify::state", |machine, _| machine.state_changed()),
+            self.connect(&port, "notify::version", |machine, _| {
+                machine.forget_schema(None);
+            }),
         ];
         handlers.extend(cause::EVENTS.map(|name| {
             self.connect(&port, &format!("qmp-event::{name}"), |machine, values| {
@@ -240,6 +246,9 @@ impl Machine {
     }
 
     fn state_changed(&self) {
+        if !self.port().is_some_and(|port| port.ready()) {
+            self.forget_schema(None);
+        }
         self.update_menu();
         match self.port().map(|port| port.state()) {
             Some(PortState::Ready) => {
@@ -336,7 +345,7 @@ impl Machine {
 }
 
 impl Machine {
-    fn port(&self) -> Option<QmpPort> {
+    pub(super) fn port(&self) -> Option<QmpPort> {
         self.port.borrow().clone()
     }
 

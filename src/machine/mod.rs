@@ -7,12 +7,15 @@ mod actions;
 mod cause;
 mod condition;
 mod imp;
+mod load_schema;
+mod schema;
 mod unplug;
 
 use glib::prelude::*;
 use glib::subclass::prelude::*;
 
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
+pub use schema::Schema;
 pub use unplug::Unplug;
 
 use crate::port::QmpPort;
