@@ -1,4 +1,5 @@
-//! The machine behind a port: what a power menu does with it, and why it does not run.
+//! The machine behind a port: what a power menu does with it, why it does not run, and
+//! which commands it has.
 //!
 //! It uses only what a program can use of a port, which knows nothing of it.
 

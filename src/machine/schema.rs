@@ -93,7 +93,7 @@ pub(super) const COMMAND: &str = "query-qmp-schema";
 
 /// How many bytes of names are kept. Arguments that many commands share are there as
 /// often: a peer that has 20,000 of both could make 400 MB of a reply of 1 MiB. Those of
-/// QEMU 10.0 are 20 kB.
+/// QEMU 10.0 are 13 kB.
 const MAX_NAMES: usize = 256 << 10;
 
 /// How many members and variants of types are looked at, likewise; of QEMU 10.0 it is a

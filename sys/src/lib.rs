@@ -28,6 +28,7 @@ pub mod port;
 pub mod port_calls;
 pub mod port_properties;
 pub mod port_waits;
+pub mod schema;
 pub mod state;
 pub mod status;
 pub mod vm_action;

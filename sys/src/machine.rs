@@ -18,7 +18,10 @@ use crate::guard::{
     g_return_val_if_fail, g_utf8_validate, no_panic,
 };
 use crate::instance::{self, SpiceQmpPort};
-use crate::task::{Caller, Operation, finish_boolean, g_task_return_if_fail, timeout_of};
+use crate::schema::SpiceQmpSchema;
+use crate::task::{
+    Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail, timeout_of,
+};
 
 pub struct SpiceQmpMachine(());
 
@@ -162,6 +165,62 @@ pub unsafe extern "C" fn spice_qmp_machine_unplug_finish(
 ) -> gboolean {
     // SAFETY: C passes a result and a place for an error, or NULL.
     unsafe { finish_boolean(Operation::Unplug, machine.cast(), result, error) }
+}
+
+/// spice_qmp_machine_load_schema_async:
+/// @machine: a #SpiceQmpMachine
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called with the schema, or
+///   with an error
+/// @user_data: for @callback
+///
+/// Loads the names of QEMU's commands and of their arguments: executes
+/// `query-qmp-schema`, whose reply of more than 200 kB is not kept. The names are kept
+/// until the connection ends or QEMU's version changes. Calls that are made while they
+/// are being loaded wait for the same reply; cancelling one does not affect the others.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_load_schema_async(
+    machine: *mut SpiceQmpMachine,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::LoadSchema, cancellable, callback, user_data) };
+    no_panic("spice_qmp_machine_load_schema_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_QMP_MACHINE(machine));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_MACHINE(machine));
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        // SAFETY: it was found to be a SpiceQmpMachine.
+        let machine = unsafe { borrow(machine) };
+        let own = (*machine).clone();
+        let load = async move { own.load_schema().await };
+        caller.future_of(machine.upcast_ref(), &machine.main_context(), load);
+    });
+}
+
+/// spice_qmp_machine_load_schema_finish:
+/// @machine: a #SpiceQmpMachine
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_machine_load_schema_async(). The errors are those of
+/// spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED if
+/// spice_qmp_port_is_mute() is %TRUE for the port.
+///
+/// Returns: (transfer full): the schema, or %NULL on error
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_load_schema_finish(
+    machine: *mut SpiceQmpMachine,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> *mut SpiceQmpSchema {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_pointer(Operation::LoadSchema, machine.cast(), result, error) }
 }
 
 /// # Safety

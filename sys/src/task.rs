@@ -12,7 +12,7 @@ use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
 use spice_qmp::qmp::Band;
-use spice_qmp::{CallOptions, Error, Event, QmpPort, Status, UsageError, WaitId, spawn_on};
+use spice_qmp::{CallOptions, Error, Event, QmpPort, Schema, Status, UsageError, WaitId, spawn_on};
 
 use crate::cancelling::Cancelling;
 use crate::guard::{critical, no_panic};
@@ -37,6 +37,7 @@ pub(crate) enum Operation {
     WaitEvent,
     WaitStatus,
     Unplug,
+    LoadSchema,
 }
 
 impl Operation {
@@ -59,12 +60,13 @@ impl Operation {
             Self::WaitEvent => "spice_qmp_port_wait_event",
             Self::WaitStatus => "spice_qmp_port_wait_status",
             Self::Unplug => "spice_qmp_machine_unplug",
+            Self::LoadSchema => "spice_qmp_machine_load_schema",
         }
     }
 
     /// A unique address, which tags our tasks.
     fn tag(self) -> gpointer {
-        static TAGS: [u8; Operation::Unplug as usize + 1] = [0; _];
+        static TAGS: [u8; Operation::LoadSchema as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
     }
 }
@@ -393,6 +395,18 @@ impl Answer for Event {
         let event: <Event as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
         // SAFETY: the task is live, and gets the reference with what gives it back.
         unsafe { gio::ffi::g_task_return_pointer(task, event.cast(), Some(unref)) }
+    }
+}
+
+impl Answer for Schema {
+    fn give(self, task: *mut GTask) {
+        unsafe extern "C" fn unref(schema: gpointer) {
+            // SAFETY: the task gives its reference to a boxed `Schema` back.
+            unsafe { glib::gobject_ffi::g_boxed_free(Schema::static_type().into_glib(), schema) }
+        }
+        let schema: <Schema as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
+        // SAFETY: the task is live, and gets the reference with what gives it back.
+        unsafe { gio::ffi::g_task_return_pointer(task, schema.cast(), Some(unref)) }
     }
 }
 

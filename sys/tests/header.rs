@@ -21,6 +21,7 @@ fn header_is_up_to_date() {
         "port_calls",
         "port_properties",
         "port_waits",
+        "schema",
         "machine",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));

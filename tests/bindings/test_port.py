@@ -443,6 +443,18 @@ class Machine(TestCase):
             wait_for(lambda: '"n1"' not in self.devices(), "the end of the device")
             unplug(10)
 
+    def test_schema(self):
+        load = self.machine.load_schema_async, self.machine.load_schema_finish
+        schema = call(*load)
+        self.assertTrue(schema.has_command("query-block"))
+        self.assertFalse(schema.has_command("make-coffee"))
+        self.assertTrue(schema.has_argument("device_del", "id"))
+        self.assertFalse(schema.has_argument("device_del", "milk"))
+        commands = schema.list_commands()
+        self.assertGreater(len(commands), 200)
+        self.assertEqual(commands, sorted(commands))
+        self.assertEqual(call(*load).list_commands(), commands)
+
     def devices(self):
         return execute(self.port, "qom-list", '{"path": "/machine/peripheral"}')
 

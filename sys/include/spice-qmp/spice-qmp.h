@@ -30,6 +30,7 @@
 #define SpiceQmpError SpiceQmp1Error
 #define SpiceQmpMachine SpiceQmp1Machine
 #define SpiceQmpCondition SpiceQmp1Condition
+#define SpiceQmpSchema SpiceQmp1Schema
 #define SpiceQmpConditionCode SpiceQmp1ConditionCode
 #define SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity
 #endif
@@ -272,6 +273,16 @@ typedef struct SpiceQmpMachine SpiceQmpMachine;
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 typedef struct SpiceQmpPort SpiceQmpPort;
 #endif
+
+/**
+ * SpiceQmpSchema:
+ *
+ * The names of the commands of a QEMU, and of their arguments: see
+ * spice_qmp_machine_load_schema_async(). It is immutable and may be used from any thread.
+ *
+ * Since: 0.1
+ */
+typedef struct SpiceQmpSchema SpiceQmpSchema;
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -1547,6 +1558,86 @@ gboolean spice_qmp_port_wait_status_finish(SpiceQmpPort *port,
                                            GError **error);
 
 /**
+ * spice_qmp_schema_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpSchema
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_schema_get_type(void);
+
+/**
+ * spice_qmp_schema_ref:
+ * @schema: a #SpiceQmpSchema
+ *
+ * Takes a reference to @schema, from any thread.
+ *
+ * Returns: (transfer full): the same @schema
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpSchema *spice_qmp_schema_ref(SpiceQmpSchema *schema);
+
+/**
+ * spice_qmp_schema_unref:
+ * @schema: (transfer full): a #SpiceQmpSchema
+ *
+ * Releases a reference, from any thread. Releasing the last one frees @schema.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_schema_unref(SpiceQmpSchema *schema);
+
+/**
+ * spice_qmp_schema_has_command:
+ * @schema: a #SpiceQmpSchema
+ * @command: the name of a command, such as `screendump`
+ *
+ * Whether QEMU has a command.
+ *
+ * Returns: %TRUE if it has
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_schema_has_command(const SpiceQmpSchema *schema,
+                                      const char *command);
+
+/**
+ * spice_qmp_schema_has_argument:
+ * @schema: a #SpiceQmpSchema
+ * @command: the name of a command, such as `screendump`
+ * @argument: the name of an argument, such as `format`
+ *
+ * Whether QEMU has a command with an argument, which it may accept only together with
+ * some value of another one: `blockdev-add` accepts `filename` with some drivers.
+ *
+ * Returns: %TRUE if it has
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_schema_has_argument(const SpiceQmpSchema *schema,
+                                       const char *command,
+                                       const char *argument);
+
+/**
+ * spice_qmp_schema_list_commands:
+ * @schema: a #SpiceQmpSchema
+ *
+ * Lists the commands that QEMU has.
+ *
+ * Returns: (transfer full) (array zero-terminated=1): their names, sorted
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char **spice_qmp_schema_list_commands(const SpiceQmpSchema *schema);
+
+/**
  * spice_qmp_machine_get_type:
  *
  * Returns: the #GType of #SpiceQmpMachine
@@ -1642,6 +1733,46 @@ gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
                                          GAsyncResult *result,
                                          GError **error);
 
+/**
+ * spice_qmp_machine_load_schema_async:
+ * @machine: a #SpiceQmpMachine
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called with the schema, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Loads the names of QEMU's commands and of their arguments: executes
+ * `query-qmp-schema`, whose reply of more than 200 kB is not kept. The names are kept
+ * until the connection ends or QEMU's version changes. Calls that are made while they
+ * are being loaded wait for the same reply; cancelling one does not affect the others.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_machine_load_schema_async(SpiceQmpMachine *machine,
+                                         GCancellable *cancellable,
+                                         GAsyncReadyCallback callback,
+                                         gpointer user_data);
+
+/**
+ * spice_qmp_machine_load_schema_finish:
+ * @machine: a #SpiceQmpMachine
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_machine_load_schema_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED if
+ * spice_qmp_port_is_mute() is %TRUE for the port.
+ *
+ * Returns: (transfer full): the schema, or %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpSchema *spice_qmp_machine_load_schema_finish(SpiceQmpMachine *machine,
+                                                     GAsyncResult *result,
+                                                     GError **error);
+
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
 #define SPICE_TYPE_QMP_PORT (spice_qmp_port_get_type())
@@ -1658,6 +1789,7 @@ gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
 #define SPICE_IS_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_MACHINE))
 #endif
 #define SPICE_TYPE_QMP_EVENT (spice_qmp_event_get_type())
+#define SPICE_TYPE_QMP_SCHEMA (spice_qmp_schema_get_type())
 #define SPICE_TYPE_QMP_CONDITION (spice_qmp_condition_get_type())
 #define SPICE_TYPE_QMP_CONDITION_CODE (spice_qmp_condition_code_get_type())
 #define SPICE_TYPE_QMP_CONDITION_SEVERITY (spice_qmp_condition_severity_get_type())
@@ -1680,6 +1812,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpStatus, spice_qmp_status_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpEvent, spice_qmp_event_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpMachine, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpCondition, spice_qmp_condition_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSchema, spice_qmp_schema_unref)
 
 /* The names of the GTypes, which the generated C of Vala uses. */
 typedef SpiceQmpPort SpiceQmp1Port;
@@ -1690,6 +1823,7 @@ typedef SpiceQmpEvent SpiceQmp1Event;
 typedef SpiceQmpError SpiceQmp1Error;
 typedef SpiceQmpMachine SpiceQmp1Machine;
 typedef SpiceQmpCondition SpiceQmp1Condition;
+typedef SpiceQmpSchema SpiceQmp1Schema;
 typedef SpiceQmpConditionCode SpiceQmp1ConditionCode;
 typedef SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity;
 #endif

@@ -129,6 +129,8 @@ test_types(void)
                     "SpiceQmp1ConditionSeverity");
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_MACHINE, G_TYPE_ACTION_GROUP));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_CONDITION, G_TYPE_BOXED));
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_SCHEMA), ==, "SpiceQmp1Schema");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_SCHEMA, G_TYPE_BOXED));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_PORT, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_STATUS, G_TYPE_BOXED));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_EVENT, G_TYPE_BOXED));

@@ -130,6 +130,20 @@ assert_executes(SpiceQmpPort *port, const char *command, const char *arguments)
     g_free(text);
 }
 
+static inline SpiceQmpSchema *
+load_schema(SpiceQmpMachine *machine, GError **error)
+{
+    Reply reply = { 0 };
+    SpiceQmpSchema *schema;
+
+    spice_qmp_machine_load_schema_async(machine, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(reply.source == G_OBJECT(machine));
+    schema = spice_qmp_machine_load_schema_finish(machine, reply.result, error);
+    forget(&reply);
+    return schema;
+}
+
 #define ASSERT_FAILS(port, command, arguments, domain, code, words)            \
     G_STMT_START                                                               \
     {                                                                          \

@@ -456,6 +456,65 @@ test_wait_wrong(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     REFUSES(machine_unplug, "g_utf8_validate(id)", f->machine, "\xff")
 }
 
+/* --- the schema ----------------------------------------------------------------- */
+
+static void
+test_schema(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GCancellable) cancellable = g_cancellable_new();
+    g_autoptr(SpiceQmpSchema) schema = NULL;
+    g_autoptr(SpiceQmpSchema) same = NULL;
+    g_auto(GStrv) commands = NULL;
+    g_autoptr(GError) error = NULL;
+    Reply reply = { 0 };
+
+    /* One asker goes, and the other one does not notice. */
+    spice_qmp_machine_load_schema_async(f->machine, cancellable, on_reply, &reply);
+    spice_qmp_machine_load_schema_async(f->machine, NULL, NULL, NULL);
+    g_cancellable_cancel(cancellable);
+    schema = load_schema(f->machine, &error);
+    g_assert_no_error(error);
+    WAIT_UNTIL(reply.calls);
+    g_assert_null(spice_qmp_machine_load_schema_finish(f->machine, reply.result, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+    g_clear_error(&error);
+    forget(&reply);
+    same = load_schema(f->machine, &error);
+    g_assert_no_error(error);
+    g_assert_true(same == schema);
+    g_assert_cmpstr(f->server->log->str, ==, "query-qmp-schema ");
+
+    g_assert_true(spice_qmp_schema_has_command(schema, "emit"));
+    g_assert_false(spice_qmp_schema_has_command(schema, "stop"));
+    g_assert_true(spice_qmp_schema_has_argument(schema, "emit", "name"));
+    g_assert_false(spice_qmp_schema_has_argument(schema, "echo", "name"));
+    commands = spice_qmp_schema_list_commands(schema);
+    g_assert_cmpuint(g_strv_length(commands), ==, 2);
+    g_assert_cmpstr(commands[0], ==, "echo");
+    g_assert_cmpstr(commands[1], ==, "emit");
+
+#define SCHEMA_CHECK(name, check, ...)                                         \
+    expect_critical("spice_qmp_schema_" #name, check);                         \
+    (void) spice_qmp_schema_##name(__VA_ARGS__);
+    SCHEMA_CHECK(ref, "!schema.is_null()", NULL)
+    SCHEMA_CHECK(unref, "!schema.is_null()", NULL)
+    SCHEMA_CHECK(list_commands, "!schema.is_null()", NULL)
+    SCHEMA_CHECK(has_command, "!schema.is_null()", NULL, "stop")
+    SCHEMA_CHECK(has_command, "g_utf8_validate(command)", schema, NULL)
+    SCHEMA_CHECK(has_argument, "!schema.is_null()", NULL, "stop", "id")
+    SCHEMA_CHECK(has_argument, "g_utf8_validate(command)", schema, "\xff", "id")
+    SCHEMA_CHECK(has_argument, "g_utf8_validate(argument)", schema, "stop", NULL)
+    expect_critical("spice_qmp_machine_load_schema_async", "SPICE_IS_QMP_MACHINE(machine)");
+    spice_qmp_machine_load_schema_async(NULL, NULL, NULL, NULL);
+    g_test_assert_expected_messages();
+
+    server_hang_up(f->server);
+    WAIT_UNTIL(!spice_qmp_port_get_ready(f->port));
+    g_assert_null(load_schema(f->machine, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_READY);
+    settle();
+}
+
 /* --- unplugging ----------------------------------------------------------------- */
 
 static gboolean
@@ -539,5 +598,6 @@ main(int argc, char **argv)
     TEST("wait/wrong", test_wait_wrong);
     TEST("close", test_close);
     TEST("unplug", test_unplug);
+    TEST("schema", test_schema);
     return g_test_run();
 }

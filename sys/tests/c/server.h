@@ -128,6 +128,12 @@ server_handle(Server *server, const char *line)
     if (strcmp(command, "query-status") == 0) {
         server_answer(server, id, "return",
                       "{\"status\": \"paused\", \"singlestep\": true, \"running\": false}");
+    } else if (strcmp(command, "query-qmp-schema") == 0) {
+        server_answer(server, id, "return",
+                      "[{\"name\": \"emit\", \"meta-type\": \"command\", \"arg-type\": \"0\"},"
+                      " {\"name\": \"echo\", \"meta-type\": \"command\"},"
+                      " {\"name\": \"0\", \"meta-type\": \"object\","
+                      " \"members\": [{\"name\": \"name\", \"type\": \"str\"}]}]");
     } else if (strcmp(command, "echo") == 0) {
         char *json = given ? json_to_string(given, FALSE) : g_strdup("null");
 

@@ -14,6 +14,7 @@ typedef struct {
     GDBusConnection *connection;
     SpiceQmpStatus *status;
     SpiceQmpEvent *event;
+    SpiceQmpSchema *schema;
     GAsyncResult *result; /* for a _finish function */
     Reply reply;          /* of an _async function */
 } Things;
@@ -44,6 +45,8 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     WAIT_UNTIL((t->status = spice_qmp_port_dup_status(t->port)));
     g_assert_nonnull(t->status);
     t->machine = spice_qmp_machine_new(t->port);
+    t->schema = load_schema(t->machine, &error);
+    g_assert_no_error(error);
     server_event(t->server, "SHUTDOWN", "{\"guest\": true}");
     WAIT_UNTIL((t->condition = spice_qmp_machine_dup_condition(t->machine)));
     t->session = spice_session_new();
@@ -59,6 +62,7 @@ tear_down(Things *t, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_status_unref(t->status);
     spice_qmp_event_unref(t->event);
     spice_qmp_condition_unref(t->condition);
+    spice_qmp_schema_unref(t->schema);
     g_clear_object(&t->machine);
     spice_session_disconnect(t->session);
     g_object_unref(t->session);
@@ -164,6 +168,7 @@ CALL(wait_event, NULL, 0)
 CALL(wait_status, PAUSED, 0)
 CALL(close)
 ASYNC_OF(machine, unplug, "IS_THREAD_OF_MACHINE(machine)", t->machine, "n1", 0)
+ASYNC_OF(machine, load_schema, "IS_THREAD_OF_MACHINE(machine)", t->machine)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
 ASYNC(find, SPICE_CHECK, t->session)
 ASYNC(find_full, SPICE_CHECK, t->session, 0, FALSE)
@@ -192,6 +197,9 @@ FINISH(wait_status, START(wait_status, t->port, PAUSED, 0), gboolean, (void) val
 FINISH_OF(machine, unplug,
           spice_qmp_machine_unplug_async(t->machine, "n1", 1, NULL, on_reply, &t->reply),
           gboolean, (void) value, t->machine, t->result)
+FINISH_OF(machine, load_schema,
+          spice_qmp_machine_load_schema_async(t->machine, NULL, on_reply, &t->reply),
+          SpiceQmpSchema *, spice_qmp_schema_unref(value), t->machine, t->result)
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
@@ -341,7 +349,16 @@ static void
 use_values(Things *t)
 {
     GVariant *data;
+    char **commands;
 
+    g_assert_cmpuint(spice_qmp_schema_get_type(), ==, SPICE_TYPE_QMP_SCHEMA);
+    g_assert_true(spice_qmp_schema_ref(t->schema) == t->schema);
+    spice_qmp_schema_unref(t->schema);
+    g_assert_true(spice_qmp_schema_has_command(t->schema, "echo"));
+    g_assert_true(spice_qmp_schema_has_argument(t->schema, "emit", "name"));
+    commands = spice_qmp_schema_list_commands(t->schema);
+    g_assert_cmpuint(g_strv_length(commands), ==, 2);
+    g_strfreev(commands);
     g_assert_true(spice_qmp_port_is_qmp_name("org.qemu.monitor.qmp.0"));
     g_assert_true(spice_qmp_error_quark() == SPICE_QMP_ERROR);
     g_assert_cmpuint(spice_qmp_port_get_type(), ==, SPICE_TYPE_QMP_PORT);
@@ -411,6 +428,8 @@ static const Function functions[] = {
     { "spice_qmp_machine_dup_condition", use_machine_dup_condition, NULL },
     { "spice_qmp_machine_get_port", use_machine_get_port, NULL },
     VALUE(machine_get_type),
+    { "spice_qmp_machine_load_schema_async", use_load_schema_async, NULL },
+    { "spice_qmp_machine_load_schema_finish", use_load_schema_finish, start_load_schema },
     { "spice_qmp_machine_new", use_machine_new, NULL },
     { "spice_qmp_machine_unplug_async", use_unplug_async, NULL },
     { "spice_qmp_machine_unplug_finish", use_unplug_finish, start_unplug },
@@ -452,6 +471,12 @@ static const Function functions[] = {
     PAIR(wait_ready),
     PAIR(wait_ready_full),
     PAIR(wait_status),
+    VALUE(schema_get_type),
+    VALUE(schema_has_argument),
+    VALUE(schema_has_command),
+    VALUE(schema_list_commands),
+    VALUE(schema_ref),
+    VALUE(schema_unref),
     VALUE(status_get_type),
     VALUE(status_ref),
     VALUE(status_unref),
