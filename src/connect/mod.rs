@@ -5,6 +5,7 @@
 mod address;
 mod dbus;
 mod options;
+mod qemu_options;
 mod settle;
 mod socket;
 mod spice;
