@@ -22,7 +22,7 @@ use crate::alarm::Alarm;
 use crate::home::Home;
 use crate::qmp::{CallId, Error, State, UsageError};
 use crate::transport::spice::PortChannel;
-use crate::transport::{Closed, Flow, SpiceTransport, Transport};
+use crate::transport::{Closed, Fds, Flow, SpiceTransport, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
@@ -247,6 +247,7 @@ impl QmpPort {
         command: &str,
         arguments: Option<&str>,
         options: CallOptions,
+        fds: Option<Fds>,
         callback: Callback,
     ) -> CallId {
         let misuse = self.misuse();
@@ -255,13 +256,14 @@ impl QmpPort {
             arguments,
             band: options.band,
             timeout: options.timeout.or_else(|| self.default_timeout()),
+            fds,
             at_once: VmAction::ALL.iter().any(|it| it.command() == command),
         };
         if let Some(error) = misuse {
             Home::here().idle(glib::Priority::DEFAULT, move || callback(Err(error)));
             return self.connection.session.borrow_mut().unused_id();
         }
-        self.connection.execute(self, &request, callback)
+        self.connection.execute(self, request, callback)
     }
 
     fn default_timeout(&self) -> Option<Duration> {

@@ -22,7 +22,7 @@ use super::waiting::Waiting;
 use super::waits::{WaitFor, WaitId};
 use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
 use crate::transport::spice::PortChannel;
-use crate::transport::{self, Transport};
+use crate::transport::{self, Fds, Transport};
 
 impl QmpPort {
     /// The one port of a SPICE port channel, which is made if there is none, or
@@ -191,7 +191,21 @@ impl QmpPort {
         callback: impl FnOnce(Result<String, Error>) + 'static,
     ) -> CallId {
         self.imp()
-            .execute(command, arguments, options, Box::new(callback))
+            .execute(command, arguments, options, None, Box::new(callback))
+    }
+
+    /// [`execute_with`](Self::execute_with) for a command that gets file descriptors, as
+    /// [`Call::fds`] does. They are closed after they were sent, or when the call ends.
+    pub fn execute_with_fds(
+        &self,
+        command: &str,
+        arguments: Option<&str>,
+        options: CallOptions,
+        fds: Option<Fds>,
+        callback: impl FnOnce(Result<String, Error>) + 'static,
+    ) -> CallId {
+        self.imp()
+            .execute(command, arguments, options, fds, Box::new(callback))
     }
 
     /// Cancels a call: its callback gets [`Error::Cancelled`]. A command that

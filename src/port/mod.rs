@@ -7,6 +7,8 @@ mod emission;
 mod error;
 mod event;
 mod event_stream;
+#[cfg(unix)]
+mod fds;
 mod imp;
 mod json_glib;
 mod log;
@@ -29,6 +31,8 @@ pub use call::Call;
 pub use error::QmpErrorCode;
 pub use event::Event;
 pub use event_stream::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
+#[cfg(unix)]
+pub use fds::{MAX_FDS, duplicate_list};
 pub use requests::CallOptions;
 pub use state::PortState;
 pub use status::Status;
