@@ -5,6 +5,7 @@
 
 pub mod dbus;
 pub mod display;
+pub mod fds;
 pub mod hostile;
 pub mod main_loop;
 pub mod peers;
