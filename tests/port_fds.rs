@@ -5,7 +5,7 @@ mod common;
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -113,8 +113,7 @@ fn getfd(port: &QmpPort, probe: &Probe) -> Call<Value> {
 }
 
 fn duplicate(probe: &Probe) -> Option<Fds> {
-    let fd = probe.fd().as_fd().try_clone_to_owned().expect("it is open");
-    Some(Fds::from_array([fd]))
+    Some(Fds::from_array([probe.duplicate()]))
 }
 
 /// [`call`] with a descriptor.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -52,6 +52,11 @@ impl Probe {
     /// The descriptor to send.
     pub fn fd(&self) -> &PipeWriter {
         self.writer.as_ref().expect("it is not closed")
+    }
+
+    /// Another descriptor to send.
+    pub fn duplicate(&self) -> OwnedFd {
+        self.fd().as_fd().try_clone_to_owned().expect("it is open")
     }
 
     /// Closes the test's own one.
