@@ -103,6 +103,10 @@ pub(crate) fn G_IS_DBUS_CONNECTION(connection: *mut gio::ffi::GDBusConnection) -
     is_a(connection.cast(), gio::DBusConnection::static_type())
 }
 
+pub(crate) fn G_IS_UNIX_FD_LIST(fds: *mut gio::ffi::GUnixFDList) -> bool {
+    is_a(fds.cast(), gio::UnixFDList::static_type())
+}
+
 pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool {
     is_a(cancellable.cast(), gio::Cancellable::static_type())
 }

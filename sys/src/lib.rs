@@ -20,6 +20,7 @@ mod guard;
 mod task;
 
 pub mod condition;
+pub mod call_flags;
 pub mod error;
 pub mod event;
 pub mod instance;

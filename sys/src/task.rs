@@ -13,6 +13,7 @@ use glib::gobject_ffi::GObject;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
 use spice_qmp::qmp::Band;
 use spice_qmp::{CallOptions, Error, Event, QmpPort, Status, UsageError, WaitId, spawn_on};
+use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId, spawn_on};
 
 use crate::cancelling::Cancelling;
 use crate::guard::{critical, no_panic};
@@ -26,6 +27,7 @@ pub(crate) enum Operation {
     Execute,
     ExecuteOob,
     ExecuteVariant,
+    ExecuteFull,
     Open,
     Find,
     FindOnBus,
@@ -45,6 +47,7 @@ impl Operation {
             Self::Execute => "spice_qmp_port_execute",
             Self::ExecuteOob => "spice_qmp_port_execute_oob",
             Self::ExecuteVariant => "spice_qmp_port_execute_variant",
+            Self::ExecuteFull => "spice_qmp_port_execute_full",
             Self::Open => "spice_qmp_port_open",
             Self::Find => "spice_qmp_port_find",
             Self::FindOnBus => "spice_qmp_port_find_on_bus",
@@ -137,16 +140,31 @@ impl Caller {
         port: &QmpPort,
         command: &str,
         arguments: Option<&str>,
-        band: Band,
+        decode: fn(String) -> Result<A, Error>,
+    ) {
+        self.command_with(
+            port,
+            command,
+            arguments,
+            CallOptions::default(),
+            None,
+            decode,
+        );
+    }
+
+    /// [`command`](Self::command) with options, and the file descriptors that it gets.
+    pub(crate) fn command_with<A: Answer + 'static>(
+        self,
+        port: &QmpPort,
+        command: &str,
+        arguments: Option<&str>,
+        options: CallOptions,
+        fds: Option<gio::UnixFDList>,
         decode: fn(String) -> Result<A, Error>,
     ) {
         let name = self.operation.name();
-        let options = CallOptions {
-            band,
-            timeout: None,
-        };
         if self.callback.is_none() && self.cancellable.is_none() {
-            port.execute_with(command, arguments, options, |_| ());
+            port.execute_with_fds(command, arguments, options, fds, |_| ());
             return;
         }
         let cancellable = self.cancellable.clone();
@@ -158,7 +176,7 @@ impl Caller {
             return task.answer::<A>(Err(Error::Cancelled(command.into())));
         }
         let cancelling = Cancelling::slot();
-        let call = port.execute_with(command, arguments, options, {
+        let call = port.execute_with_fds(command, arguments, options, fds, {
             let cancelling = cancelling.clone();
             move |reply| {
                 drop(cancelling.take());

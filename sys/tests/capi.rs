@@ -111,6 +111,15 @@ fn machine() {
 #[test]
 fn machine_under_valgrind() {
     let program = Compiler::c().compile("machine", "machine-valgrind");
+/// All options of a call, and what becomes of file descriptors.
+#[test]
+fn fds() {
+    run(&mut with_library(Compiler::c().compile("fds", "fds")), "");
+}
+
+#[test]
+fn fds_under_valgrind() {
+    let program = Compiler::c().compile("fds", "fds-valgrind");
     run(&mut valgrind(&program), "valgrind");
 }
 

@@ -13,6 +13,7 @@ fn header_is_up_to_date() {
         "error",
         "state",
         "vm_action",
+        "call_flags",
         "status",
         "event",
         "condition",

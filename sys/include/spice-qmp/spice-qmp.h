@@ -25,6 +25,7 @@
 #define SpiceQmpPort SpiceQmp1Port
 #define SpiceQmpPortState SpiceQmp1PortState
 #define SpiceQmpPortVmAction SpiceQmp1PortVmAction
+#define SpiceQmpCallFlags SpiceQmp1CallFlags
 #define SpiceQmpStatus SpiceQmp1Status
 #define SpiceQmpEvent SpiceQmp1Event
 #define SpiceQmpError SpiceQmp1Error
@@ -182,6 +183,21 @@ typedef enum {
 } SpiceQmpPortState;
 
 /**
+ * SpiceQmpCallFlags:
+ * @SPICE_QMP_CALL_FLAGS_NONE: none
+ * @SPICE_QMP_CALL_FLAGS_OUT_OF_BAND: execute the command out of band: immediately,
+ *   ahead of the commands in QEMU's queue
+ *
+ * How spice_qmp_port_execute_full_async() executes a command.
+ *
+ * Since: 0.1
+ */
+typedef enum {
+    SPICE_QMP_CALL_FLAGS_NONE = 0,
+    SPICE_QMP_CALL_FLAGS_OUT_OF_BAND = 1,
+} SpiceQmpCallFlags;
+
+/**
  * SpiceQmpError:
  * @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an unknown error class, which
  *   the message then names
@@ -331,6 +347,16 @@ GType spice_qmp_port_state_get_type(void);
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_port_vm_action_get_type(void);
+
+/**
+ * spice_qmp_call_flags_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpCallFlags
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_call_flags_get_type(void);
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -1106,6 +1132,71 @@ GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
                                                 GError **error);
 
 /**
+ * spice_qmp_port_execute_full_async:
+ * @port: a #SpiceQmpPort
+ * @command: the name of a QMP command, such as `getfd`
+ * @arguments: (nullable): the text of a JSON object, or %NULL for no arguments
+ * @timeout_ms: the deadline of the call in milliseconds, or 0 for that of
+ *   #SpiceQmpPort:command-timeout
+ * @fds: (nullable): the file descriptors to send with the command, or %NULL
+ * @flags: how to execute it
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Executes a QMP command like spice_qmp_port_execute_async(), with all options.
+ *
+ * File descriptors can be sent over Unix sockets. They are duplicated before the
+ * function returns, so you may close yours at once; the duplicates are closed when they
+ * have been sent, or when the call ends before that. QEMU gives the first one to the
+ * command, such as `getfd` or `add-fd`, and closes the others. If the command does not
+ * need one, or fails before it takes it, QEMU keeps it for the next command that comes
+ * without. At most 253 can be sent with a command.
+ *
+ * One command with file descriptors is in flight at a time, because QEMU would mix up
+ * those of two: the second one waits for the reply to the first, and the commands
+ * issued after it wait with it.
+ *
+ * With %SPICE_QMP_CALL_FLAGS_OUT_OF_BAND, the command is executed as
+ * spice_qmp_port_execute_oob_async() does.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_execute_full_async(SpiceQmpPort *port,
+                                       const char *command,
+                                       const char *arguments,
+                                       unsigned int timeout_ms,
+                                       GUnixFDList *fds,
+                                       SpiceQmpCallFlags flags,
+                                       GCancellable *cancellable,
+                                       GAsyncReadyCallback callback,
+                                       gpointer user_data);
+
+/**
+ * spice_qmp_port_execute_full_finish:
+ * @port: a #SpiceQmpPort
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_execute_full_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), %SPICE_QMP_ERROR_NOT_SUPPORTED if file
+ * descriptors cannot be sent over the connection, or the server does not support
+ * out-of-band execution, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for too many file
+ * descriptors. Nothing was sent then.
+ *
+ * Returns: (transfer full): what the command returned as JSON text, or %NULL on
+ *   error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_port_execute_full_finish(SpiceQmpPort *port,
+                                         GAsyncResult *result,
+                                         GError **error);
+
+/**
  * spice_qmp_port_get_ready: (get-property ready)
  * @port: a #SpiceQmpPort
  *
@@ -1525,6 +1616,7 @@ gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_CONDITION_CODE (spice_qmp_condition_code_get_type())
 #define SPICE_TYPE_QMP_CONDITION_SEVERITY (spice_qmp_condition_severity_get_type())
 #define SPICE_TYPE_QMP_PORT_STATE (spice_qmp_port_state_get_type())
+#define SPICE_TYPE_QMP_CALL_FLAGS (spice_qmp_call_flags_get_type())
 #define SPICE_TYPE_QMP_PORT_VM_ACTION (spice_qmp_port_vm_action_get_type())
 
 /**
@@ -1548,6 +1640,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpCondition, spice_qmp_condition_unref)
 typedef SpiceQmpPort SpiceQmp1Port;
 typedef SpiceQmpPortState SpiceQmp1PortState;
 typedef SpiceQmpPortVmAction SpiceQmp1PortVmAction;
+typedef SpiceQmpCallFlags SpiceQmp1CallFlags;
 typedef SpiceQmpStatus SpiceQmp1Status;
 typedef SpiceQmpEvent SpiceQmp1Event;
 typedef SpiceQmpError SpiceQmp1Error;

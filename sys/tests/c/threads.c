@@ -157,6 +157,7 @@ CALL(vm_action, SPICE_QMP_PORT_VM_ACTION_PAUSE)
 CALL(query_status)
 CALL(execute, "echo", NULL)
 CALL(execute_oob, "echo", NULL)
+CALL(execute_full, "echo", NULL, 0, NULL, SPICE_QMP_CALL_FLAGS_NONE)
 CALL(execute_variant, "echo", g_variant_new("a{sv}", NULL))
 CALL(wait_ready)
 CALL(wait_event, NULL, 0)
@@ -177,6 +178,9 @@ FINISH(query_status, START(query_status, t->port), SpiceQmpStatus *,
 FINISH(execute, START(execute, t->port, "echo", NULL), char *, g_free(value), t->port, t->result)
 FINISH(execute_oob, START(execute_oob, t->port, "refuse", "{\"class\": \"X\", \"desc\": \"x\"}"),
        char *, g_free(value), t->port, t->result)
+FINISH(execute_full,
+       START(execute_full, t->port, "echo", NULL, 0, NULL, SPICE_QMP_CALL_FLAGS_NONE), char *,
+       g_free(value), t->port, t->result)
 FINISH(execute_variant, START(execute_variant, t->port, "stop", NULL), GVariant *,
        g_variant_unref(value), t->port, t->result)
 FINISH(wait_ready, START(wait_ready, t->port), gboolean, (void) value, t->port, t->result)
@@ -329,6 +333,7 @@ use_values(Things *t)
     g_assert_true(spice_qmp_error_quark() == SPICE_QMP_ERROR);
     g_assert_cmpuint(spice_qmp_port_get_type(), ==, SPICE_TYPE_QMP_PORT);
     g_assert_cmpuint(spice_qmp_port_state_get_type(), ==, SPICE_TYPE_QMP_PORT_STATE);
+    g_assert_cmpuint(spice_qmp_call_flags_get_type(), ==, SPICE_TYPE_QMP_CALL_FLAGS);
     g_assert_cmpuint(spice_qmp_port_vm_action_get_type(), ==, SPICE_TYPE_QMP_PORT_VM_ACTION);
     g_assert_cmpuint(spice_qmp_status_get_type(), ==, SPICE_TYPE_QMP_STATUS);
     g_assert_cmpuint(spice_qmp_event_get_type(), ==, SPICE_TYPE_QMP_EVENT);
@@ -383,6 +388,7 @@ static const Function functions[] = {
     VALUE(condition_ref),
     VALUE(condition_severity_get_type),
     VALUE(condition_unref),
+    VALUE(call_flags_get_type),
     VALUE(error_quark),
     VALUE(event_get_data),
     VALUE(event_get_data_variant),
@@ -404,6 +410,7 @@ static const Function functions[] = {
     REFUSED(dup_status),
     REFUSED(dup_version),
     PAIR(execute),
+    PAIR(execute_full),
     PAIR(execute_oob),
     PAIR(execute_variant),
     PAIR(find),
