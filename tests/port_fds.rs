@@ -112,13 +112,13 @@ fn getfd(port: &QmpPort, probe: &Probe) -> Call<Value> {
         .fds([probe.fd()])
 }
 
-fn duplicate(probe: &Probe) -> Option<Fds> {
-    Some(Fds::from_array([probe.duplicate()]))
+fn list(probe: &Probe) -> Fds {
+    Fds::from_array([probe.duplicate()])
 }
 
 /// [`call`] with a descriptor.
 fn carry(port: &QmpPort, probe: &Probe, ends: &Ends) {
-    let (ends, fds) = (ends.clone(), duplicate(probe));
+    let (ends, fds) = (ends.clone(), Some(list(probe)));
     port.execute_with_fds("getfd", None, CallOptions::default(), fds, move |result| {
         ends.borrow_mut().push(("getfd".into(), result));
     });
@@ -276,7 +276,7 @@ fn one_ends(main: &MainLoop, end: &str, blocked: bool, outer: &Probe, round: u32
         "getfd",
         Some(&arguments),
         CallOptions::default(),
-        duplicate(outer),
+        Some(list(outer)),
         |_| (),
     );
     main.drain();
@@ -296,7 +296,7 @@ fn one_ends(main: &MainLoop, end: &str, blocked: bool, outer: &Probe, round: u32
             timeout,
             ..CallOptions::default()
         };
-        let id = port.execute_with_fds("add-fd", Some(text), options, duplicate(&probe), {
+        let id = port.execute_with_fds("add-fd", Some(text), options, Some(list(&probe)), {
             let ended = ended.clone();
             move |result| {
                 ended.replace(Some(result));
@@ -310,11 +310,11 @@ fn one_ends(main: &MainLoop, end: &str, blocked: bool, outer: &Probe, round: u32
             }
             "lost" => server.close(),
             "greeted again" => {
-                if !blocked {
+                if blocked {
+                    server.close();
+                } else {
                     server.take(main, &["getfd"]);
                     server.send(GREETING);
-                } else {
-                    server.close();
                 }
             }
             "port dropped" => drop(port),

@@ -34,7 +34,7 @@ fn each(test: impl Fn(&MainLoop, &Qemu, &QmpPort)) {
 
 fn file(qemu: &Qemu, name: &str) -> PathBuf {
     let path = qemu.dir().join(name);
-    fs::write(&path, [0; 64 << 10]).expect("a file");
+    fs::write(&path, vec![0; 64 << 10]).expect("a file");
     path
 }
 

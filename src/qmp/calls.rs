@@ -47,6 +47,8 @@ pub(super) struct Call<T> {
     pub(super) arguments: Option<Box<str>>,
     /// Nothing when the call has ended but its reply is still to come.
     pub(super) token: Option<T>,
+    /// Whether something goes with it that is no bytes.
+    carries: bool,
     /// Whether QEMU may have the command.
     pub(super) is_sent: bool,
 }
@@ -54,8 +56,6 @@ pub(super) struct Call<T> {
 struct Request<T> {
     id: u64,
     line: Vec<u8>,
-    /// Whether something goes with it that is no bytes.
-    carries: bool,
     /// Nothing for what is no call: the negotiation.
     call: Option<Call<T>>,
 }
@@ -163,12 +163,8 @@ impl<T> Calls<T> {
         if line_feed || self.line_feeds {
             line.push(b'\n');
         }
-        self.queued[Band::In as usize].push_back(Request {
-            id,
-            line,
-            carries: false,
-            call: None,
-        });
+        let call = None;
+        self.queued[Band::In as usize].push_back(Request { id, line, call });
         id
     }
 
@@ -196,14 +192,10 @@ impl<T> Calls<T> {
             command: command.into(),
             arguments: arguments.map(Box::from),
             token,
+            carries,
             is_sent: false,
         });
-        self.queued[band as usize].push_back(Request {
-            id,
-            line,
-            carries,
-            call,
-        });
+        self.queued[band as usize].push_back(Request { id, line, call });
         id
     }
 
@@ -212,10 +204,10 @@ impl<T> Calls<T> {
     pub(super) fn poll_transmit(&mut self, limit: Option<usize>) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         while let Some((band, request)) = self.next_request(limit, bytes.is_empty()) {
-            if request.carries {
-                self.carrier = Some((request.id, band));
-            }
             if let Some(mut call) = request.call {
+                if call.carries {
+                    self.carrier = Some((request.id, band));
+                }
                 call.is_sent = true;
                 let has_caller = call.token.is_some();
                 self.sent[band as usize].insert(request.id, call);
@@ -237,7 +229,8 @@ impl<T> Calls<T> {
     fn next_request(&mut self, limit: Option<usize>, first: bool) -> Option<(Band, Request<T>)> {
         let may_go = |request: &Request<T>| {
             // With `oob` QEMU mixes up what is carried where two such calls are in flight.
-            !request.carries || first && self.carrier().is_none()
+            let carries = request.call.as_ref().is_some_and(|call| call.carries);
+            !carries || first && self.carrier().is_none()
         };
         let in_flight = self.sent[Band::In as usize].len();
         let [in_band, out_of_band] = &self.queued;

@@ -162,17 +162,9 @@ pub unsafe extern "C" fn spice_qmp_port_execute_async(
     // SAFETY: C passes a cancellable or NULL, and the callback's own data.
     let caller = unsafe { Caller::new(Operation::Execute, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_execute_async", (), || {
+        let options = CallOptions::default();
         // SAFETY: C passes a port and strings, or NULL.
-        unsafe {
-            execute(
-                caller,
-                port,
-                command,
-                arguments,
-                CallOptions::default(),
-                None,
-            )
-        }
+        unsafe { execute(caller, port, command, arguments, options, None) }
     });
 }
 
@@ -390,8 +382,8 @@ pub unsafe extern "C" fn spice_qmp_port_execute_full_async(
         // SAFETY: C passes a port and strings, or NULL, and what was found to be a list of
         // descriptors, or NULL.
         unsafe {
-            let fds = from_glib_none(fds);
-            execute(caller, port, command, arguments, options, fds);
+            let fds: Option<gio::UnixFDList> = from_glib_none(fds);
+            execute(caller, port, command, arguments, options, fds.as_ref());
         }
     });
 }
@@ -430,7 +422,7 @@ unsafe fn execute(
     command: *const c_char,
     arguments: *const c_char,
     options: CallOptions,
-    fds: Option<gio::UnixFDList>,
+    fds: Option<&gio::UnixFDList>,
 ) {
     g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
     g_task_return_if_fail!(caller: IS_THREAD_OF(port));
@@ -446,7 +438,7 @@ unsafe fn execute(
             arguments,
         )
     };
-    match fds.as_ref().map(duplicate_list).transpose() {
+    match fds.map(duplicate_list).transpose() {
         Ok(fds) => {
             let (arguments, fds) = (arguments.as_deref(), fds.flatten());
             caller.command_with(&port, &command, arguments, options, fds, Ok);
