@@ -95,9 +95,13 @@ pub(super) struct Token {
 /// Whose call it is.
 pub(super) enum Kind {
     Program(Callback),
-    /// The port's own, for the property `status`.
+    Own(Question),
+}
+
+/// What the port asks for itself, for the property of that name.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Question {
     Status,
-    /// The port's own, for the property `version`.
     Version,
 }
 
@@ -524,10 +528,10 @@ impl<O: Owner> Connection<O> {
 
     /// A call of the connection's own. It has no deadline: a reply that comes late is
     /// as good, and one that never comes holds nothing up.
-    pub(super) fn execute_own(&self, command: &str, kind: Kind) {
+    pub(super) fn execute_own(&self, command: &str, question: Question) {
         self.own_calls.set(self.own_calls.get() + 1);
         let token = Token {
-            kind,
+            kind: Kind::Own(question),
             deadline: None,
             fds: None,
         };
