@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::display::{self, DisplayPeer};
+use common::fds::Probe;
 use common::hostile::SpicePeer;
 use common::main_loop::with_default;
 use common::peers::{self, Peer};
@@ -21,8 +22,7 @@ use matrix::expected::Outcome;
 use matrix::program::{Call, Kind, LONG, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
-use spice_qmp::transport::{DbusTransport, SpiceTransport, StreamTransport, Transport, pair};
-use spice_qmp::{CallOptions, Error, Machine, PortState, QmpPort};
+use spice_qmp::transport::{DbusTransport, Fds, SpiceTransport, StreamTransport, Transport, pair};
 
 /// Most cases that wait do so for a second: that many wait at once.
 const THREADS: usize = 24;
@@ -42,11 +42,12 @@ fn every_case_ends_as_documented() {
     let on_socket = play_all(THREADS, || Ports::new(Rc::new(connect_socket)));
     let under_another = play_all(THREADS, || Ports::under_another(Rc::new(connect_socket)));
     let on_stream = play_all(THREADS, || Ports::under_another(Rc::new(connect_stream)));
+    let with_fds = play_all(THREADS, || Ports::with_fds(Rc::new(connect_socket)));
     common::say(&format!(
         "fault matrix: {on_pair} cases on pair, {on_socket} on a socket pair \
          (where reopen is a new port on a new pair), {under_another} of them again while \
          another main context than the port's is the thread's default, and so {on_stream} on \
-         a GIOStream"
+         a GIOStream; {with_fds} with a file descriptor in each command"
     ));
 }
 
@@ -176,6 +177,8 @@ struct Ports {
     /// What can be cancelled.
     call: Cell<Option<CallId>>,
     task: RefCell<Option<glib::JoinHandle<()>>>,
+    /// What goes with each command. The last that is dropped.
+    watched: Option<Watched>,
 }
 
 impl Ports {
@@ -188,6 +191,14 @@ impl Ports {
         Self::on(glib::MainContext::new(), connect)
     }
 
+    /// Each command has a descriptor with it.
+    fn with_fds(connect: Connect) -> Self {
+        Self {
+            watched: Some(Watched(Probe::new())),
+            ..Self::new(connect)
+        }
+    }
+
     fn on(context: glib::MainContext, connect: Connect) -> Self {
         Self {
             context,
@@ -198,6 +209,7 @@ impl Ports {
             ends: Rc::default(),
             call: Cell::default(),
             task: RefCell::default(),
+            watched: None,
         }
     }
 
@@ -230,6 +242,8 @@ impl Ports {
             let reply = port.execute::<Value>(command, arguments);
             // It also waits for an event, until the call has ended.
             let event = port.wait_event(["NEVER"]);
+            let fds = self.watched.iter().map(|it| it.0.fd());
+            let reply = port.execute::<Value>(command, arguments).fds(fds);
             return self.spawn(async move {
                 let reply = reply.await;
                 drop(event);
@@ -240,7 +254,9 @@ impl Ports {
             timeout: call.deadline,
             ..CallOptions::default()
         };
-        let id = port.execute_with(command, arguments.as_deref(), options, {
+        let fds = self.watched.as_ref();
+        let fds = fds.map(|it| Fds::from_array([it.0.duplicate()]));
+        let id = port.execute_with_fds(command, arguments.as_deref(), options, fds, {
             move |reply: Result<String, Error>| {
                 end.with(reply.map(|reply| reply.contains(RIGHT)));
             }
@@ -257,6 +273,17 @@ impl Ports {
             drop(port);
             end.with(ready.map(|()| true));
         });
+    }
+}
+
+/// When nothing of a case is left, no descriptor is left open either.
+struct Watched(Probe);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.close();
+        let is_gone = self.0.is_gone();
+        assert!(is_gone || std::thread::panicking(), "one is left open");
     }
 }
 
