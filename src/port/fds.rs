@@ -48,3 +48,39 @@ fn refused(why: &dyn Display) -> Result<Option<Fds>, Error> {
     let text = format!("file descriptors: {why}");
     Err(UsageError::InvalidArgument(text.into()).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{BorrowedFd, RawFd};
+
+    use rustix::fs::OFlags;
+
+    use super::*;
+
+    #[test]
+    fn duplicates_are_not_inherited() {
+        let fds = duplicate([std::io::stdin()]).unwrap().unwrap();
+        let copies = duplicate_list(&fds).unwrap().unwrap();
+        for list in [fds, copies] {
+            let [fd] = list.peek_fds()[..] else {
+                panic!("one was given");
+            };
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+            assert!(flags & OFlags::CLOEXEC.bits() != 0, "{info}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_open_is_refused() {
+        let list = Fds::from_array([-1 as RawFd]);
+        let error = duplicate_list(&list).unwrap_err();
+        assert!(
+            matches!(error, Error::Usage(UsageError::InvalidArgument(_))),
+            "{error}"
+        );
+        assert!(duplicate_list(&Fds::new()).unwrap().is_none());
+        assert!(duplicate([] as [BorrowedFd<'_>; 0]).unwrap().is_none());
+    }
+}
