@@ -1,4 +1,4 @@
-//! File descriptors that are sent to a real QEMU.
+//! File descriptors that are sent to a real QEMU, over a Unix socket and over D-Bus.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+use common::dbus::{Bus, with_monitor};
 use common::main_loop::{MainLoop, with_default, with_own_pushed};
 use common::qemu::{Config, Program, Qemu};
 use common::script::Ends;
@@ -25,6 +26,16 @@ fn each(test: impl Fn(&MainLoop, &Qemu, &QmpPort)) {
             let qemu = Config::new().start(&program);
             let port = open(main, &format!("unix:{}", qemu.qmp_socket().display()));
             // With it QEMU mixes up the descriptors of two commands in its queue.
+            assert_eq!(port.capabilities().join(Some(",")), "oob");
+            test(main, &qemu, &port);
+            main.block_on(port.close());
+
+            let bus = Bus::start();
+            let config = with_monitor(bus.qemu(), "q", "org.qemu.monitor.qmp.0", "control");
+            let qemu = bus.start_qemu(config, &program);
+            let connection = bus.connect();
+            let found = QmpPort::find_on_bus(&connection, Some("org.qemu"));
+            let port = main.block_on(found).unwrap();
             assert_eq!(port.capabilities().join(Some(",")), "oob");
             test(main, &qemu, &port);
             main.block_on(port.close());

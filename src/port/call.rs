@@ -93,7 +93,7 @@ impl<R> Call<R> {
     /// that comes without.
     ///
     /// The call fails with [`UsageError::NotSupported`], and nothing is sent, where the
-    /// port is not on a Unix socket, and with [`UsageError::InvalidArgument`] for more than
+    /// port is neither on a Unix socket nor on a D-Bus display, and with [`UsageError::InvalidArgument`] for more than
     /// [`MAX_FDS`](super::MAX_FDS) descriptors, or where one cannot be duplicated.
     ///
     /// ```no_run

@@ -1147,8 +1147,8 @@ GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
  *
  * Executes a QMP command like spice_qmp_port_execute_async(), with all options.
  *
- * File descriptors can be sent over Unix sockets. They are duplicated before the
- * function returns, so you may close yours at once; the duplicates are closed when they
+ * File descriptors can be sent over Unix sockets and to D-Bus displays. They are
+ * duplicated before the function returns, so you may close yours at once; the duplicates are closed when they
  * have been sent, or when the call ends before that. QEMU gives the first one to the
  * command, such as `getfd` or `add-fd`, and closes the others. If the command does not
  * need one, or fails before it takes it, QEMU keeps it for the next command that comes
