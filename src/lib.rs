@@ -27,13 +27,13 @@ pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 #[cfg(feature = "gobject")]
 pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
 
+#[cfg(feature = "gobject")]
+pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Unplug};
 #[cfg(all(feature = "gobject", unix))]
 pub use port::MAX_FDS;
 #[cfg(all(feature = "gobject", unix))]
 #[doc(hidden)]
 pub use port::duplicate_list;
-#[cfg(feature = "gobject")]
-pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Unplug};
 
 #[cfg(feature = "gobject")]
 pub use port::{

@@ -19,8 +19,8 @@ mod cancelling;
 mod guard;
 mod task;
 
-pub mod condition;
 pub mod call_flags;
+pub mod condition;
 pub mod error;
 pub mod event;
 pub mod instance;

@@ -11,9 +11,7 @@ use gio::prelude::*;
 use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
-use spice_qmp::qmp::Band;
 use spice_qmp::{CallOptions, Error, Event, QmpPort, Status, UsageError, WaitId, spawn_on};
-use spice_qmp::{CallOptions, Error, QmpPort, Status, UsageError, WaitId, spawn_on};
 
 use crate::cancelling::Cancelling;
 use crate::guard::{critical, no_panic};

@@ -111,6 +111,9 @@ fn machine() {
 #[test]
 fn machine_under_valgrind() {
     let program = Compiler::c().compile("machine", "machine-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 /// All options of a call, and what becomes of file descriptors.
 #[test]
 fn fds() {

@@ -8,8 +8,7 @@ import System from 'system';
 
 for (const call of ['find', 'open'])
     Gio._promisify(SpiceQmp.Port, `${call}_async`, `${call}_finish`);
-for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute', 'execute_oob', 'execute_variant', 'wait_event', 'wait_status'])
-for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute', 'execute_full', 'execute_oob', 'execute_variant'])
+for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute', 'execute_full', 'execute_oob', 'execute_variant', 'wait_event', 'wait_status'])
     Gio._promisify(SpiceQmp.Port.prototype, `${call}_async`, `${call}_finish`);
 
 Gio._promisify(SpiceQmp.Machine.prototype, 'unplug_async', 'unplug_finish');

@@ -378,6 +378,7 @@ typedef struct {
 
 /* In the order of symbols.txt. */
 static const Function functions[] = {
+    VALUE(call_flags_get_type),
     VALUE(condition_code_get_type),
     VALUE(condition_get_code),
     VALUE(condition_get_detail),
@@ -388,7 +389,6 @@ static const Function functions[] = {
     VALUE(condition_ref),
     VALUE(condition_severity_get_type),
     VALUE(condition_unref),
-    VALUE(call_flags_get_type),
     VALUE(error_quark),
     VALUE(event_get_data),
     VALUE(event_get_data_variant),
