@@ -7,13 +7,11 @@ each `X_async()` has an `X()` to await.
 
 import ast
 import keyword
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
-XMLNS = {
-    "": "http://www.gtk.org/introspection/core/1.0",
-    "c": "http://www.gtk.org/introspection/c/1.0",
-}
+XMLNS = {"": "http://www.gtk.org/introspection/core/1.0"}
 BASIC = {
     "none": "None",
     "utf8": "str",
@@ -126,6 +124,9 @@ def overridden(node):
         is_function = isinstance(member, (ast.FunctionDef, ast.AsyncFunctionDef))
         if not is_function or (member.name.startswith("_") and member.name not in KEPT):
             continue
+        arguments = member.args
+        arguments.defaults = [ast.Constant(...) for _ in arguments.defaults]
+        arguments.kw_defaults = [each and ast.Constant(...) for each in arguments.kw_defaults]
         member.body = [ast.Expr(ast.Constant(...))]
         yield from ast.unparse(member).splitlines()
 
@@ -139,15 +140,11 @@ def stubs(gir, override):
     with open(override, encoding="utf-8") as file:
         body = ast.parse(file.read()).body
     classes = {
-        node.name: (node, list(overridden(node)))
+        node.name: list(overridden(node))
         for node in body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     }
 
-    yield from [f"# Made by sys/python/stubs.py from {namespace.get('name')}'s GIR.", ""]
-    yield from ["import asyncio", "from collections.abc import Callable, Sequence"]
-    yield from ["from typing import Any", ""]
-    yield from ["from gi.repository import Gio, GLib, GObject, SpiceClientGLib", ""]
     for node in namespace.findall("constant", XMLNS):
         yield f"{node.get('name')}: {type_of(node)}"
     for node in namespace.findall("function", XMLNS):
@@ -165,8 +162,8 @@ def stubs(gir, override):
             continue
         implemented = [i.get("name") for i in node.findall("implements", XMLNS)]
         bases = [node.get("parent", "GObject.GBoxed"), *implemented]
-        override_node, lines = classes.pop(name, (None, []))
-        names = [m.name for m in override_node.body if hasattr(m, "name")] if override_node else []
+        lines = classes.pop(name, [])
+        names = [line.removeprefix("def ").partition("(")[0] for line in lines]
         fields = [f for f in node.findall("field", XMLNS) if f.get("private") != "1"]
         yield from ["", f"class {name}({', '.join(bases)}):"]
         yield from indented(
@@ -175,9 +172,18 @@ def stubs(gir, override):
             + list(members(node, names))
             + lines
         )
-    for name, (_, lines) in classes.items():
+    for name, lines in classes.items():
         yield from ["", f"class {name}:", *indented(lines)]
 
 
+def main(gir, override):
+    text = "\n".join(stubs(gir, override))
+    modules = sorted({"GObject", *re.findall(r"\b([A-Z]\w+)\.[A-Z]", text)})
+    print("# Made by sys/python/stubs.py from the GIR.\n")
+    print("import asyncio\nfrom collections.abc import Callable, Sequence\nfrom typing import Any\n")
+    print(f"from gi.repository import {', '.join(modules)}\n")
+    print(text)
+
+
 if __name__ == "__main__":
-    print("\n".join(stubs(sys.argv[1], sys.argv[2])))
+    main(*sys.argv[1:])

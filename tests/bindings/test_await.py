@@ -5,6 +5,7 @@ Run it with with-qemu; `./dev test` has a Python with that.
 """
 
 import asyncio
+import contextlib
 import functools
 import gc
 import json
@@ -20,6 +21,7 @@ gi.require_version("SpiceClientGLib", "2.0")
 gi.require_version("SpiceQmp", "1.0")
 from gi.events import GLibEventLoopPolicy
 from gi.repository import Gio, GLib, SpiceClientGLib, SpiceQmp
+from gi.overrides import SpiceQmp as override
 
 TIMEOUT = 40  # seconds
 ADDRESS = "unix:" + os.environ["SPICE_QMP_TEST_SOCKET"]
@@ -63,6 +65,23 @@ class Await(unittest.TestCase):
         self.assertEqual(await port.execute("qom-get", arguments=path), await port.execute("qom-get", path))
         replies = await asyncio.gather(*[port.execute("query-cpus-fast") for _ in range(50)])
         self.assertEqual([[cpu["cpu-index"] for cpu in reply] for reply in replies], [[0]] * 50)
+
+    @in_loop
+    async def test_execute_full(self):
+        port = self.port
+        path = {"path": "/machine", "property": "type"}
+        self.assertRegex(await port.execute_full("qom-get", path), "^pc-.*-machine$")
+        descriptors = Gio.UnixFDList()
+        with open(os.devnull, "rb") as file:
+            descriptors.append(file.fileno())
+        self.assertEqual(await port.execute_full("getfd", {"fdname": "null"}, fds=descriptors), {})
+        self.assertEqual(await port.execute("closefd", {"fdname": "null"}), {})
+        await self.fails(
+            SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC,
+            port.execute_full(
+                "migrate-recover", {"uri": "unix:/nowhere"}, flags=SpiceQmp.CallFlags.OUT_OF_BAND
+            ),
+        )
 
     @in_loop
     async def test_errors(self):
@@ -184,13 +203,30 @@ class Await(unittest.TestCase):
 
 class Life(unittest.TestCase):
     @in_loop
+    async def test_cancelled_with_the_future(self):
+        cancellables = []
+
+        def start(command, cancellable, callback):
+            self.assertEqual(command, "stop")
+            cancellables.append(cancellable)
+
+        future = override._start(start, None, "stop")
+        self.assertFalse(cancellables[0].is_cancelled())
+        future.cancel()
+        await asyncio.sleep(0)
+        self.assertTrue(cancellables[0].is_cancelled())
+
+    @in_loop
     async def test_nothing_is_kept(self):
         port = await SpiceQmp.Port.open(ADDRESS)
         events = port.events("STOP", "RESUME")
         await port.execute("stop")
         await port.execute("cont")
         await anext(events)
-        await port.close()
+        for _ in range(2):
+            with contextlib.suppress(GLib.Error):
+                await port.execute("make-coffee")
+            await port.close()
         gone = []
         port.weak_ref(lambda: gone.append("port"))
         queue = weakref.ref(events._queue)

@@ -41,7 +41,8 @@ def _start(start, finish, *arguments, **named):
         try:
             value, error = finish(result), None
         except Exception as raised:
-            value, error = None, raised
+            # The traceback refers to this frame, and so to the future and the port.
+            value, error = None, raised.with_traceback(None)
         if future.done() or future.get_loop().is_closed():
             return
         if error is None:
@@ -201,17 +202,32 @@ class Event(SpiceQmp.Event):
 class Port(SpiceQmp.Port):
     def execute(self, command: str, arguments: Any = None) -> asyncio.Future[Any]:
         """Executes a QMP command; arguments and reply are of Python's own types."""
-        return self._execute("execute", command, arguments)
+        return self.execute_full(command, arguments)
+
+    def execute_full(
+        self,
+        command: str,
+        arguments: Any = None,
+        timeout_ms: int = 0,
+        fds: Gio.UnixFDList | None = None,
+        flags: CallFlags = SpiceQmp.CallFlags.NONE,
+    ) -> asyncio.Future[Any]:
+        """Executes a QMP command like `execute()`, with all options."""
+        return _start(
+            self.execute_full_async,
+            lambda result: json.loads(self.execute_full_finish(result)),
+            command,
+            _to_json(arguments),
+            timeout_ms,
+            fds,
+            flags,
+        )
 
     def execute_oob(self, command: str, arguments: Any = None) -> asyncio.Future[Any]:
         """Executes a QMP command out of band; like `execute()`."""
-        return self._execute("execute_oob", command, arguments)
-
-    def _execute(self, name, command, arguments):
-        finish = getattr(self, f"{name}_finish")
         return _start(
-            getattr(self, f"{name}_async"),
-            lambda result: json.loads(finish(result)),
+            self.execute_oob_async,
+            lambda result: json.loads(self.execute_oob_finish(result)),
             command,
             _to_json(arguments),
         )
