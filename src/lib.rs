@@ -44,5 +44,5 @@ pub use port::{
 #[cfg(feature = "gobject")]
 #[doc(hidden)]
 pub use spawn::spawn_on;
-#[cfg(feature = "gobject")]
+#[cfg(feature = "spice")]
 pub use transport::spice::{PortChannel, Session};

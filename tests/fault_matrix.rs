@@ -1,5 +1,5 @@
 //! The fault matrix on ports of this process.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 mod matrix;

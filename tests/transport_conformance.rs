@@ -1,6 +1,6 @@
 //! The rules of `Transport`, over each transport: in process, on sockets and on a
 //! stream, on each arrangement of main contexts, and through SPICE and a real QEMU.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -356,6 +356,7 @@ pub(super) fn check_length(path: &str) -> Result<(), Wrong> {
 }
 
 /// Refuses the path of a SPICE server's socket that is too long.
+#[cfg(feature = "spice")]
 pub(super) fn check_spice_path(path: &str) -> Result<(), AddressError> {
     check_length(path).map_err(|wrong| named(path, wrong))
 }

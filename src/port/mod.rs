@@ -16,6 +16,8 @@ mod methods;
 mod requests;
 mod run_state;
 mod signals;
+#[cfg(feature = "spice")]
+mod spice;
 mod state;
 mod status;
 mod timers;
@@ -61,7 +63,7 @@ glib::wrapper! {
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `channel` | `SpicePortChannel`, construct only | the channel it is attached to, if any |
+    /// | `channel` | `SpicePortChannel`, construct only | the channel it is attached to, if any; with the feature `spice` |
     /// | `ready` | boolean | whether commands may be given |
     /// | `state` | [`PortState`] | where the connection stands |
     /// | `responsive` | boolean | false while QEMU has owed something for 3 s without a byte |

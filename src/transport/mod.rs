@@ -9,10 +9,13 @@ mod dbus;
 pub(crate) mod display;
 pub(crate) mod gdbus;
 pub(crate) mod gio_async;
+#[cfg(feature = "spice")]
 mod owned;
 mod pair;
+#[cfg(feature = "spice")]
 mod port_channel;
 mod socket;
+#[cfg(feature = "spice")]
 pub mod spice;
 mod stream;
 
@@ -23,6 +26,7 @@ use glib::prelude::IsA;
 
 pub use dbus::DbusTransport;
 pub use pair::{PairPeer, PairTransport, pair};
+#[cfg(feature = "spice")]
 pub use port_channel::SpiceTransport;
 pub use socket::SocketTransport;
 pub use stream::StreamTransport;

@@ -1,6 +1,6 @@
 //! The tool against real QEMUs, and a few scripted servers: what it prints, and how
 //! it ends.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "spice"))]
 
 #[path = "../common/mod.rs"]
 mod common;
