@@ -87,10 +87,12 @@ pub(crate) fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
     is_a(machine.cast(), spice_qmp::Machine::static_type())
 }
 
+#[cfg(feature = "spice")]
 pub(crate) fn SPICE_IS_PORT_CHANNEL(channel: *mut spice_client_glib_sys::SpicePortChannel) -> bool {
     is_a(channel.cast(), spice_qmp::PortChannel::static_type())
 }
 
+#[cfg(feature = "spice")]
 pub(crate) fn SPICE_IS_SESSION(session: *mut spice_client_glib_sys::SpiceSession) -> bool {
     is_a(session.cast(), spice_qmp::Session::static_type())
 }
@@ -129,6 +131,7 @@ pub(crate) fn IS_THREAD_OF_MAIN_CONTEXT() -> bool {
 }
 
 /// Whether this thread runs GLib's default main context, or could: spice-gtk knows no other.
+#[cfg(feature = "spice")]
 pub(crate) fn IS_THREAD_OF_SPICE() -> bool {
     is_run_here(&glib::MainContext::default())
 }

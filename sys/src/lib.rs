@@ -28,6 +28,8 @@ pub mod machine;
 pub mod port;
 pub mod port_calls;
 pub mod port_properties;
+#[cfg(feature = "spice")]
+pub mod port_spice;
 pub mod port_waits;
 pub mod state;
 pub mod status;

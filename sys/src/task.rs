@@ -27,6 +27,7 @@ pub(crate) enum Operation {
     ExecuteVariant,
     ExecuteFull,
     Open,
+    #[cfg(feature = "spice")]
     Find,
     FindOnBus,
     WaitReady,
@@ -47,6 +48,7 @@ impl Operation {
             Self::ExecuteVariant => "spice_qmp_port_execute_variant",
             Self::ExecuteFull => "spice_qmp_port_execute_full",
             Self::Open => "spice_qmp_port_open",
+            #[cfg(feature = "spice")]
             Self::Find => "spice_qmp_port_find",
             Self::FindOnBus => "spice_qmp_port_find_on_bus",
             Self::WaitReady => "spice_qmp_port_wait_ready",
@@ -249,6 +251,7 @@ impl Caller {
 
     /// [`future`](Self::future) for one that sees to being [`cancelled`](Self::cancelled)
     /// itself.
+    #[cfg(feature = "spice")]
     pub(crate) fn future_to_its_end<A: Answer + 'static>(
         self,
         context: &glib::MainContext,
@@ -272,6 +275,7 @@ impl Caller {
     }
 
     /// Ends when the caller cancels the call.
+    #[cfg(feature = "spice")]
     pub(crate) fn cancelled(&self) -> impl Future<Output = ()> + use<> {
         let cancellable = self.cancellable.clone();
         async move {

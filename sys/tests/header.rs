@@ -19,6 +19,7 @@ fn header_is_up_to_date() {
         "condition",
         "instance",
         "port",
+        "port_spice",
         "port_calls",
         "port_properties",
         "port_waits",

@@ -6,8 +6,11 @@
 #ifndef SPICE_QMP_H
 #define SPICE_QMP_H
 
+#include <stdint.h>
+
 #include <gio/gio.h>
 #include <glib-object.h>
+#include <spice-qmp/spice-qmp-config.h>
 
 /* <spice-client.h> has an older SpiceQmpPort of its own. Whichever is included
  * first declares the base of the API, which is the same in both; the rest is
@@ -17,7 +20,9 @@
 #else
 #define QMP_PORT_H_
 #endif
+#ifdef SPICE_QMP_HAS_SPICE
 #include <spice-client.h>
+#endif
 
 /* GTypes have names that leave spice-gtk's alone: both libraries can be in one
  * process. Introspection finds a type by its GType's name. */
@@ -628,26 +633,6 @@ SPICE_QMP_AVAILABLE
 GType spice_qmp_port_get_type(void);
 #endif
 
-#if !defined(SPICE_QMP_BASE_IS_DECLARED)
-/**
- * spice_qmp_port_get:
- * @channel: a SPICE port channel whose name is one of a QMP monitor, see
- *   spice_qmp_port_is_qmp_name(). It may be connected already or later.
- *
- * Gets the port of a SPICE port channel. It is created if there is none, or if the
- * previous one was closed with spice_qmp_port_close_async().
- *
- * The channel owns the port and releases it when the channel is disposed of. The
- * port does not keep the channel alive.
- *
- * Returns: (transfer none): the port of @channel
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
-#endif
-
 /**
  * spice_qmp_port_new_for_stream:
  * @stream: an open stream to a QMP monitor, such as a #GSocketConnection, of
@@ -696,8 +681,9 @@ void spice_qmp_port_open_async(const char *address,
  * %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
  * monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
  * %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
- * address. For D-Bus displays there are those of spice_qmp_port_find_on_bus_finish(),
- * too.
+ * address or a SPICE server's; %SPICE_QMP_ERROR_NOT_SUPPORTED for the latter if the
+ * library was built without SPICE. For D-Bus displays there are those of
+ * spice_qmp_port_find_on_bus_finish(), too.
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
@@ -705,48 +691,6 @@ void spice_qmp_port_open_async(const char *address,
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
-                                         GError **error);
-
-/**
- * spice_qmp_port_find_async:
- * @session: a SPICE session, which is connected if it is not yet
- * @cancellable: (nullable): a #GCancellable, or %NULL
- * @callback: (scope async) (closure user_data) (nullable): called when the port
- *   is ready, or with an error
- * @user_data: for @callback
- *
- * Finds the QMP monitor among the ports of a SPICE session and waits until it is
- * ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
- * port channels of the session are connected to learn their names.
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-void spice_qmp_port_find_async(SpiceSession *session,
-                               GCancellable *cancellable,
-                               GAsyncReadyCallback callback,
-                               gpointer user_data);
-
-/**
- * spice_qmp_port_find_finish:
- * @result: what the callback got
- * @error: return location for a #GError, or %NULL
- *
- * Ends spice_qmp_port_find_async().
- *
- * The error is %G_IO_ERROR_NOT_FOUND if the server has no QMP port,
- * %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor,
- * %G_IO_ERROR_PERMISSION_DENIED if it rejects the login, another %G_IO_ERROR if it
- * cannot be reached, or %G_IO_ERROR_TIMED_OUT, %G_IO_ERROR_CLOSED or
- * %G_IO_ERROR_CANCELLED.
- *
- * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
- *   returns for the channel that was found; %NULL on error
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
                                          GError **error);
 
 /**
@@ -898,6 +842,89 @@ SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
                                      GAsyncResult *result,
                                      GError **error);
+
+#if (!defined(SPICE_QMP_BASE_IS_DECLARED) && defined(SPICE_QMP_HAS_SPICE))
+/**
+ * spice_qmp_port_get:
+ * @channel: a SPICE port channel whose name is one of a QMP monitor, see
+ *   spice_qmp_port_is_qmp_name(). It may be connected already or later.
+ *
+ * Gets the port of a SPICE port channel. It is created if there is none, or if the
+ * previous one was closed with spice_qmp_port_close_async().
+ *
+ * The channel owns the port and releases it when the channel is disposed of. The
+ * port does not keep the channel alive.
+ *
+ * Returns: (transfer none): the port of @channel
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_find_async:
+ * @session: a SPICE session, which is connected if it is not yet
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the port
+ *   is ready, or with an error
+ * @user_data: for @callback
+ *
+ * Finds the QMP monitor among the ports of a SPICE session and waits until it is
+ * ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
+ * port channels of the session are connected to learn their names.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_find_async(SpiceSession *session,
+                               GCancellable *cancellable,
+                               GAsyncReadyCallback callback,
+                               gpointer user_data);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_find_finish:
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_find_async().
+ *
+ * The error is %G_IO_ERROR_NOT_FOUND if the server has no QMP port,
+ * %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor,
+ * %G_IO_ERROR_PERMISSION_DENIED if it rejects the login, another %G_IO_ERROR if it
+ * cannot be reached, or %G_IO_ERROR_TIMED_OUT, %G_IO_ERROR_CLOSED or
+ * %G_IO_ERROR_CANCELLED.
+ *
+ * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
+ *   returns for the channel that was found; %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
+                                         GError **error);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_ref_channel: (get-property channel)
+ * @port: a #SpiceQmpPort
+ *
+ * The SPICE channel that the port is attached to: the property
+ * #SpiceQmpPort:channel.
+ *
+ * Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
+ *   it has gone
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
+#endif
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -1399,21 +1426,6 @@ SPICE_QMP_AVAILABLE
 GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
 
 /**
- * spice_qmp_port_ref_channel: (get-property channel)
- * @port: a #SpiceQmpPort
- *
- * The SPICE channel that the port is attached to: the property
- * #SpiceQmpPort:channel.
- *
- * Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
- *   it has gone
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
-
-/**
  * spice_qmp_port_wait_event_async:
  * @port: a #SpiceQmpPort
  * @names: (nullable) (array zero-terminated=1): the names of events, such as `STOP`, or
@@ -1684,6 +1696,7 @@ G_END_DECLS
  * Since: 0.1
  */
 
+#ifdef SPICE_QMP_HAS_SPICE
 /**
  * SpiceQmpPort:channel: (getter ref_channel)
  *
@@ -1692,6 +1705,7 @@ G_END_DECLS
  *
  * Since: 0.1
  */
+#endif
 
 /**
  * SpiceQmpPort:ready: (getter get_ready)

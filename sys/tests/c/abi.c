@@ -166,7 +166,9 @@ test_class(void)
         const char *type;
         int flags;
     } properties[] = {
+#ifdef SPICE_QMP_HAS_SPICE
         { "channel", "SpicePortChannel", G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY },
+#endif
         { "ready", "gboolean", G_PARAM_READABLE },
         { "state", "SpiceQmp1PortState", G_PARAM_READABLE },
         { "version", "gchararray", G_PARAM_READABLE },
