@@ -1,5 +1,5 @@
 //! File descriptors that are sent to a real QEMU, over a Unix socket and over D-Bus.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 
