@@ -2,6 +2,7 @@
 s/#SpiceQmp(Port)::([a-z-]+)/[signal@\1::\2]/g
 s/#SpiceQmp(Port):([a-z-]+)/[property@\1:\2]/g
 s/#SpiceQmpPort(State|VmAction)\b/[enum@Port\1]/g
+s/#SpiceQmpCallFlags\b/[flags@CallFlags]/g
 s/#SpiceQmpPort\b/[class@Port]/g
 s/#SpiceQmp(Event|Status)\b/[struct@\1]/g
 s/#SpiceQmpError\b/[error@Error]/g

@@ -4,15 +4,10 @@
 //
 //     events.js spice://HOST:PORT | spice+unix:///PATH [EVENT...]
 
-import Gio from 'gi://Gio';
 import GLib from 'gi://GLib';
 import SpiceClientGLib from 'gi://SpiceClientGLib?version=2.0';
 import SpiceQmp from 'gi://SpiceQmp?version=1.0';
 import System from 'system';
-
-Gio._promisify(SpiceQmp.Port, 'find_async', 'find_finish');
-Gio._promisify(SpiceQmp.Port.prototype, 'close_async', 'close_finish');
-Gio._promisify(SpiceQmp.Port.prototype, 'query_status_async', 'query_status_finish');
 
 const SIGINT = 2;
 const SIGTERM = 15;

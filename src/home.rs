@@ -26,6 +26,7 @@ impl Home {
     }
 
     /// The calling thread and GLib's default main context, which spice-gtk uses.
+    #[cfg(feature = "spice")]
     pub(crate) fn of_spice() -> Self {
         Self::on(glib::MainContext::default())
     }

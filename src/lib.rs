@@ -29,6 +29,11 @@ pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKE
 
 #[cfg(feature = "gobject")]
 pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Schema, Unplug};
+#[cfg(all(feature = "gobject", unix))]
+pub use port::MAX_FDS;
+#[cfg(all(feature = "gobject", unix))]
+#[doc(hidden)]
+pub use port::duplicate_list;
 
 #[cfg(feature = "gobject")]
 pub use port::{
@@ -39,5 +44,5 @@ pub use port::{
 #[cfg(feature = "gobject")]
 #[doc(hidden)]
 pub use spawn::spawn_on;
-#[cfg(feature = "gobject")]
+#[cfg(feature = "spice")]
 pub use transport::spice::{PortChannel, Session};

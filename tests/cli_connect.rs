@@ -1,5 +1,5 @@
 //! How the tool connects, and what it says where it cannot.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "spice"))]
 
 mod common;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]

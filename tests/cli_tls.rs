@@ -1,5 +1,5 @@
 //! The tool over TLS: certificates of a CA of one's own, and each way they are wrong.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "spice"))]
 
 mod common;
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]

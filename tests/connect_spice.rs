@@ -1,6 +1,6 @@
 //! Finding ports on SPICE: servers that are late, full or mute, and searches that are
 //! given up.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

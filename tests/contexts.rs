@@ -1,5 +1,5 @@
 //! A port belongs to one thread and main context, whoever drops it, runs that or frees it.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! No file descriptor is left of ports on D-Bus displays. Alone in its process.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

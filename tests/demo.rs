@@ -1,5 +1,5 @@
 //! The demo, where QEMU is killed or stopped at any line that it prints.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

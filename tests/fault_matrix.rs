@@ -1,5 +1,5 @@
 //! The fault matrix on ports of this process.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 mod matrix;
@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::display::{self, DisplayPeer};
+use common::fds::Probe;
 use common::hostile::SpicePeer;
 use common::main_loop::with_default;
 use common::peers::{self, Peer};
@@ -21,7 +22,7 @@ use matrix::expected::Outcome;
 use matrix::program::{Call, Kind, LONG, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
-use spice_qmp::transport::{DbusTransport, SpiceTransport, StreamTransport, Transport, pair};
+use spice_qmp::transport::{DbusTransport, Fds, SpiceTransport, StreamTransport, Transport, pair};
 use spice_qmp::{CallOptions, Error, Machine, PortState, QmpPort};
 
 /// Most cases that wait do so for a second: that many wait at once.
@@ -80,15 +81,27 @@ fn every_case_ends_as_documented_on_spice() {
 /// A D-Bus display at the other end of a connection. All of them in `./dev sanitize`.
 #[test]
 fn every_case_ends_as_documented_on_dbus() {
-    let share = match std::env::var_os("SPICE_QMP_TEST_MATRIX_ALL") {
-        Some(_) => 1,
-        None => SHARE,
-    };
-    let count = play_share(share, THREADS_ON_DBUS, || Ports {
+    let count = play_share(share(), THREADS_ON_DBUS, || Ports {
         long: display::more_than_a_socket_holds(),
         ..Ports::new(Rc::new(connect_dbus))
     });
     common::say(&format!("fault matrix: {count} cases on a D-Bus display"));
+}
+
+/// A socket pair, and a file descriptor with each command. All of them in `./dev sanitize`.
+#[test]
+fn every_case_ends_as_documented_with_descriptors() {
+    let count = play_share(share(), THREADS, || {
+        Ports::with_fds(Rc::new(connect_socket))
+    });
+    common::say(&format!("fault matrix: {count} cases with descriptors"));
+}
+
+fn share() -> usize {
+    match std::env::var_os("SPICE_QMP_TEST_MATRIX_ALL") {
+        Some(_) => 1,
+        None => SHARE,
+    }
 }
 
 /// No wrong access, and no definite or indirect leak.
@@ -176,6 +189,8 @@ struct Ports {
     /// What can be cancelled.
     call: Cell<Option<CallId>>,
     task: RefCell<Option<glib::JoinHandle<()>>>,
+    /// What goes with each command. The last that is dropped.
+    watched: Option<Watched>,
 }
 
 impl Ports {
@@ -188,6 +203,14 @@ impl Ports {
         Self::on(glib::MainContext::new(), connect)
     }
 
+    /// Each command has a descriptor with it.
+    fn with_fds(connect: Connect) -> Self {
+        Self {
+            watched: Some(Watched(Probe::new())),
+            ..Self::new(connect)
+        }
+    }
+
     fn on(context: glib::MainContext, connect: Connect) -> Self {
         Self {
             context,
@@ -198,6 +221,7 @@ impl Ports {
             ends: Rc::default(),
             call: Cell::default(),
             task: RefCell::default(),
+            watched: None,
         }
     }
 
@@ -227,9 +251,10 @@ impl Ports {
         if call.way == Use::Future {
             let arguments: Option<Value> =
                 arguments.map(|text| serde_json::from_str(&text).expect("it is JSON"));
-            let reply = port.execute::<Value>(command, arguments);
             // It also waits for an event, until the call has ended.
             let event = port.wait_event(["NEVER"]);
+            let fds = self.watched.iter().map(|it| it.0.fd());
+            let reply = port.execute::<Value>(command, arguments).fds(fds);
             return self.spawn(async move {
                 let reply = reply.await;
                 drop(event);
@@ -240,7 +265,9 @@ impl Ports {
             timeout: call.deadline,
             ..CallOptions::default()
         };
-        let id = port.execute_with(command, arguments.as_deref(), options, {
+        let fds = self.watched.as_ref();
+        let fds = fds.map(|it| Fds::from_array([it.0.duplicate()]));
+        let id = port.execute_with_fds(command, arguments.as_deref(), options, fds, {
             move |reply: Result<String, Error>| {
                 end.with(reply.map(|reply| reply.contains(RIGHT)));
             }
@@ -257,6 +284,17 @@ impl Ports {
             drop(port);
             end.with(ready.map(|()| true));
         });
+    }
+}
+
+/// When nothing of a case is left, no descriptor is left open either.
+struct Watched(Probe);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.close();
+        let is_gone = self.0.is_gone();
+        assert!(is_gone || std::thread::panicking(), "one is left open");
     }
 }
 

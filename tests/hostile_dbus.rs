@@ -1,5 +1,5 @@
 //! D-Bus displays that are none, lie, say nothing, or do it all too often.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

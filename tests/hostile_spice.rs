@@ -1,5 +1,5 @@
 //! A port of a SPICE server that does as it likes, and dies when it likes.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

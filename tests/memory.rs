@@ -1,6 +1,6 @@
 //! What a hostile server makes the library hold, counted byte by byte: never more
 //! than `qmp::limits` and `EVENT_QUEUE_BYTES` allow.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! A port goes in every way that a program may choose: its calls are told from
 //! the main loop, and its channel is free for the next port.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Ports come and go, and leave nothing behind.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

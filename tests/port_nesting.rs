@@ -1,5 +1,5 @@
 //! Handlers that run main loops within each other, and a server that makes the most of it.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

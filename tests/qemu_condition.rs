@@ -1,5 +1,5 @@
 //! Why a machine does not run, as real QEMU says it.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

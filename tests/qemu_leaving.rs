@@ -2,7 +2,7 @@
 //!
 //! QEMU freezes for ever where a client leaves in a reply, and dies on `cont` where
 //! one left that had written to a mute port.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! A machine's actions in every run state that real QEMU gets into.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

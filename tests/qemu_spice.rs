@@ -1,5 +1,5 @@
 //! A real QEMU driven over SPICE: actions, large replies, many calls, reopening.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Finding the QMP port of a real QEMU over SPICE, and every way not to.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What happens to a port on SPICE when QEMU is killed, freezes, or comes back.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! A machine that moves to another QEMU, and its SPICE client with it.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

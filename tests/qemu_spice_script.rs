@@ -1,6 +1,6 @@
 //! A port over real SPICE to a server that does what a test says: it sits behind
 //! a serial card of QEMU's, which is pulled out and plugged in again.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

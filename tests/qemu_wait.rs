@@ -1,5 +1,5 @@
 //! Waiting for events of real QEMU, and unplugging devices.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

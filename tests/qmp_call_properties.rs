@@ -16,6 +16,7 @@ enum Step {
     Execute {
         command: &'static str,
         band: Band,
+        carries: bool,
     },
     Fail(Index),
     Forget(Index),
@@ -46,6 +47,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let command = prop::sample::select(&["quit", "stop", "query-block", "bad name", ""][..]);
     let band = prop_oneof![4 => Just(Band::In), 1 => Just(Band::Out)];
+    let execute = (command, band, prop::bool::weighted(0.3));
     let opening = prop_oneof![
         Just(Opening::GreetingComes),
         Just(Opening::GreetingAfterRest),
@@ -56,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Connecting),
         2 => opening.prop_map(Step::Open),
         1 => Just(Step::Close),
-        12 => (command, band).prop_map(|(command, band)| Step::Execute { command, band }),
+        12 => execute.prop_map(|(command, band, carries)| Step::Execute { command, band, carries }),
         3 => any::<Index>().prop_map(Step::Fail),
         3 => any::<Index>().prop_map(Step::Forget),
         1 => Just(Step::Nudge),
@@ -118,6 +120,7 @@ struct World {
 
 struct Call {
     id: CallId,
+    carries: bool,
     sent: bool,
     failed: bool,
     fate: Fate,
@@ -143,6 +146,7 @@ impl World {
     fn ready() -> Self {
         let mut session = Session::new(1 << 24);
         session.set_max_message_size(LIMIT);
+        session.set_can_carry(true);
         let mut world = Self {
             session,
             calls: Vec::new(),
@@ -178,14 +182,22 @@ impl World {
                 self.session.close("closed");
                 self.reset(State::Closed);
             }
-            Step::Execute { command, band } => {
+            Step::Execute {
+                command,
+                band,
+                carries,
+            } => {
                 let token = self.calls.len();
                 let arguments = format!("{{\"token\": {token}}}");
-                let id = self
-                    .session
-                    .execute(command, Some(&arguments), *band, token);
+                let execute = if *carries {
+                    Session::execute_carrying
+                } else {
+                    Session::execute
+                };
+                let id = execute(&mut self.session, command, Some(&arguments), *band, token);
                 self.calls.push(Call {
                     id,
+                    carries: *carries,
                     sent: false,
                     failed: false,
                     fate: Fate::Open,
@@ -312,7 +324,7 @@ impl World {
     /// The server reads.
     fn poll(&mut self) {
         let bytes = self.session.poll_transmit().unwrap_or_default();
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        for (at, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
             let request: Value = serde_json::from_slice(line).expect("a request is JSON");
             let command = request.get("execute").or(request.get("exec-oob"));
             let token = request.pointer("/arguments/token").and_then(Value::as_u64);
@@ -321,6 +333,10 @@ impl World {
                 let before = (call.fate, call.failed, call.sent);
                 assert_eq!(before, (Fate::Open, false, false), "{request}");
                 call.sent = true;
+                if call.carries {
+                    assert_eq!(at, 0, "{request} is not the first of its piece");
+                    assert_eq!(self.session.carrier().copied(), token, "{request}");
+                }
             }
             self.got.push(Request {
                 id: request["id"].as_u64().expect("an id"),

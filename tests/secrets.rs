@@ -1,6 +1,6 @@
 //! Secrets that a program gives to QEMU reach QEMU and nothing else: no log, no error,
 //! no debug output, whatever the server does with them.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

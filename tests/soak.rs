@@ -4,7 +4,7 @@
 //! frozen; no QEMU that was left politely may die or freeze; and nothing may pile up.
 //!
 //! A test for a few seconds; `./dev soak SECONDS` runs it for as long as it is told to.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

@@ -1,15 +1,19 @@
 //! The rules of `Transport`, over each transport: in process, on sockets and on a
 //! stream, on each arrangement of main contexts, and through SPICE and a real QEMU.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use common::main_loop::{MainLoop, with_default, with_own};
+use common::fds::Probe;
+use common::main_loop::{MainLoop, at_home, with_default, with_own};
 use common::peers::{self, Peer};
-use spice_qmp::transport::{Flow, Incoming, Sink, Transport};
+use common::script::{GREETING, Request};
+use serde_json::{Value, json};
+use spice_qmp::transport::{Fds, Flow, Incoming, Sink, Transport};
+use spice_qmp::{Error, QmpPort, UsageError};
 
 /// What a transport reported.
 #[derive(Default)]
@@ -342,6 +346,112 @@ fn a_large_write_waits_for_its_reader() {
         reports.check(name);
     };
     with_own(|main| peers::each(main, |name, it, peer| test(main, name, it, peer)));
+}
+
+#[test]
+fn descriptors_come_once_with_the_first_byte() {
+    everywhere(|main, name, transport, peer| {
+        let reports = open(main, name, &*transport, peer);
+        assert_eq!(transport.carries_fds(), peer.takes_fds(), "{name}");
+        if !transport.carries_fds() {
+            return;
+        }
+        for (number, size) in [1, 100, 3000].into_iter().enumerate() {
+            // What waits to be read before it gets none of them.
+            transport.write(b"before".to_vec());
+            let mut probes = [Probe::new(), Probe::new()];
+            let fds = probes.each_ref().map(Probe::duplicate);
+            transport.write_with_fds(pattern(size), Fds::from_array(fds));
+            probes.iter_mut().for_each(Probe::close);
+            let (mut received, mut came) = (Vec::new(), Vec::new());
+            main.until(&format!("{name}: what was written"), || {
+                loop {
+                    let (byte, fds) = peer.received_with_fds();
+                    came.extend(fds.into_iter().map(|fd| (received.len(), fd)));
+                    if byte.is_empty() {
+                        return received.len() == 6 + size;
+                    }
+                    received.extend(byte);
+                }
+            });
+            assert!(received[6..] == pattern(size), "{name}");
+            assert_eq!(came.len(), 2, "{name}");
+            for ((at, fd), probe) in came.into_iter().zip(&probes) {
+                assert_eq!(at, 6, "{name}");
+                assert!(probe.is_end_of(fd) && probe.is_gone(), "{name}");
+            }
+            assert_eq!(reports.count("written"), 2 * (number + 1), "{name}");
+        }
+        reports.check(name);
+    });
+}
+
+#[test]
+fn descriptors_that_are_not_sent_are_closed() {
+    let test = |main: &MainLoop, name: &str, transport: Box<dyn Transport>, peer: &dyn Peer| {
+        if !transport.carries_fds() {
+            return;
+        }
+        let reports = open(main, name, &*transport, peer);
+        let mut probe = Probe::new();
+        let fds = Fds::from_array([probe.duplicate()]);
+        probe.close();
+        peer.close();
+        transport.write_with_fds(pattern(100), fds);
+        main.until(&format!("{name}: the end"), || {
+            !reports.open.get() || reports.count("write failed") == 1
+        });
+        assert!(probe.is_gone(), "{name}");
+        transport.close();
+        let mut probe = Probe::new();
+        let fds = Fds::from_array([probe.duplicate()]);
+        probe.close();
+        transport.write_with_fds(pattern(100), fds);
+        assert!(probe.is_gone(), "{name}: it is closed");
+    };
+    with_own(|main| peers::each(main, |name, it, peer| test(main, name, it, peer)));
+}
+
+/// Before anything is sent.
+#[test]
+fn a_port_refuses_descriptors_where_they_cannot_be_sent() {
+    everywhere(|main, name, transport, peer| {
+        let carries = transport.carries_fds();
+        let port = at_home(|| QmpPort::for_transport(transport));
+        peer.open();
+        peer.send(format!("{GREETING}\r\n").as_bytes());
+        let mut requests = String::new();
+        let mut receive = |what: &str| {
+            main.until(&format!("{name}: {what}"), || {
+                requests.push_str(&String::from_utf8(peer.received()).expect("text"));
+                requests.ends_with('}') || requests.ends_with("}\n")
+            });
+            std::mem::take(&mut requests)
+        };
+        for command in ["qmp_capabilities", "query-status"] {
+            let request = Request::parse(&receive(command));
+            assert_eq!(request.command, command, "{name}");
+            let reply = json!({ "return": {}, "id": request.id });
+            peer.send(format!("{reply}\r\n").as_bytes());
+            main.drain();
+        }
+        main.until(&format!("{name}: readiness"), || port.ready());
+        let mut probe = Probe::new();
+        let call = port.execute::<Value>("getfd", json!({ "fdname": "x" }));
+        let call = main.spawn(call.fds([probe.fd()]));
+        probe.close();
+        if carries {
+            assert!(receive("getfd").contains("getfd"), "{name}");
+        } else {
+            let end = main.join(&format!("{name}: the refusal"), &call);
+            let Err(Error::Usage(UsageError::NotSupported(text))) = end else {
+                panic!("{name}: {end:?}");
+            };
+            assert!(text.starts_with("getfd: "), "{name}: {text}");
+            assert!(probe.is_gone(), "{name}");
+            assert!(peer.received().is_empty(), "{name}");
+        }
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Ports on sockets and on what looks like one: which transport moves the bytes, and what
 //! the socket's owner sees of it.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 

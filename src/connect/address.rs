@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use super::qemu_options::{dbus_as_for_qemu, without_qemu_options};
 use crate::qmp::{Error, UsageError};
 
 /// Where a monitor is reached.
@@ -315,21 +316,6 @@ fn check_bus(bus: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// What follows `dbus,` in QEMU's option `-display`.
-fn dbus_as_for_qemu(options: &str) -> Option<String> {
-    let options = options.replace(",,", "\0");
-    let value = |key: &str| {
-        options
-            .split(',')
-            .find_map(|option| option.strip_prefix(key))
-    };
-    match (value("p2p="), value("addr=")) {
-        (Some("yes" | "on" | "true"), _) => None,
-        (_, Some(bus)) => Some(format!("dbus:address={}", bus.replace('\0', ","))),
-        _ => Some("dbus:".to_owned()),
-    }
-}
-
 fn dbus_name(name: &str) -> Result<Box<str>, Wrong> {
     if gio::dbus_is_name(name) {
         Ok(name.into())
@@ -370,6 +356,7 @@ pub(super) fn check_length(path: &str) -> Result<(), Wrong> {
 }
 
 /// Refuses the path of a SPICE server's socket that is too long.
+#[cfg(feature = "spice")]
 pub(super) fn check_spice_path(path: &str) -> Result<(), AddressError> {
     check_length(path).map_err(|wrong| named(path, wrong))
 }
@@ -562,74 +549,6 @@ fn holds_password(text: &str) -> bool {
     let authority = authority.split(['/', '?']).next().unwrap_or_default();
     let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
     query.to_ascii_lowercase().contains("password=") || user.contains(':')
-}
-
-/// What an address on QEMU's command line says, if it has options of QEMU's:
-/// `unix:/path,server=on`, `tcp:host:port,server`, `socket,path=/path`, `path=/path`.
-fn without_qemu_options(text: &str) -> Option<String> {
-    let words: Vec<&str> = text.split(',').collect();
-    let value = |key: &str| {
-        let value = |word: &&str| word.strip_prefix(key)?.strip_prefix('=').map(str::to_owned);
-        words.iter().find_map(value)
-    };
-    let is_abstract = matches!(value("abstract").as_deref(), Some("on"));
-    let at = if is_abstract { "@" } else { "" };
-    let first = words[0];
-    if first == "socket" || ["path", "host", "port", "id"].contains(&key(first)) {
-        let path = value("path").map(|path| format!("unix:{at}{path}"));
-        let network = || {
-            let host = value("host").filter(|host| !host.is_empty());
-            let host = host.unwrap_or_else(|| "localhost".into());
-            let port = value("port")?;
-            if host.contains(':') && !host.starts_with('[') {
-                return Some(format!("tcp:[{host}]:{port}"));
-            }
-            Some(format!("tcp:{host}:{port}"))
-        };
-        return path.or_else(network);
-    }
-    let end = words
-        .iter()
-        .skip(1)
-        .position(|word| is_qemu_option(key(word)))?;
-    let address = words[..=end].join(",");
-    match address.strip_prefix("unix:") {
-        Some(path) if is_abstract && !path.starts_with('@') => Some(format!("unix:@{path}")),
-        _ => Some(address),
-    }
-}
-
-fn key(option: &str) -> &str {
-    option.split_once('=').map_or(option, |(key, _)| key)
-}
-
-/// Options of `-qmp`, `-monitor`, `-chardev socket` and `-spice` that follow an address.
-fn is_qemu_option(key: &str) -> bool {
-    [
-        "abstract",
-        "addr",
-        "delay",
-        "disable-ticketing",
-        "id",
-        "ipv4",
-        "ipv6",
-        "logfile",
-        "mux",
-        "nodelay",
-        "noserver",
-        "nowait",
-        "password-secret",
-        "reconnect",
-        "reconnect-ms",
-        "server",
-        "telnet",
-        "tight",
-        "tls-creds",
-        "to",
-        "wait",
-        "websocket",
-    ]
-    .contains(&key)
 }
 
 #[cfg(test)]

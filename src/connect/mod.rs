@@ -5,8 +5,11 @@
 mod address;
 mod dbus;
 mod options;
+mod qemu_options;
+#[cfg(feature = "spice")]
 mod settle;
 mod socket;
+#[cfg(feature = "spice")]
 mod spice;
 mod usable;
 
@@ -14,6 +17,7 @@ use std::time::Duration;
 
 use crate::port::QmpPort;
 use crate::qmp::Error;
+#[cfg(feature = "spice")]
 use crate::transport::spice::Session;
 
 pub use address::{Address, AddressError, AddressFault, MAX_SOCKET_PATH};
@@ -58,6 +62,52 @@ impl QmpPort {
         open(address, &options).await
     }
 
+    /// The QMP port of a D-Bus display (QEMU's `-display dbus`), when it is ready and its
+    /// property `status` is known, within [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
+    ///
+    /// `name` is QEMU's name on the bus of `connection`, usually `org.qemu`. It is `None`
+    /// for a peer-to-peer connection (`-display dbus,p2p=yes`), whose other end is QEMU.
+    /// The port speaks over a socket of its own, which it gives to the first chardev with
+    /// a [QMP name](Self::is_qmp_name) that is free.
+    ///
+    /// When that socket ends, the port is closed, and ready again as soon as QEMU has come
+    /// back to the bus, or whoever had the chardev has left it. When `connection` is closed,
+    /// the port goes on until its socket ends, and then is closed for good.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable) with the kind
+    /// `NotFound` where QEMU is not on the bus, and with others where D-Bus fails,
+    /// [`NoChardev`](crate::ConnectError::NoChardev),
+    /// [`OnlyHumanMonitor`](crate::ConnectError::OnlyHumanMonitor),
+    /// [`Busy`](crate::ConnectError::Busy),
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) where `name` is
+    /// none or does not go with `connection`, and
+    /// [`NotSupported`](crate::UsageError::NotSupported) where that passes no file
+    /// descriptors; [`Error::TimedOut`].
+    pub async fn find_on_bus(
+        connection: &gio::DBusConnection,
+        name: Option<&str>,
+    ) -> Result<Self, Error> {
+        dbus::find(connection, name, &ConnectOptions::new()).await
+    }
+
+    /// [`find_on_bus`](Self::find_on_bus) with options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find_on_bus`](Self::find_on_bus).
+    pub async fn find_on_bus_with(
+        connection: &gio::DBusConnection,
+        name: Option<&str>,
+        options: ConnectOptions,
+    ) -> Result<Self, Error> {
+        dbus::find(connection, name, &options).await
+    }
+}
+
+#[cfg(feature = "spice")]
+impl QmpPort {
     /// The QMP port of a SPICE session, which is connected if it is not yet, when the
     /// port is ready and its property `status` is known, within
     /// [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
@@ -119,49 +169,6 @@ impl QmpPort {
         let session = session.into();
         let search = settle::find(session.clone(), &options);
         settle::cancellable(&session, search, cancelled).await
-    }
-
-    /// The QMP port of a D-Bus display (QEMU's `-display dbus`), when it is ready and its
-    /// property `status` is known, within [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
-    ///
-    /// `name` is QEMU's name on the bus of `connection`, usually `org.qemu`. It is `None`
-    /// for a peer-to-peer connection (`-display dbus,p2p=yes`), whose other end is QEMU.
-    /// The port speaks over a socket of its own, which it gives to the first chardev with
-    /// a [QMP name](Self::is_qmp_name) that is free.
-    ///
-    /// When that socket ends, the port is closed, and ready again as soon as QEMU has come
-    /// back to the bus, or whoever had the chardev has left it. When `connection` is closed,
-    /// the port goes on until its socket ends, and then is closed for good.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable) with the kind
-    /// `NotFound` where QEMU is not on the bus, and with others where D-Bus fails,
-    /// [`NoChardev`](crate::ConnectError::NoChardev),
-    /// [`OnlyHumanMonitor`](crate::ConnectError::OnlyHumanMonitor),
-    /// [`Busy`](crate::ConnectError::Busy),
-    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) where `name` is
-    /// none or does not go with `connection`, and
-    /// [`NotSupported`](crate::UsageError::NotSupported) where that passes no file
-    /// descriptors; [`Error::TimedOut`].
-    pub async fn find_on_bus(
-        connection: &gio::DBusConnection,
-        name: Option<&str>,
-    ) -> Result<Self, Error> {
-        dbus::find(connection, name, &ConnectOptions::new()).await
-    }
-
-    /// [`find_on_bus`](Self::find_on_bus) with options.
-    ///
-    /// # Errors
-    ///
-    /// As for [`find_on_bus`](Self::find_on_bus).
-    pub async fn find_on_bus_with(
-        connection: &gio::DBusConnection,
-        name: Option<&str>,
-        options: ConnectOptions,
-    ) -> Result<Self, Error> {
-        dbus::find(connection, name, &options).await
     }
 
     /// The names of all ports of a SPICE session, whether they speak QMP or not.

@@ -130,9 +130,16 @@ fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
             gio::UnixSocketAddress::with_type(name).upcast()
         }
         Address::Tcp { host, port } => gio::NetworkAddress::new(host, *port).upcast(),
-        Address::Spice(_) => {
+        Address::Spice(_) if cfg!(feature = "spice") => {
             return Err(UsageError::InvalidArgument(
                 format!("{address} is a SPICE server: connect a session, then find its port")
+                    .into(),
+            )
+            .into());
+        }
+        Address::Spice(_) => {
+            return Err(UsageError::NotSupported(
+                format!("{address} is a SPICE server, but spice-qmp was built without SPICE")
                     .into(),
             )
             .into());

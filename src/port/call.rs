@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -13,8 +15,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::QmpPort;
+#[cfg(unix)]
+use super::fds;
 use super::requests::CallOptions;
 use crate::qmp::{Band, CallId, Error, PeerError, UsageError, misfit};
+use crate::transport::Fds;
 
 /// A command that is sent when it is first polled and yields its reply.
 ///
@@ -26,6 +31,7 @@ pub struct Call<R> {
     command: Box<str>,
     arguments: Result<Option<String>, Error>,
     options: CallOptions,
+    fds: Result<Option<Fds>, Error>,
     decode: Decode<R>,
     stage: Stage,
 }
@@ -62,6 +68,7 @@ impl<R> Call<R> {
                 band,
                 timeout: None,
             },
+            fds: Ok(None),
             decode,
             stage: Stage::New,
         }
@@ -74,8 +81,40 @@ impl<R> Call<R> {
         self
     }
 
+    /// Sends file descriptors with the command, as `getfd` and `add-fd` need them.
+    ///
+    /// They are duplicated now, so you may close yours at once; the duplicates are closed
+    /// when they were sent, or when the call ends before that. QEMU gives the first one to
+    /// the command and closes the others.
+    ///
+    /// One such command is in flight at a time, because QEMU would mix up the descriptors
+    /// of two: the commands issued after the second one wait with it. A command that fails
+    /// before QEMU looks for its descriptor, or that needs none, leaves it to the next one
+    /// that comes without.
+    ///
+    /// The call fails with [`UsageError::NotSupported`], and nothing is sent, where the
+    /// port is neither on a Unix socket nor on a D-Bus display, and with [`UsageError::InvalidArgument`] for more than
+    /// [`MAX_FDS`](super::MAX_FDS) descriptors, or where one cannot be duplicated.
+    ///
+    /// ```no_run
+    /// # async fn f(port: spice_qmp::QmpPort) -> Result<(), Box<dyn std::error::Error>> {
+    /// use serde_json::{Value, json};
+    /// let disk = std::fs::File::open("disk.qcow2")?;
+    /// let added: Value = port
+    ///     .execute("add-fd", json!({"fdset-id": 1}))
+    ///     .fds([disk])
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(unix)]
+    pub fn fds(mut self, fds: impl IntoIterator<Item = impl AsFd>) -> Self {
+        self.fds = fds::duplicate(fds);
+        self
+    }
+
     fn start(&mut self) -> Result<(), Error> {
         let arguments = std::mem::replace(&mut self.arguments, Ok(None))?;
+        let fds = std::mem::replace(&mut self.fds, Ok(None))?;
         let slot = Rc::new(RefCell::new(Slot::default()));
         let callback = Box::new({
             let slot = slot.clone();
@@ -90,10 +129,13 @@ impl<R> Call<R> {
                 }
             }
         });
-        let id =
-            self.port
-                .imp()
-                .execute(&self.command, arguments.as_deref(), self.options, callback);
+        let id = self.port.imp().execute(
+            &self.command,
+            arguments.as_deref(),
+            self.options,
+            fds,
+            callback,
+        );
         self.stage = Stage::Running(id, slot);
         Ok(())
     }

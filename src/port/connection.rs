@@ -21,7 +21,7 @@ use super::waits::{Ended, Target, Waits};
 use crate::qmp::{
     self, Band, Error, Ignored, Opening, Output, PeerError, Session, State, Version, limits,
 };
-use crate::transport::{Closed, Flow, Incoming, Transport};
+use crate::transport::{Closed, Fds, Flow, Incoming, Transport};
 
 /// Called once, when a call ends.
 pub(super) type Callback = Box<dyn FnOnce(Result<String, Error>)>;
@@ -88,14 +88,20 @@ pub(super) enum Urgency {
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) deadline: Option<Deadline>,
+    /// What is to be sent with it: closed when it was sent, or the call ends before.
+    pub(super) fds: Option<Fds>,
 }
 
 /// Whose call it is.
 pub(super) enum Kind {
     Program(Callback),
-    /// The port's own, for the property `status`.
+    Own(Question),
+}
+
+/// What the port asks for itself, for the property of that name.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Question {
     Status,
-    /// The port's own, for the property `version`.
     Version,
 }
 
@@ -207,9 +213,10 @@ impl<O: Owner> Connection<O> {
     /// Speaks QMP over `transport`, whose reports go to [`incoming`](Self::incoming).
     /// The caller starts it.
     pub(super) fn attach(&self, transport: Rc<dyn Transport>) {
-        self.session
-            .borrow_mut()
-            .set_line_feeds(!transport.is_spice_port());
+        let mut session = self.session.borrow_mut();
+        session.set_line_feeds(!transport.is_spice_port());
+        session.set_can_carry(transport.carries_fds());
+        drop(session);
         self.gone.set(false);
         self.transport.replace(Some(transport));
     }
@@ -505,21 +512,28 @@ impl<O: Owner> Connection<O> {
         let Some(transport) = self.transport() else {
             return;
         };
-        let bytes = self.session.borrow_mut().poll_transmit();
-        if let Some(bytes) = bytes {
-            self.writing.set(true);
-            self.gathering.set(true);
-            transport.write(bytes);
+        let mut session = self.session.borrow_mut();
+        let Some(bytes) = session.poll_transmit() else {
+            return;
+        };
+        let fds = session.carrier().and_then(|token| token.fds.take());
+        drop(session);
+        self.writing.set(true);
+        self.gathering.set(true);
+        match fds {
+            Some(fds) => transport.write_with_fds(bytes, fds),
+            None => transport.write(bytes),
         }
     }
 
     /// A call of the connection's own. It has no deadline: a reply that comes late is
     /// as good, and one that never comes holds nothing up.
-    pub(super) fn execute_own(&self, command: &str, kind: Kind) {
+    pub(super) fn execute_own(&self, command: &str, question: Question) {
         self.own_calls.set(self.own_calls.get() + 1);
         let token = Token {
-            kind,
+            kind: Kind::Own(question),
             deadline: None,
+            fds: None,
         };
         self.session
             .borrow_mut()

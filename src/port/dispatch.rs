@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::connection::{Change, Connection, Delivery, Kind, OwnedEvent, Owner, Urgency};
+use super::connection::{Change, Connection, Delivery, Kind, OwnedEvent, Owner, Question, Urgency};
 use super::run_state::StatusInfo;
 use crate::qmp::{Error, State, Version};
 
@@ -125,8 +125,12 @@ impl<O: Owner> Connection<O> {
                 }
                 owner.call(|| callback(result));
             }
-            Delivery::Ended(Kind::Status, result) => self.status_answered(owner, result),
-            Delivery::Ended(Kind::Version, result) => self.version_answered(owner, result),
+            Delivery::Ended(Kind::Own(Question::Status), result) => {
+                self.status_answered(owner, result);
+            }
+            Delivery::Ended(Kind::Own(Question::Version), result) => {
+                self.version_answered(owner, result);
+            }
             Delivery::Event(event) => {
                 self.note_run_state(owner, event.name(), event.data());
                 if !self.status_changed.get() {
@@ -164,7 +168,7 @@ impl<O: Owner> Connection<O> {
                 self.run_state.begin();
                 let greeted = self.session.borrow().greeting().map(|g| g.version.clone());
                 if greeted.is_none() {
-                    self.execute_own("query-version", Kind::Version);
+                    self.execute_own("query-version", Question::Version);
                 } else if self.set_version(greeted) {
                     changes.push(Change::Version);
                 }
@@ -240,7 +244,7 @@ impl<O: Owner> Connection<O> {
     fn ask_run_state(&self, owner: &O) {
         if self.state() == State::Ready {
             self.run_state.asked(owner.now());
-            self.execute_own("query-status", Kind::Status);
+            self.execute_own("query-status", Question::Status);
         }
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use glib::prelude::*;
 use glib::subclass::Signal;
 use glib::subclass::prelude::*;
-use once_cell::sync::Lazy;
 
 use super::connection::{Callback, Change, Connection, OwnedEvent, Owner, Urgency};
 use super::event::Event;
@@ -21,15 +20,17 @@ use super::waits::{WaitCallback, WaitFor, WaitId};
 use crate::alarm::Alarm;
 use crate::home::Home;
 use crate::qmp::{CallId, Error, State, UsageError};
+#[cfg(feature = "spice")]
 use crate::transport::spice::PortChannel;
-use crate::transport::{Closed, Flow, SpiceTransport, Transport};
+use crate::transport::{Closed, Fds, Flow, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
 pub struct QmpPort {
     /// The SPICE channel that the port is attached to, if any and while it lives.
+    #[cfg(feature = "spice")]
     #[property(get, set, construct_only)]
-    channel: glib::WeakRef<PortChannel>,
+    pub(super) channel: glib::WeakRef<PortChannel>,
     /// Whether commands may be executed.
     #[property(name = "ready", type = bool, get = Self::ready)]
     /// Where the connection stands.
@@ -65,7 +66,7 @@ pub struct QmpPort {
     close_timeout: Cell<Option<u32>>,
 
     /// Set in the construction.
-    home: OnceCell<Home>,
+    pub(super) home: OnceCell<Home>,
     /// What has the next dispatch run, and how soon.
     dispatcher: RefCell<Option<Alarm>>,
     scheduled: Cell<Option<Urgency>>,
@@ -75,11 +76,6 @@ pub struct QmpPort {
     listeners: Listeners,
 }
 
-/// Under which a channel keeps its port. Not spice-gtk's `spice-qmp-port`, where
-/// its own helper lives.
-pub(super) static PORT_QUARK: Lazy<glib::Quark> =
-    Lazy::new(|| glib::Quark::from_str("spice-qmp1-port"));
-
 /// Ids of requests start between these, at random, so that the late replies of
 /// another session on the same monitor match none of them.
 const FIRST_ID: std::ops::Range<i32> = (1 << 24)..i32::MAX;
@@ -88,6 +84,7 @@ impl Default for QmpPort {
     fn default() -> Self {
         let first_id = glib::random_int_range(FIRST_ID.start, FIRST_ID.end);
         Self {
+            #[cfg(feature = "spice")]
             channel: glib::WeakRef::new(),
             connection: Connection::new(first_id.unsigned_abs().into()),
             command_timeout: Cell::default(),
@@ -138,15 +135,9 @@ impl ObjectImpl for QmpPort {
 
     fn constructed(&self) {
         self.parent_constructed();
-        let channel = self.channel.upgrade();
-        // spice-gtk's own I/O is on GLib's default context, whatever is pushed now.
-        let home = channel
-            .as_ref()
-            .map_or_else(Home::here, |_| Home::of_spice());
-        let _ = self.home.set(home);
-        if let Some(channel) = channel {
-            self.attach(Box::new(SpiceTransport::new(&channel)));
-        }
+        #[cfg(feature = "spice")]
+        self.attach_channel();
+        self.home.get_or_init(Home::here);
     }
 
     fn dispose(&self) {
@@ -202,7 +193,9 @@ impl QmpPort {
         }));
     }
 
+    #[cfg_attr(not(feature = "spice"), allow(unused_variables))]
     fn dispose_here(&self, given_back: bool) {
+        #[cfg(feature = "spice")]
         self.leave_channel(given_back);
         self.connection.release(self, "the port is gone");
         let (callbacks, events) = self.connection.take_last();
@@ -218,14 +211,6 @@ impl QmpPort {
             });
         }
         self.drop_alarms();
-    }
-
-    /// Has the channel forget the port. `given_back`: whether somebody gave back
-    /// the channel's reference.
-    fn leave_channel(&self, given_back: bool) {
-        if let Some(channel) = self.channel.upgrade() {
-            channel.disown(*PORT_QUARK, &*self.obj(), given_back);
-        }
     }
 
     /// Why the port cannot be used here and now; that is a critical, too.
@@ -247,6 +232,7 @@ impl QmpPort {
         command: &str,
         arguments: Option<&str>,
         options: CallOptions,
+        fds: Option<Fds>,
         callback: Callback,
     ) -> CallId {
         let misuse = self.misuse();
@@ -255,13 +241,14 @@ impl QmpPort {
             arguments,
             band: options.band,
             timeout: options.timeout.or_else(|| self.default_timeout()),
+            fds,
             at_once: VmAction::ALL.iter().any(|it| it.command() == command),
         };
         if let Some(error) = misuse {
             Home::here().idle(glib::Priority::DEFAULT, move || callback(Err(error)));
             return self.connection.session.borrow_mut().unused_id();
         }
-        self.connection.execute(self, &request, callback)
+        self.connection.execute(self, request, callback)
     }
 
     fn default_timeout(&self) -> Option<Duration> {

@@ -1,4 +1,5 @@
-//! What a port can do: the methods of `QmpPort`, but for those that connect one.
+//! What a port can do: the methods of `QmpPort`, but for those that connect one, and those for SPICE
+//! channels (`spice.rs`).
 
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use super::call::{self, Call};
 use super::emission;
 use super::event::Event;
 use super::event_stream::EventStream;
-use super::imp::PORT_QUARK;
 use super::requests::CallOptions;
 use super::signals;
 use super::status::{self, Status};
@@ -21,29 +21,9 @@ use super::vm_action::VmAction;
 use super::waiting::Waiting;
 use super::waits::{WaitFor, WaitId};
 use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
-use crate::transport::spice::PortChannel;
-use crate::transport::{self, Transport};
+use crate::transport::{self, Fds, Transport};
 
 impl QmpPort {
-    /// The one port of a SPICE port channel, which is made if there is none, or
-    /// if the last one was [closed](Self::close).
-    ///
-    /// The channel owns the port; the port does not keep the channel alive.
-    pub fn get(channel: impl Into<PortChannel>) -> Self {
-        let channel = channel.into();
-        let owned = channel.owned(*PORT_QUARK);
-        // What another thread has, only that thread may look into.
-        let usable = |port: &Self| !port.is_on_its_thread() || !port.imp().connection.is_released();
-        if let Some(port) = owned.filter(usable) {
-            return port;
-        }
-        let port: Self = glib::Object::builder()
-            .property("channel", &channel)
-            .build();
-        channel.own(*PORT_QUARK, &port);
-        port
-    }
-
     /// A port on an open stream, such as a `GSocketConnection`, of which
     /// nothing has been read: the server's greeting is still to come.
     pub fn for_stream(stream: &impl IsA<gio::IOStream>) -> Self {
@@ -191,7 +171,21 @@ impl QmpPort {
         callback: impl FnOnce(Result<String, Error>) + 'static,
     ) -> CallId {
         self.imp()
-            .execute(command, arguments, options, Box::new(callback))
+            .execute(command, arguments, options, None, Box::new(callback))
+    }
+
+    /// [`execute_with`](Self::execute_with) for a command that gets file descriptors, as
+    /// [`Call::fds`] does. They are closed after they were sent, or when the call ends.
+    pub fn execute_with_fds(
+        &self,
+        command: &str,
+        arguments: Option<&str>,
+        options: CallOptions,
+        fds: Option<Fds>,
+        callback: impl FnOnce(Result<String, Error>) + 'static,
+    ) -> CallId {
+        self.imp()
+            .execute(command, arguments, options, fds, Box::new(callback))
     }
 
     /// Cancels a call: its callback gets [`Error::Cancelled`]. A command that
@@ -255,18 +249,5 @@ impl QmpPort {
     /// within each other, more than 32 deep.
     pub fn dropped_events(&self) -> u64 {
         self.imp().connection.dropped()
-    }
-
-    /// Waits until nothing is owed that QEMU is to answer before it is left, or for
-    /// `timeout`.
-    pub(crate) async fn settled(&self, timeout: Duration) {
-        // The only error is that it took too long.
-        let wait = |callback| self.imp().wait(WaitFor::Settled, timeout, callback);
-        let _ = Waiting::new(self, wait).await;
-    }
-
-    /// The port that `channel` has, if any.
-    pub(crate) fn of_channel(channel: &PortChannel) -> Option<Self> {
-        channel.owned(*PORT_QUARK)
     }
 }

@@ -7,6 +7,8 @@ mod emission;
 mod error;
 mod event;
 mod event_stream;
+#[cfg(unix)]
+mod fds;
 mod imp;
 mod json_glib;
 mod log;
@@ -14,6 +16,8 @@ mod methods;
 mod requests;
 mod run_state;
 mod signals;
+#[cfg(feature = "spice")]
+mod spice;
 mod state;
 mod status;
 mod timers;
@@ -29,6 +33,8 @@ pub use call::Call;
 pub use error::QmpErrorCode;
 pub use event::Event;
 pub use event_stream::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
+#[cfg(unix)]
+pub use fds::{MAX_FDS, duplicate_list};
 pub use requests::CallOptions;
 pub use state::PortState;
 pub use status::Status;
@@ -57,7 +63,7 @@ glib::wrapper! {
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `channel` | `SpicePortChannel`, construct only | the channel it is attached to, if any |
+    /// | `channel` | `SpicePortChannel`, construct only | the channel it is attached to, if any; with the feature `spice` |
     /// | `ready` | boolean | whether commands may be given |
     /// | `state` | [`PortState`] | where the connection stands |
     /// | `responsive` | boolean | false while QEMU has owed something for 3 s without a byte |

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::connection::{Callback, Connection, Delivery, Kind, Owner, Token, Urgency};
 use super::timers::Expiry;
 use super::waits::{Close, Target, Wait, WaitCallback, WaitFor, WaitId};
-use crate::qmp::{Band, CallId, Error, State, redacted};
+use crate::qmp::{Band, CallId, Error, Session, State, redacted};
+use crate::transport::Fds;
 
 /// How a call with a callback is made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Request<'a> {
     pub(super) arguments: Option<&'a str>,
     pub(super) band: Band,
     pub(super) timeout: Option<Duration>,
+    /// What is sent with it.
+    pub(super) fds: Option<Fds>,
     /// Whether it is sent before this returns, if that can be: a viewer that ends its
     /// machine may end its session in the same iteration of the main loop.
     pub(super) at_once: bool,
@@ -29,7 +32,7 @@ pub(super) struct Request<'a> {
 
 impl<O: Owner> Connection<O> {
     /// Executes a command. `callback` is called once, from a dispatch.
-    pub(super) fn execute(&self, owner: &O, request: &Request<'_>, callback: Callback) -> CallId {
+    pub(super) fn execute(&self, owner: &O, request: Request<'_>, callback: Callback) -> CallId {
         self.traffic
             .note(|| format!("-> {}", redacted(request.command, request.arguments)));
         self.traffic.write();
@@ -44,8 +47,14 @@ impl<O: Owner> Connection<O> {
         let token = Token {
             kind: Kind::Program(callback),
             deadline,
+            fds: request.fds,
         };
-        let id = self.session.borrow_mut().execute(
+        let execute = match &token.fds {
+            None => Session::execute,
+            Some(_) => Session::execute_carrying,
+        };
+        let id = execute(
+            &mut self.session.borrow_mut(),
             request.command,
             request.arguments,
             request.band,

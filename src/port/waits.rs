@@ -32,6 +32,7 @@ pub(super) enum WaitFor {
     /// That, and the run state is known or the server refused to say it.
     Status,
     /// Nothing is owed that QEMU is to answer before it is left.
+    #[cfg_attr(not(feature = "spice"), allow(dead_code))]
     Settled,
     /// The run state has one of these names.
     RunState(Vec<String>),

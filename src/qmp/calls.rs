@@ -31,6 +31,8 @@ pub(super) struct Calls<T> {
     abandoned: [BTreeSet<u64>; 2],
     /// The calls that were handed over and not acknowledged as sent.
     handed_over: Vec<(u64, Band)>,
+    /// The last call that was handed over and carries something.
+    carrier: Option<(u64, Band)>,
     /// How many calls have a caller.
     pending: usize,
     /// How many abandoned calls were looked at, for the tests.
@@ -45,6 +47,8 @@ pub(super) struct Call<T> {
     pub(super) arguments: Option<Box<str>>,
     /// Nothing when the call has ended but its reply is still to come.
     pub(super) token: Option<T>,
+    /// Whether something goes with it that is no bytes.
+    carries: bool,
     /// Whether QEMU may have the command.
     pub(super) is_sent: bool,
 }
@@ -85,6 +89,7 @@ impl<T> Calls<T> {
             sent: Default::default(),
             abandoned: Default::default(),
             handed_over: Vec::new(),
+            carrier: None,
             pending: 0,
             #[cfg(test)]
             steps: 0,
@@ -174,6 +179,7 @@ impl<T> Calls<T> {
         command: &str,
         arguments: Option<&str>,
         band: Band,
+        carries: bool,
         token: Option<T>,
     ) -> u64 {
         let id = self.take_id();
@@ -186,18 +192,22 @@ impl<T> Calls<T> {
             command: command.into(),
             arguments: arguments.map(Box::from),
             token,
+            carries,
             is_sent: false,
         });
         self.queued[band as usize].push_back(Request { id, line, call });
         id
     }
 
-    /// All that may be sent now, in one piece. With a limit, so many calls in band can
-    /// be in flight.
+    /// All that may be sent now in one piece, which a call that carries something starts.
+    /// With a limit, so many calls in band can be in flight.
     pub(super) fn poll_transmit(&mut self, limit: Option<usize>) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        while let Some((band, request)) = self.next_request(limit) {
+        while let Some((band, request)) = self.next_request(limit, bytes.is_empty()) {
             if let Some(mut call) = request.call {
+                if call.carries {
+                    self.carrier = Some((request.id, band));
+                }
                 call.is_sent = true;
                 let has_caller = call.token.is_some();
                 self.sent[band as usize].insert(request.id, call);
@@ -215,16 +225,36 @@ impl<T> Calls<T> {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    fn next_request(&mut self, limit: Option<usize>) -> Option<(Band, Request<T>)> {
-        let [in_band, out_of_band] = &mut self.queued;
-        if let Some(request) = out_of_band.pop_front() {
-            return Some((Band::Out, request));
-        }
+    /// The next request that may be sent, as the first one of a piece or behind others.
+    fn next_request(&mut self, limit: Option<usize>, first: bool) -> Option<(Band, Request<T>)> {
+        let may_go = |request: &Request<T>| {
+            // With `oob` QEMU mixes up what is carried where two such calls are in flight.
+            let carries = request.call.as_ref().is_some_and(|call| call.carries);
+            !carries || first && self.carrier().is_none()
+        };
         let in_flight = self.sent[Band::In as usize].len();
-        if limit.is_some_and(|limit| in_flight >= limit) {
+        let [in_band, out_of_band] = &self.queued;
+        let band = if out_of_band.front().is_some_and(may_go) {
+            Band::Out
+        } else if limit.is_none_or(|limit| in_flight < limit) && in_band.front().is_some_and(may_go)
+        {
+            Band::In
+        } else {
             return None;
-        }
-        Some((Band::In, in_band.pop_front()?))
+        };
+        Some((band, self.queued[band as usize].pop_front()?))
+    }
+
+    /// The call in flight that carries something.
+    fn carrier(&self) -> Option<&Call<T>> {
+        let (id, band) = self.carrier?;
+        self.sent[band as usize].get(&id)
+    }
+
+    /// The token of the call in flight that carries something.
+    pub(super) fn carrier_token(&mut self) -> Option<&mut T> {
+        let (id, band) = self.carrier?;
+        self.sent[band as usize].get_mut(&id)?.token.as_mut()
     }
 
     /// Gives back the memory of what holds nothing.
@@ -372,7 +402,7 @@ mod tests {
     fn sent(count: u64) -> Calls<u64> {
         let mut calls = Calls::new(0);
         for token in 0..count {
-            calls.issue("stop", None, Band::In, Some(token));
+            calls.issue("stop", None, Band::In, false, Some(token));
         }
         assert!(calls.poll_transmit(None).is_some());
         calls.transmitted();
@@ -411,5 +441,62 @@ mod tests {
         assert!(calls.awaits_reply());
         assert!(calls.answered(3).is_some());
         assert!(!calls.awaits_reply());
+    }
+
+    fn commands(bytes: Option<Vec<u8>>) -> Vec<String> {
+        let text = String::from_utf8(bytes.unwrap_or_default()).unwrap();
+        let name = |line: &str| line.split('"').nth(3).unwrap().to_owned();
+        text.lines().map(name).collect()
+    }
+
+    #[test]
+    fn one_that_carries_something_starts_a_piece_and_is_alone_in_flight() {
+        let mut calls = Calls::new(0);
+        for (token, command) in ["a", "FD1", "b", "FD2", "c"].into_iter().enumerate() {
+            calls.issue(
+                command,
+                None,
+                Band::In,
+                command.starts_with("FD"),
+                Some(token),
+            );
+        }
+        calls.issue("o", None, Band::Out, false, Some(5));
+        assert_eq!(commands(calls.poll_transmit(None)), ["o", "a"]);
+        assert_eq!(calls.carrier_token(), None);
+        assert_eq!(commands(calls.poll_transmit(None)), ["FD1", "b"]);
+        assert_eq!(calls.carrier_token(), Some(&mut 1));
+        assert!(calls.poll_transmit(None).is_none());
+        // The other band does not wait behind it, but for what carries something, too.
+        calls.issue("p", None, Band::Out, false, Some(6));
+        calls.issue("FD3", None, Band::Out, true, Some(7));
+        assert_eq!(commands(calls.poll_transmit(None)), ["p"]);
+        // QEMU still has one that was given up.
+        assert_eq!(calls.abandon(1), Some(1));
+        assert_eq!(calls.carrier_token(), None);
+        assert!(calls.poll_transmit(None).is_none());
+        assert!(calls.answered(1).is_some());
+        assert_eq!(commands(calls.poll_transmit(None)), ["FD3"]);
+        assert!(calls.answered(7).is_some());
+        // One that is given up before it was sent holds nothing up.
+        assert_eq!(calls.abandon(3), Some(3));
+        assert_eq!(commands(calls.poll_transmit(None)), ["c"]);
+    }
+
+    #[test]
+    fn what_carries_something_waits_for_room_as_all_do() {
+        let mut calls = Calls::new(0);
+        for token in 0..3 {
+            calls.issue("x", None, Band::In, token == 2, Some(token));
+        }
+        assert_eq!(commands(calls.poll_transmit(Some(2))).len(), 2);
+        assert!(calls.poll_transmit(Some(2)).is_none());
+        assert!(calls.answered(0).is_some());
+        assert_eq!(commands(calls.poll_transmit(Some(2))).len(), 1);
+        assert_eq!(calls.carrier_token(), Some(&mut 2));
+        // The connection ends: what carried something in the last one holds nothing up.
+        assert_eq!(calls.take_all().count(), 2);
+        calls.issue("x", None, Band::In, true, Some(9));
+        assert_eq!(commands(calls.poll_transmit(None)).len(), 1);
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Core<T> {
     /// Whether the probe for a session that may be negotiated was sent twice.
     probed_again: bool,
     pub(super) oob: bool,
+    /// Whether calls can carry something that is no bytes.
+    pub(super) can_carry: bool,
     pub(super) greeting: Option<Greeting>,
     bad_lines: u32,
     /// How the connection was opened.
@@ -52,6 +54,7 @@ impl<T> Core<T> {
             negotiations: Vec::new(),
             probed_again: false,
             oob: false,
+            can_carry: false,
             greeting: None,
             bad_lines: 0,
             opening: Opening::GreetingComes,
@@ -94,17 +97,27 @@ impl<T> Core<T> {
         command: &str,
         arguments: Option<&str>,
         band: Band,
+        carries: bool,
         token: T,
     ) -> CallId {
-        if let Err(error) = self.check(command, arguments, band) {
+        if let Err(error) = self.check(command, arguments, band, carries) {
             let id = self.calls.take_id();
             self.outputs.push_back(Queued::Ended(token, Err(error)));
             return CallId(id);
         }
-        CallId(self.calls.issue(command, arguments, band, Some(token)))
+        CallId(
+            self.calls
+                .issue(command, arguments, band, carries, Some(token)),
+        )
     }
 
-    fn check(&self, command: &str, arguments: Option<&str>, band: Band) -> Result<(), Error> {
+    fn check(
+        &self,
+        command: &str,
+        arguments: Option<&str>,
+        band: Band,
+        carries: bool,
+    ) -> Result<(), Error> {
         request::check_command(command)?;
         if let Some(arguments) = arguments {
             request::check_arguments(arguments)?;
@@ -119,6 +132,10 @@ impl<T> Core<T> {
         }
         if band == Band::Out && !self.oob {
             let text = format!("{command}: the server does not offer out-of-band execution");
+            return Err(UsageError::NotSupported(text.into()).into());
+        }
+        if carries && !self.can_carry {
+            let text = format!("{command}: this connection cannot carry file descriptors");
             return Err(UsageError::NotSupported(text.into()).into());
         }
         Ok(())

@@ -217,7 +217,36 @@ impl<T> Session<T> {
         band: Band,
         token: T,
     ) -> CallId {
-        self.core.execute(command, arguments, band, token)
+        self.core.execute(command, arguments, band, false, token)
+    }
+
+    /// Whether the connection can carry more than bytes: file descriptors. Not by default.
+    pub fn set_can_carry(&mut self, can_carry: bool) {
+        self.core.can_carry = can_carry;
+    }
+
+    /// [`execute`](Self::execute) for a command that carries file descriptors, of which
+    /// the session knows nothing: `token` may hold them.
+    ///
+    /// The request starts a piece of [`poll_transmit`](Self::poll_transmit), after which
+    /// [`carrier`](Self::carrier) returns its token: they have to leave with the first
+    /// byte. One such command is in flight at a time, and what was issued behind it in
+    /// the same band waits with it: QEMU gives descriptors to the wrong command where
+    /// `oob` is on and two of them are in its queue.
+    pub fn execute_carrying(
+        &mut self,
+        command: &str,
+        arguments: Option<&str>,
+        band: Band,
+        token: T,
+    ) -> CallId {
+        self.core.execute(command, arguments, band, true, token)
+    }
+
+    /// The token of the command in flight that was issued by
+    /// [`execute_carrying`](Self::execute_carrying), while it has one.
+    pub fn carrier(&mut self) -> Option<&mut T> {
+        self.core.calls.carrier_token()
     }
 
     /// Ends a call with `error`. A call that was not sent yet will not be sent;
@@ -251,7 +280,9 @@ impl<T> Session<T> {
     /// known to every QEMU.
     pub fn nudge(&mut self) {
         if self.core.state == State::Ready {
-            self.core.calls.issue("query-name", None, Band::In, None);
+            self.core
+                .calls
+                .issue("query-name", None, Band::In, false, None);
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gio::prelude::*;
 
 use super::display::{Changes, Display, NotOpened};
-use super::{Closed, Flow, Incoming, Sink, Transport, gdbus, on_stream};
+use super::{Closed, Fds, Flow, Incoming, Sink, Transport, gdbus, on_stream};
 use crate::spawn::spawn_on;
 
 /// Reads and writes a chardev of a D-Bus display. When the connection to it ends, it
@@ -107,6 +107,18 @@ impl Transport for DbusTransport {
         let stream = self.link.stream.borrow().clone();
         if let Some(stream) = stream {
             stream.write(bytes);
+        }
+    }
+
+    /// Its socket is one of a pair.
+    fn carries_fds(&self) -> bool {
+        cfg!(unix)
+    }
+
+    fn write_with_fds(&self, bytes: Vec<u8>, fds: Fds) {
+        let stream = self.link.stream.borrow().clone();
+        if let Some(stream) = stream {
+            stream.write_with_fds(bytes, fds);
         }
     }
 

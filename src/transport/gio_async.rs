@@ -287,6 +287,20 @@ where
     }
 }
 
+/// What sends `fds` with a message of a socket.
+#[cfg(unix)]
+pub(super) fn fd_message(fds: &gio::UnixFDList) -> gio::SocketControlMessage {
+    // The `gio` crate does not have it.
+    unsafe extern "C" {
+        fn g_unix_fd_message_new_with_fd_list(
+            fds: *mut gio::ffi::GUnixFDList,
+        ) -> *mut gio::ffi::GSocketControlMessage;
+    }
+    // SAFETY: the function has this signature, and is in the library of all others here.
+    // The list is live; the message takes a reference to it, and is ours.
+    unsafe { from_glib_full(g_unix_fd_message_new_with_fd_list(fds.to_glib_none().0)) }
+}
+
 /// # Safety
 ///
 /// `error` is NULL, or an error that the caller owns.

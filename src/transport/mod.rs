@@ -9,10 +9,13 @@ mod dbus;
 pub(crate) mod display;
 pub(crate) mod gdbus;
 pub(crate) mod gio_async;
+#[cfg(feature = "spice")]
 mod owned;
 mod pair;
+#[cfg(feature = "spice")]
 mod port_channel;
 mod socket;
+#[cfg(feature = "spice")]
 pub mod spice;
 mod stream;
 
@@ -23,6 +26,7 @@ use glib::prelude::IsA;
 
 pub use dbus::DbusTransport;
 pub use pair::{PairPeer, PairTransport, pair};
+#[cfg(feature = "spice")]
 pub use port_channel::SpiceTransport;
 pub use socket::SocketTransport;
 pub use stream::StreamTransport;
@@ -61,6 +65,13 @@ pub enum Flow {
     Wait,
 }
 
+/// File descriptors that are sent with bytes, and closed with their last reference.
+#[cfg(unix)]
+pub type Fds = gio::UnixFDList;
+/// File descriptors that are sent with bytes: there are none on this system.
+#[cfg(not(unix))]
+pub type Fds = std::convert::Infallible;
+
 /// Called once when a transport has [let go](Transport::close_then) of its connection.
 pub type Closed = Box<dyn FnOnce()>;
 
@@ -83,6 +94,18 @@ pub trait Transport {
     /// Sends bytes. One write at a time: wait for its answer, which may come before
     /// this returns.
     fn write(&self, bytes: Vec<u8>);
+
+    /// Whether file descriptors can be sent.
+    fn carries_fds(&self) -> bool {
+        false
+    }
+
+    /// [`write`](Self::write) with descriptors, which leave with the first byte or are
+    /// closed. Called only where it [carries](Self::carries_fds) them.
+    fn write_with_fds(&self, bytes: Vec<u8>, fds: Fds) {
+        drop(fds);
+        self.write(bytes);
+    }
 
     /// Goes on after [`Flow::Wait`].
     fn resume(&self) {}

@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+#[cfg(unix)]
+use std::time::Duration;
 
 use gio::prelude::*;
 use glib::{ControlFlow, IOCondition, Priority};
 
-use super::{Closed, Flow, Incoming, Sink, Transport, gio_async};
+use super::{Closed, Fds, Flow, Incoming, Sink, Transport, gio_async};
 use crate::home::Home;
 
 /// Reads and writes the socket of a [`gio::UnixConnection`] or [`gio::TcpConnection`], on
@@ -60,6 +62,8 @@ enum Wanted {
 struct Unsent {
     bytes: Vec<u8>,
     sent: usize,
+    /// What leaves with the first byte.
+    fds: Option<Fds>,
 }
 
 impl std::fmt::Debug for Link {
@@ -118,10 +122,15 @@ impl Transport for SocketTransport {
     }
 
     fn write(&self, bytes: Vec<u8>) {
-        if self.link.is_open() {
-            self.link.unsent.replace(Unsent { bytes, sent: 0 });
-            self.link.write();
-        }
+        self.link.begin(bytes, None);
+    }
+
+    fn carries_fds(&self) -> bool {
+        cfg!(unix) && self.link.socket.family() == gio::SocketFamily::Unix
+    }
+
+    fn write_with_fds(&self, bytes: Vec<u8>, fds: Fds) {
+        self.link.begin(bytes, Some(fds));
     }
 
     fn resume(&self) {
@@ -249,11 +258,27 @@ impl Link {
         }
     }
 
+    fn begin(self: &Rc<Self>, bytes: Vec<u8>, fds: Option<Fds>) {
+        if self.is_open() {
+            let sent = 0;
+            self.unsent.replace(Unsent { bytes, sent, fds });
+            self.write();
+        }
+    }
+
     /// Writes as much as there is room for, and reports when that was all.
     fn write(self: &Rc<Self>) {
         let mut unsent = self.unsent.take();
-        match self.send(&unsent.bytes[unsent.sent..]) {
-            Ok(count) => unsent.sent += count,
+        let rest = &unsent.bytes[unsent.sent..];
+        let result = match &unsent.fds {
+            None => self.send(rest),
+            Some(fds) => self.send_with_fds(rest, fds),
+        };
+        match result {
+            Ok(count) => {
+                unsent.sent += count;
+                unsent.fds = None;
+            }
             Err(error) if would_block(&error) => {}
             Err(error) => {
                 remove(&self.writing);
@@ -292,6 +317,30 @@ impl Link {
     fn send(&self, bytes: &[u8]) -> Result<usize, glib::Error> {
         self.socket
             .send_with_blocking(bytes, false, gio::Cancellable::NONE)
+    }
+
+    #[cfg(unix)]
+    fn send_with_fds(&self, bytes: &[u8], fds: &Fds) -> Result<usize, glib::Error> {
+        let (result, count) = self.socket.send_message_with_timeout(
+            gio::SocketAddress::NONE,
+            &[gio::OutputVector::new(bytes)],
+            &[gio_async::fd_message(fds)],
+            0,
+            Some(Duration::ZERO),
+            gio::Cancellable::NONE,
+        )?;
+        match result {
+            gio::PollableReturn::WouldBlock => {
+                let full = "there is no room";
+                Err(glib::Error::new(gio::IOErrorEnum::WouldBlock, full))
+            }
+            _ => Ok(count),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn send_with_fds(&self, _bytes: &[u8], fds: &Fds) -> Result<usize, glib::Error> {
+        match *fds {}
     }
 
     /// Reports that the write failed, after what the peer sent before: that may say why.

@@ -87,10 +87,12 @@ pub(crate) fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
     is_a(machine.cast(), spice_qmp::Machine::static_type())
 }
 
+#[cfg(feature = "spice")]
 pub(crate) fn SPICE_IS_PORT_CHANNEL(channel: *mut spice_client_glib_sys::SpicePortChannel) -> bool {
     is_a(channel.cast(), spice_qmp::PortChannel::static_type())
 }
 
+#[cfg(feature = "spice")]
 pub(crate) fn SPICE_IS_SESSION(session: *mut spice_client_glib_sys::SpiceSession) -> bool {
     is_a(session.cast(), spice_qmp::Session::static_type())
 }
@@ -101,6 +103,10 @@ pub(crate) fn G_IS_IO_STREAM(stream: *mut gio::ffi::GIOStream) -> bool {
 
 pub(crate) fn G_IS_DBUS_CONNECTION(connection: *mut gio::ffi::GDBusConnection) -> bool {
     is_a(connection.cast(), gio::DBusConnection::static_type())
+}
+
+pub(crate) fn G_IS_UNIX_FD_LIST(fds: *mut gio::ffi::GUnixFDList) -> bool {
+    is_a(fds.cast(), gio::UnixFDList::static_type())
 }
 
 pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool {
@@ -125,6 +131,7 @@ pub(crate) fn IS_THREAD_OF_MAIN_CONTEXT() -> bool {
 }
 
 /// Whether this thread runs GLib's default main context, or could: spice-gtk knows no other.
+#[cfg(feature = "spice")]
 pub(crate) fn IS_THREAD_OF_SPICE() -> bool {
     is_run_here(&glib::MainContext::default())
 }

@@ -19,6 +19,7 @@ mod cancelling;
 mod guard;
 mod task;
 
+pub mod call_flags;
 pub mod condition;
 pub mod error;
 pub mod event;
@@ -27,6 +28,8 @@ pub mod machine;
 pub mod port;
 pub mod port_calls;
 pub mod port_properties;
+#[cfg(feature = "spice")]
+pub mod port_spice;
 pub mod port_waits;
 pub mod schema;
 pub mod state;

@@ -1,15 +1,17 @@
 //! `SpiceQmpPort`: commands.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_uint};
+use std::time::Duration;
 
-use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
+use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable, GUnixFDList};
 use glib::ffi::{GError, GVariant, gboolean, gpointer};
 use glib::prelude::*;
 use glib::translate::from_glib_none;
 use spice_qmp::qmp::Band;
-use spice_qmp::{Status, json_to_variant, variant_to_json};
+use spice_qmp::{CallOptions, Status, duplicate_list, json_to_variant, variant_to_json};
 
-use crate::guard::{IS_THREAD_OF, SPICE_IS_QMP_PORT, g_utf8_validate, no_panic};
+use crate::call_flags::FlagsOfC;
+use crate::guard::{G_IS_UNIX_FD_LIST, IS_THREAD_OF, SPICE_IS_QMP_PORT, g_utf8_validate, no_panic};
 use crate::instance::{SpiceQmpPort, borrow};
 use crate::status::SpiceQmpStatus;
 use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail};
@@ -46,7 +48,7 @@ pub unsafe extern "C" fn spice_qmp_port_vm_action_async(
         };
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) };
-        caller.command(&port, action.command(), None, Band::In, |_| Ok(()));
+        caller.command(&port, action.command(), None, |_| Ok(()));
     });
 }
 
@@ -101,7 +103,7 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_async(
         g_task_return_if_fail!(caller: caller.cancellable_fits());
         // SAFETY: it was found to be a SpiceQmpPort.
         let port = unsafe { borrow(port) };
-        caller.command(&port, "query-status", None, Band::In, |reply| {
+        caller.command(&port, "query-status", None, |reply| {
             Status::from_json(&reply)
         });
     });
@@ -160,8 +162,9 @@ pub unsafe extern "C" fn spice_qmp_port_execute_async(
     // SAFETY: C passes a cancellable or NULL, and the callback's own data.
     let caller = unsafe { Caller::new(Operation::Execute, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_execute_async", (), || {
+        let options = CallOptions::default();
         // SAFETY: C passes a port and strings, or NULL.
-        unsafe { execute(caller, port, command, arguments, Band::In) }
+        unsafe { execute(caller, port, command, arguments, options, None) }
     });
 }
 
@@ -219,8 +222,12 @@ pub unsafe extern "C" fn spice_qmp_port_execute_oob_async(
     // SAFETY: C passes a cancellable or NULL, and the callback's own data.
     let caller = unsafe { Caller::new(Operation::ExecuteOob, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_execute_oob_async", (), || {
+        let options = CallOptions {
+            band: Band::Out,
+            timeout: None,
+        };
         // SAFETY: C passes a port and strings, or NULL.
-        unsafe { execute(caller, port, command, arguments, Band::Out) }
+        unsafe { execute(caller, port, command, arguments, options, None) }
     });
 }
 
@@ -289,7 +296,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
         let (port, command) = unsafe { (borrow(port), CStr::from_ptr(command)) };
         let command = command.to_string_lossy();
         match arguments.as_ref().map(variant_to_json).transpose() {
-            Ok(json) => caller.command(&port, &command, json.as_deref(), Band::In, |reply| {
+            Ok(json) => caller.command(&port, &command, json.as_deref(), |reply| {
                 json_to_variant(&reply)
             }),
             Err(error) => caller.fail(Some(port.upcast_ref()), error),
@@ -320,6 +327,92 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_finish(
     unsafe { finish_pointer(Operation::ExecuteVariant, port.cast(), result, error) }
 }
 
+/// spice_qmp_port_execute_full_async:
+/// @port: a #SpiceQmpPort
+/// @command: the name of a QMP command, such as `getfd`
+/// @arguments: (nullable): the text of a JSON object, or %NULL for no arguments
+/// @timeout_ms: the deadline of the call in milliseconds, or 0 for that of
+///   #SpiceQmpPort:command-timeout
+/// @fds: (nullable): the file descriptors to send with the command, or %NULL
+/// @flags: how to execute it
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+///   answered, or %NULL if you do not need the result
+/// @user_data: for @callback
+///
+/// Executes a QMP command like spice_qmp_port_execute_async(), with all options.
+///
+/// File descriptors can be sent over Unix sockets and to D-Bus displays. They are
+/// duplicated before the function returns, so you may close yours at once; the duplicates are closed when they
+/// have been sent, or when the call ends before that. QEMU gives the first one to the
+/// command, such as `getfd` or `add-fd`, and closes the others. If the command does not
+/// need one, or fails before it takes it, QEMU keeps it for the next command that comes
+/// without. At most 253 can be sent with a command.
+///
+/// One command with file descriptors is in flight at a time, because QEMU would mix up
+/// those of two: the second one waits for the reply to the first, and the commands
+/// issued after it wait with it.
+///
+/// With %SPICE_QMP_CALL_FLAGS_OUT_OF_BAND, the command is executed as
+/// spice_qmp_port_execute_oob_async() does.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_execute_full_async(
+    port: *mut SpiceQmpPort,
+    command: *const c_char,
+    arguments: *const c_char,
+    timeout_ms: c_uint,
+    fds: *mut GUnixFDList,
+    flags: FlagsOfC,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::ExecuteFull, cancellable, callback, user_data) };
+    no_panic("spice_qmp_port_execute_full_async", (), || {
+        g_task_return_if_fail!(caller: (fds.is_null() || G_IS_UNIX_FD_LIST(fds)));
+        if !flags.are_known() {
+            return caller.refuse("(flags & ~SPICE_QMP_CALL_FLAGS_OUT_OF_BAND) == 0");
+        }
+        let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
+        let band = flags.band();
+        let options = CallOptions { band, timeout };
+        // SAFETY: C passes a port and strings, or NULL, and what was found to be a list of
+        // descriptors, or NULL.
+        unsafe {
+            let fds: Option<gio::UnixFDList> = from_glib_none(fds);
+            execute(caller, port, command, arguments, options, fds.as_ref());
+        }
+    });
+}
+
+/// spice_qmp_port_execute_full_finish:
+/// @port: a #SpiceQmpPort
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_port_execute_full_async(). The errors are those of
+/// spice_qmp_port_execute_finish(), %SPICE_QMP_ERROR_NOT_SUPPORTED if file
+/// descriptors cannot be sent over the connection, or the server does not support
+/// out-of-band execution, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for too many file
+/// descriptors. Nothing was sent then.
+///
+/// Returns: (transfer full): what the command returned as JSON text, or %NULL on
+///   error
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_execute_full_finish(
+    port: *mut SpiceQmpPort,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> *mut c_char {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_pointer(Operation::ExecuteFull, port.cast(), result, error) }
+}
+
 /// # Safety
 ///
 /// `port` is an object or NULL, the strings are NUL-terminated or NULL.
@@ -328,7 +421,8 @@ unsafe fn execute(
     port: *mut SpiceQmpPort,
     command: *const c_char,
     arguments: *const c_char,
-    band: Band,
+    options: CallOptions,
+    fds: Option<&gio::UnixFDList>,
 ) {
     g_task_return_if_fail!(caller: SPICE_IS_QMP_PORT(port));
     g_task_return_if_fail!(caller: IS_THREAD_OF(port));
@@ -344,5 +438,11 @@ unsafe fn execute(
             arguments,
         )
     };
-    caller.command(&port, &command, arguments.as_deref(), band, Ok);
+    match fds.map(duplicate_list).transpose() {
+        Ok(fds) => {
+            let (arguments, fds) = (arguments.as_deref(), fds.flatten());
+            caller.command_with(&port, &command, arguments, options, fds, Ok);
+        }
+        Err(error) => caller.fail(Some(port.upcast_ref()), error),
+    }
 }

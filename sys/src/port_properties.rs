@@ -8,7 +8,6 @@ use std::ptr::null_mut;
 
 use glib::ffi::{GError, GFALSE, gboolean};
 use glib::translate::{GlibPtrDefault, IntoGlib, ToGlibPtr};
-use spice_client_glib_sys::SpicePortChannel;
 use spice_qmp::Status;
 
 use crate::guard::{
@@ -310,26 +309,5 @@ pub unsafe extern "C" fn spice_qmp_port_dup_last_error(port: *mut SpiceQmpPort) 
         g_return_val_if_fail!(spice_qmp_port_dup_last_error: SPICE_IS_QMP_PORT(port), null_mut());
         // SAFETY: it was found to be a SpiceQmpPort.
         unsafe { borrow(port) }.last_error().to_glib_full()
-    })
-}
-
-/// spice_qmp_port_ref_channel: (get-property channel)
-/// @port: a #SpiceQmpPort
-///
-/// The SPICE channel that the port is attached to: the property
-/// #SpiceQmpPort:channel.
-///
-/// Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
-///   it has gone
-///
-/// Since: 0.1
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn spice_qmp_port_ref_channel(
-    port: *mut SpiceQmpPort,
-) -> *mut SpicePortChannel {
-    no_panic("spice_qmp_port_ref_channel", null_mut(), || {
-        g_return_val_if_fail!(spice_qmp_port_ref_channel: SPICE_IS_QMP_PORT(port), null_mut());
-        // SAFETY: it was found to be a SpiceQmpPort.
-        unsafe { borrow(port) }.channel().to_glib_full()
     })
 }

@@ -11,7 +11,6 @@ use gio::prelude::*;
 use glib::ffi::{GError, GFALSE, GTRUE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_none};
-use spice_qmp::qmp::Band;
 use spice_qmp::{CallOptions, Error, Event, QmpPort, Schema, Status, UsageError, WaitId, spawn_on};
 
 use crate::cancelling::Cancelling;
@@ -26,10 +25,14 @@ pub(crate) enum Operation {
     Execute,
     ExecuteOob,
     ExecuteVariant,
+    ExecuteFull,
     Open,
+    #[cfg(feature = "spice")]
     Find,
+    #[cfg(feature = "spice")]
     FindFull,
     FindOnBus,
+    #[cfg(feature = "spice")]
     PortNames,
     WaitReady,
     WaitReadyFull,
@@ -49,10 +52,14 @@ impl Operation {
             Self::Execute => "spice_qmp_port_execute",
             Self::ExecuteOob => "spice_qmp_port_execute_oob",
             Self::ExecuteVariant => "spice_qmp_port_execute_variant",
+            Self::ExecuteFull => "spice_qmp_port_execute_full",
             Self::Open => "spice_qmp_port_open",
+            #[cfg(feature = "spice")]
             Self::Find => "spice_qmp_port_find",
+            #[cfg(feature = "spice")]
             Self::FindFull => "spice_qmp_port_find_full",
             Self::FindOnBus => "spice_qmp_port_find_on_bus",
+            #[cfg(feature = "spice")]
             Self::PortNames => "spice_qmp_port_port_names",
             Self::WaitReady => "spice_qmp_port_wait_ready",
             Self::WaitReadyFull => "spice_qmp_port_wait_ready_full",
@@ -145,16 +152,31 @@ impl Caller {
         port: &QmpPort,
         command: &str,
         arguments: Option<&str>,
-        band: Band,
+        decode: fn(String) -> Result<A, Error>,
+    ) {
+        self.command_with(
+            port,
+            command,
+            arguments,
+            CallOptions::default(),
+            None,
+            decode,
+        );
+    }
+
+    /// [`command`](Self::command) with options, and the file descriptors that it gets.
+    pub(crate) fn command_with<A: Answer + 'static>(
+        self,
+        port: &QmpPort,
+        command: &str,
+        arguments: Option<&str>,
+        options: CallOptions,
+        fds: Option<gio::UnixFDList>,
         decode: fn(String) -> Result<A, Error>,
     ) {
         let name = self.operation.name();
-        let options = CallOptions {
-            band,
-            timeout: None,
-        };
         if self.callback.is_none() && self.cancellable.is_none() {
-            port.execute_with(command, arguments, options, |_| ());
+            port.execute_with_fds(command, arguments, options, fds, |_| ());
             return;
         }
         let cancellable = self.cancellable.clone();
@@ -166,7 +188,7 @@ impl Caller {
             return task.answer::<A>(Err(Error::Cancelled(command.into())));
         }
         let cancelling = Cancelling::slot();
-        let call = port.execute_with(command, arguments, options, {
+        let call = port.execute_with_fds(command, arguments, options, fds, {
             let cancelling = cancelling.clone();
             move |reply| {
                 drop(cancelling.take());
@@ -241,6 +263,7 @@ impl Caller {
 
     /// [`future`](Self::future) for one that sees to being [`cancelled`](Self::cancelled)
     /// itself.
+    #[cfg(feature = "spice")]
     pub(crate) fn future_to_its_end<A: Answer + 'static>(
         self,
         context: &glib::MainContext,
@@ -264,6 +287,7 @@ impl Caller {
     }
 
     /// Ends when the caller cancels the call.
+    #[cfg(feature = "spice")]
     pub(crate) fn cancelled(&self) -> impl Future<Output = ()> + use<> {
         let cancellable = self.cancellable.clone();
         async move {
@@ -420,6 +444,7 @@ impl Answer for String {
 }
 
 /// An array of strings.
+#[cfg(feature = "spice")]
 impl Answer for Vec<String> {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn free(strings: gpointer) {

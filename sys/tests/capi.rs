@@ -19,7 +19,9 @@ fn exactly_the_listed_symbols_are_exported_unversioned() {
         .collect();
     exported.sort_unstable();
     let listed = fs::read_to_string(here().join("symbols.txt")).expect("symbols.txt");
-    let listed: Vec<_> = listed.lines().collect();
+    let is_symbol = |line: &&str| !line.starts_with('#');
+    let mut listed: Vec<_> = listed.lines().filter(is_symbol).collect();
+    listed.sort_unstable();
     assert_eq!(
         exported, listed,
         "symbols.txt is the list of what C may rely on"
@@ -111,6 +113,18 @@ fn machine() {
 #[test]
 fn machine_under_valgrind() {
     let program = Compiler::c().compile("machine", "machine-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
+/// All options of a call, and what becomes of file descriptors.
+#[test]
+fn fds() {
+    run(&mut with_library(Compiler::c().compile("fds", "fds")), "");
+}
+
+#[test]
+fn fds_under_valgrind() {
+    let program = Compiler::c().compile("fds", "fds-valgrind");
     run(&mut valgrind(&program), "valgrind");
 }
 

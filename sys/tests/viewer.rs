@@ -17,7 +17,7 @@ use std::time::Duration;
 use qemu::{Config, Program};
 use run_states::{Machine, RunState};
 use support::desktop::{Desktop, Process, until};
-use support::{flags_of, here, library_dir, run, scratch};
+use support::{flags_of, here, include_dirs, library_dir, run, scratch};
 
 const LOG: &str = "viewer.log";
 const GTK: &str = "libspice-client-gtk-3.0-dev";
@@ -90,7 +90,7 @@ fn compile() -> PathBuf {
     let mut compiler = Command::new("cc");
     compiler
         .args(["-Wall", "-Wextra", "-Werror"])
-        .arg(format!("-I{}", here().join("include").display()))
+        .args(include_dirs().map(|dir| format!("-I{}", dir.display())))
         .arg(here().join("../examples/viewer.c"))
         .arg("-o")
         .arg(&program)

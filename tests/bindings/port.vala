@@ -128,6 +128,16 @@ class Case : Object {
         } catch (SpiceQmp.Error error) {
             assert (error is SpiceQmp.Error.NOT_SUPPORTED);
         }
+        var fds = new UnixFDList ();
+        fds.append (0);
+        try {
+            yield port.execute_full_async ("getfd", "{\"fdname\": \"vala\"}", 0, fds, OUT_OF_BAND);
+            assert_not_reached ();
+        } catch (SpiceQmp.Error error) {
+            assert (error is SpiceQmp.Error.NOT_SUPPORTED);
+        }
+        var name = yield port.execute_full_async ("query-name");
+        assert (name == "{}");
         var cancellable = new Cancellable ();
         Idle.add (() => {
             cancellable.cancel ();

@@ -8,7 +8,7 @@ import System from 'system';
 
 for (const call of ['find', 'open'])
     Gio._promisify(SpiceQmp.Port, `${call}_async`, `${call}_finish`);
-for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute', 'execute_oob', 'execute_variant', 'wait_event', 'wait_status'])
+for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute', 'execute_full', 'execute_oob', 'execute_variant', 'wait_event', 'wait_status'])
     Gio._promisify(SpiceQmp.Port.prototype, `${call}_async`, `${call}_finish`);
 
 Gio._promisify(SpiceQmp.Machine.prototype, 'unplug_async', 'unplug_finish');
@@ -17,6 +17,13 @@ const TIMEOUT = 40; // seconds, for all
 const {CONTINUE, PAUSE, RESET} = SpiceQmp.PortVmAction;
 const qemuVersion = GLib.getenv('SPICE_QMP_TEST_VERSION');
 const qmpSocket = GLib.getenv('SPICE_QMP_TEST_SOCKET');
+
+function executeWithFd(port, command, args, fd) {
+    const fds = new Gio.UnixFDList();
+    fds.append(fd);
+    GLib.close(fd);
+    return port.execute_full_async(command, JSON.stringify(args), TIMEOUT * 1000, fds, SpiceQmp.CallFlags.NONE, null);
+}
 
 function equal(is, expected) {
     const [left, right] = [is, expected].map(value => JSON.stringify(value));
@@ -229,6 +236,28 @@ const overSocket = {
         equal(port.ref_channel(), null);
         await fails(port.execute_oob_async('migrate-recover', '{"uri": "unix:/nowhere"}', null),
             SpiceQmp.Error, SpiceQmp.Error.GENERIC);
+        ok(await port.close_async(null), 'closed');
+    },
+
+    async fileDescriptors() {
+        const port = await SpiceQmp.Port.open_async(`unix:${qmpSocket}`, null);
+        const [given, empty] = GLib.file_open_tmp('spice-qmp-XXXXXX');
+        GLib.unlink(empty);
+        equal(await executeWithFd(port, 'getfd', {fdname: 'js'}, given), '{}');
+        equal(await port.execute_async('closefd', '{"fdname": "js"}', null), '{}');
+        const [disk, path] = GLib.file_open_tmp('spice-qmp-XXXXXX');
+        const stream = Gio.File.new_for_path(path).append_to(Gio.FileCreateFlags.NONE, null);
+        stream.write_all(new Uint8Array(1 << 20), null);
+        stream.close(null);
+        const added = await executeWithFd(port, 'add-fd', {'fdset-id': 9}, disk);
+        equal(JSON.parse(added)['fdset-id'], 9);
+        GLib.unlink(path);
+        const node = {driver: 'file', 'node-name': 'js', filename: '/dev/fdset/9'};
+        await port.execute_async('blockdev-add', JSON.stringify(node), null);
+        const nodes = JSON.parse(await port.execute_async('query-named-block-nodes', null, null));
+        equal(nodes.map(one => one.image['virtual-size']), [1 << 20]);
+        await port.execute_async('blockdev-del', '{"node-name": "js"}', null);
+        await port.execute_async('remove-fd', '{"fdset-id": 9}', null);
         ok(await port.close_async(null), 'closed');
     },
 

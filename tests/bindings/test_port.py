@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import threading
 import unittest
 
@@ -63,6 +64,18 @@ def status_of(port):
 def execute(port, command, arguments=None, cancellable=None):
     return call(
         port.execute_async, port.execute_finish, command, arguments, cancellable=cancellable
+    )
+
+
+def execute_with_fd(port, command, arguments, path, flags=SpiceQmp.CallFlags.NONE):
+    fds = Gio.UnixFDList()
+    fd = os.open(path, os.O_RDONLY)
+    fds.append(fd)
+    os.close(fd)
+    return call(
+        port.execute_full_async,
+        port.execute_full_finish,
+        *(command, json.dumps(arguments), TIMEOUT * 1000, fds, flags),
     )
 
 
@@ -243,6 +256,8 @@ class OverSpice(TestCase):
             call(
                 self.port.execute_oob_async, self.port.execute_oob_finish, "migrate-recover", None
             )
+        with self.fails(domain, SpiceQmp.Error.NOT_SUPPORTED):
+            execute_with_fd(self.port, "getfd", {"fdname": "python"}, "/dev/null")
         self.assertTrue(self.port.props.ready)
 
     def test_cancel(self):
@@ -288,6 +303,29 @@ class OverSocket(TestCase):
         with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC):
             arguments = '{"uri": "unix:/nowhere"}'
             call(port.execute_oob_async, port.execute_oob_finish, "migrate-recover", arguments)
+        self.assertTrue(close(port))
+
+    def test_file_descriptors(self):
+        port = open_socket()
+        for _ in range(3):
+            given = execute_with_fd(port, "getfd", {"fdname": "python"}, "/dev/null")
+            self.assertEqual(given, "{}")
+            execute(port, "closefd", '{"fdname": "python"}')
+        with tempfile.NamedTemporaryFile() as disk:
+            disk.truncate(1 << 20)
+            added = execute_with_fd(port, "add-fd", {"fdset-id": 8}, disk.name)
+        self.assertEqual(json.loads(added)["fdset-id"], 8)
+        node = {"driver": "file", "node-name": "python", "filename": "/dev/fdset/8"}
+        execute(port, "blockdev-add", json.dumps(node | {"read-only": True}))
+        nodes = json.loads(execute(port, "query-named-block-nodes"))
+        self.assertEqual([node["image"]["virtual-size"] for node in nodes], [1 << 20])
+        execute(port, "blockdev-del", '{"node-name": "python"}')
+        execute(port, "remove-fd", '{"fdset-id": 8}')
+        # The other options.
+        options = (port.execute_full_async, port.execute_full_finish, "query-name", None, 0, None)
+        self.assertEqual(call(*options, SpiceQmp.CallFlags.NONE), "{}")
+        with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC):
+            call(*options, SpiceQmp.CallFlags.OUT_OF_BAND)
         self.assertTrue(close(port))
 
     def test_stream(self):

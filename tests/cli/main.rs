@@ -1,6 +1,6 @@
 //! The tool against real QEMUs, and a few scripted servers: what it prints, and how
 //! it ends.
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "spice"))]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -378,7 +378,11 @@ fn wrong_command_lines() {
     wrong("unix:/no/such", &["exec", "stop", "word"], "key=value");
     wrong("unix:/no/such", &["exec", "stop", "{"], "JSON object");
     wrong("unix:/no/such", &["events", "--count", "0"], "--count");
-    wrong("unix:/no/such", &["ports"], "only SPICE servers have ports");
+    wrong(
+        "unix:/no/such",
+        &["ports"],
+        "only those have ports with names",
+    );
     wrong(
         "unix:/no/such",
         &["--password-file", "x", "status"],

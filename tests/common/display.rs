@@ -290,6 +290,16 @@ impl Peer for DisplayPeer {
         stream.as_ref().map(Peer::received).unwrap_or_default()
     }
 
+    fn takes_fds(&self) -> bool {
+        true
+    }
+
+    fn received_with_fds(&self) -> (Vec<u8>, Vec<OwnedFd>) {
+        let stream = self.stream.borrow();
+        let received = stream.as_ref().map(Peer::received_with_fds);
+        received.unwrap_or_default()
+    }
+
     fn close(&self) {
         let mut shared = lock(&self.shared);
         shared.free = false;

@@ -4,14 +4,19 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod dbus;
+#[cfg(feature = "spice")]
 pub mod display;
+pub mod fds;
+#[cfg(feature = "spice")]
 pub mod hostile;
 pub mod main_loop;
+#[cfg(feature = "spice")]
 pub mod peers;
 pub mod qemu;
 pub mod random;
 pub mod run_states;
 pub mod script;
+#[cfg(feature = "spice")]
 pub mod spice;
 
 /// Tells a figure. What tests print is shown only where they fail, but this always.

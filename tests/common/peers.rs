@@ -14,6 +14,7 @@ use spice_qmp::transport::{
 };
 
 use super::display::DisplayPeer;
+use super::fds;
 use super::hostile::SpicePeer;
 use super::main_loop::{MainLoop, at_home};
 use super::qemu::{Config, Monitor, Program, Qemu};
@@ -39,6 +40,14 @@ pub trait Peer {
     fn keeps_early_bytes(&self) -> bool;
     /// Whether the near end can keep data back until it is resumed.
     fn holds_back(&self) -> bool;
+    /// Whether descriptors can be sent to it.
+    fn takes_fds(&self) -> bool {
+        false
+    }
+    /// One more byte, and the descriptors that came with it.
+    fn received_with_fds(&self) -> (Vec<u8>, Vec<OwnedFd>) {
+        (Vec::new(), Vec::new())
+    }
     /// Takes no more bytes (`true`), or goes on. False where it cannot do so.
     fn block(&self, _blocked: bool) -> bool {
         false
@@ -150,13 +159,16 @@ impl Peer for PairPeer {
 pub struct StreamPeer {
     far: RefCell<Option<UnixStream>>,
     is_unix: bool,
+    takes_fds: bool,
 }
 
 impl StreamPeer {
     pub fn new(far: UnixStream) -> Self {
         far.set_nonblocking(true).expect("a socket");
+        let is_unix = far.local_addr().is_ok();
         Self {
-            is_unix: far.local_addr().is_ok(),
+            is_unix,
+            takes_fds: is_unix,
             far: RefCell::new(Some(far)),
         }
     }
@@ -176,7 +188,8 @@ pub fn tcp_socket() -> (gio::SocketConnection, StreamPeer) {
 
 /// A stream that is no plain socket: what it carries is not what its socket carries.
 pub fn wrapped() -> (gio::TcpWrapperConnection, StreamPeer) {
-    let (inner, peer) = unix_socket();
+    let (inner, mut peer) = unix_socket();
+    peer.takes_fds = false;
     let (other, _) = tcp_pair();
     let other = gio::Socket::from_fd(other).expect("a socket");
     (gio::TcpWrapperConnection::new(&inner, &other), peer)
@@ -238,6 +251,17 @@ impl Peer for StreamPeer {
 
     fn holds_back(&self) -> bool {
         true
+    }
+
+    fn takes_fds(&self) -> bool {
+        self.takes_fds
+    }
+
+    fn received_with_fds(&self) -> (Vec<u8>, Vec<OwnedFd>) {
+        match &*self.far.borrow() {
+            Some(far) => fds::receive(far, 1),
+            None => (Vec::new(), Vec::new()),
+        }
     }
 
     /// Nobody reads for it.

@@ -16,6 +16,7 @@ pub(crate) enum Stop {
     /// Nobody reads standard output any more, as in `spice-qmp events | head -1`.
     StdoutClosed,
     /// The person at the terminal pressed Ctrl-C at the password prompt.
+    #[cfg(feature = "spice")]
     Interrupted,
     /// A signal asked the tool to end.
     Signal(i32),
@@ -136,6 +137,7 @@ impl Stop {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         match self {
             Self::StdoutClosed => ExitCode::SUCCESS,
+            #[cfg(feature = "spice")]
             Self::Interrupted => ExitCode::from(130),
             Self::Signal(signal) => signal_exit_code(*signal),
             Self::Failed(failure) => failure.report(json),

@@ -1,6 +1,7 @@
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
 mod arguments;
+#[cfg(feature = "spice")]
 mod channels;
 mod cli;
 mod commands;
@@ -9,10 +10,14 @@ mod failure;
 mod feed;
 mod hints;
 mod json_text;
+#[cfg(feature = "spice")]
 mod leave;
 mod log;
+#[cfg(feature = "spice")]
+mod login;
 mod monitor;
 mod output;
+#[cfg(feature = "spice")]
 mod password;
 mod signals;
 mod style;
@@ -26,7 +31,9 @@ use std::rc::Rc;
 use clap::Parser;
 
 use cli::Cli;
-use failure::{Stop, signal_exit_code};
+use failure::Stop;
+#[cfg(feature = "spice")]
+use failure::signal_exit_code;
 use monitor::Monitor;
 use output::Output;
 
@@ -50,8 +57,9 @@ async fn run(cli: &Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => stop.report(cli.json),
     };
-    match leave::leave(&monitor, &end, cli.json).await {
-        Ok(()) => code,
-        Err(signal) => signal_exit_code(signal),
+    #[cfg(feature = "spice")]
+    if let Err(signal) = leave::leave(&monitor, &end, cli.json).await {
+        return signal_exit_code(signal);
     }
+    code
 }

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use spice_qmp::{Call, Error, QmpPort, Session};
+#[cfg(feature = "spice")]
+use spice_qmp::Session;
+use spice_qmp::{Call, Error, QmpPort};
 
+#[cfg(feature = "spice")]
 use crate::channels::muting_state;
 use crate::signals::Signals;
 
@@ -23,6 +26,7 @@ pub(crate) struct Monitor {
     /// What ends the tool early.
     pub(crate) signals: Signals,
     /// The SPICE session, where there is one. A port does not keep it alive.
+    #[cfg(feature = "spice")]
     pub(crate) session: RefCell<Option<Session>>,
     call: RefCell<Option<Call<Box<RawValue>>>>,
     command: RefCell<String>,
@@ -33,6 +37,7 @@ impl Monitor {
         Self {
             timeout,
             signals: Signals::default(),
+            #[cfg(feature = "spice")]
             session: RefCell::default(),
             call: RefCell::default(),
             command: RefCell::default(),
@@ -49,7 +54,10 @@ impl Monitor {
         arguments: impl Serialize,
     ) -> Result<Box<RawValue>, Error> {
         self.command.replace(command.to_owned());
+        #[cfg(feature = "spice")]
         let held_back = self.is_mute();
+        #[cfg(not(feature = "spice"))]
+        let held_back = false;
         self.call.replace(Some(port.execute(command, arguments)));
         glib::future_with_timeout(self.timeout, self.answer())
             .await
@@ -67,6 +75,7 @@ impl Monitor {
     }
 
     /// Whether the port keeps commands back until the machine runs again.
+    #[cfg(feature = "spice")]
     fn is_mute(&self) -> bool {
         let session = self.session.borrow();
         session
@@ -75,6 +84,7 @@ impl Monitor {
     }
 
     /// The command that QEMU has not answered.
+    #[cfg(feature = "spice")]
     pub(crate) fn unanswered(&self) -> Option<String> {
         let owed = self.call.borrow().is_some();
         owed.then(|| self.command.borrow().clone())

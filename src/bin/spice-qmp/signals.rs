@@ -50,6 +50,7 @@ impl Signals {
 
     /// Lets the signals end the tool at once, but for Ctrl+C, which a prompt reads
     /// as a key: while the main loop does not run, and nothing is connected.
+    #[cfg(feature = "spice")]
     pub(crate) fn release(&self) {
         let mut sources = self.sources.borrow_mut();
         for (_, source) in sources.extract_if(.., |it| it.0 != SIGINT) {

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 #[derive(Debug, Clone)]
 pub(crate) struct Tls {
     pub(crate) ca_file: Option<PathBuf>,
+    #[cfg(feature = "spice")]
     pub(crate) host_subject: Option<String>,
 }
 
@@ -25,6 +26,7 @@ impl Tls {
         };
         Ok(Self {
             ca_file,
+            #[cfg(feature = "spice")]
             host_subject: cli.host_subject.clone(),
         })
     }

@@ -321,6 +321,7 @@ impl Program {
             arguments: None,
             band: Band::In,
             timeout,
+            fds: None,
             at_once: false,
         };
         let callback = Box::new(move |result: Result<String, Error>| {
@@ -330,7 +331,7 @@ impl Program {
                 Err(error) => format!("{command} failed: {error}"),
             });
         });
-        self.connection.execute(self, &request, callback)
+        self.connection.execute(self, request, callback)
     }
 
     fn noted(&self, what: &'static str) -> WaitCallback {

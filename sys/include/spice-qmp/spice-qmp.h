@@ -6,8 +6,11 @@
 #ifndef SPICE_QMP_H
 #define SPICE_QMP_H
 
+#include <stdint.h>
+
 #include <gio/gio.h>
 #include <glib-object.h>
+#include <spice-qmp/spice-qmp-config.h>
 
 /* <spice-client.h> has an older SpiceQmpPort of its own. Whichever is included
  * first declares the base of the API, which is the same in both; the rest is
@@ -17,7 +20,9 @@
 #else
 #define QMP_PORT_H_
 #endif
+#ifdef SPICE_QMP_HAS_SPICE
 #include <spice-client.h>
+#endif
 
 /* GTypes have names that leave spice-gtk's alone: both libraries can be in one
  * process. Introspection finds a type by its GType's name. */
@@ -25,6 +30,7 @@
 #define SpiceQmpPort SpiceQmp1Port
 #define SpiceQmpPortState SpiceQmp1PortState
 #define SpiceQmpPortVmAction SpiceQmp1PortVmAction
+#define SpiceQmpCallFlags SpiceQmp1CallFlags
 #define SpiceQmpStatus SpiceQmp1Status
 #define SpiceQmpEvent SpiceQmp1Event
 #define SpiceQmpError SpiceQmp1Error
@@ -181,6 +187,21 @@ typedef enum {
     SPICE_QMP_PORT_STATE_READY = 4,
     SPICE_QMP_PORT_STATE_FAILED = 5,
 } SpiceQmpPortState;
+
+/**
+ * SpiceQmpCallFlags:
+ * @SPICE_QMP_CALL_FLAGS_NONE: none
+ * @SPICE_QMP_CALL_FLAGS_OUT_OF_BAND: execute the command out of band: immediately,
+ *   ahead of the commands in QEMU's queue
+ *
+ * How spice_qmp_port_execute_full_async() executes a command.
+ *
+ * Since: 0.1
+ */
+typedef enum {
+    SPICE_QMP_CALL_FLAGS_NONE = 0,
+    SPICE_QMP_CALL_FLAGS_OUT_OF_BAND = 1,
+} SpiceQmpCallFlags;
 
 /**
  * SpiceQmpError:
@@ -342,6 +363,16 @@ GType spice_qmp_port_state_get_type(void);
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_port_vm_action_get_type(void);
+
+/**
+ * spice_qmp_call_flags_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpCallFlags
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_call_flags_get_type(void);
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -613,26 +644,6 @@ SPICE_QMP_AVAILABLE
 GType spice_qmp_port_get_type(void);
 #endif
 
-#if !defined(SPICE_QMP_BASE_IS_DECLARED)
-/**
- * spice_qmp_port_get:
- * @channel: a SPICE port channel whose name is one of a QMP monitor, see
- *   spice_qmp_port_is_qmp_name(). It may be connected already or later.
- *
- * Gets the port of a SPICE port channel. It is created if there is none, or if the
- * previous one was closed with spice_qmp_port_close_async().
- *
- * The channel owns the port and releases it when the channel is disposed of. The
- * port does not keep the channel alive.
- *
- * Returns: (transfer none): the port of @channel
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
-#endif
-
 /**
  * spice_qmp_port_new_for_stream:
  * @stream: an open stream to a QMP monitor, such as a #GSocketConnection, of
@@ -681,8 +692,9 @@ void spice_qmp_port_open_async(const char *address,
  * %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
  * monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
  * %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
- * address. For D-Bus displays there are those of spice_qmp_port_find_on_bus_finish(),
- * too.
+ * address or a SPICE server's; %SPICE_QMP_ERROR_NOT_SUPPORTED for the latter if the
+ * library was built without SPICE. For D-Bus displays there are those of
+ * spice_qmp_port_find_on_bus_finish(), too.
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
@@ -691,130 +703,6 @@ void spice_qmp_port_open_async(const char *address,
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
                                          GError **error);
-
-/**
- * spice_qmp_port_find_async:
- * @session: a SPICE session, which is connected if it is not yet
- * @cancellable: (nullable): a #GCancellable, or %NULL
- * @callback: (scope async) (closure user_data) (nullable): called when the port
- *   is ready, or with an error
- * @user_data: for @callback
- *
- * Finds the QMP monitor among the ports of a SPICE session and waits until it is
- * ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
- * port channels of the session are connected to learn their names.
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-void spice_qmp_port_find_async(SpiceSession *session,
-                               GCancellable *cancellable,
-                               GAsyncReadyCallback callback,
-                               gpointer user_data);
-
-/**
- * spice_qmp_port_find_finish:
- * @result: what the callback got
- * @error: return location for a #GError, or %NULL
- *
- * Ends spice_qmp_port_find_async().
- *
- * The error is %G_IO_ERROR_NOT_FOUND if the server has no QMP port,
- * %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor,
- * %G_IO_ERROR_PERMISSION_DENIED if it rejects the login, another %G_IO_ERROR if it
- * cannot be reached, or %G_IO_ERROR_TIMED_OUT, %G_IO_ERROR_CLOSED or
- * %G_IO_ERROR_CANCELLED.
- *
- * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
- *   returns for the channel that was found; %NULL on error
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
-                                         GError **error);
-
-/**
- * spice_qmp_port_find_full_async:
- * @session: a SPICE session, which is connected if it is not yet
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
- * @wait: whether to try again, until the deadline, while the server cannot be reached:
- *   its socket does not exist, or refuses the connection
- * @cancellable: (nullable): a #GCancellable, or %NULL
- * @callback: (scope async) (closure user_data) (nullable): called when the port
- *   is ready, or with an error
- * @user_data: for @callback
- *
- * Does what spice_qmp_port_find_async() does, with a deadline of your own.
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-void spice_qmp_port_find_full_async(SpiceSession *session,
-                                    unsigned int timeout_ms,
-                                    gboolean wait,
-                                    GCancellable *cancellable,
-                                    GAsyncReadyCallback callback,
-                                    gpointer user_data);
-
-/**
- * spice_qmp_port_find_full_finish:
- * @result: what the callback got
- * @error: return location for a #GError, or %NULL
- *
- * Ends spice_qmp_port_find_full_async(). The errors are those of
- * spice_qmp_port_find_finish().
- *
- * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
- *   returns for the channel that was found; %NULL on error
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-SpiceQmpPort *spice_qmp_port_find_full_finish(GAsyncResult *result,
-                                              GError **error);
-
-/**
- * spice_qmp_port_port_names_async:
- * @session: a SPICE session, which is connected if it is not yet
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
- * @wait: whether to try again, until the deadline, while the server cannot be reached:
- *   its socket does not exist, or refuses the connection
- * @cancellable: (nullable): a #GCancellable, or %NULL
- * @callback: (scope async) (closure user_data) (nullable): called with the names, or
- *   with an error
- * @user_data: for @callback
- *
- * Lists the names of all ports of a SPICE session, whether they are QMP monitors or
- * not. The port channels of the session are connected to learn their names.
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-void spice_qmp_port_port_names_async(SpiceSession *session,
-                                     unsigned int timeout_ms,
-                                     gboolean wait,
-                                     GCancellable *cancellable,
-                                     GAsyncReadyCallback callback,
-                                     gpointer user_data);
-
-/**
- * spice_qmp_port_port_names_finish:
- * @result: what the callback got
- * @error: return location for a #GError, or %NULL
- *
- * Ends spice_qmp_port_port_names_async(). The errors are those of
- * spice_qmp_port_find_finish() if the server cannot be reached.
- *
- * Returns: (transfer full) (array zero-terminated=1): the names, sorted; %NULL on error
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-char **spice_qmp_port_port_names_finish(GAsyncResult *result,
-                                        GError **error);
 
 /**
  * spice_qmp_port_find_on_bus_async:
@@ -965,6 +853,179 @@ SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
                                      GAsyncResult *result,
                                      GError **error);
+
+#if (!defined(SPICE_QMP_BASE_IS_DECLARED) && defined(SPICE_QMP_HAS_SPICE))
+/**
+ * spice_qmp_port_get:
+ * @channel: a SPICE port channel whose name is one of a QMP monitor, see
+ *   spice_qmp_port_is_qmp_name(). It may be connected already or later.
+ *
+ * Gets the port of a SPICE port channel. It is created if there is none, or if the
+ * previous one was closed with spice_qmp_port_close_async().
+ *
+ * The channel owns the port and releases it when the channel is disposed of. The
+ * port does not keep the channel alive.
+ *
+ * Returns: (transfer none): the port of @channel
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_find_async:
+ * @session: a SPICE session, which is connected if it is not yet
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the port
+ *   is ready, or with an error
+ * @user_data: for @callback
+ *
+ * Finds the QMP monitor among the ports of a SPICE session and waits until it is
+ * ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
+ * port channels of the session are connected to learn their names.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_find_async(SpiceSession *session,
+                               GCancellable *cancellable,
+                               GAsyncReadyCallback callback,
+                               gpointer user_data);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_find_finish:
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_find_async().
+ *
+ * The error is %G_IO_ERROR_NOT_FOUND if the server has no QMP port,
+ * %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor,
+ * %G_IO_ERROR_PERMISSION_DENIED if it rejects the login, another %G_IO_ERROR if it
+ * cannot be reached, or %G_IO_ERROR_TIMED_OUT, %G_IO_ERROR_CLOSED or
+ * %G_IO_ERROR_CANCELLED.
+ *
+ * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
+ *   returns for the channel that was found; %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
+                                         GError **error);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_find_full_async:
+ * @session: a SPICE session, which is connected if it is not yet
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @wait: whether to try again, until the deadline, while the server cannot be reached:
+ *   its socket does not exist, or refuses the connection
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the port
+ *   is ready, or with an error
+ * @user_data: for @callback
+ *
+ * Does what spice_qmp_port_find_async() does, with a deadline of your own.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_find_full_async(SpiceSession *session,
+                                    unsigned int timeout_ms,
+                                    gboolean wait,
+                                    GCancellable *cancellable,
+                                    GAsyncReadyCallback callback,
+                                    gpointer user_data);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_find_full_finish:
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_find_full_async(). The errors are those of
+ * spice_qmp_port_find_finish().
+ *
+ * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
+ *   returns for the channel that was found; %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_port_find_full_finish(GAsyncResult *result,
+                                              GError **error);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_port_names_async:
+ * @session: a SPICE session, which is connected if it is not yet
+ * @timeout_ms: after how many milliseconds the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @wait: whether to try again, until the deadline, while the server cannot be reached:
+ *   its socket does not exist, or refuses the connection
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called with the names, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Lists the names of all ports of a SPICE session, whether they are QMP monitors or
+ * not. The port channels of the session are connected to learn their names.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_port_names_async(SpiceSession *session,
+                                     unsigned int timeout_ms,
+                                     gboolean wait,
+                                     GCancellable *cancellable,
+                                     GAsyncReadyCallback callback,
+                                     gpointer user_data);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_port_names_finish:
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_port_names_async(). The errors are those of
+ * spice_qmp_port_find_finish() if the server cannot be reached.
+ *
+ * Returns: (transfer full) (array zero-terminated=1): the names, sorted; %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char **spice_qmp_port_port_names_finish(GAsyncResult *result,
+                                        GError **error);
+#endif
+
+#if defined(SPICE_QMP_HAS_SPICE)
+/**
+ * spice_qmp_port_ref_channel: (get-property channel)
+ * @port: a #SpiceQmpPort
+ *
+ * The SPICE channel that the port is attached to: the property
+ * #SpiceQmpPort:channel.
+ *
+ * Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
+ *   it has gone
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
+#endif
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -1199,6 +1260,71 @@ GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
                                                 GError **error);
 
 /**
+ * spice_qmp_port_execute_full_async:
+ * @port: a #SpiceQmpPort
+ * @command: the name of a QMP command, such as `getfd`
+ * @arguments: (nullable): the text of a JSON object, or %NULL for no arguments
+ * @timeout_ms: the deadline of the call in milliseconds, or 0 for that of
+ *   #SpiceQmpPort:command-timeout
+ * @fds: (nullable): the file descriptors to send with the command, or %NULL
+ * @flags: how to execute it
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Executes a QMP command like spice_qmp_port_execute_async(), with all options.
+ *
+ * File descriptors can be sent over Unix sockets and to D-Bus displays. They are
+ * duplicated before the function returns, so you may close yours at once; the duplicates are closed when they
+ * have been sent, or when the call ends before that. QEMU gives the first one to the
+ * command, such as `getfd` or `add-fd`, and closes the others. If the command does not
+ * need one, or fails before it takes it, QEMU keeps it for the next command that comes
+ * without. At most 253 can be sent with a command.
+ *
+ * One command with file descriptors is in flight at a time, because QEMU would mix up
+ * those of two: the second one waits for the reply to the first, and the commands
+ * issued after it wait with it.
+ *
+ * With %SPICE_QMP_CALL_FLAGS_OUT_OF_BAND, the command is executed as
+ * spice_qmp_port_execute_oob_async() does.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_port_execute_full_async(SpiceQmpPort *port,
+                                       const char *command,
+                                       const char *arguments,
+                                       unsigned int timeout_ms,
+                                       GUnixFDList *fds,
+                                       SpiceQmpCallFlags flags,
+                                       GCancellable *cancellable,
+                                       GAsyncReadyCallback callback,
+                                       gpointer user_data);
+
+/**
+ * spice_qmp_port_execute_full_finish:
+ * @port: a #SpiceQmpPort
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_port_execute_full_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), %SPICE_QMP_ERROR_NOT_SUPPORTED if file
+ * descriptors cannot be sent over the connection, or the server does not support
+ * out-of-band execution, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for too many file
+ * descriptors. Nothing was sent then.
+ *
+ * Returns: (transfer full): what the command returned as JSON text, or %NULL on
+ *   error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_port_execute_full_finish(SpiceQmpPort *port,
+                                         GAsyncResult *result,
+                                         GError **error);
+
+/**
  * spice_qmp_port_get_ready: (get-property ready)
  * @port: a #SpiceQmpPort
  *
@@ -1415,21 +1541,6 @@ char **spice_qmp_port_dup_capabilities(SpiceQmpPort *port);
  */
 SPICE_QMP_AVAILABLE
 GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
-
-/**
- * spice_qmp_port_ref_channel: (get-property channel)
- * @port: a #SpiceQmpPort
- *
- * The SPICE channel that the port is attached to: the property
- * #SpiceQmpPort:channel.
- *
- * Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
- *   it has gone
- *
- * Since: 0.1
- */
-SPICE_QMP_AVAILABLE
-SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
 
 /**
  * spice_qmp_port_wait_ready_full_async:
@@ -1794,6 +1905,7 @@ SpiceQmpSchema *spice_qmp_machine_load_schema_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_CONDITION_CODE (spice_qmp_condition_code_get_type())
 #define SPICE_TYPE_QMP_CONDITION_SEVERITY (spice_qmp_condition_severity_get_type())
 #define SPICE_TYPE_QMP_PORT_STATE (spice_qmp_port_state_get_type())
+#define SPICE_TYPE_QMP_CALL_FLAGS (spice_qmp_call_flags_get_type())
 #define SPICE_TYPE_QMP_PORT_VM_ACTION (spice_qmp_port_vm_action_get_type())
 
 /**
@@ -1818,6 +1930,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSchema, spice_qmp_schema_unref)
 typedef SpiceQmpPort SpiceQmp1Port;
 typedef SpiceQmpPortState SpiceQmp1PortState;
 typedef SpiceQmpPortVmAction SpiceQmp1PortVmAction;
+typedef SpiceQmpCallFlags SpiceQmp1CallFlags;
 typedef SpiceQmpStatus SpiceQmp1Status;
 typedef SpiceQmpEvent SpiceQmp1Event;
 typedef SpiceQmpError SpiceQmp1Error;
@@ -1862,6 +1975,7 @@ G_END_DECLS
  * Since: 0.1
  */
 
+#ifdef SPICE_QMP_HAS_SPICE
 /**
  * SpiceQmpPort:channel: (getter ref_channel)
  *
@@ -1870,6 +1984,7 @@ G_END_DECLS
  *
  * Since: 0.1
  */
+#endif
 
 /**
  * SpiceQmpPort:ready: (getter get_ready)

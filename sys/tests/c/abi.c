@@ -30,6 +30,10 @@ test_enums(void)
     g_assert_cmpint(SPICE_QMP_PORT_STATE_FAILED, ==, 5);
     g_assert_cmpuint(sizeof(SpiceQmpPortState), ==, sizeof(int));
 
+    g_assert_cmpint(SPICE_QMP_CALL_FLAGS_NONE, ==, 0);
+    g_assert_cmpint(SPICE_QMP_CALL_FLAGS_OUT_OF_BAND, ==, 1);
+    g_assert_cmpuint(sizeof(SpiceQmpCallFlags), ==, sizeof(int));
+
     g_assert_cmpint(SPICE_QMP_ERROR_GENERIC, ==, 0);
     g_assert_cmpint(SPICE_QMP_ERROR_COMMAND_NOT_FOUND, ==, 1);
     g_assert_cmpint(SPICE_QMP_ERROR_DEVICE_NOT_ACTIVE, ==, 2);
@@ -87,6 +91,19 @@ test_values(GType type, int values, const char *const *names)
 }
 
 static void
+test_flags(void)
+{
+    GFlagsClass *klass = (GFlagsClass *) g_type_class_ref(SPICE_TYPE_QMP_CALL_FLAGS);
+
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_CALL_FLAGS), ==, "SpiceQmp1CallFlags");
+    g_assert_cmpuint(klass->mask, ==, SPICE_QMP_CALL_FLAGS_OUT_OF_BAND);
+    g_assert_cmpuint(klass->n_values, ==, 2);
+    g_assert_cmpstr(klass->values[0].value_name, ==, "SPICE_QMP_CALL_FLAGS_NONE");
+    g_assert_cmpstr(klass->values[1].value_name, ==, "SPICE_QMP_CALL_FLAGS_OUT_OF_BAND");
+    g_type_class_unref(klass);
+}
+
+static void
 test_types(void)
 {
     static const char *const actions[] = {
@@ -137,6 +154,7 @@ test_types(void)
     g_assert_cmpstr(g_quark_to_string(SPICE_QMP_ERROR), ==, "spice-qmp-error-quark");
 
     test_values(SPICE_TYPE_QMP_PORT_VM_ACTION, G_N_ELEMENTS(actions), actions);
+    test_flags();
     test_values(SPICE_TYPE_QMP_PORT_STATE, G_N_ELEMENTS(states), states);
     test_values(SPICE_TYPE_QMP_CONDITION_CODE, G_N_ELEMENTS(codes), codes);
     test_values(SPICE_TYPE_QMP_CONDITION_SEVERITY, G_N_ELEMENTS(severities), severities);
@@ -150,7 +168,9 @@ test_class(void)
         const char *type;
         int flags;
     } properties[] = {
+#ifdef SPICE_QMP_HAS_SPICE
         { "channel", "SpicePortChannel", G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY },
+#endif
         { "ready", "gboolean", G_PARAM_READABLE },
         { "state", "SpiceQmp1PortState", G_PARAM_READABLE },
         { "version", "gchararray", G_PARAM_READABLE },

@@ -45,6 +45,12 @@ use_calls(Place *place)
                     g_free(spice_qmp_port_execute_oob_finish(place->port, answer.result, &error)));
     g_assert_no_error(error);
     CALL_AND_FINISH(place,
+                    spice_qmp_port_execute_full_async(place->port, "echo", NULL, 30000, NULL,
+                                                      SPICE_QMP_CALL_FLAGS_NONE, NULL, on_answer,
+                                                      &answer),
+                    g_free(spice_qmp_port_execute_full_finish(place->port, answer.result, &error)));
+    g_assert_no_error(error);
+    CALL_AND_FINISH(place,
                     spice_qmp_port_execute_variant_async(place->port, "stop", NULL, NULL,
                                                          on_answer, &answer),
                     g_variant_unref(spice_qmp_port_execute_variant_finish(

@@ -723,6 +723,9 @@ test_cancelled_before(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     ASSERT_CANCELLED(&reply, spice_qmp_port_execute_finish(port, reply.result, &error));
     spice_qmp_port_execute_oob_async(port, "echo", NULL, cancellable, on_reply, &reply);
     ASSERT_CANCELLED(&reply, spice_qmp_port_execute_oob_finish(port, reply.result, &error));
+    spice_qmp_port_execute_full_async(port, "echo", NULL, 0, NULL, SPICE_QMP_CALL_FLAGS_NONE,
+                                      cancellable, on_reply, &reply);
+    ASSERT_CANCELLED(&reply, spice_qmp_port_execute_full_finish(port, reply.result, &error));
     spice_qmp_port_execute_variant_async(port, "echo", NULL, cancellable, on_reply, &reply);
     ASSERT_CANCELLED(&reply,
                      spice_qmp_port_execute_variant_finish(port, reply.result, &error));
@@ -1034,6 +1037,8 @@ test_wrong_finish(Fixture *f, gconstpointer data G_GNUC_UNUSED)
             spice_qmp_port_query_status_finish(port, reply.result, &error));
     REFUSES("spice_qmp_port_execute_oob_finish",
             spice_qmp_port_execute_oob_finish(port, reply.result, &error));
+    REFUSES("spice_qmp_port_execute_full_finish",
+            spice_qmp_port_execute_full_finish(port, reply.result, &error));
     REFUSES("spice_qmp_port_execute_variant_finish",
             spice_qmp_port_execute_variant_finish(port, reply.result, &error));
     REFUSES("spice_qmp_port_wait_ready_finish",
@@ -1074,6 +1079,8 @@ test_null_callbacks(Fixture *f, gconstpointer data G_GNUC_UNUSED)
         spice_qmp_port_query_status_async(port, c, NULL, NULL);
         spice_qmp_port_execute_async(port, "echo", NULL, c, NULL, NULL);
         spice_qmp_port_execute_oob_async(port, "echo", NULL, c, NULL, NULL);
+        spice_qmp_port_execute_full_async(port, "echo", NULL, 0, NULL,
+                                          SPICE_QMP_CALL_FLAGS_NONE, c, NULL, NULL);
         spice_qmp_port_execute_variant_async(port, "echo", NULL, c, NULL, NULL);
         spice_qmp_port_execute_variant_async(port, "echo", g_variant_new("i", 1), c, NULL,
                                              NULL);

@@ -1,6 +1,12 @@
 /* The C library on a real QEMU: qemu SCENARIO SPICE-URI QMP-SOCKET VERSION */
 #include "common.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <gio/gunixfdlist.h>
+#include <glib/gstdio.h>
+
 static const char *spice_uri, *qmp_socket, *qemu_version;
 
 static SpiceSession *
@@ -373,6 +379,81 @@ test_bus(void)
     g_object_unref(connection);
 }
 
+static char *
+execute_with_fd(SpiceQmpPort *port, const char *command, const char *arguments, int fd,
+                GError **error)
+{
+    GUnixFDList *fds = g_unix_fd_list_new();
+    Reply reply = { 0 };
+    char *text;
+
+    g_assert_cmpint(g_unix_fd_list_append(fds, fd, NULL), ==, 0);
+    close(fd);
+    spice_qmp_port_execute_full_async(port, command, arguments, PATIENCE / 1000, fds,
+                                      SPICE_QMP_CALL_FLAGS_NONE, NULL, on_reply, &reply);
+    g_object_unref(fds);
+    await(&reply);
+    text = spice_qmp_port_execute_full_finish(port, reply.result, error);
+    forget(&reply);
+    return text;
+}
+
+/* A disk of a descriptor, and one that is only given and taken back. */
+static void
+test_fds(void)
+{
+    char *address = g_strconcat("unix:", qmp_socket, NULL), *path, *text;
+    SpiceSession *session = new_session();
+    SpiceQmpPort *over_spice = find_ready(session), *port;
+    Reply reply = { 0 };
+    GError *error = NULL;
+    int fd = g_file_open_tmp("spice-qmp-XXXXXX", &path, &error), i;
+
+    g_assert_no_error(error);
+    g_assert_cmpint(ftruncate(fd, 1 << 20), ==, 0);
+    g_assert_null(execute_with_fd(over_spice, "getfd", "{\"fdname\": \"c\"}", dup(fd), &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_SUPPORTED);
+    g_clear_error(&error);
+    end(session, over_spice);
+    close(fd);
+
+    spice_qmp_port_open_async(address, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_port_open_finish(reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    for (i = 0; i < 3; i++) {
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        text = execute_with_fd(port, "getfd", "{\"fdname\": \"c\"}", fd, &error);
+        g_assert_no_error(error);
+        g_assert_cmpstr(text, ==, "{}");
+        g_free(text);
+        assert_executes(port, "closefd", "{\"fdname\": \"c\"}");
+        ASSERT_FAILS(port, "closefd", "{\"fdname\": \"c\"}", SPICE_QMP_ERROR,
+                     SPICE_QMP_ERROR_GENERIC, "c");
+    }
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    text = execute_with_fd(port, "add-fd", "{\"fdset-id\": 7}", fd, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(strstr(text, "\"fdset-id\": 7"));
+    g_free(text);
+    assert_executes(port, "blockdev-add",
+                    "{\"driver\": \"file\", \"node-name\": \"c\", \"read-only\": true,"
+                    " \"filename\": \"/dev/fdset/7\"}");
+    assert_executes(port, "blockdev-del", "{\"node-name\": \"c\"}");
+    assert_executes(port, "remove-fd", "{\"fdset-id\": 7}");
+
+    g_unlink(path);
+    g_free(path);
+    spice_qmp_port_close_async(port, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(spice_qmp_port_close_finish(port, reply.result, &error));
+    forget(&reply);
+    g_object_unref(port);
+    settle();
+    g_free(address);
+}
+
 /* A caller that gives the channel's reference back gets another port. */
 static void
 test_over_unref(void)
@@ -540,6 +621,7 @@ main(int argc, char **argv)
         g_test_add_func("/qemu/actions", test_actions);
         g_test_add_func("/qemu/execute", test_execute);
         g_test_add_func("/qemu/open", test_open);
+        g_test_add_func("/qemu/fds", test_fds);
         g_test_add_func("/qemu/over-unref", test_over_unref);
         g_test_add_func("/qemu/quit", test_quit);
     }

@@ -15,6 +15,15 @@ pub fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Where the headers are: the one that is generated from the sources, and the one that
+/// says how the library was built.
+pub fn include_dirs() -> [PathBuf; 2] {
+    [
+        here().join("include"),
+        Path::new(env!("OUT_DIR")).join("include"),
+    ]
+}
+
 /// The file of the shared library.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
@@ -104,7 +113,9 @@ impl Compiler {
         for arg in ["-g", "-O1", "-Wall", "-Wextra", "-Werror"] {
             compiler = compiler.arg(arg);
         }
-        compiler = compiler.arg(&format!("-I{}", here().join("include").display()));
+        for dir in include_dirs() {
+            compiler = compiler.arg(&format!("-I{}", dir.display()));
+        }
         for flag in pkg_config("--cflags") {
             compiler = compiler.arg(&flag.replacen("-I", "-isystem", 1));
         }
@@ -196,7 +207,7 @@ pub fn run(command: &mut Command, packages: &str) -> String {
 /// Makes the typelib in a folder, without a warning, and gives the text of its GIR.
 pub fn typelib(dir: &Path) -> String {
     let packages = "gobject-introspection libgirepository1.0-dev gir1.2-spiceclientglib-2.0 libgstreamer1.0-dev";
-    let include = here().join("include");
+    let [include, built] = include_dirs();
     let mut sed = Command::new("sed");
     sed.args(["-E", "-f"])
         .arg(here().join("gir/gtypes.sed"))
@@ -220,6 +231,7 @@ pub fn typelib(dir: &Path) -> String {
             "--c-include=spice-qmp/spice-qmp.h",
         ])
         .arg(format!("-I{}", include.display()))
+        .arg(format!("-I{}", built.display()))
         .arg("-L")
         .arg(library_dir())
         .arg("--library=spice-qmp-1")

@@ -1,0 +1,76 @@
+// The promises of the override in sys/javascript, on a real QEMU; run it with with-qemu.
+
+import Gio from 'gi://Gio';
+import GLib from 'gi://GLib';
+import GObject from 'gi://GObject';
+import SpiceQmp from 'gi://SpiceQmp?version=1.0';
+import System from 'system';
+
+const TIMEOUT = 40; // seconds
+
+function ok(condition, what) {
+    if (!condition)
+        throw new Error(`not ${what}`);
+}
+
+// Every asynchronous function of every class.
+function allArePromises() {
+    let count = 0;
+    for (const key of Object.keys(SpiceQmp)) {
+        const type = SpiceQmp[key];
+        if (!type.$gtype || !GObject.type_is_a(type, GObject.Object))
+            continue;
+        for (const target of [type, type.prototype]) {
+            const names = Object.getOwnPropertyNames(target);
+            for (const name of names.filter(each => /^(?!_).*_async$/.test(each))) {
+                ok(names.includes(`_original_${name}`), `a promise: ${name}`);
+                count++;
+            }
+        }
+    }
+    ok(count >= 12, `enough of them: ${count}`);
+}
+
+async function main() {
+    allArePromises();
+    const port = await SpiceQmp.Port.open_async(`unix:${GLib.getenv('SPICE_QMP_TEST_SOCKET')}`, null);
+    const version = JSON.parse(await port.execute_async('query-version', null, null));
+    ok('qemu' in version, 'a version');
+    const stopped = port.wait_event_async(['STOP'], 0, null);
+    await port.vm_action_async(SpiceQmp.PortVmAction.CONTINUE, null);
+    await port.vm_action_async(SpiceQmp.PortVmAction.PAUSE, null);
+    ok((await stopped).get_name() === 'STOP', 'the event');
+
+    // A program that makes promises itself, and one with callbacks, work as before.
+    Gio._promisify(SpiceQmp.Port.prototype, 'query_status_async', 'query_status_finish');
+    ok((await port.query_status_async(null)).status === 'paused', 'paused');
+    const result = await new Promise(resolve =>
+        port.query_status_async(null, (_port, each) => resolve(each)));
+    ok(port.query_status_finish(result).status === 'paused', 'paused');
+
+    const machine = SpiceQmp.Machine.new(port);
+    let failure = null;
+    try {
+        await machine.unplug_async('nothing', 0, null);
+    } catch (error) {
+        failure = error;
+    }
+    ok(failure?.matches(SpiceQmp.Error, SpiceQmp.Error.DEVICE_NOT_FOUND), `the error: ${failure}`);
+    ok(await port.close_async(null), 'closed');
+}
+
+const loop = new GLib.MainLoop(null, false);
+GLib.timeout_add_seconds(GLib.PRIORITY_DEFAULT, TIMEOUT, () => {
+    print(`not ok: no end after ${TIMEOUT} s`);
+    System.exit(1);
+});
+let code = 0;
+main()
+    .then(() => print('ok'))
+    .catch(error => {
+        print(`not ok: ${error}\n${error.stack}`);
+        code = 1;
+    })
+    .finally(() => loop.quit());
+loop.run();
+System.exit(code);
