@@ -27,6 +27,8 @@ pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 #[cfg(feature = "gobject")]
 pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
 
+#[cfg(all(feature = "gobject", unix))]
+pub use machine::Screenshot;
 #[cfg(feature = "gobject")]
 pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Schema, Unplug};
 #[cfg(all(feature = "gobject", unix))]

@@ -14,6 +14,8 @@ use super::actions::{Action, Menu, Situation};
 use super::cause::{self, Cause};
 use super::condition::Condition;
 use super::load_schema::Fetch;
+#[cfg(unix)]
+use super::screenshot::Leftover;
 use crate::home::Home;
 use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 
@@ -49,6 +51,9 @@ pub struct Machine {
     was_ready: Cell<bool>,
     /// The schema, once somebody has asked for it.
     pub(super) schema: RefCell<Option<Fetch>>,
+    /// What QEMU keeps of screenshots.
+    #[cfg(unix)]
+    leftovers: RefCell<Vec<Leftover>>,
 }
 
 #[glib::object_subclass]
@@ -341,6 +346,18 @@ impl Machine {
             self.condition.replace(condition);
             self.obj().notify_condition();
         }
+    }
+}
+
+#[cfg(unix)]
+impl Machine {
+    /// What is left of a screenshot, for the next one.
+    pub(super) fn keep(&self, leftover: Leftover) {
+        self.leftovers.borrow_mut().push(leftover);
+    }
+
+    pub(super) fn take_leftover(&self) -> Option<Leftover> {
+        self.leftovers.borrow_mut().pop()
     }
 }
 

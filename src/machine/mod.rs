@@ -10,6 +10,8 @@ mod condition;
 mod imp;
 mod load_schema;
 mod schema;
+#[cfg(unix)]
+mod screenshot;
 mod unplug;
 
 use glib::prelude::*;
@@ -17,6 +19,8 @@ use glib::subclass::prelude::*;
 
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
 pub use schema::Schema;
+#[cfg(unix)]
+pub use screenshot::Screenshot;
 pub use unplug::Unplug;
 
 use crate::port::QmpPort;

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_uint};
 use std::ptr::null_mut;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
-use glib::ffi::{GError, GType, gboolean, gpointer};
+use glib::ffi::{GBytes, GError, GType, gboolean, gpointer};
 use glib::object::ObjectType;
 use glib::prelude::*;
 use glib::translate::{
@@ -221,6 +221,80 @@ pub unsafe extern "C" fn spice_qmp_machine_load_schema_finish(
 ) -> *mut SpiceQmpSchema {
     // SAFETY: C passes a result and a place for an error, or NULL.
     unsafe { finish_pointer(Operation::LoadSchema, machine.cast(), result, error) }
+}
+
+/// spice_qmp_machine_screenshot_async:
+/// @machine: a #SpiceQmpMachine
+/// @device: (nullable): the id of a display device, or %NULL for the first screen
+/// @head: the head of @device, counted from 0; 0 without a device
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called with the picture, or
+///   with an error
+/// @user_data: for @callback
+///
+/// Takes a picture of what a screen shows. QEMU 7.1 or later writes it to memory of this
+/// process, whose file descriptor it gets: see spice_qmp_port_execute_full_async() for the
+/// transports that can send one. QEMU's descriptor is closed again, also if the call
+/// fails or is cancelled.
+///
+/// #SpiceQmpPort:command-timeout is the deadline for all of it.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_screenshot_async(
+    machine: *mut SpiceQmpMachine,
+    device: *const c_char,
+    head: c_uint,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::Screenshot, cancellable, callback, user_data) };
+    no_panic("spice_qmp_machine_screenshot_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_QMP_MACHINE(machine));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_MACHINE(machine));
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        g_task_return_if_fail!(caller: (device.is_null() || g_utf8_validate(device)));
+        // SAFETY: it was found to be a SpiceQmpMachine.
+        let machine = unsafe { borrow(machine) };
+        let mut shot = machine.screenshot();
+        if !device.is_null() {
+            // SAFETY: it was found to be a string.
+            shot = shot.device(&unsafe { CStr::from_ptr(device) }.to_string_lossy());
+        }
+        if head != 0 {
+            shot = shot.head(head);
+        }
+        caller.future_of(
+            machine.upcast_ref(),
+            &machine.main_context(),
+            shot.into_future(),
+        );
+    });
+}
+
+/// spice_qmp_machine_screenshot_finish:
+/// @machine: a #SpiceQmpMachine
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_machine_screenshot_async(). The errors are those of
+/// spice_qmp_port_execute_full_finish(); %SPICE_QMP_ERROR_NOT_SUPPORTED where no file
+/// descriptor can be sent; %SPICE_QMP_ERROR_PROTOCOL for anything but a PNG file of at most
+/// 64 MiB.
+///
+/// Returns: (transfer full): a PNG file, or %NULL on error
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_screenshot_finish(
+    machine: *mut SpiceQmpMachine,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> *mut GBytes {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_pointer(Operation::Screenshot, machine.cast(), result, error) }
 }
 
 /// # Safety

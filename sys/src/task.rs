@@ -41,6 +41,7 @@ pub(crate) enum Operation {
     WaitStatus,
     Unplug,
     LoadSchema,
+    Screenshot,
 }
 
 impl Operation {
@@ -67,13 +68,14 @@ impl Operation {
             Self::WaitEvent => "spice_qmp_port_wait_event",
             Self::WaitStatus => "spice_qmp_port_wait_status",
             Self::Unplug => "spice_qmp_machine_unplug",
+            Self::Screenshot => "spice_qmp_machine_screenshot",
             Self::LoadSchema => "spice_qmp_machine_load_schema",
         }
     }
 
     /// A unique address, which tags our tasks.
     fn tag(self) -> gpointer {
-        static TAGS: [u8; Operation::LoadSchema as usize + 1] = [0; _];
+        static TAGS: [u8; Operation::Screenshot as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
     }
 }
@@ -466,6 +468,18 @@ impl Answer for glib::Variant {
         let variant: *mut glib::ffi::GVariant = self.into_glib_ptr();
         // SAFETY: the task is live, and gets the reference with what gives it back.
         unsafe { gio::ffi::g_task_return_pointer(task, variant.cast(), Some(unref)) }
+    }
+}
+
+impl Answer for glib::Bytes {
+    fn give(self, task: *mut GTask) {
+        unsafe extern "C" fn unref(bytes: gpointer) {
+            // SAFETY: the task gives its reference to a GBytes back.
+            unsafe { glib::ffi::g_bytes_unref(bytes.cast()) }
+        }
+        let bytes: *mut glib::ffi::GBytes = self.into_glib_ptr();
+        // SAFETY: the task is live, and gets the reference with what gives it back.
+        unsafe { gio::ffi::g_task_return_pointer(task, bytes.cast(), Some(unref)) }
     }
 }
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import sys
 import tempfile
 import threading
@@ -492,6 +493,21 @@ class Machine(TestCase):
         self.assertGreater(len(commands), 200)
         self.assertEqual(commands, sorted(commands))
         self.assertEqual(call(*load).list_commands(), commands)
+
+    def test_screenshot(self):
+        def screenshot(port, device, head=0):
+            machine = SpiceQmp.Machine.new(port)
+            return call(machine.screenshot_async, machine.screenshot_finish, device, head)
+
+        device = {"driver": "secondary-vga", "id": "screen"}
+        execute(self.port, "device_add", json.dumps(device))
+        png = screenshot(self.port, "screen").get_data()
+        self.assertEqual(png[:8], b"\x89PNG\r\n\x1a\n")
+        self.assertEqual(struct.unpack(">II", png[16:24]), (640, 480))
+        with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.DEVICE_NOT_FOUND):
+            screenshot(self.port, "no-such-device")
+        with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC):
+            screenshot(self.port, "screen", 9)
 
     def devices(self):
         return execute(self.port, "qom-list", '{"path": "/machine/peripheral"}')

@@ -1884,6 +1884,53 @@ SpiceQmpSchema *spice_qmp_machine_load_schema_finish(SpiceQmpMachine *machine,
                                                      GAsyncResult *result,
                                                      GError **error);
 
+/**
+ * spice_qmp_machine_screenshot_async:
+ * @machine: a #SpiceQmpMachine
+ * @device: (nullable): the id of a display device, or %NULL for the first screen
+ * @head: the head of @device, counted from 0; 0 without a device
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called with the picture, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Takes a picture of what a screen shows. QEMU 7.1 or later writes it to memory of this
+ * process, whose file descriptor it gets: see spice_qmp_port_execute_full_async() for the
+ * transports that can send one. QEMU's descriptor is closed again, also if the call
+ * fails or is cancelled.
+ *
+ * #SpiceQmpPort:command-timeout is the deadline for all of it.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_machine_screenshot_async(SpiceQmpMachine *machine,
+                                        const char *device,
+                                        unsigned int head,
+                                        GCancellable *cancellable,
+                                        GAsyncReadyCallback callback,
+                                        gpointer user_data);
+
+/**
+ * spice_qmp_machine_screenshot_finish:
+ * @machine: a #SpiceQmpMachine
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_machine_screenshot_async(). The errors are those of
+ * spice_qmp_port_execute_full_finish(); %SPICE_QMP_ERROR_NOT_SUPPORTED where no file
+ * descriptor can be sent; %SPICE_QMP_ERROR_PROTOCOL for anything but a PNG file of at most
+ * 64 MiB.
+ *
+ * Returns: (transfer full): a PNG file, or %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
+                                            GAsyncResult *result,
+                                            GError **error);
+
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
 #define SPICE_TYPE_QMP_PORT (spice_qmp_port_get_type())

@@ -515,6 +515,42 @@ test_schema(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     settle();
 }
 
+/* --- screenshots: for pictures, see qemu.c -------------------------------------- */
+
+static void
+test_screenshot(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GCancellable) cancellable = g_cancellable_new();
+    g_autoptr(GError) error = NULL;
+    Reply reply = { 0 };
+
+    expect_critical("spice_qmp_machine_screenshot_async", "SPICE_IS_QMP_MACHINE(machine)");
+    spice_qmp_machine_screenshot_async(NULL, NULL, 0, NULL, NULL, NULL);
+    expect_critical("spice_qmp_machine_screenshot_async",
+                    "(device.is_null() || g_utf8_validate(device))");
+    spice_qmp_machine_screenshot_async(f->machine, "\xff", 0, NULL, NULL, NULL);
+    g_test_assert_expected_messages();
+
+    /* The server's reply to add-fd names no set. */
+    spice_qmp_machine_screenshot_async(f->machine, NULL, 0, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(reply.source == G_OBJECT(f->machine));
+    g_assert_null(spice_qmp_machine_screenshot_finish(f->machine, reply.result, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_PROTOCOL);
+    g_assert_cmpstr(f->server->log->str, ==, "add-fd ");
+    g_clear_error(&error);
+    forget(&reply);
+
+    /* Never begun. */
+    g_cancellable_cancel(cancellable);
+    spice_qmp_machine_screenshot_async(f->machine, NULL, 0, cancellable, on_reply, &reply);
+    await(&reply);
+    g_assert_null(spice_qmp_machine_screenshot_finish(f->machine, reply.result, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+    g_assert_cmpstr(f->server->log->str, ==, "add-fd ");
+    forget(&reply);
+}
+
 /* --- unplugging ----------------------------------------------------------------- */
 
 static gboolean
@@ -597,6 +633,7 @@ main(int argc, char **argv)
     TEST("wait-status", test_wait_status);
     TEST("wait/wrong", test_wait_wrong);
     TEST("close", test_close);
+    TEST("screenshot", test_screenshot);
     TEST("unplug", test_unplug);
     TEST("schema", test_schema);
     return g_test_run();

@@ -398,6 +398,48 @@ execute_with_fd(SpiceQmpPort *port, const char *command, const char *arguments, 
     return text;
 }
 
+/* NULL, or a PNG file. */
+static GBytes *
+take_screenshot(SpiceQmpPort *port, const char *device, guint head, GError **error)
+{
+    SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+    Reply reply = { 0 };
+    GBytes *png;
+
+    spice_qmp_machine_screenshot_async(machine, device, head, NULL, on_reply, &reply);
+    await(&reply);
+    png = spice_qmp_machine_screenshot_finish(machine, reply.result, error);
+    forget(&reply);
+    g_object_unref(machine);
+    return png;
+}
+
+/* Of a screen that shows nothing. */
+static void
+test_screenshot(SpiceQmpPort *port)
+{
+    GError *error = NULL;
+    const char *data;
+    GBytes *png;
+    gsize size;
+
+    assert_executes(port, "device_add", "{\"driver\": \"secondary-vga\", \"id\": \"screen\"}");
+    png = take_screenshot(port, "screen", 0, &error);
+    g_assert_no_error(error);
+    data = g_bytes_get_data(png, &size);
+    g_assert_cmpuint(size, >, 24);
+    g_assert_cmpmem(data, 8, "\x89PNG\r\n\x1a\n", 8);
+    /* 640 x 480 */
+    g_assert_cmpmem(data + 16, 8, "\0\0\x02\x80\0\0\x01\xe0", 8);
+    g_bytes_unref(png);
+    g_assert_null(take_screenshot(port, "screen", 9, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_GENERIC);
+    g_clear_error(&error);
+    g_assert_null(take_screenshot(port, "no-such-device", 0, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_DEVICE_NOT_FOUND);
+    g_clear_error(&error);
+}
+
 /* A disk of a descriptor, and one that is only given and taken back. */
 static void
 test_fds(void)
@@ -412,6 +454,9 @@ test_fds(void)
     g_assert_no_error(error);
     g_assert_cmpint(ftruncate(fd, 1 << 20), ==, 0);
     g_assert_null(execute_with_fd(over_spice, "getfd", "{\"fdname\": \"c\"}", dup(fd), &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_SUPPORTED);
+    g_clear_error(&error);
+    g_assert_null(take_screenshot(over_spice, NULL, 0, &error));
     g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_NOT_SUPPORTED);
     g_clear_error(&error);
     end(session, over_spice);
@@ -442,6 +487,7 @@ test_fds(void)
                     " \"filename\": \"/dev/fdset/7\"}");
     assert_executes(port, "blockdev-del", "{\"node-name\": \"c\"}");
     assert_executes(port, "remove-fd", "{\"fdset-id\": 7}");
+    test_screenshot(port);
 
     g_unlink(path);
     g_free(path);

@@ -170,6 +170,7 @@ CALL(wait_status, PAUSED, 0)
 CALL(close)
 ASYNC_OF(machine, unplug, "IS_THREAD_OF_MACHINE(machine)", t->machine, "n1", 0)
 ASYNC_OF(machine, load_schema, "IS_THREAD_OF_MACHINE(machine)", t->machine)
+ASYNC_OF(machine, screenshot, "IS_THREAD_OF_MACHINE(machine)", t->machine, NULL, 0)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
 ASYNC(find, SPICE_CHECK, t->session)
 ASYNC(find_full, SPICE_CHECK, t->session, 0, FALSE)
@@ -204,6 +205,9 @@ FINISH_OF(machine, unplug,
 FINISH_OF(machine, load_schema,
           spice_qmp_machine_load_schema_async(t->machine, NULL, on_reply, &t->reply),
           SpiceQmpSchema *, spice_qmp_schema_unref(value), t->machine, t->result)
+FINISH_OF(machine, screenshot,
+          spice_qmp_machine_screenshot_async(t->machine, NULL, 0, NULL, on_reply, &t->reply),
+          GBytes *, g_bytes_unref(value), t->machine, t->result)
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
@@ -437,6 +441,8 @@ static const Function functions[] = {
     { "spice_qmp_machine_load_schema_async", use_load_schema_async, NULL },
     { "spice_qmp_machine_load_schema_finish", use_load_schema_finish, start_load_schema },
     { "spice_qmp_machine_new", use_machine_new, NULL },
+    { "spice_qmp_machine_screenshot_async", use_screenshot_async, NULL },
+    { "spice_qmp_machine_screenshot_finish", use_screenshot_finish, start_screenshot },
     { "spice_qmp_machine_unplug_async", use_unplug_async, NULL },
     { "spice_qmp_machine_unplug_finish", use_unplug_finish, start_unplug },
     PAIR(close),
