@@ -1,5 +1,5 @@
 //! A machine's schema: with a server that does what a test says, and of real QEMU.
-#![cfg(feature = "gobject")]
+#![cfg(feature = "spice")]
 
 mod common;
 
