@@ -12,7 +12,6 @@ use glib::prelude::*;
 use glib::translate::IntoGlib;
 
 use crate::instance::{SpiceQmpPort, borrow};
-use crate::machine::{self, SpiceQmpMachine};
 
 /// The log domain.
 const DOMAIN: &CStr = c"SpiceQmp";
@@ -70,7 +69,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// A checked instance: NULL is none.
-fn is_a(instance: glib::ffi::gpointer, type_: glib::Type) -> bool {
+pub(crate) fn is_a(instance: glib::ffi::gpointer, type_: glib::Type) -> bool {
     // SAFETY: `instance` is NULL or an instance of some GType, which is all that
     // C's own cast macros rely on.
     unsafe {
@@ -81,10 +80,6 @@ fn is_a(instance: glib::ffi::gpointer, type_: glib::Type) -> bool {
 
 pub(crate) fn SPICE_IS_QMP_PORT(port: *mut SpiceQmpPort) -> bool {
     is_a(port.cast(), spice_qmp::QmpPort::static_type())
-}
-
-pub(crate) fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
-    is_a(machine.cast(), spice_qmp::Machine::static_type())
 }
 
 #[cfg(feature = "spice")]
@@ -117,12 +112,6 @@ pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool
 pub(crate) fn IS_THREAD_OF(port: *mut SpiceQmpPort) -> bool {
     // SAFETY: it is a live SpiceQmpPort; any thread may ask.
     unsafe { borrow(port) }.is_on_its_thread()
-}
-
-/// Whether this thread made the port of the machine, which was found to be one.
-pub(crate) fn IS_THREAD_OF_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
-    // SAFETY: it is a live SpiceQmpMachine; any thread may ask.
-    unsafe { machine::borrow(machine) }.is_on_its_thread()
 }
 
 /// Whether this thread runs the main context that its calls would use, or could.

@@ -14,8 +14,7 @@ use spice_qmp::{Condition, Machine, QmpPort};
 
 use crate::condition::SpiceQmpCondition;
 use crate::guard::{
-    IS_THREAD_OF, IS_THREAD_OF_MACHINE, SPICE_IS_QMP_MACHINE, SPICE_IS_QMP_PORT,
-    g_return_val_if_fail, g_utf8_validate, no_panic,
+    IS_THREAD_OF, SPICE_IS_QMP_PORT, g_return_val_if_fail, g_utf8_validate, is_a, no_panic,
 };
 use crate::instance::{self, SpiceQmpPort};
 use crate::schema::SpiceQmpSchema;
@@ -297,10 +296,28 @@ pub unsafe extern "C" fn spice_qmp_machine_screenshot_finish(
     unsafe { finish_pointer(Operation::Screenshot, machine.cast(), result, error) }
 }
 
+#[allow(
+    non_snake_case,
+    reason = "the checks have the names by which C knows them"
+)]
+fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
+    is_a(machine.cast(), Machine::static_type())
+}
+
+/// Whether this thread made the port of the machine, which was found to be one.
+#[allow(
+    non_snake_case,
+    reason = "the checks have the names by which C knows them"
+)]
+fn IS_THREAD_OF_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
+    // SAFETY: it is a live SpiceQmpMachine; any thread may ask.
+    unsafe { borrow(machine) }.is_on_its_thread()
+}
+
 /// # Safety
 ///
 /// `machine` is a live `SpiceQmpMachine`, and stays so while the result is used.
-pub(crate) unsafe fn borrow(machine: *mut SpiceQmpMachine) -> Borrowed<Machine> {
+unsafe fn borrow(machine: *mut SpiceQmpMachine) -> Borrowed<Machine> {
     // SAFETY: as the caller promises.
     unsafe { from_glib_borrow(machine.cast::<<Machine as ObjectType>::GlibType>()) }
 }

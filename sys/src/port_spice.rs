@@ -3,6 +3,7 @@
 //! Each function says that it is for the feature `spice`, for the header.
 
 use std::ffi::{c_char, c_uint};
+use std::future::Future;
 use std::ptr::null_mut;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
@@ -10,14 +11,14 @@ use glib::ffi::{GError, GFALSE, gboolean, gpointer};
 use glib::object::ObjectType;
 use glib::translate::{Borrowed, ToGlibPtr, from_glib_borrow, from_glib_none};
 use spice_client_glib_sys::{SpicePortChannel, SpiceSession};
-use spice_qmp::{ConnectOptions, PortChannel, QmpPort, Session};
+use spice_qmp::{ConnectOptions, Error, PortChannel, QmpPort, Session};
 
 use crate::guard::{
     IS_THREAD_OF, IS_THREAD_OF_SPICE, SPICE_IS_PORT_CHANNEL, SPICE_IS_QMP_PORT, SPICE_IS_SESSION,
     g_return_val_if_fail, no_panic,
 };
 use crate::instance::{SpiceQmpPort, borrow};
-use crate::task::{Caller, Operation, finish_pointer, g_task_return_if_fail, timeout_of};
+use crate::task::{Answer, Caller, Operation, finish_pointer, g_task_return_if_fail, timeout_of};
 
 /// spice_qmp_port_get:
 /// @channel: a SPICE port channel whose name is one of a QMP monitor, see
@@ -72,15 +73,13 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
     // SAFETY: C passes a cancellable or NULL, and the callback's own data.
     let caller = unsafe { Caller::new(Operation::Find, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_find_async", (), || {
-        g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
-        g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
-        g_task_return_if_fail!(caller: caller.cancellable_fits());
-        // SAFETY: it was found to be a SpiceSession.
-        let session: Session = unsafe { from_glib_none(session) };
-        // spice-gtk, and so the port, is on GLib's default context, whatever is pushed.
         let options = ConnectOptions::new();
-        let find = QmpPort::find_cancellable(session, options, caller.cancelled());
-        caller.future_to_its_end(&glib::MainContext::default(), find);
+        // SAFETY: C passes an object or NULL.
+        unsafe {
+            search(caller, session, |session, caller| {
+                QmpPort::find_cancellable(session, options, caller.cancelled())
+            });
+        }
     });
 }
 
@@ -137,14 +136,13 @@ pub unsafe extern "C" fn spice_qmp_port_find_full_async(
     // SAFETY: C passes a cancellable or NULL, and the callback's own data.
     let caller = unsafe { Caller::new(Operation::FindFull, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_find_full_async", (), || {
-        g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
-        g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
-        g_task_return_if_fail!(caller: caller.cancellable_fits());
-        // SAFETY: it was found to be a SpiceSession.
-        let session: Session = unsafe { from_glib_none(session) };
         let options = options(timeout_ms, wait);
-        let find = QmpPort::find_cancellable(session, options, caller.cancelled());
-        caller.future_to_its_end(&glib::MainContext::default(), find);
+        // SAFETY: C passes an object or NULL.
+        unsafe {
+            search(caller, session, |session, caller| {
+                QmpPort::find_cancellable(session, options, caller.cancelled())
+            });
+        }
     });
 }
 
@@ -197,14 +195,13 @@ pub unsafe extern "C" fn spice_qmp_port_port_names_async(
     // SAFETY: C passes a cancellable or NULL, and the callback's own data.
     let caller = unsafe { Caller::new(Operation::PortNames, cancellable, callback, user_data) };
     no_panic("spice_qmp_port_port_names_async", (), || {
-        g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
-        g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
-        g_task_return_if_fail!(caller: caller.cancellable_fits());
-        // SAFETY: it was found to be a SpiceSession.
-        let session: Session = unsafe { from_glib_none(session) };
         let options = options(timeout_ms, wait);
-        let names = QmpPort::port_names_cancellable(session, options, caller.cancelled());
-        caller.future_to_its_end(&glib::MainContext::default(), names);
+        // SAFETY: C passes an object or NULL.
+        unsafe {
+            search(caller, session, |session, caller| {
+                QmpPort::port_names_cancellable(session, options, caller.cancelled())
+            });
+        }
     });
 }
 
@@ -248,6 +245,25 @@ pub unsafe extern "C" fn spice_qmp_port_ref_channel(
         // SAFETY: it was found to be a SpiceQmpPort.
         unsafe { borrow(port) }.channel().to_glib_full()
     })
+}
+
+/// Begins a search on a session that is one.
+///
+/// # Safety
+///
+/// `session` is NULL or an object.
+unsafe fn search<A: Answer + 'static, F: Future<Output = Result<A, Error>> + 'static>(
+    caller: Caller,
+    session: *mut SpiceSession,
+    begin: impl FnOnce(Session, &Caller) -> F,
+) {
+    g_task_return_if_fail!(caller: SPICE_IS_SESSION(session));
+    g_task_return_if_fail!(caller: IS_THREAD_OF_SPICE());
+    g_task_return_if_fail!(caller: caller.cancellable_fits());
+    // SAFETY: it was found to be a SpiceSession.
+    let search = begin(unsafe { from_glib_none(session) }, &caller);
+    // spice-gtk, and so the port, is on GLib's default context, whatever is pushed.
+    caller.future_to_its_end(&glib::MainContext::default(), search);
 }
 
 fn options(timeout_ms: c_uint, wait: gboolean) -> ConnectOptions {
