@@ -12,8 +12,7 @@ use glib::prelude::*;
 use glib::subclass::prelude::*;
 use glib::translate::{IntoGlib, ToGlibPtr, from_glib_none};
 
-use super::actions::Action;
-use super::imp::Machine;
+use super::actions::{Action, Menu};
 
 glib::wrapper! {
     /// The interface as a class implements it.
@@ -24,24 +23,34 @@ glib::wrapper! {
     }
 }
 
+/// What the interface needs of a class.
+pub(super) trait Actions: ObjectSubclass {
+    /// What the program was notified of; nothing on another thread.
+    fn menu(&self) -> Menu;
+    /// `g_action_group_activate_action`.
+    fn activate(&self, action: Action, parameter: Option<&glib::Variant>);
+    /// `g_action_group_change_action_state`: it changes when the machine does.
+    fn change_state(&self, action: Action, value: &glib::Variant);
+}
+
 // SAFETY: the functions have the types that the interface's table says, and keep its
 // rules of ownership. GIO's own do the rest, by `query_action`.
-unsafe impl IsImplementable<Machine> for ActionGroup {
+unsafe impl<T: Actions> IsImplementable<T> for ActionGroup {
     fn interface_init(interface: &mut glib::Interface<Self>) {
         let table = interface.as_mut();
         table.list_actions = Some(list_actions);
-        table.query_action = Some(query_action);
-        table.activate_action = Some(activate_action);
-        table.change_action_state = Some(change_action_state);
+        table.query_action = Some(query_action::<T>);
+        table.activate_action = Some(activate_action::<T>);
+        table.change_action_state = Some(change_action_state::<T>);
     }
 }
 
 /// # Safety
 ///
-/// `group` is a live `Machine`, and stays so while the result is used.
-unsafe fn machine<'a>(group: *mut GActionGroup) -> &'a Machine {
+/// `group` is a live instance of this class, and stays so while the result is used.
+unsafe fn class<'a, T: Actions>(group: *mut GActionGroup) -> &'a T {
     // SAFETY: as the caller promises.
-    let instance = unsafe { &*group.cast::<<Machine as ObjectSubclass>::Instance>() };
+    let instance = unsafe { &*group.cast::<T::Instance>() };
     instance.imp()
 }
 
@@ -61,7 +70,7 @@ unsafe extern "C" fn list_actions(_: *mut GActionGroup) -> *mut *mut c_char {
     Action::ALL.map(Action::name)[..].to_glib_full()
 }
 
-unsafe extern "C" fn query_action(
+unsafe extern "C" fn query_action<T: Actions>(
     group: *mut GActionGroup,
     name: *const c_char,
     enabled: *mut gboolean,
@@ -71,7 +80,7 @@ unsafe extern "C" fn query_action(
     state: *mut *mut GVariant,
 ) -> gboolean {
     // SAFETY: GIO passes a live object of this class, and a name.
-    let (machine, action) = unsafe { (machine(group), action(name)) };
+    let (machine, action) = unsafe { (class::<T>(group), action(name)) };
     let Some(action) = action else {
         return GFALSE;
     };
@@ -103,7 +112,7 @@ unsafe fn set<T>(place: *mut T, value: impl FnOnce() -> T) {
     }
 }
 
-unsafe extern "C" fn activate_action(
+unsafe extern "C" fn activate_action<T: Actions>(
     group: *mut GActionGroup,
     name: *const c_char,
     parameter: *mut GVariant,
@@ -113,12 +122,12 @@ unsafe extern "C" fn activate_action(
         // A floating value is taken over.
         let parameter: Option<glib::Variant> = from_glib_none(parameter);
         if let Some(action) = action(name) {
-            machine(group).activate(action, parameter.as_ref());
+            class::<T>(group).activate(action, parameter.as_ref());
         }
     }
 }
 
-unsafe extern "C" fn change_action_state(
+unsafe extern "C" fn change_action_state<T: Actions>(
     group: *mut GActionGroup,
     name: *const c_char,
     value: *mut GVariant,
@@ -127,7 +136,7 @@ unsafe extern "C" fn change_action_state(
     unsafe {
         let value: Option<glib::Variant> = from_glib_none(value);
         if let (Some(action), Some(value)) = (action(name), value) {
-            machine(group).change_state(action, &value);
+            class::<T>(group).change_state(action, &value);
         }
     }
 }

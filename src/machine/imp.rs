@@ -9,11 +9,11 @@ use glib::subclass::Signal;
 use glib::subclass::prelude::*;
 use once_cell::sync::Lazy;
 
-use super::action_group::ActionGroup;
+use super::action_group::{ActionGroup, Actions};
 use super::actions::{Action, Menu, Situation};
 use super::cause::{self, Cause};
 use super::condition::Condition;
-use super::load_schema::Fetch;
+use super::fetch::Fetch;
 #[cfg(unix)]
 use super::screenshot::Leftover;
 use crate::home::Home;
@@ -50,7 +50,7 @@ pub struct Machine {
     looks_up: Cell<bool>,
     was_ready: Cell<bool>,
     /// The schema, once somebody has asked for it.
-    pub(super) schema: RefCell<Option<Fetch>>,
+    schema: RefCell<Option<Fetch>>,
     /// What QEMU keeps of screenshots.
     #[cfg(unix)]
     leftovers: RefCell<Vec<Leftover>>,
@@ -109,7 +109,7 @@ impl ObjectImpl for Machine {
             }),
             self.connect(&port, "notify::state", |machine, _| machine.state_changed()),
             self.connect(&port, "notify::version", |machine, _| {
-                machine.forget_schema(None);
+                machine.keep_schema(None);
             }),
         ];
         handlers.extend(cause::EVENTS.map(|name| {
@@ -136,10 +136,8 @@ impl ObjectImpl for Machine {
     }
 }
 
-/// The actions.
-impl Machine {
-    /// What the program was notified of; nothing on another thread.
-    pub(super) fn menu(&self) -> Menu {
+impl Actions for Machine {
+    fn menu(&self) -> Menu {
         if self.may_use("action group") {
             self.menu.get()
         } else {
@@ -147,8 +145,7 @@ impl Machine {
         }
     }
 
-    /// `g_action_group_activate_action`.
-    pub(super) fn activate(&self, action: Action, parameter: Option<&glib::Variant>) {
+    fn activate(&self, action: Action, parameter: Option<&glib::Variant>) {
         if parameter.is_some() {
             let name = action.name();
             glib::g_critical!("SpiceQmp", "the action {name:?} takes no parameter");
@@ -157,8 +154,7 @@ impl Machine {
         }
     }
 
-    /// `g_action_group_change_action_state`: it changes when the machine does.
-    pub(super) fn change_state(&self, action: Action, value: &glib::Variant) {
+    fn change_state(&self, action: Action, value: &glib::Variant) {
         match (action, value.get::<bool>()) {
             (Action::Pause, Some(paused)) => {
                 let menu = self.menu();
@@ -176,7 +172,10 @@ impl Machine {
             }
         }
     }
+}
 
+/// The actions.
+impl Machine {
     fn execute(&self, action: Action, menu: Menu) {
         let Some(port) = self.port().filter(|_| menu.is_enabled(action)) else {
             return;
@@ -252,7 +251,7 @@ impl Machine {
 
     fn state_changed(&self) {
         if !self.port().is_some_and(|port| port.ready()) {
-            self.forget_schema(None);
+            self.keep_schema(None);
         }
         self.update_menu();
         match self.port().map(|port| port.state()) {
@@ -346,6 +345,18 @@ impl Machine {
             self.condition.replace(condition);
             self.obj().notify_condition();
         }
+    }
+}
+
+/// The schema.
+impl Machine {
+    pub(super) fn schema(&self) -> Option<Fetch> {
+        self.schema.borrow().clone()
+    }
+
+    /// Keeps this one, or none. Who waits for the one before gets it all the same.
+    pub(super) fn keep_schema(&self, schema: Option<Fetch>) {
+        self.schema.replace(schema);
     }
 }
 

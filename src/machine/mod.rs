@@ -7,6 +7,7 @@ mod action_group;
 mod actions;
 mod cause;
 mod condition;
+mod fetch;
 mod imp;
 mod load_schema;
 mod schema;
