@@ -9,6 +9,7 @@ use crate::qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError}
 /// The codes of the error domain `SPICE_QMP_ERROR`. New ones are appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, glib::ErrorDomain)]
 #[error_domain(name = "spice-qmp-error-quark")]
+#[non_exhaustive]
 #[repr(i32)]
 pub enum QmpErrorCode {
     /// QEMU's `GenericError`, or a class that is not known here.
@@ -33,6 +34,23 @@ pub enum QmpErrorCode {
     InvalidArgument = 9,
     /// The server does not offer what was asked for.
     NotSupported = 10,
+}
+
+impl QmpErrorCode {
+    /// All that this version has.
+    pub const ALL: &[Self] = &[
+        Self::Generic,
+        Self::CommandNotFound,
+        Self::DeviceNotActive,
+        Self::DeviceNotFound,
+        Self::KvmMissingCap,
+        Self::NotReady,
+        Self::Protocol,
+        Self::TooLarge,
+        Self::NotQmp,
+        Self::InvalidArgument,
+        Self::NotSupported,
+    ];
 }
 
 /// Where an error belongs.

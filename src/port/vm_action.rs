@@ -3,6 +3,7 @@
 /// An action on the virtual machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, glib::Enum)]
 #[enum_type(name = "SpiceQmp1PortVmAction")]
+#[non_exhaustive]
 #[repr(i32)]
 pub enum VmAction {
     /// Ends QEMU at once (`quit`).

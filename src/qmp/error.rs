@@ -47,6 +47,7 @@ pub enum Error {
 
 /// QEMU's error classes (QAPI enum `QapiErrorClass`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ErrorClass {
     /// `GenericError`: the usual one.
     Generic,
