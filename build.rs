@@ -2,8 +2,12 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=DOCS_RS");
+    // docs.rs links nothing, and has not the library.
     #[cfg(feature = "gobject")]
-    link_json_glib();
+    if std::env::var_os("DOCS_RS").is_none() {
+        link_json_glib();
+    }
 }
 
 #[cfg(feature = "gobject")]
