@@ -7,3 +7,21 @@ s/#SpiceQmpPort\b/[class@Port]/g
 s/#SpiceQmp(Event|Status)\b/[struct@\1]/g
 s/#SpiceQmpError\b/[error@Error]/g
 s/\b(spice_qmp_[a-z_]+)\(\)/[id@\1]/g
+# Each `_async` function names its `_finish`.
+/c:identifier="spice_qmp_[a-z_]+_async"/{
+  h
+  s/.*c:identifier="(spice_qmp_[a-z_]+)_async".*/\1/
+  x
+}
+/<\/doc>/{
+  x
+  /./{
+    G
+    s/^([a-z_]+)\n(.*)<\/doc>/\2\n\n[id@\1_finish] returns the result, and its page lists the errors.<\/doc>/
+    x
+    s/.*//
+    x
+    b
+  }
+  x
+}

@@ -28,25 +28,9 @@ enum Fate {
     Stopped,
 }
 
-/// The demo's program, which cargo is asked to build: tests do not build examples.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        // The folder of the profile, for this is PROFILE/deps/demo-HASH.
-        let test = std::env::current_exe().expect("the test has a name");
-        let folder = test.ancestors().nth(2).expect("a folder");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "-q", "--example", "demo", "--target-dir"])
-            .arg(folder.parent().expect("a folder"));
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        let status = cargo.status().expect("cargo runs");
-        assert!(status.success(), "the demo did not build: see above");
-        folder.join("examples/demo")
-    })
+    PROGRAM.get_or_init(|| common::example::build("demo"))
 }
 
 /// Runs the demo. After its `line`th line `act` is done to QEMU.

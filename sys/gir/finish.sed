@@ -8,3 +8,6 @@ s/#SpiceQmp1/#SpiceQmp/g
 
 # The private field of SpiceQmpStatus: GJS can have no field with a method's name.
 s/<field name="ref"/<field name="ref_count"/
+
+# Macros for the header's own use.
+/<function-macro name="DEPRECATED_FOR"/,/<\/function-macro>/d

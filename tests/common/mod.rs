@@ -6,6 +6,7 @@
 pub mod dbus;
 #[cfg(feature = "spice")]
 pub mod display;
+pub mod example;
 pub mod fds;
 #[cfg(feature = "spice")]
 pub mod hostile;
