@@ -1,0 +1,200 @@
+# shellcheck shell=sh
+# All tests, but for those that take long. `./dev` reads this.
+
+# The first one with asyncio; 3.51 and newer do not build on Debian 12.
+pygobject="PyGObject==3.50.0"
+
+run_tests() {
+    started=$(date +%s)
+    setup
+    if [ "${SPICE_QMP_TEST_QEMU:-}" != system ]; then
+        qemu10
+        if [ "$major" -lt 10 ] && ! qemu10_runs "$qemu10_root"; then
+            SPICE_QMP_TEST_QEMU=system
+            export SPICE_QMP_TEST_QEMU
+        fi
+    fi
+
+    cargo test --workspace --features cli,qapi
+    # Its bundled libusb gets in the way of spice-gtk's own: the rest runs without it.
+    cargo test --features spice-client-glib --test spice_client_glib
+    # Another crate of a program may turn this on: numbers in GVariants and JsonNodes stay what they are.
+    cargo test --lib --features serde_json/arbitrary_precision -- variant json_glib
+    test_without_spice
+    replay_corpora
+    test_meson
+    test_meson_without_spice
+    cargo check -p spice-qmp --no-default-features
+    tree_lacks 'glib|gio|gobject|gtk' "without default features" -p spice-qmp --no-default-features
+    tree_lacks 'rusb|libusb' "with default features" --workspace
+    say "All tests passed in $(($(date +%s) - started)) s."
+}
+
+# What there is without SPICE: the rest is the same code.
+test_without_spice() {
+    cargo test -p spice-qmp --no-default-features --features gobject,cli \
+        --lib --bins --test without_spice --test connect_socket --test qemu_dbus
+    tree_lacks 'spice-client|rusb' "without the feature spice" \
+        -p spice-qmp --no-default-features --features gobject,cli,qapi
+    tree_lacks 'spice-client|rusb' "without the feature spice" -p spice-qmp-c --no-default-features
+}
+
+# What fuzzing found before, and the tests of what it checks.
+replay_corpora() {
+    say "Replaying the fuzz corpora ..."
+    fuzz_cargo test -q
+}
+
+# Runs cargo on the fuzz crate, without what takes a fuzzer. What it needs is built
+# for the other tests, too.
+fuzz_cargo() {
+    command=$1
+    shift
+    cargo "$command" --manifest-path tests/fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" \
+        --no-default-features "$@"
+}
+
+# The C library as meson builds and installs it, with all that it can do.
+test_meson() {
+    build_meson
+    meson test -C "$build" --print-errorlogs </dev/null
+    test_await
+    test_installed
+}
+
+# Python's `await`, which Debian 12's PyGObject does not have.
+test_await() {
+    if [ "${SPICE_QMP_TEST_PYTHON:-}" = system ]; then
+        say "SPICE_QMP_TEST_PYTHON is system: the tests of Python's await are left out."
+        return
+    fi
+    venv=${CARGO_TARGET_DIR:-target}/python
+    if ! "$venv/bin/python3" -c 'import gi, sys; sys.exit(gi.__version__ != sys.argv[1])' "${pygobject#*==}" 2>/dev/null; then
+        say "Installing $pygobject for the tests ..."
+        rm -rf "$venv"
+        if ! (quietly /usr/bin/python3 -m venv "$venv" && quietly "$venv/bin/pip" install "$pygobject"); then
+            rm -rf "$venv"
+            die "Python's await cannot be tested without $pygobject. Mend what is said above, so that this works: /usr/bin/python3 -m venv $venv && $venv/bin/pip install $pygobject; or leave these tests out: SPICE_QMP_TEST_PYTHON=system ./dev test"
+        fi
+    fi
+    venv=$(cd "$venv" && pwd)
+    say "Testing Python's await ..."
+    for script in test_await.py test_port.py; do
+        meson devenv -C "$build" "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" "$PWD/tests/bindings/$script" </dev/null
+    done
+    # What the documents say of it.
+    meson devenv -C "$build" "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" \
+        "$PWD/tests/bindings/test_documents.py" "$PWD" "$(cd "$build" && pwd)" </dev/null
+}
+
+build_meson() {
+    build=${CARGO_TARGET_DIR:-target}/meson
+    say "Building the C library with meson ..."
+    quietly meson setup "$build" --buildtype=debug --werror -Dauto_features=enabled
+    quietly meson compile -C "$build"
+}
+
+# The C library without SPICE: what is installed names spice-gtk nowhere.
+test_meson_without_spice() {
+    build=${CARGO_TARGET_DIR:-target}/meson-without-spice
+    say "Building the C library without SPICE ..."
+    quietly meson setup "$build" --buildtype=debug --werror -Dauto_features=enabled -Dspice=disabled
+    quietly meson compile -C "$build"
+    meson test -C "$build" --print-errorlogs </dev/null
+    install_tree
+
+    grep -qx spice=no "$pc" || die "spice-qmp-1.0.pc does not say spice=no"
+    # What is included under SPICE_QMP_HAS_SPICE alone names it in the header.
+    if found=$(grep -rlE 'spice-client|Spice(ClientGLib|PortChannel|Session)' --exclude=spice-qmp.h "$tree"); then
+        die "a library without SPICE names spice-gtk in: $found"
+    fi
+    libraries=$(ldd "$installed/libspice-qmp-1.so.0")
+    case $libraries in
+        *spice*) die "a library without SPICE links: $libraries" ;;
+    esac
+    listed=$(sed '/^#/,$d' sys/symbols.txt)
+    exported=$(nm -D --defined-only "$installed/libspice-qmp-1.so.0" | awk '{ print $3 }' | LC_ALL=C sort)
+    [ "$listed" = "$exported" ] ||
+        die "a library without SPICE exports other symbols than the first part of sys/symbols.txt: $exported"
+    remove_tree
+}
+
+# Whether the installed tree is all that a C program needs.
+test_installed() {
+    install_tree
+    grep -qx spice=yes "$pc" || die "spice-qmp-1.0.pc does not say spice=yes"
+    compile_installed "$tree/viewer" examples/viewer.c spice-qmp-1.0 spice-client-gtk-3.0
+    remove_tree
+}
+
+# Installs what was built into a folder of its own. A program in C and Python find it.
+install_tree() {
+    tree=$(mktemp -d)
+    trap 'rm -rf "$tree"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+
+    quietly meson install -C "$build" --quiet --destdir "$tree"
+    pc=$(find "$tree" -name spice-qmp-1.0.pc)
+    cat >"$tree/program.c" <<'END'
+#include <spice-qmp/spice-qmp.h>
+
+int
+main(void)
+{
+    return spice_qmp_port_is_qmp_name("org.qemu.monitor.qmp.0") ? 0 : 1;
+}
+END
+    compile_installed "$tree/program" "$tree/program.c" spice-qmp-1.0
+    installed=$(PKG_CONFIG_PATH=${pc%/*} pkg-config --variable=libdir spice-qmp-1.0)
+    LD_LIBRARY_PATH=$installed "$tree/program" || die "a program does not run with the installed library"
+    # Not another Python in PATH: it would not have GObject.
+    GI_TYPELIB_PATH=$installed/girepository-1.0 LD_LIBRARY_PATH=$installed /usr/bin/python3 -c \
+        'import gi; gi.require_version("SpiceQmp", "1.0"); from gi.repository import SpiceQmp; SpiceQmp.Port' ||
+        die "Python does not find the installed library"
+    override=$(find "$tree" -path '*/gi/overrides/SpiceQmp.py')
+    PYTHONPATH=${override%/gi/overrides/*} GI_TYPELIB_PATH=$installed/girepository-1.0 LD_LIBRARY_PATH=$installed /usr/bin/python3 -c \
+        'import gi; gi.require_version("SpiceQmp", "1.0"); from gi.repository import SpiceQmp; SpiceQmp.Port.execute' ||
+        die "Python does not find the installed override"
+    override=$(find "$tree" -path '*/gjs-1.0/overrides/SpiceQmp.js')
+    XDG_DATA_DIRS=${override%/gjs-1.0/*}:/usr/share GI_TYPELIB_PATH=$installed/girepository-1.0 LD_LIBRARY_PATH=$installed gjs -c \
+        'imports.gi.versions.SpiceQmp = "1.0"; if (!imports.gi.SpiceQmp.Port._original_open_async) throw new Error("no promises")' ||
+        die "GJS does not find the installed override"
+}
+
+remove_tree() {
+    rm -rf "$tree"
+    trap - EXIT INT TERM
+}
+
+# Compiles $1 from the source $2 with the packages after them, and nothing else.
+compile_installed() {
+    program=$1
+    source=$2
+    shift 2
+    flags=$(PKG_CONFIG_PATH=${pc%/*} pkg-config --cflags --libs "$@")
+    # shellcheck disable=SC2086  # a list of words
+    cc -o "$program" "$source" $flags || die "$source does not compile with the installed library: see above"
+}
+
+# Shows the output of a command only when it fails.
+quietly() {
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        rm -f "$log"
+        die "$1 $2 failed (its output is above)"
+    fi
+    rm -f "$log"
+}
+
+# Fails where a crate whose name matches $1 is in the tree of dependencies.
+tree_lacks() {
+    pattern=$1
+    where=$2
+    shift 2
+    tree=$(cargo tree -q -e normal --prefix none "$@") || die "cargo tree failed: see above"
+    if found=$(printf '%s\n' "$tree" | grep -E "^($pattern)"); then
+        die "unwanted dependency $where, make it optional in Cargo.toml: $found"
+    fi
+}
