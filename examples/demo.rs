@@ -1,4 +1,4 @@
-//! The main job, told step by step: what `./dev demo` runs.
+//! The main job, step by step: what `./dev demo` runs.
 //!
 //!     cargo run --example demo -- spice+unix:///run/vm/spice.sock
 //!
@@ -14,7 +14,7 @@ use spice_qmp::{ErrorClass, Event, EventStream, QmpPort, Session, VmAction};
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-async fn tell(uri: &str) -> Result<(), Box<dyn Error>> {
+async fn run(uri: &str) -> Result<(), Box<dyn Error>> {
     let session = Session::new();
     session.set_uri(uri);
     println!("Connecting to {uri} ...");
@@ -121,7 +121,7 @@ fn main() {
         eprintln!("usage: demo spice+unix:///PATH");
         std::process::exit(2);
     };
-    if let Err(error) = glib::MainContext::default().block_on(tell(&uri)) {
+    if let Err(error) = glib::MainContext::default().block_on(run(&uri)) {
         eprintln!("demo: {error}");
         std::process::exit(1);
     }

@@ -39,7 +39,7 @@ lint() {
     fi
     if command -v shellcheck >/dev/null; then
         # It follows dev into scripts/.
-        shellcheck -x dev .ci/run sys/build-library
+        shellcheck -x dev .ci/run sys/build-library scripts/vendor
     else
         say "shellcheck is not installed: the scripts are left out (apt-get install shellcheck)."
     fi

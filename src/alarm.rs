@@ -1,4 +1,4 @@
-//! A source that stays on the main context of a port, and goes off when it is told to.
+//! A source that stays on the main context of a port, and goes off at a time that is set.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};

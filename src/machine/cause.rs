@@ -284,7 +284,7 @@ fn named(path: &str) -> &str {
         .unwrap_or(path)
 }
 
-/// What a crashed guest has told of it (QAPI type `GuestPanicInformation`).
+/// What a crashed guest has reported (QAPI type `GuestPanicInformation`).
 fn crash(info: &Value) -> Option<String> {
     let text = |name: &str| info[name].as_str().and_then(given);
     match info["type"].as_str()? {

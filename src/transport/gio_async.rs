@@ -223,7 +223,7 @@ where
 }
 
 /// A source that calls `ready` from the main loop while the socket is ready for
-/// `condition`, until it is destroyed or told to [`Break`](glib::ControlFlow::Break).
+/// `condition`, until it is destroyed or returns [`Break`](glib::ControlFlow::Break).
 ///
 /// It may be called within itself, where it runs a main loop. Else GLib would take it out
 /// of the loop for each call, and wake the loop up to put it back.

@@ -19,7 +19,7 @@ use crate::wait::until;
 /// How long leaving may take before the tool says what it waits for.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// The same after a success, where it is not urgent.
+/// The same after a success, where there is time.
 const SILENCE_AFTER_SUCCESS: Duration = Duration::from_secs(2);
 
 /// How long a port is waited for that is just being opened. One that QEMU mutes,
