@@ -76,6 +76,22 @@ pub enum SpiceQmpConditionSeverity {
 /// Why a virtual machine is not running: the property #SpiceQmpMachine:condition. It
 /// is immutable and may be used from any thread.
 ///
+/// ```c
+/// static void
+/// on_condition (SpiceQmpMachine *machine)
+/// {
+///     g_autoptr (SpiceQmpCondition) condition = spice_qmp_machine_dup_condition (machine);
+///
+///     if (!condition)
+///         hide_banner ();
+///     else if (spice_qmp_condition_get_code (condition) == SPICE_QMP_CONDITION_CODE_DISK_FULL)
+///         show_banner (_("There is no space left for the drive %s"),
+///                      spice_qmp_condition_get_subject (condition));
+///     else
+///         show_banner ("%s", spice_qmp_condition_get_message (condition));
+/// }
+/// ```
+///
 /// Since: 0.1
 pub struct SpiceQmpCondition(());
 

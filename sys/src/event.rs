@@ -15,6 +15,18 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 /// An event of the virtual machine, as emitted by #SpiceQmpPort::qmp-event. It is
 /// immutable and may be used from any thread.
 ///
+/// ```c
+/// static void
+/// on_shutdown (SpiceQmpPort *port, SpiceQmpEvent *event, gpointer user_data)
+/// {
+///     const char *data = spice_qmp_event_get_data (event);
+///
+///     g_print ("%s %s\n", spice_qmp_event_get_name (event), data ? data : "");
+/// }
+///
+/// g_signal_connect (port, "qmp-event::SHUTDOWN", G_CALLBACK (on_shutdown), NULL);
+/// ```
+///
 /// Since: 0.1
 pub struct SpiceQmpEvent(());
 

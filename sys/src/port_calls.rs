@@ -142,6 +142,11 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_finish(
 ///
 /// Executes a QMP command.
 ///
+/// ```c
+/// spice_qmp_port_execute_async (port, "device_del", "{\"id\": \"usb1\"}",
+///                               NULL, on_executed, NULL);
+/// ```
+///
 /// The call fails with %G_IO_ERROR_TIMED_OUT after #SpiceQmpPort:command-timeout.
 /// There is no such deadline by default: if the server stops answering, the call
 /// ends only when it is cancelled or the connection is closed.

@@ -84,6 +84,13 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_finish(
 /// The wait begins immediately: execute the command that causes the event afterwards,
 /// and no event is missed, even one that QEMU sends before its reply.
 ///
+/// ```c
+/// const char *names[] = { "RESET", NULL };
+///
+/// spice_qmp_port_wait_event_async (port, names, 5000, NULL, on_reset, NULL);
+/// spice_qmp_port_execute_async (port, "system_reset", NULL, NULL, NULL, NULL);
+/// ```
+///
 /// The call fails with %G_IO_ERROR_CLOSED when the connection ends.
 ///
 /// Since: 0.1

@@ -15,6 +15,11 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, g_utf8_validate, no_p
 /// The names of the commands of a QEMU, and of their arguments: see
 /// spice_qmp_machine_load_schema_async(). It is immutable and may be used from any thread.
 ///
+/// ```c
+/// if (spice_qmp_schema_has_argument (schema, "screendump", "format"))
+///     offer_screenshots (window);
+/// ```
+///
 /// Since: 0.1
 pub struct SpiceQmpSchema(());
 

@@ -275,6 +275,22 @@ typedef enum {
  * Why a virtual machine is not running: the property #SpiceQmpMachine:condition. It
  * is immutable and may be used from any thread.
  *
+ * ```c
+ * static void
+ * on_condition (SpiceQmpMachine *machine)
+ * {
+ *     g_autoptr (SpiceQmpCondition) condition = spice_qmp_machine_dup_condition (machine);
+ *
+ *     if (!condition)
+ *         hide_banner ();
+ *     else if (spice_qmp_condition_get_code (condition) == SPICE_QMP_CONDITION_CODE_DISK_FULL)
+ *         show_banner (_("There is no space left for the drive %s"),
+ *                      spice_qmp_condition_get_subject (condition));
+ *     else
+ *         show_banner ("%s", spice_qmp_condition_get_message (condition));
+ * }
+ * ```
+ *
  * Since: 0.1
  */
 typedef struct SpiceQmpCondition SpiceQmpCondition;
@@ -284,6 +300,18 @@ typedef struct SpiceQmpCondition SpiceQmpCondition;
  *
  * An event of the virtual machine, as emitted by #SpiceQmpPort::qmp-event. It is
  * immutable and may be used from any thread.
+ *
+ * ```c
+ * static void
+ * on_shutdown (SpiceQmpPort *port, SpiceQmpEvent *event, gpointer user_data)
+ * {
+ *     const char *data = spice_qmp_event_get_data (event);
+ *
+ *     g_print ("%s %s\n", spice_qmp_event_get_name (event), data ? data : "");
+ * }
+ *
+ * g_signal_connect (port, "qmp-event::SHUTDOWN", G_CALLBACK (on_shutdown), NULL);
+ * ```
  *
  * Since: 0.1
  */
@@ -300,6 +328,11 @@ typedef struct SpiceQmpPort SpiceQmpPort;
  *
  * The names of the commands of a QEMU, and of their arguments: see
  * spice_qmp_machine_load_schema_async(). It is immutable and may be used from any thread.
+ *
+ * ```c
+ * if (spice_qmp_schema_has_argument (schema, "screendump", "format"))
+ *     offer_screenshots (window);
+ * ```
  *
  * Since: 0.1
  */
@@ -1124,6 +1157,11 @@ SpiceQmpStatus *spice_qmp_port_query_status_finish(SpiceQmpPort *port,
  *
  * Executes a QMP command.
  *
+ * ```c
+ * spice_qmp_port_execute_async (port, "device_del", "{\"id\": \"usb1\"}",
+ *                               NULL, on_executed, NULL);
+ * ```
+ *
  * The call fails with %G_IO_ERROR_TIMED_OUT after #SpiceQmpPort:command-timeout.
  * There is no such deadline by default: if the server stops answering, the call
  * ends only when it is cancelled or the connection is closed.
@@ -1598,6 +1636,13 @@ gboolean spice_qmp_port_wait_ready_full_finish(SpiceQmpPort *port,
  * The wait begins immediately: execute the command that causes the event afterwards,
  * and no event is missed, even one that QEMU sends before its reply.
  *
+ * ```c
+ * const char *names[] = { "RESET", NULL };
+ *
+ * spice_qmp_port_wait_event_async (port, names, 5000, NULL, on_reset, NULL);
+ * spice_qmp_port_execute_async (port, "system_reset", NULL, NULL, NULL, NULL);
+ * ```
+ *
  * The call fails with %G_IO_ERROR_CLOSED when the connection ends.
  *
  * Since: 0.1
@@ -2019,6 +2064,26 @@ G_END_DECLS
  * session: QEMU may crash, or freeze for ever, if a client disconnects while a reply
  * is due.
  *
+ * ```c
+ * static void
+ * on_opened (GObject *source, GAsyncResult *result, gpointer window)
+ * {
+ *     g_autoptr (GError) error = NULL;
+ *     SpiceQmpPort *port = spice_qmp_port_open_finish (result, &error);
+ *
+ *     if (!port) {
+ *         show_error (window, error->message);
+ *         return;
+ *     }
+ *     spice_qmp_port_set_command_timeout (port, 10000);
+ *     g_signal_connect (port, "notify::status", G_CALLBACK (on_status), window);
+ *     spice_qmp_port_vm_action_async (port, SPICE_QMP_PORT_VM_ACTION_PAUSE,
+ *                                     NULL, on_paused, window);
+ * }
+ *
+ * spice_qmp_port_open_async ("unix:/run/vm/qmp.sock", NULL, on_opened, window);
+ * ```
+ *
  * Since: 0.1
  */
 
@@ -2196,6 +2261,16 @@ G_END_DECLS
  * A machine belongs to the thread of its port. On another thread, its actions are
  * disabled and its functions fail, with a critical. Any thread may take and release
  * references.
+ *
+ * ```c
+ * SpiceQmpMachine *machine = spice_qmp_machine_new (port);
+ *
+ * gtk_widget_insert_action_group (window, "vm", G_ACTION_GROUP (machine));
+ * g_menu_append (menu, "Pause", "vm.pause");
+ * g_menu_append (menu, "Power down", "vm.power-down");
+ * g_signal_connect (machine, "notify::condition", G_CALLBACK (on_condition), window);
+ * g_signal_connect (machine, "action-failed", G_CALLBACK (on_action_failed), window);
+ * ```
  *
  * Since: 0.1
  */
