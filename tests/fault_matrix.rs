@@ -19,7 +19,9 @@ use gio::prelude::*;
 use matrix::cases::{Case, Use};
 use matrix::drive::{play_all, play_here, play_share};
 use matrix::expected::Outcome;
-use matrix::program::{Call, Kind, LONG, MAX_MESSAGE, Program, RIGHT, What, long_arguments};
+use matrix::program::{
+    Call, Kind, LONG, MAX_MESSAGE, Program, RIGHT, SUPPORTED, What, long_arguments,
+};
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
 use spice_qmp::transport::{DbusTransport, Fds, SpiceTransport, StreamTransport, Transport, pair};
@@ -29,8 +31,7 @@ use spice_qmp::{CallOptions, Error, Machine, PortState, QmpPort};
 const THREADS: usize = 24;
 /// A case that makes connections holds the others up for longer.
 const THREADS_ON_DBUS: usize = 6;
-/// One in so many cases is played where all would take too long. It has no factor in
-/// common with the numbers of moments, faults and uses: all of them come.
+/// One in so many cases is played where all would take too long.
 const SHARE: usize = 8;
 /// How long a main loop waits before it is asked again what has become of a case.
 const IDLE: Duration = Duration::from_millis(20);
@@ -246,6 +247,14 @@ impl Ports {
             // The menu of a viewer, which is closed at once.
             return Machine::new(port).activate_action("pause", None);
         }
+        if call.way == Use::Supports {
+            let machine = Machine::new(port);
+            return self.spawn(async move {
+                let schema = machine.load_schema().await;
+                drop(machine);
+                end.with(schema.map(|schema| schema.has_command(SUPPORTED)));
+            });
+        }
         let arguments = call.long.then(|| long_arguments(self.long));
         let command = self.command(call);
         if call.way == Use::Future {
@@ -409,11 +418,11 @@ impl Program for Ports {
     }
 
     fn command(&self, call: Call) -> &'static str {
-        // One that leaves at once, as those of a viewer's power menu do.
-        if call.way == Use::NullCallback {
-            "stop"
-        } else {
-            "query-status"
+        match call.way {
+            // One that leaves at once, as those of a viewer's power menu do.
+            Use::NullCallback => "stop",
+            Use::Supports => "query-qmp-schema",
+            _ => "query-status",
         }
     }
 

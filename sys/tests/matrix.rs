@@ -158,6 +158,7 @@ fn function(call: Call) -> &'static str {
     match (call.what, call.way) {
         (What::WaitReady, _) => "wait",
         (What::Close, _) => "close",
+        (What::Command, Use::Supports) => "supports",
         (What::Command, Use::Future) => "variant",
         // The others have no arguments.
         (What::Command, _) if call.long => "execute",
@@ -207,7 +208,9 @@ impl Program for Ports {
             Use::NullCallback => "null",
             Use::UnrefInCallback => "unref",
             Use::NestedLoop => "nested",
-            Use::Callback | Use::Future | Use::Cancelled | Use::Deadline => "callback",
+            Use::Callback | Use::Future | Use::Cancelled | Use::Deadline | Use::Supports => {
+                "callback"
+            }
         };
         if call.way == Use::NullCallback {
             self.forgotten.borrow_mut().push(call.slot);
@@ -220,6 +223,7 @@ impl Program for Ports {
     fn command(&self, call: Call) -> &'static str {
         match function(call) {
             "action" | "menu" => "stop",
+            "supports" => "query-qmp-schema",
             _ => "query-status",
         }
     }

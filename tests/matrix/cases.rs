@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::common::peers::Peer;
+
 /// A list of things that the server does, each with its script.
 macro_rules! scripted {
     ($(#[$about:meta])* $name:ident { $($variant:ident = $file:literal,)* }) => {
@@ -87,6 +89,9 @@ pub enum Use {
     UnrefInCallback,
     /// The callback runs a main loop, in which all the rest happens.
     NestedLoop,
+    /// Loads the schema: the short command that it needs, also where the server stops
+    /// reading. In the moments before the port is ready that is what is refused.
+    Supports,
 }
 
 impl Use {
@@ -98,6 +103,7 @@ impl Use {
         Self::NullCallback,
         Self::UnrefInCallback,
         Self::NestedLoop,
+        Self::Supports,
     ];
 
     pub fn name(self) -> &'static str {
@@ -109,6 +115,7 @@ impl Use {
             Self::NullCallback => "null_callback",
             Self::UnrefInCallback => "unref_in_callback",
             Self::NestedLoop => "nested_loop",
+            Self::Supports => "supports",
         }
     }
 }
@@ -147,6 +154,12 @@ impl Case {
             self.fault,
             Fault::ReplyBeforeWriteFinished | Fault::WriteError | Fault::NeverReads
         )
+    }
+
+    /// Whether a write of the port's can fail: not where a short command is all there is,
+    /// which has been written by then.
+    pub fn may_fail_writes(self, peer: &dyn Peer) -> bool {
+        peer.fails_writes() && self.way != Use::Supports
     }
 }
 

@@ -66,7 +66,10 @@ fn cases(share: usize) -> (Mutex<impl Iterator<Item = Case>>, usize) {
         let name = case.to_string();
         words.split_whitespace().all(|word| name.contains(word))
     });
-    let cases: Vec<_> = cases.into_iter().step_by(share).collect();
+    // From row to row another column, so that all uses come.
+    let cases = cases.into_iter().enumerate();
+    let cases = cases.filter(|(at, _)| (at + at / share) % share == 0);
+    let cases: Vec<_> = cases.map(|(_, case)| case).collect();
     let count = cases.len();
     (Mutex::new(cases.into_iter()), count)
 }

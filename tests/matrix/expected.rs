@@ -124,7 +124,7 @@ const FAR: Duration = Duration::from_mins(10);
 
 /// The table.
 pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
-    if case.fault == Fault::WriteError && !peer.fails_writes() {
+    if case.fault == Fault::WriteError && !case.may_fail_writes(peer) {
         // Where a write cannot fail, the connection closes instead.
         case.fault = Fault::Close;
     }

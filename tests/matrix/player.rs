@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::cases::{Case, Use};
 use super::expected::{Expected, expected};
-use super::program::{Call, Program, What};
+use super::program::{Call, Program, SUPPORTED, What};
 use super::script::Step;
 use crate::common::peers::Peer;
 
@@ -17,13 +17,18 @@ const GREETING: &str = concat!(
     r#""capabilities": []}}"#
 );
 /// All answers start so.
-const HALF: &str = r#"{"return": {"#;
+const HALF: &str = r#"{"return": "#;
 
-/// The right answer to any command, or one that must reach nobody.
-fn answer(id: u64, right: bool) -> String {
-    let status = if right { "running" } else { "debug" };
-    let value = json!({ "running": right, "singlestep": false, "status": status });
-    format!("{HALF}{}, \"id\": {id}}}\r\n", &value.to_string()[1..])
+/// The right answer to this command, or one that must reach nobody.
+fn answer(id: u64, command: Option<&str>) -> String {
+    let status =
+        |name| json!({ "running": name == "running", "singlestep": false, "status": name });
+    let value = match command {
+        Some("query-qmp-schema") => json!([{ "name": SUPPORTED, "meta-type": "command" }]),
+        Some(_) => status("running"),
+        None => status("debug"),
+    };
+    format!("{HALF}{value}, \"id\": {id}}}\r\n")
 }
 
 /// The slots of the calls.
@@ -205,7 +210,7 @@ impl Player {
 
     /// Where a write cannot fail, the connection breaks instead.
     fn fail(&self) {
-        if self.peer.fails_writes() {
+        if self.case.may_fail_writes(&*self.peer) {
             let mut server = self.server.borrow_mut();
             server.failing = true;
             // It has not stopped to answer what it has.
@@ -265,10 +270,8 @@ impl Player {
         // Where there is none it is one that was never given.
         let id = id.unwrap_or(server.current.unwrap_or(0));
         let due = server.unanswered.iter().position(|it| it.id == id);
-        let answer = answer(id, due.is_some());
-        if let Some(at) = due {
-            server.unanswered.remove(at);
-        }
+        let due = due.and_then(|at| server.unanswered.remove(at));
+        let answer = answer(id, due.as_ref().map(|it| &*it.command));
         drop(server);
         self.send(&answer.as_bytes()[sent..]);
     }
@@ -303,7 +306,8 @@ impl Player {
     /// The call of the case.
     fn the_call(&self, what: What) -> Call {
         // Before the port is ready it is the wait; the command is refused.
-        let plain = self.case.is_early() && what == What::Command;
+        let early = self.case.is_early() && what == What::Command;
+        let plain = early && self.case.way != Use::Supports;
         Call {
             slot: if what == What::Command { COMMAND } else { WAIT },
             what,

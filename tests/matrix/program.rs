@@ -82,3 +82,6 @@ pub const LONG: usize = 16 << 10;
 
 /// What is in the right answer to every command.
 pub const RIGHT: &str = r#""running":true"#;
+
+/// The command that is in the right schema.
+pub const SUPPORTED: &str = "stop";

@@ -4,8 +4,8 @@
  *   connect PATH       a port on a stream to this socket
  *   open PATH          a port by spice_qmp_port_open_async()
  *   call SLOT WHAT HOW LONG TIMEOUT
- *                      WHAT: status, execute, variant, action, menu, wait, close;
- *                      variant also waits for an event, until the call has ended
+ *                      WHAT: status, execute, variant, action, menu, supports,
+ *                      wait, close; variant also waits for an event, until the call has ended
  *                      HOW: callback, null, unref, nested
  *   cancel SLOT        cancels that call
  *   settle, idle       lets all happen that is due; waits for a little while
@@ -186,17 +186,10 @@ pause_by_menu(void)
     g_object_unref(machine);
 }
 
+/* Takes the error. */
 static void
-ended(GObject *source, GAsyncResult *result, gpointer user_data)
+note_end(Slot *slot, gboolean right, GError *error)
 {
-    Slot *slot = user_data;
-    GError *error = NULL;
-
-    gboolean right = finish(slot->what, SPICE_QMP_PORT(source), result, &error);
-
-    if (slot->waiting)
-        g_cancellable_cancel(slot->waiting);
-
     g_string_append_printf(ends, " %d:%s:%d", slot->number,
                            error   ? g_quark_to_string(error->domain)
                            : right ? "ok"
@@ -209,6 +202,30 @@ ended(GObject *source, GAsyncResult *result, gpointer user_data)
         answer("nested");
         serve();
     }
+}
+
+static void
+ended(GObject *source, GAsyncResult *result, gpointer user_data)
+{
+    Slot *slot = user_data;
+    GError *error = NULL;
+    gboolean right = finish(slot->what, SPICE_QMP_PORT(source), result, &error);
+
+    if (slot->waiting)
+        g_cancellable_cancel(slot->waiting);
+    note_end(slot, right, error);
+}
+
+static void
+loaded(GObject *source, GAsyncResult *result, gpointer user_data)
+{
+    GError *error = NULL;
+    SpiceQmpSchema *schema =
+        spice_qmp_machine_load_schema_finish(SPICE_QMP_MACHINE(source), result, &error);
+    gboolean right = schema && spice_qmp_schema_has_command(schema, "stop");
+
+    g_clear_pointer(&schema, spice_qmp_schema_unref);
+    note_end(user_data, right, error);
 }
 
 /* Arguments that do not fit into the buffer of the socket. */
@@ -259,6 +276,11 @@ call(int number, const char *what, const char *how, gboolean is_long, guint time
         g_free(arguments);
     } else if (g_str_equal(what, "menu")) {
         pause_by_menu();
+    } else if (g_str_equal(what, "supports")) {
+        SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+
+        spice_qmp_machine_load_schema_async(machine, cancellable, loaded, slot);
+        g_object_unref(machine);
     } else if (g_str_equal(what, "variant")) {
         wait_for_event(slot);
         spice_qmp_port_execute_variant_async(port, "query-status",
