@@ -1,45 +1,36 @@
 //! The functions of the C library, on a stream within the process.
 #![allow(unsafe_code, reason = "they are called as C does")]
 
+mod calls;
+mod machine;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::{CString, c_char, c_int};
-use std::ptr::{null, null_mut};
+use std::ffi::c_char;
+use std::ptr::null_mut;
 use std::rc::Rc;
 use std::sync::Once;
 
-use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
+use gio::ffi::{GAsyncReadyCallback, GAsyncResult};
 use gio::prelude::*;
-use glib::ffi::{GError, GFALSE, gboolean, gpointer};
+use glib::ffi::{GFALSE, gboolean, gpointer};
 use glib::gobject_ffi::GObject;
 use glib::object::ObjectType;
 use glib::translate::{IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_full};
 use serde_json::value::RawValue;
 use spice_qmp::transport::{self, PairPeer};
-use spice_qmp::{QmpPort, json_to_variant};
+use spice_qmp::{Machine, QmpPort};
 use spice_qmp_1::event::{
     SpiceQmpEvent, spice_qmp_event_get_data, spice_qmp_event_get_data_variant,
     spice_qmp_event_get_name, spice_qmp_event_get_timestamp, spice_qmp_event_ref,
     spice_qmp_event_unref,
 };
 use spice_qmp_1::instance::SpiceQmpPort;
-use spice_qmp_1::port::{
-    spice_qmp_port_close_async, spice_qmp_port_close_finish, spice_qmp_port_is_qmp_name,
-    spice_qmp_port_new_for_stream, spice_qmp_port_open_async, spice_qmp_port_open_finish,
-    spice_qmp_port_wait_ready_async, spice_qmp_port_wait_ready_finish,
-};
-use spice_qmp_1::port_calls::{
-    spice_qmp_port_execute_async, spice_qmp_port_execute_finish, spice_qmp_port_execute_oob_async,
-    spice_qmp_port_execute_oob_finish, spice_qmp_port_execute_variant_async,
-    spice_qmp_port_execute_variant_finish, spice_qmp_port_query_status_async,
-    spice_qmp_port_query_status_finish, spice_qmp_port_vm_action_async,
-    spice_qmp_port_vm_action_finish,
-};
-use spice_qmp_1::status::{spice_qmp_status_ref, spice_qmp_status_unref};
-use spice_qmp_1::vm_action::ActionOfC;
+use spice_qmp_1::machine::SpiceQmpMachine;
+use spice_qmp_1::port::{spice_qmp_port_is_qmp_name, spice_qmp_port_new_for_stream};
 
-use crate::decode::any_variant;
-use crate::operations::{pick, read, two_strings};
+use self::calls::{Caller, Function, call_machine, call_port, finish, string};
+use crate::operations::{pick, read};
 use crate::session::{greeting, reply};
 
 /// Does the operations of `data` on a port: calls of the program's and doings of
@@ -48,7 +39,8 @@ use crate::session::{greeting, reply};
 ///
 /// In the byte of set-up: whether the port is on a `GIOStream` (then all that the
 /// server ever says is there from the start), whether it is open before the first
-/// operation, whether there are handlers of signals, and how the port ends.
+/// operation, whether there are handlers of signals, how the port ends, and whether there
+/// is a machine from the start.
 ///
 /// # Panics
 ///
@@ -109,19 +101,6 @@ fn check_mistakes() {
     });
 }
 
-/// The `_async` functions.
-#[derive(Debug, Clone, Copy)]
-enum Function {
-    Execute,
-    ExecuteOob,
-    ExecuteVariant,
-    QueryStatus,
-    VmAction,
-    WaitReady,
-    Close,
-    Open,
-}
-
 /// An asynchronous call with a callback.
 struct Call {
     function: Function,
@@ -136,6 +115,9 @@ struct World {
     /// The program's reference, until it gives it up.
     port: Cell<*mut SpiceQmpPort>,
     weak: glib::WeakRef<QmpPort>,
+    /// Likewise, once it has made one.
+    machine: Cell<*mut SpiceQmpMachine>,
+    weak_machine: glib::WeakRef<Machine>,
     peer: Option<PairPeer>,
     /// The ids of what the server got and did not answer.
     got: RefCell<Vec<u64>>,
@@ -144,6 +126,8 @@ struct World {
     depth: Cell<u32>,
     /// How many events there were.
     events: Cell<u32>,
+    /// How often a handler of the machine's was called.
+    changes: Cell<u32>,
     /// Callbacks do nothing more.
     is_ending: Cell<bool>,
 }
@@ -175,11 +159,14 @@ impl World {
             context: glib::MainContext::ref_thread_default(),
             port: Cell::new(port),
             weak: glib::WeakRef::new(),
+            machine: Cell::new(null_mut()),
+            weak_machine: glib::WeakRef::new(),
             peer,
             got: RefCell::default(),
             calls: RefCell::default(),
             depth: Cell::default(),
             events: Cell::default(),
+            changes: Cell::default(),
             is_ending: Cell::default(),
         });
         world.with_port(|port| world.weak.set(Some(port)));
@@ -189,6 +176,9 @@ impl World {
         }
         if setup & 4 != 0 {
             world.connect_signals();
+        }
+        if setup & 32 != 0 {
+            world.make_machine();
         }
         world
     }
@@ -269,6 +259,10 @@ impl World {
                 }
             }
             b'z' => self.give_up(),
+            b'M' => self.make_machine(),
+            b'Z' => self.give_machine_up(),
+            b't' => self.act(with),
+            b'k' => self.look_at_machine(),
             b'N' => {
                 let name = string(with);
                 // SAFETY: it is a string.
@@ -281,16 +275,8 @@ impl World {
     /// Makes an asynchronous call: two bytes say whether it can be cancelled and
     /// what its callback does, if it has one.
     fn call(&self, letter: u8, with: &[u8]) {
-        let function = match letter {
-            b'e' => Function::Execute,
-            b'u' => Function::ExecuteOob,
-            b'v' => Function::ExecuteVariant,
-            b'q' => Function::QueryStatus,
-            b'a' => Function::VmAction,
-            b'w' => Function::WaitReady,
-            b'X' => Function::Close,
-            b'A' => Function::Open,
-            _ => return,
+        let Some(function) = Function::of(letter) else {
+            return;
         };
         let (how, with) = with.split_at(with.len().min(2));
         let then = how.get(1).copied().unwrap_or(b'-');
@@ -313,13 +299,13 @@ impl World {
         then: u8,
         with: &[u8],
     ) {
-        let port = self.port.get();
-        if port.is_null() {
+        let (port, machine) = (self.port.get(), self.machine.get());
+        let is_of_machine = function.is_of_machine();
+        if (is_of_machine && machine.is_null()) || (!is_of_machine && port.is_null()) {
             return;
         }
         let mut calls = self.calls.borrow_mut();
         let data = calls.len() as gpointer;
-        let stash: *mut GCancellable = cancellable.to_glib_none().0;
         let callback: GAsyncReadyCallback = if then == b'n' { None } else { Some(ended) };
         calls.push(Call {
             function,
@@ -329,56 +315,18 @@ impl World {
             cancellable: cancellable.cloned(),
         });
         drop(calls);
-        let (command, arguments) = two_strings(with);
-        let command = string(command.as_bytes());
-        let variant = arguments
-            .as_deref()
-            .and_then(|text| json_to_variant(text).ok());
-        let variant = variant.or_else(|| Some(any_variant(with.strip_prefix(b"query-block\0")?)));
-        let arguments = arguments.map(|text| string(text.as_bytes()));
-        let arguments = arguments.as_ref().map_or(null(), |text| text.as_ptr());
-        // SAFETY: the port, the strings and the cancellable live, or are NULL where
-        // they may be, and the callback takes any data.
+        let caller = Caller {
+            cancellable: cancellable.to_glib_none().0,
+            callback,
+            data,
+        };
+        // SAFETY: the port, the machine and the cancellable live, or that is NULL, and the
+        // callback takes any data.
         unsafe {
-            match function {
-                Function::Execute => spice_qmp_port_execute_async(
-                    port,
-                    command.as_ptr(),
-                    arguments,
-                    stash,
-                    callback,
-                    data,
-                ),
-                Function::ExecuteOob => spice_qmp_port_execute_oob_async(
-                    port,
-                    command.as_ptr(),
-                    arguments,
-                    stash,
-                    callback,
-                    data,
-                ),
-                Function::ExecuteVariant => spice_qmp_port_execute_variant_async(
-                    port,
-                    command.as_ptr(),
-                    variant.to_glib_none().0,
-                    stash,
-                    callback,
-                    data,
-                ),
-                Function::QueryStatus => {
-                    spice_qmp_port_query_status_async(port, stash, callback, data);
-                }
-                Function::VmAction => {
-                    spice_qmp_port_vm_action_async(port, action(with), stash, callback, data);
-                }
-                Function::WaitReady => {
-                    spice_qmp_port_wait_ready_async(port, stash, callback, data);
-                }
-                Function::Close => spice_qmp_port_close_async(port, stash, callback, data),
-                // No address of a peer's reaches the network.
-                Function::Open => {
-                    spice_qmp_port_open_async(c"nowhere".as_ptr(), stash, callback, data);
-                }
+            if is_of_machine {
+                call_machine(function, machine, with, caller);
+            } else {
+                call_port(function, port, with, caller);
             }
         }
     }
@@ -396,12 +344,15 @@ impl World {
             );
             (call.function, call.then)
         };
-        finish(function, source.cast(), result);
+        finish(function, source, result);
         match then {
             _ if self.is_ending.get() => {}
             b'e' => self.call_with(Function::Execute, None, b'-', b"query-name"),
             b'i' => self.iterate(),
             b'z' => self.give_up(),
+            b'Z' => self.give_machine_up(),
+            b't' => self.act(b"2"),
+            b'l' => self.call_with(Function::LoadSchema, None, b'-', b""),
             b'x' => self.with_peer(|peer| peer.close("closed in a callback")),
             b'o' => self.with_peer(PairPeer::open),
             b'X' => self.call_with(Function::Close, None, b'-', b""),
@@ -466,26 +417,17 @@ impl World {
         self.with_peer(|peer| peer.close("the end"));
         self.iterate();
         self.give_up();
+        self.give_machine_up();
         self.iterate();
         for (at, call) in self.calls.borrow().iter().enumerate() {
             assert_eq!(call.ends, 1, "{at}, a {:?}, has not ended", call.function);
         }
+        let machine = self.weak_machine.upgrade();
+        assert!(machine.is_none(), "something holds the machine");
         assert!(self.weak.upgrade().is_none(), "something holds the port");
         self.with_peer(|peer| assert!(!peer.is_used(), "the transport is kept"));
         assert!(!self.context.pending());
     }
-}
-
-fn string(bytes: &[u8]) -> CString {
-    // Other bytes than text are a mistake of the program's.
-    let text = String::from_utf8_lossy(bytes).replace('\0', "");
-    CString::new(text).expect("no NUL")
-}
-
-fn action(with: &[u8]) -> ActionOfC {
-    let action = c_int::try_from(pick(with, 5)).expect("a small number");
-    // SAFETY: it is a number, and nothing else is in it.
-    unsafe { std::mem::transmute::<c_int, ActionOfC>(action) }
 }
 
 fn current() -> Rc<World> {
@@ -494,66 +436,6 @@ fn current() -> Rc<World> {
 
 unsafe extern "C" fn ended(source: *mut GObject, result: *mut GAsyncResult, data: gpointer) {
     current().ended(data as usize, source, result);
-}
-
-/// Takes the result out with the function that belongs to it: there is a result or
-/// an error, and not both.
-fn finish(function: Function, port: *mut SpiceQmpPort, result: *mut GAsyncResult) {
-    let mut error: *mut GError = null_mut();
-    let place = &raw mut error;
-    // SAFETY: the result is one of this function on this port; what it gives is
-    // freed as it is told in its documentation.
-    unsafe {
-        let worked = match function {
-            Function::Execute => text(spice_qmp_port_execute_finish(port, result, place)),
-            Function::ExecuteOob => text(spice_qmp_port_execute_oob_finish(port, result, place)),
-            Function::ExecuteVariant => {
-                let variant = spice_qmp_port_execute_variant_finish(port, result, place);
-                if !variant.is_null() {
-                    assert_eq!(glib::ffi::g_variant_is_floating(variant), GFALSE);
-                    glib::ffi::g_variant_unref(variant);
-                }
-                !variant.is_null()
-            }
-            Function::QueryStatus => {
-                let status = spice_qmp_port_query_status_finish(port, result, place);
-                if !status.is_null() {
-                    spice_qmp_status_unref(spice_qmp_status_ref(status));
-                    spice_qmp_status_unref(status);
-                }
-                !status.is_null()
-            }
-            Function::VmAction => is(spice_qmp_port_vm_action_finish(port, result, place)),
-            Function::WaitReady => is(spice_qmp_port_wait_ready_finish(port, result, place)),
-            Function::Close => is(spice_qmp_port_close_finish(port, result, place)),
-            Function::Open => !spice_qmp_port_open_finish(result, place).is_null(),
-        };
-        assert_eq!(worked, error.is_null(), "{function:?}");
-        if !error.is_null() {
-            let error: glib::Error = from_glib_full(error);
-            assert!(!error.message().is_empty());
-        }
-    }
-}
-
-fn is(worked: gboolean) -> bool {
-    worked != GFALSE
-}
-
-/// Whether there is a JSON text.
-///
-/// # Safety
-///
-/// `text` is the caller's string or NULL.
-unsafe fn text(text: *mut c_char) -> bool {
-    if text.is_null() {
-        return false;
-    }
-    // SAFETY: as the caller promises.
-    let text: glib::GString = unsafe { from_glib_full(text) };
-    let json = serde_json::from_str::<&RawValue>(&text);
-    json.expect("a reply is JSON");
-    true
 }
 
 // spice-qmp links JSON-GLib.
@@ -646,12 +528,56 @@ mod tests {
         });
     }
 
+    /// The replies to what was asked, in order.
+    fn answer(world: &World, replies: &[&str]) {
+        for reply in replies {
+            world.take(b'i', b"");
+            world.take(b'r', &[b"0", reply.as_bytes()].concat());
+        }
+        world.take(b'i', b"");
+    }
+
+    #[test]
+    fn a_machine_says_why_it_stopped_and_its_calls_come_back() {
+        with_world(2 | 32, |world| {
+            let running = r#"{"status": "running", "running": true}"#;
+            answer(world, &["{}", running]);
+            world.take(b't', b"6");
+            let full = r#"{"event": "BLOCK_IO_ERROR", "data": {"qom-path": "/machine/d", "device": "",
+                "node-name": "n", "operation": "write", "action": "stop", "nospace": true,
+                "reason": "No space left on device"}}"#;
+            world.take(
+                b'<',
+                format!("{full}\n{{\"event\": \"STOP\"}}\n").as_bytes(),
+            );
+            world.take(b'i', b"");
+            assert!(world.changes.get() > 0);
+            world.take(b'l', b"--");
+            world.take(b'E', b"--0STOP,DEVICE_DELETED");
+            world.take(b's', b"--2running");
+            world.take(b'U', b"--0disk");
+            world.take(b'p', b"--1vga");
+            world.take(b'f', b"--4query-name\0{}");
+            let schema = r#"[{"name": "stop", "meta-type": "command", "arg-type": "0"},
+                {"name": "0", "meta-type": "object", "members": []}]"#;
+            answer(world, &["{}"; 3]);
+            answer(world, &[schema, "{}", "{}", running]);
+            world.take(b'<', b"{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"disk\", \"path\": \"/d\"}}\n");
+            world.take(b'<', b"{\"event\": \"RESUME\"}\n");
+            answer(world, &[running; 3]);
+            let ends: Vec<u32> = world.calls.borrow().iter().map(|call| call.ends).collect();
+            assert_eq!(ends, [1; 6]);
+        });
+    }
+
     #[test]
     fn every_set_up_runs() {
         let operations = b"?o\xFFG\xFFi\xFFr0\xFFi\xFFwci\xFFeCestop\xFFqcz\xFFa-x0\xFFA--\xFFXc-\xFFC0\
             \xFFi\xFFr0{\"status\":\"running\",\"running\":true}\xFFR0\xFFb\xFFe--cont\xFFi\xFFW\
-            \xFF<{\"event\":\"SHUTDOWN\"}\n{\"event\":\"RESUME\"}\nx\n\xFFi\xFFm5\xFFNorg.qemu.monitor.qmp";
-        for setup in 0..32 {
+            \xFF<{\"event\":\"SHUTDOWN\"}\n{\"event\":\"RESUME\"}\nx\n\xFFi\xFFm5\xFFNorg.qemu.monitor.qmp\
+            \xFFM\xFFt2\xFFlc-\xFFlCZ\xFFUc-0d\xFFp--0\xFFE-M3STOP\xFFE--\xFFs-z0paused\xFFF--4\xFFf--1a\xFFf--9a\
+            \xFFk\xFFG\xFFi\xFFZ\xFFi";
+        for setup in 0..64 {
             let mut input = operations.to_vec();
             input[0] = setup;
             capi(&input);
