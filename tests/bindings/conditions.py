@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Prints why a machine does not run, and again when that changes: conditions.py ADDRESS
 
-It ends with its standard input. sys/tests/conditions.rs runs it.
+The address is that of a QMP socket or of a SPICE server. It ends with its standard input. sys/tests/conditions.rs runs it.
 """
 
 import sys
@@ -22,8 +22,8 @@ def show(machine, _spec=None):
     print(code.value_nick, severity.value_nick, subject, condition.get_message(), sep="|", flush=True)
 
 
-def on_opened(_source, result):
-    machine = SpiceQmp.Machine.new(SpiceQmp.Port.open_finish(result))
+def use(port):
+    machine = SpiceQmp.Machine.new(port)
     assert machine.dup_condition() == machine.props.condition
     assert machine.get_port() is machine.props.port
     machine.connect("notify::condition", show)
@@ -33,6 +33,19 @@ def on_opened(_source, result):
 
 machines = []
 loop = GLib.MainLoop()
-SpiceQmp.Port.open_async(sys.argv[1], None, on_opened)
+address, session = sys.argv[1], None
+if address.startswith("spice"):
+    gi.require_version("SpiceClientGLib", "2.0")
+    from gi.repository import SpiceClientGLib
+
+    session = SpiceClientGLib.Session(uri=address)
+    SpiceQmp.Port.find_async(session, None, lambda _source, result: use(SpiceQmp.Port.find_finish(result)))
+else:
+    SpiceQmp.Port.open_async(address, None, lambda _source, result: use(SpiceQmp.Port.open_finish(result)))
 GLib.io_add_watch(0, GLib.IO_IN | GLib.IO_HUP, lambda *_: loop.quit())
 loop.run()
+# QEMU may crash when a SPICE client leaves with a command unanswered.
+machines[0].props.port.close_async(None, lambda port, result: (port.close_finish(result), loop.quit()))
+loop.run()
+if session:
+    session.disconnect()

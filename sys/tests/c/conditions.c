@@ -1,5 +1,6 @@
 /* Prints why a machine does not run, and again when that changes: conditions ADDRESS
- * It ends with its standard input. */
+ * The address is that of a QMP socket or of a SPICE server. It ends with its standard
+ * input. */
 #include "common.h"
 
 static const char *
@@ -29,6 +30,48 @@ show(SpiceQmpMachine *machine)
         g_print("none\n");
 }
 
+static SpiceQmpPort *
+open_port(const char *address)
+{
+    SpiceQmpPort *port;
+    GError *error = NULL;
+    Reply reply = { 0 };
+
+    spice_qmp_port_open_async(address, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_port_open_finish(reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    return port;
+}
+
+static SpiceQmpPort *
+find_port(SpiceSession *session)
+{
+    SpiceQmpPort *port;
+    GError *error = NULL;
+    Reply reply = { 0 };
+
+    spice_qmp_port_find_async(session, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_port_find_finish(reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+    return port;
+}
+
+/* QEMU may crash when a SPICE client leaves with a command unanswered. */
+static void
+close_port(SpiceQmpPort *port)
+{
+    Reply reply = { 0 };
+
+    spice_qmp_port_close_async(port, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(spice_qmp_port_close_finish(port, reply.result, NULL));
+    forget(&reply);
+}
+
 static gboolean
 on_input(GIOChannel *channel G_GNUC_UNUSED, GIOCondition condition G_GNUC_UNUSED,
          gpointer loop)
@@ -43,21 +86,26 @@ main(int argc, char **argv)
     g_autoptr(GMainLoop) loop = g_main_loop_new(NULL, FALSE);
     g_autoptr(GIOChannel) input = g_io_channel_unix_new(0);
     g_autoptr(SpiceQmpMachine) machine = NULL;
-    GError *error = NULL;
-    Reply reply = { 0 };
+    SpiceSession *session = NULL;
     SpiceQmpPort *port;
 
     g_assert_cmpint(argc, ==, 2);
-    spice_qmp_port_open_async(argv[1], NULL, on_reply, &reply);
-    await(&reply);
-    port = spice_qmp_port_open_finish(reply.result, &error);
-    g_assert_no_error(error);
-    forget(&reply);
+    if (g_str_has_prefix(argv[1], "spice")) {
+        session = spice_session_new();
+        g_object_set(session, "uri", argv[1], NULL);
+        port = find_port(session);
+    } else {
+        port = open_port(argv[1]);
+    }
     machine = spice_qmp_machine_new(port);
     g_object_unref(port);
     g_signal_connect(machine, "notify::condition", G_CALLBACK(show), NULL);
     show(machine);
     g_io_add_watch(input, G_IO_IN | G_IO_HUP, on_input, loop);
     g_main_loop_run(loop);
+    close_port(spice_qmp_machine_get_port(machine));
+    if (session)
+        spice_session_disconnect(session);
+    g_clear_object(&session);
     return 0;
 }
