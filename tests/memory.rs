@@ -3,12 +3,11 @@
 #![cfg(feature = "spice")]
 
 mod common;
+#[path = "memory/watch.rs"]
+mod watch;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::main_loop::{MainLoop, with_own_pushed};
@@ -16,10 +15,11 @@ use common::peers::{self, Peer};
 use common::script::{self, Server};
 use glib::prelude::ObjectExt;
 use serde_json::json;
-use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE};
+use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE, MAX_TREE_SIZE};
 use spice_qmp::qmp::{Band, CallId, Error, Ignored, Opening, Output, PeerError, Session, State};
 use spice_qmp::transport::{Flow, Incoming, Transport};
-use spice_qmp::{CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, QmpPort};
+use spice_qmp::{CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Machine, QmpPort};
+use watch::Watch;
 
 /// How much a peer sends in one go.
 const CHUNK: usize = 64 << 10;
@@ -27,87 +27,6 @@ const CHUNK: usize = 64 << 10;
 const SMALL: usize = 512 << 10;
 /// A message that is larger.
 const LIMIT: usize = 1 << 20;
-
-/// Counts what Rust code allocates. What GLib does itself is in [`glib_bytes`].
-struct Counter;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static COUNTER: Counter = Counter;
-
-// SAFETY: all is left to the system's allocator.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counter {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(
-            NOW.fetch_add(layout.size(), Relaxed) + layout.size(),
-            Relaxed,
-        );
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-/// All that is allocated in this process now, also by GLib: glibc's own count.
-#[allow(unsafe_code)]
-fn process_bytes() -> usize {
-    /// `struct mallinfo2` of glibc.
-    #[repr(C)]
-    struct MallInfo {
-        before: [usize; 4],
-        hblkhd: usize,
-        between: [usize; 2],
-        uordblks: usize,
-        after: [usize; 2],
-    }
-    unsafe extern "C" {
-        fn mallinfo2() -> MallInfo;
-    }
-    // SAFETY: the function takes nothing, and the structure is glibc's.
-    let info = unsafe { mallinfo2() };
-    info.hblkhd + info.uordblks
-}
-
-/// Watches the memory from here on; one test at a time.
-struct Watch {
-    before: usize,
-    process_before: usize,
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl Watch {
-    fn start() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = NOW.load(Relaxed);
-        PEAK.store(before, Relaxed);
-        Self {
-            before,
-            process_before: process_bytes(),
-            _alone: alone,
-        }
-    }
-
-    /// Whether what was added has been within `bound` all the time, and GLib's part now.
-    #[track_caller]
-    fn check(&self, bound: usize) {
-        let peak = PEAK.load(Relaxed).saturating_sub(self.before);
-        assert!(peak <= bound, "{peak} bytes at the peak, {bound} allowed");
-        let process = process_bytes().saturating_sub(self.process_before);
-        assert!(
-            process <= bound,
-            "{process} bytes with GLib's, {bound} allowed"
-        );
-    }
-}
 
 /// Feeds `total` bytes of repetitions of `piece`.
 fn rubbish(piece: &[u8], total: usize, mut feed: impl FnMut(&[u8])) {
@@ -191,7 +110,7 @@ fn an_endless_line_costs_twice_the_limit() {
         assert_eq!(told, 1);
         watch.check(2 * limit + SMALL);
         // And nothing of it stays.
-        assert!(NOW.load(Relaxed) < watch.before + SMALL);
+        assert!(watch.held() < SMALL);
     }
 }
 
@@ -287,7 +206,7 @@ fn a_socket_that_is_quiet_again_holds_little() {
             main.until("the data", || count.get() == sent);
         }
         assert!(most.get() > 10 * IDLE);
-        let held = NOW.load(Relaxed).saturating_sub(watch.before);
+        let held = watch.held();
         assert!(held <= IDLE, "{held} bytes");
     });
 }
@@ -341,9 +260,139 @@ fn a_large_event_makes_no_tree() {
         drop(server);
         drop(port);
         main.drain();
-        let kept = NOW.load(Relaxed).saturating_sub(watch.before);
+        let kept = watch.held();
         assert!(kept <= SMALL, "{kept} bytes are kept");
     });
+}
+
+/// A MiB of JSON, the most of which anything is made, of what takes the most memory. All its
+/// parts are looked at at once: one of three bytes takes 24 in a list, which doubles.
+#[test]
+fn a_hostile_schema_costs_a_multiple_of_its_text_for_a_moment() {
+    with_own_pushed(|main| {
+        let watch = Watch::start();
+        let hostile = hostile_schemas();
+        for (what, text, is_one) in &hostile {
+            let (port, server) = script::ready(main);
+            let machine = Machine::new(&port);
+            let ends = Rc::<RefCell<Vec<_>>>::default();
+            for _ in 0..3 {
+                let (machine, ends) = (machine.clone(), ends.clone());
+                glib::MainContext::ref_thread_default().spawn_local(async move {
+                    let loaded = machine.load_schema().await;
+                    ends.borrow_mut().push(loaded.is_ok());
+                });
+            }
+            main.drain();
+            let request = server.request("query-qmp-schema");
+            let before = watch.held();
+            watch.take_peak();
+            server.peer.send(b"{\"return\": ");
+            server.peer.send(text.as_bytes());
+            server
+                .peer
+                .send(format!(", \"id\": {}}}\n", request.id).as_bytes());
+            main.drain();
+            assert_eq!(*ends.borrow(), [*is_one; 3], "{what}");
+            let kept = watch.held().saturating_sub(before);
+            let peak = watch.take_peak() - before;
+            assert!(kept <= SMALL, "{what}: {kept} bytes are kept");
+            assert!(
+                peak <= 24 * MAX_TREE_SIZE,
+                "{what}: {peak} bytes at the peak"
+            );
+        }
+    });
+}
+
+/// What they have too much of, and whether they are schemas nevertheless.
+fn hostile_schemas() -> Vec<(&'static str, String, bool)> {
+    // All the space that a part may take.
+    let room = MAX_TREE_SIZE - 200;
+    let many = |part: &dyn Fn(usize) -> String| {
+        let mut parts = String::with_capacity(MAX_TREE_SIZE);
+        for number in 0.. {
+            let part = part(number);
+            if parts.len() + part.len() + 1 > room {
+                break;
+            }
+            if number > 0 {
+                parts.push(',');
+            }
+            parts.push_str(&part);
+        }
+        parts
+    };
+    let entity = |members: &str, variants: &str| {
+        format!(
+            r#"[{{"name":"c","meta-type":"command","arg-type":"o"}},{{"name":"o","meta-type":"object","members":[{members}],"variants":[{variants}]}}]"#
+        )
+    };
+    let multiplied = |commands: usize, members: usize| {
+        let commands = (0..commands).map(|number| {
+            format!(r#"{{"name":"c{number}","meta-type":"command","arg-type":"o"}},"#)
+        });
+        let members = (0..members).map(|number| format!(r#"{{"name":"m{number}"}},"#));
+        let (commands, members) = (commands.collect::<String>(), members.collect::<String>());
+        format!(
+            r#"[{commands}{{"name":"o","meta-type":"object","members":[{}]}}]"#,
+            members.trim_end_matches(',')
+        )
+    };
+    vec![
+        (
+            "members without names",
+            entity(&many(&|_| "{}".into()), ""),
+            false,
+        ),
+        (
+            "members",
+            entity(&many(&|n| format!(r#"{{"name":"{n:x}"}}"#)), ""),
+            false,
+        ),
+        (
+            "escaped names",
+            entity(&many(&|_| r#"{"name":"\u0061"}"#.into()), ""),
+            true,
+        ),
+        (
+            "variants",
+            entity("", &many(&|_| r#"{"type":"o"}"#.into())),
+            true,
+        ),
+        (
+            "entities",
+            format!("[{}]", many(&|_| r#"{"name":"","meta-type":""}"#.into())),
+            true,
+        ),
+        (
+            "commands",
+            format!(
+                "[{}]",
+                many(&|n| format!(r#"{{"name":"{n:x}","meta-type":"command"}}"#))
+            ),
+            true,
+        ),
+        (
+            "objects",
+            format!(
+                "[{}]",
+                many(&|n| format!(r#"{{"name":"{n:x}","meta-type":"object"}}"#))
+            ),
+            true,
+        ),
+        ("commands with the same members", multiplied(1000, 60), true),
+        ("members of many commands", multiplied(30, 4000), false),
+        ("brackets", format!("[{}]", "[".repeat(room)), false),
+        (
+            "one name",
+            format!(
+                r#"[{{"name":"{}","meta-type":"command"}}]"#,
+                "x".repeat(room)
+            ),
+            false,
+        ),
+    ]
 }
 
 /// Counts the library's warnings on this thread from here on.
@@ -470,7 +519,7 @@ fn names_of_events_count_too() {
         main.drain();
         drop(line);
         server.peer.send(b"{\"event\": \"A\"}\n");
-        let kept = NOW.load(Relaxed).saturating_sub(watch.before);
+        let kept = watch.held();
         assert!(kept <= SMALL, "{kept} bytes are kept");
     });
 }
@@ -534,17 +583,17 @@ fn a_greeting_without_end_makes_no_tree() {
         };
         drop(part);
         let added = |pieces: usize| {
-            let before = NOW.load(Relaxed);
-            PEAK.store(before, Relaxed);
+            let before = watch.held();
+            watch.take_peak();
             let mut session = Session::new(1 << 24);
             session.open(Opening::GreetingComes);
             for piece in greeting.as_bytes().chunks(pieces) {
                 feed(&mut session, piece);
             }
             assert_eq!(session.state(), State::Negotiating);
-            let held = NOW.load(Relaxed) - before;
+            let held = watch.held() - before;
             assert!(held <= SMALL, "{held} bytes are held");
-            PEAK.load(Relaxed) - before
+            watch.take_peak() - before
         };
         let whole = added(greeting.len());
         assert!(whole <= SMALL, "{whole} bytes at the peak");
@@ -581,7 +630,7 @@ fn a_refusal_without_end_is_not_kept() {
         feed(&mut session, refusal.as_bytes());
         drop(refusal);
         assert_eq!(session.state(), State::Failed);
-        let kept = NOW.load(Relaxed).saturating_sub(watch.before);
+        let kept = watch.held();
         assert!(kept <= SMALL, "{kept} bytes are kept");
     }
 }

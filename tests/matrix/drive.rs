@@ -68,7 +68,7 @@ fn cases(share: usize) -> (Mutex<impl Iterator<Item = Case>>, usize) {
     });
     // From row to row another column, so that all uses come.
     let cases = cases.into_iter().enumerate();
-    let cases = cases.filter(|(at, _)| (at + at / share) % share == 0);
+    let cases = cases.filter(|(at, _)| (at + at / share).is_multiple_of(share));
     let cases: Vec<_> = cases.map(|(_, case)| case).collect();
     let count = cases.len();
     (Mutex::new(cases.into_iter()), count)
