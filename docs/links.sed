@@ -1,11 +1,9 @@
 # Turns the GTK-Doc references of the GIR's comments into links of gi-docgen's.
-s/#SpiceQmp(Port)::([a-z-]+)/[signal@\1::\2]/g
-s/#SpiceQmp(Port):([a-z-]+)/[property@\1:\2]/g
-s/#SpiceQmpPort(State|VmAction)\b/[enum@Port\1]/g
-s/#SpiceQmpCallFlags\b/[flags@CallFlags]/g
-s/#SpiceQmpPort\b/[class@Port]/g
-s/#SpiceQmp(Event|Status)\b/[struct@\1]/g
 s/#SpiceQmpError\b/[error@Error]/g
+s/#SpiceQmp([A-Z][A-Za-z]*)::([a-z-]+)/[signal@\1::\2]/g
+s/#SpiceQmp([A-Z][A-Za-z]*):([a-z-]+)/[property@\1:\2]/g
+s/#SpiceQmp([A-Z][A-Za-z]*)/[type@\1]/g
+s/#G(ActionGroup|Cancellable|DBusConnection|SocketClient|SocketConnection)\b/[type@Gio.\1]/g
 s/\b(spice_qmp_[a-z_]+)\(\)/[id@\1]/g
 # Each `_async` function names its `_finish`.
 /c:identifier="spice_qmp_[a-z_]+_async"/{

@@ -174,7 +174,7 @@ pub unsafe extern "C" fn spice_qmp_machine_unplug_finish(
 /// @user_data: for @callback
 ///
 /// Loads the names of QEMU's commands and of their arguments: executes
-/// `query-qmp-schema`, whose reply of more than 200 kB is not kept. The names are kept
+/// `query-qmp-schema`. Of the reply, which is larger than 200 kB, only the names are kept,
 /// until the connection ends or QEMU's version changes. Calls that are made while they
 /// are being loaded wait for the same reply; cancelling one does not affect the others.
 ///

@@ -1898,7 +1898,7 @@ gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
  * @user_data: for @callback
  *
  * Loads the names of QEMU's commands and of their arguments: executes
- * `query-qmp-schema`, whose reply of more than 200 kB is not kept. The names are kept
+ * `query-qmp-schema`. Of the reply, which is larger than 200 kB, only the names are kept,
  * until the connection ends or QEMU's version changes. Calls that are made while they
  * are being loaded wait for the same reply; cancelling one does not affect the others.
  *
@@ -2236,21 +2236,27 @@ G_END_DECLS
 /**
  * SpiceQmpMachine:
  *
- * The virtual machine behind a #SpiceQmpPort: actions for a power menu, and why the
- * machine is not running.
+ * The virtual machine behind a #SpiceQmpPort: actions for a power menu, why the machine
+ * is not running, and which commands its QEMU has.
  *
  * It is a #GActionGroup, so that a menu needs no code of its own:
  * `gtk_widget_insert_action_group (window, "vm", G_ACTION_GROUP (machine))`. It lives
  * through reconnects of its port.
  *
- * | action | what it does | enabled |
- * |---|---|---|
- * | `pause` | boolean state: whether the machine is stopped and can be resumed; activating toggles it, g_action_group_change_action_state() sets it | if it can be paused or resumed |
- * | `reset` | resets the machine hard | if it is running, or a reset helps where it has stopped |
- * | `power-down` | asks the guest to shut down, as the power button does | while it is running |
- * | `quit` | quits QEMU immediately | if commands get through |
- * | `wakeup` | wakes up a guest that has suspended the machine | in the run state `suspended` |
- * | `nmi` | sends a non-maskable interrupt to the guest | while it is running |
+ * The actions are:
+ *
+ * - `pause`, with a boolean state: whether the machine is stopped and can be resumed.
+ *   Activating the action toggles it, g_action_group_change_action_state() sets it.
+ *   Enabled if the machine can be paused or resumed.
+ * - `reset` resets the machine hard. Enabled if the machine is running, or if a reset
+ *   helps where it has stopped.
+ * - `power-down` asks the guest to shut down, as the power button does. Enabled while the
+ *   machine is running.
+ * - `quit` quits QEMU immediately. Enabled if commands get through.
+ * - `wakeup` wakes up a guest that has suspended the machine. Enabled in the run state
+ *   `suspended`.
+ * - `nmi` sends a non-maskable interrupt to the guest. Enabled while the machine is
+ *   running.
  *
  * The state of `pause` follows the machine, whoever controls it: it does not change
  * before the machine does. QEMU reports success for most commands even in run states in
