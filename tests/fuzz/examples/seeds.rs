@@ -1,5 +1,5 @@
-//! Makes seeds of the transcripts, into the folder that is named: the corpora of
-//! `tests/fuzz/corpus` were started with them.
+//! Makes seeds of the transcripts, and of what a machine goes through, into the folder that
+//! is named: the corpora of `tests/fuzz/corpus` were started with them.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -25,7 +25,74 @@ fn main() -> io::Result<()> {
             }
         }
     }
+    for (number, event) in EVENTS.iter().enumerate() {
+        for (kind, calls) in CALLS.iter().enumerate() {
+            let seed = machine(calls, event);
+            write(
+                &into.join("capi"),
+                &format!("machine-{number}-{kind}"),
+                &seed,
+            )?;
+        }
+    }
     Ok(())
+}
+
+/// Why a machine stops, and what waits end with.
+const EVENTS: [&str; 7] = [
+    r#"{"event":"BLOCK_IO_ERROR","data":{"device":"","node-name":"n","qom-path":"/machine/peripheral/d","operation":"write","action":"stop","nospace":true,"reason":"No space"}}"#,
+    r#"{"event":"GUEST_PANICKED","data":{"action":"pause","info":{"type":"hyper-v","arg1":1}}}"#,
+    r#"{"event":"WATCHDOG","data":{"action":"pause"}}"#,
+    r#"{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}"#,
+    r#"{"event":"MEMORY_FAILURE","data":{"recipient":"guest","action":"fatal","flags":{"action-required":true,"recursive":false}}}"#,
+    r#"{"event":"DEVICE_DELETED","data":{"device":"d","path":"/machine/peripheral/d"}}"#,
+    r#"{"event":"ACPI_DEVICE_OST","data":{"info":{"device":"d","slot":"0","slot-type":"DIMM","source":3,"status":1}}}"#,
+];
+
+/// What the program does before, and the replies to it.
+const CALLS: [(&[&str], &[&str]); 4] = [
+    (&["t6", "t0"], &["{}"]),
+    (
+        &["lc-", "lC-", "k"],
+        &[
+            r#"[{"name":"stop","meta-type":"command","arg-type":"0"},{"name":"0","meta-type":"object","members":[{"name":"id"}],"variants":[{"type":"0"}]}]"#,
+        ],
+    ),
+    (&["Uc-0d", "Ecz0STOP,RESUME", "s--2running,paused"], &["{}"]),
+    (
+        &["p--0vga", "f--7query-name\0{}", "f--1a", "F--4", "Z"],
+        &["{}"],
+    ),
+];
+
+fn machine((calls, replies): &(&[&str], &[&str]), event: &str) -> Vec<u8> {
+    let mut seed = vec![2 | 4 | 32];
+    let mut operation = |text: &str| {
+        seed.extend_from_slice(text.as_bytes());
+        seed.push(END);
+    };
+    let running = r#"r0{"status":"running","running":true}"#;
+    for text in ["i", "r0{}", "i", running, "i"].iter().chain(*calls) {
+        operation(text);
+    }
+    for reply in *replies {
+        operation("i");
+        operation(&format!("r0{reply}"));
+    }
+    operation(&format!("<{event}\n{{\"event\":\"STOP\"}}\n"));
+    for text in [
+        "i",
+        r#"r0[{"device":"","qdev":"/machine/peripheral/d","io-status":"nospace"}]"#,
+        "i",
+        "k",
+    ] {
+        operation(text);
+    }
+    operation("<{\"event\":\"RESUME\"}\n");
+    for text in ["i", running, "i", "x", "i", "k"] {
+        operation(text);
+    }
+    seed
 }
 
 fn write(folder: &Path, name: &str, seed: &[u8]) -> io::Result<()> {
