@@ -15,7 +15,7 @@ use super::cause::{self, Cause};
 use super::condition::Condition;
 use super::fetch::Fetch;
 #[cfg(unix)]
-use super::screenshot::Leftover;
+use super::leftover::Leftover;
 use crate::home::Home;
 use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 

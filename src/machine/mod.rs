@@ -9,6 +9,8 @@ mod cause;
 mod condition;
 mod fetch;
 mod imp;
+#[cfg(unix)]
+mod leftover;
 mod load_schema;
 mod schema;
 #[cfg(unix)]

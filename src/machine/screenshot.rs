@@ -1,8 +1,7 @@
 //! A picture of the machine's screen.
 
-use std::fs::File;
 use std::future::{Future, IntoFuture};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::Machine;
+use super::leftover::{Leftover, Memory};
 use crate::port::{Call, CallOptions, QmpPort, within};
 use crate::qmp::{Error, PeerError, UsageError};
 use crate::spawn::spawn_on;
@@ -257,13 +257,6 @@ impl Drop for FdSet {
     }
 }
 
-/// What may be left of a set.
-#[derive(Debug)]
-pub(super) struct Leftover {
-    id: u64,
-    memory: Memory,
-}
-
 /// Removes the descriptor, and keeps what may be left.
 fn remove(machine: &Machine, port: &QmpPort, leftover: Leftover) {
     let arguments = format!(r#"{{"fdset-id":{}}}"#, leftover.id);
@@ -274,48 +267,6 @@ fn remove(machine: &Machine, port: &QmpPort, leftover: Leftover) {
     port.execute_with("remove-fd", Some(&arguments), options, |_| ());
     leftover.memory.clear();
     machine.imp().keep(leftover);
-}
-
-/// A file in memory.
-#[derive(Debug)]
-struct Memory {
-    file: File,
-    /// What QEMU gets, which takes only one for writing only.
-    end: File,
-    /// What QEMU's lists call it: no other has this name.
-    name: String,
-}
-
-impl Memory {
-    #[cfg(target_os = "linux")]
-    fn new() -> io::Result<Self> {
-        use std::os::fd::AsRawFd;
-
-        use rustix::fs::{MemfdFlags, memfd_create};
-
-        let file = File::from(memfd_create("screenshot", MemfdFlags::CLOEXEC)?);
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let end = File::options().write(true).open(path)?;
-        let name = format!("screenshot {}", glib::uuid_string_random());
-        Ok(Self { file, end, name })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn new() -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    /// QEMU shares the position of `end`.
-    fn rewind(&self) -> io::Result<()> {
-        self.clear();
-        (&self.end).rewind()?;
-        (&self.file).rewind()
-    }
-
-    /// Frees the memory. If that fails, it is freed later.
-    fn clear(&self) {
-        let _ = self.file.set_len(0);
-    }
 }
 
 fn no_memory(error: &io::Error) -> Error {
