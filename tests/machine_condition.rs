@@ -18,9 +18,11 @@ fn ready(main: &MainLoop) -> (Machine, Server) {
     (Machine::new(&port), server)
 }
 
+type Shown = Rc<RefCell<Vec<Option<String>>>>;
+
 /// The messages that are notified of, or nothing.
-fn shown(machine: &Machine) -> Rc<RefCell<Vec<Option<String>>>> {
-    let seen = Rc::<RefCell<Vec<_>>>::default();
+fn shown(machine: &Machine) -> Shown {
+    let seen = Shown::default();
     let notes = seen.clone();
     machine.connect_condition_notify(move |machine| {
         let condition = machine.condition();
@@ -28,6 +30,14 @@ fn shown(machine: &Machine) -> Rc<RefCell<Vec<Option<String>>>> {
         notes.borrow_mut().push(message);
     });
     seen
+}
+
+/// Runs a test on a machine that runs, with what it shows.
+fn with_machine(test: impl Fn(&MainLoop, &Machine, &Server, &Shown)) {
+    with_own(|main| {
+        let (machine, server) = ready(main);
+        test(main, &machine, &server, &shown(&machine));
+    });
 }
 
 fn stopped(state: &str) -> Value {
@@ -70,16 +80,14 @@ fn disk_full() -> Value {
 
 #[test]
 fn the_drive_is_named_before_the_condition_is_shown() {
-    with_own(|main| {
-        let (machine, server) = ready(main);
-        let seen = shown(&machine);
+    with_machine(|main, machine, server, seen| {
         server.event_with("BLOCK_IO_ERROR", &disk_full());
         server.event("STOP");
         main.drain();
         assert_eq!(machine.condition(), None, "QEMU is asked first");
-        answer(main, &server, "io-error", &drives());
+        answer(main, server, "io-error", &drives());
         assert_eq!(seen.take(), [Some(FULL.to_owned())]);
-        let condition = condition(&machine);
+        let condition = condition(machine);
         assert_eq!(condition.code(), Code::DiskFull);
         assert_eq!(condition.severity(), Severity::Warning);
         assert_eq!(condition.subject(), Some("hd0"));
@@ -97,9 +105,7 @@ fn the_drive_is_named_before_the_condition_is_shown() {
 
 #[test]
 fn a_server_that_does_not_say_which_drive_leaves_what_the_event_said() {
-    with_own(|main| {
-        let (machine, server) = ready(main);
-        let seen = shown(&machine);
+    with_machine(|main, _, server, seen| {
         server.event_with("BLOCK_IO_ERROR", &disk_full());
         main.drain();
         for request in server.requests() {
@@ -117,29 +123,25 @@ fn a_server_that_does_not_say_which_drive_leaves_what_the_event_said() {
 /// QEMU 10.0 may send the second `BLOCK_IO_ERROR` of a drive a second after its STOP.
 #[test]
 fn the_event_may_come_after_the_machine_has_stopped() {
-    with_own(|main| {
-        let (machine, server) = ready(main);
-        let seen = shown(&machine);
+    with_machine(|main, machine, server, seen| {
         server.event("STOP");
         main.drain();
         // The state says it first, then the drive.
-        answer(main, &server, "io-error", &drives());
-        answer(main, &server, "io-error", &drives());
+        answer(main, server, "io-error", &drives());
+        answer(main, server, "io-error", &drives());
         assert_eq!(seen.take(), [Some(FULL.to_owned())]);
-        assert_eq!(condition(&machine).detail(), None);
+        assert_eq!(condition(machine).detail(), None);
 
         server.event_with("BLOCK_IO_ERROR", &disk_full());
-        answer(main, &server, "io-error", &drives());
+        answer(main, server, "io-error", &drives());
         assert_eq!(seen.take(), [Some(FULL.to_owned())], "now with detail");
-        assert!(condition(&machine).detail().is_some());
+        assert!(condition(machine).detail().is_some());
     });
 }
 
 #[test]
 fn an_answer_that_comes_after_the_machine_runs_again_shows_nothing() {
-    with_own(|main| {
-        let (machine, server) = ready(main);
-        let seen = shown(&machine);
+    with_machine(|main, machine, server, seen| {
         server.event_with("BLOCK_IO_ERROR", &disk_full());
         server.event("STOP");
         main.drain();
@@ -152,7 +154,7 @@ fn an_answer_that_comes_after_the_machine_runs_again_shows_nothing() {
                 _ => server.reply(&request, drives()),
             }
         }
-        answer(main, &server, "running", &drives());
+        answer(main, server, "running", &drives());
         assert_eq!(seen.take(), []);
         assert_eq!(machine.condition(), None);
     });
@@ -160,9 +162,7 @@ fn an_answer_that_comes_after_the_machine_runs_again_shows_nothing() {
 
 #[test]
 fn the_first_reason_stays_until_the_machine_runs() {
-    with_own(|main| {
-        let (machine, server) = ready(main);
-        let seen = shown(&machine);
+    with_machine(|main, machine, server, seen| {
         // It runs on until QEMU ends.
         let info =
             json!({ "type": "hyper-v", "arg1": 0x1a, "arg2": 0, "arg3": 0, "arg4": 0, "arg5": 0 });
@@ -181,15 +181,13 @@ fn the_first_reason_stays_until_the_machine_runs() {
         main.drain();
         let crashed = "The guest has crashed: stop code 0x1a";
         assert_eq!(seen.take(), [Some(crashed.to_owned())]);
-        assert_eq!(condition(&machine).code(), Code::GuestPanicked);
+        assert_eq!(condition(machine).code(), Code::GuestPanicked);
     });
 }
 
 #[test]
 fn a_pause_is_no_condition() {
-    with_own(|main| {
-        let (machine, server) = ready(main);
-        let seen = shown(&machine);
+    with_machine(|main, _, server, seen| {
         server.event("STOP");
         main.drain();
         server.answer("query-status", paused());
@@ -240,14 +238,12 @@ fn an_internal_error_has_no_event_but_its_state() {
 
 #[test]
 fn a_lost_connection_is_shown_until_there_is_another() {
-    with_own(|main| {
-        let (machine, server) = ready(main);
-        let seen = shown(&machine);
+    with_machine(|main, machine, server, seen| {
         server.peer.close("cut");
         main.drain();
         let lost = "The connection to QEMU has ended";
         assert_eq!(seen.take(), [Some(lost.to_owned())]);
-        assert_eq!(condition(&machine).code(), Code::ConnectionLost);
+        assert_eq!(condition(machine).code(), Code::ConnectionLost);
 
         // Another machine may be behind it, which is full.
         server.peer.open();
@@ -256,8 +252,8 @@ fn a_lost_connection_is_shown_until_there_is_another() {
         server.answer("qmp_capabilities", json!({}));
         main.drain();
         assert_eq!(seen.take(), [None]);
-        answer(main, &server, "io-error", &drives());
-        answer(main, &server, "io-error", &drives());
+        answer(main, server, "io-error", &drives());
+        answer(main, server, "io-error", &drives());
         assert_eq!(seen.take(), [Some(FULL.to_owned())]);
     });
 }

@@ -7,13 +7,12 @@ use std::io;
 use std::time::Duration;
 
 use common::dbus::{Bus, add_client, peer_to_peer, with_monitor};
+use common::machine::resume_and_pause;
 use common::main_loop::{MainLoop, with_own, with_own_pushed};
 use common::qemu::{Config, Program, Qemu};
 use common::script::{Ends, call};
 use serde_json::{Value, json};
-use spice_qmp::{
-    ConnectError, ConnectOptions, Error, PeerError, PortState, QmpPort, UsageError, VmAction,
-};
+use spice_qmp::{ConnectError, ConnectOptions, Error, PeerError, PortState, QmpPort, UsageError};
 
 const QMP: &str = "org.qemu.monitor.qmp.0";
 const QEMU: Option<&str> = Some("org.qemu");
@@ -26,6 +25,15 @@ fn with_qmp(config: Config) -> Config {
 fn find(main: &MainLoop, connection: &gio::DBusConnection) -> Result<QmpPort, Error> {
     let name = connection.unique_name().and(QEMU);
     main.block_on(QmpPort::find_on_bus(connection, name))
+}
+
+/// A QEMU on a bus of its own, and a port to it.
+fn start(main: &MainLoop, program: &Program) -> (Bus, gio::DBusConnection, Qemu, QmpPort) {
+    let bus = Bus::start();
+    let connection = bus.connect();
+    let qemu = bus.start_qemu(with_qmp(bus.qemu()), program);
+    let port = find(main, &connection).unwrap();
+    (bus, connection, qemu, port)
 }
 
 /// The port that `name` has, or the other end of a connection without a name.
@@ -52,15 +60,7 @@ fn it_is_a_port_like_any_other() {
         #[cfg(feature = "spice")]
         assert!(port.channel().is_none());
         assert_eq!(port.close_timeout(), 1000);
-        let mut events = port.events_named(["RESUME", "STOP"]);
-        main.block_on(port.vm_action(VmAction::Continue)).unwrap();
-        main.block_on(port.vm_action(VmAction::Pause)).unwrap();
-        assert_eq!(main.block_on(events.next()).unwrap().name(), "RESUME");
-        assert_eq!(main.block_on(events.next()).unwrap().name(), "STOP");
-        main.until("the status", || {
-            port.status()
-                .is_some_and(|status| status.status() == "paused")
-        });
+        resume_and_pause(main, &port);
         // More than a SPICE port brings in one go.
         let schema: Value = main.block_on(port.execute("query-qmp-schema", ())).unwrap();
         assert!(schema.to_string().len() > 130_000);
@@ -230,10 +230,7 @@ fn a_wait_ends_when_qemu_comes() {
 fn a_port_is_ready_again_when_qemu_has_restarted() {
     with_own(|main| {
         for program in Program::all() {
-            let bus = Bus::start();
-            let connection = bus.connect();
-            let mut qemu = bus.start_qemu(with_qmp(bus.qemu()), &program);
-            let port = find(main, &connection).unwrap();
+            let (bus, _, mut qemu, port) = start(main, &program);
             for round in 0..3 {
                 let ends = Ends::default();
                 call(&port, "query-name", &ends);
@@ -260,10 +257,8 @@ fn a_port_is_ready_again_when_qemu_has_restarted() {
 fn a_port_is_ready_again_when_another_client_leaves() {
     with_own(|main| {
         for program in Program::all() {
-            let bus = Bus::start();
-            let (connection, other) = (bus.connect(), bus.connect());
-            let qemu = bus.start_qemu(with_qmp(bus.qemu()), &program);
-            let port = find(main, &connection).unwrap();
+            let (bus, _, qemu, port) = start(main, &program);
+            let other = bus.connect();
             drop(qemu);
             main.until("the close", || port.state() == PortState::Closed);
             // Whoever is first has it.
@@ -288,10 +283,7 @@ fn a_port_is_ready_again_when_another_client_leaves() {
 fn a_connection_that_is_gone() {
     with_own(|main| {
         for program in Program::all() {
-            let mut bus = Bus::start();
-            let connection = bus.connect();
-            let qemu = bus.start_qemu(with_qmp(bus.qemu()), &program);
-            let port = find(main, &connection).unwrap();
+            let (mut bus, connection, qemu, port) = start(main, &program);
             // The port has a socket of its own.
             bus.kill();
             main.until("the end of the bus", || connection.is_closed());
@@ -313,10 +305,7 @@ fn a_connection_that_is_gone() {
 fn a_bus_that_goes_while_the_port_waits() {
     with_own(|main| {
         for program in Program::all() {
-            let mut bus = Bus::start();
-            let connection = bus.connect();
-            let qemu = bus.start_qemu(with_qmp(bus.qemu()), &program);
-            let port = find(main, &connection).unwrap();
+            let (mut bus, _, qemu, port) = start(main, &program);
             drop(qemu);
             main.until("the close", || port.state() == PortState::Closed);
             main.run_for(Duration::from_millis(20));

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use common::machine::resume_and_pause;
 use common::main_loop::{FAR, MainLoop, with_own_pushed};
 use common::qemu::{Config, Program, Qemu};
 use common::script::{Ends, GREETING, call};
@@ -50,15 +51,7 @@ fn a_unix_socket() {
         assert!(port.channel().is_none());
         main.until("the status", || port.status().is_some());
         assert_eq!(port.status().unwrap().status(), "prelaunch");
-        let mut events = port.events_named(["RESUME", "STOP"]);
-        main.block_on(port.vm_action(VmAction::Continue)).unwrap();
-        main.block_on(port.vm_action(VmAction::Pause)).unwrap();
-        assert_eq!(main.block_on(events.next()).unwrap().name(), "RESUME");
-        assert_eq!(main.block_on(events.next()).unwrap().name(), "STOP");
-        main.until("the status", || {
-            port.status()
-                .is_some_and(|status| status.status() == "paused")
-        });
+        resume_and_pause(main, port);
     });
 }
 

@@ -10,6 +10,7 @@ pub mod example;
 pub mod fds;
 #[cfg(feature = "spice")]
 pub mod hostile;
+pub mod machine;
 pub mod main_loop;
 #[cfg(feature = "spice")]
 pub mod peers;
