@@ -8,5 +8,6 @@ s/\]\((docs\/)?(getting-started|machine|transports|threads|errors|porting)\.md(#
 s/\]\((\.\.\/)?SECURITY\.md(#[a-z-]+)?\)/](security.html\2)/g
 # What is no page is only named.
 s/\[([^]]*)\]\((\.\.\/|docs\/)?(examples\/[a-z_.-]+|[A-Za-z-]+\.md|LICENSE-[A-Z0-9a-z.]+)(#[a-z-]+)?\)/\1/g
-# Functions, but for what stands in a table's shorthand.
+# Types and functions, but for what stands in a table's shorthand.
+s/`SpiceQmp([A-Z][A-Za-z]*)`/[type@\1]/g
 s/`(spice_qmp_[a-z_]+)\(\)`/[id@\1]/g
