@@ -4,7 +4,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod hmp;
 mod leaving;
+mod limits;
 mod machine;
 mod server;
 mod terminal;

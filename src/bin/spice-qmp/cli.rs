@@ -32,15 +32,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// How long to wait for the connection, and for each answer
-    #[arg(
-        long,
-        global = true,
-        value_name = "SECONDS",
-        default_value = "10",
-        value_parser = seconds
-    )]
-    pub(crate) timeout: Duration,
+    /// How long to wait for the connection, and for each answer [default: 10]; for
+    /// events, watch and wait: how long at most
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
 
     /// Wait for a server that is not there yet, within the timeout
     #[arg(long, global = true)]
@@ -62,6 +57,15 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// How long the connection and each answer may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+}
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show whether the machine runs, and QEMU's version
@@ -82,11 +86,14 @@ pub(crate) enum Command {
     Nmi,
     /// Execute any QMP command, and print what it returns
     Exec(Exec),
+    /// Execute a command of the human monitor, and print its text
+    Hmp(Hmp),
     /// Print QEMU's events as they come, one line of JSON each
     Events(Events),
     /// Print the machine's state, and again whenever it changes
     ///
-    /// Ends with success when QEMU ends, and with 3 when the connection is lost.
+    /// Ends with success when QEMU ends, with 3 when the connection is lost, and with 4
+    /// after --timeout, if that is given.
     Watch,
     /// List the SPICE server's ports, and which of them speak QMP
     Ports,
@@ -101,6 +108,14 @@ pub(crate) struct Exec {
     /// standard input
     #[arg(value_name = "KEY=VALUE|JSON|-")]
     pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = HMP_DETAILS)]
+pub(crate) struct Hmp {
+    /// The command line, such as "info registers"; or - to read it from standard input
+    #[arg(required = true, value_name = "TEXT")]
+    pub(crate) words: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -239,7 +254,7 @@ Exit codes:
   1  QEMU refused the command, or the output cannot be written
   2  the command line is wrong
   3  no connection: unreachable, login refused, no QMP port, not QMP, or closed
-  4  no answer within --timeout
+  4  no answer, or no end of what was waited for, within --timeout
   129, 130, 143  ended by SIGHUP, SIGINT (Ctrl+C), SIGTERM";
 
 const EXEC_DETAILS: &str = "\
@@ -256,12 +271,26 @@ Examples:
   spice-qmp exec device_del '{\"id\": \"disk1\"}'
   spice-qmp exec set_password - < arguments.json";
 
+const HMP_DETAILS: &str = "\
+Several words are joined by spaces. The text is printed as QEMU's human monitor has it;
+what would act on the terminal is written as an escape. With --json it is a JSON text.
+QEMU does not say whether such a command has failed: it has where the text begins with
+\"Error: \" or \"unknown command:\"; that text goes to standard error, with exit code 1.
+Give secrets on standard input: others can see the command line.
+
+Examples:
+  spice-qmp hmp info registers
+  spice-qmp hmp 'drive_backup -n disk0 /backup.img'
+  spice-qmp hmp - < command";
+
 const EVENTS_DETAILS: &str = "\
 Each line is an object with the members event, data and timestamp, as in QMP. Where
 the output is read too slowly, the oldest events are dropped, and their number is
-written to standard error. It ends when QEMU does, with success; and with 3 when the connection is lost, or ends
-before --count events came.
+written to standard error. It ends when QEMU does, with success; with 3 when the
+connection is lost, or ends before --count events came; and with 4 after --timeout, if
+that is given.
 
 Examples:
   spice-qmp events
+  spice-qmp events --timeout 60 BLOCK_JOB_COMPLETED
   spice-qmp events --count 1 SHUTDOWN GUEST_PANICKED";

@@ -15,6 +15,8 @@ use crate::trust::Tls;
 pub(crate) struct Target {
     address: Address,
     timeout: Duration,
+    /// The time of `--timeout`, where that was given: what would go on for ever ends then.
+    pub(crate) limit: Option<Duration>,
     wait: bool,
     #[cfg(feature = "spice")]
     pub(crate) password_file: Option<std::path::PathBuf>,
@@ -55,7 +57,8 @@ impl Target {
         }
         Ok(Self {
             address,
-            timeout: cli.timeout,
+            timeout: cli.timeout(),
+            limit: cli.timeout,
             wait: cli.wait,
             #[cfg(feature = "spice")]
             password_file: cli.password_file.clone(),

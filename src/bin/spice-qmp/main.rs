@@ -6,6 +6,8 @@ mod channels;
 mod cli;
 mod commands;
 mod connect;
+mod ending;
+mod event_line;
 mod failure;
 mod feed;
 mod hints;
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
 /// Does what was asked for, reports what went wrong, and leaves politely.
 async fn run(cli: &Cli) -> ExitCode {
     let mut output = Output::new(cli.json);
-    let monitor = Rc::new(Monitor::new(cli.timeout));
+    let monitor = Rc::new(Monitor::new(cli.timeout()));
     let work = commands::run(cli, &monitor, &mut output);
     let end = monitor.signals.or(work).await;
     let end = end.unwrap_or_else(|signal| Err(Stop::Signal(signal)));

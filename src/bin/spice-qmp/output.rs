@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::failure::Stop;
 use crate::json_text::{Formatter, Layout, compact};
-use crate::style::{Line, shows_colors};
+use crate::style::{Line, escaped_lines, shows_colors};
 
 /// Where results go.
 pub(crate) struct Output {
@@ -60,6 +60,12 @@ impl Output {
     pub(crate) async fn line(&mut self, line: impl Into<Line>) -> Result<(), Stop> {
         let line = line.into().render(self.colors);
         self.write(&line).await
+    }
+
+    /// Text of several lines, with its tabs.
+    pub(crate) async fn text(&mut self, text: &str) -> Result<(), Stop> {
+        let lines = escaped_lines(text);
+        self.write(&lines).await
     }
 
     /// One line of JSON.

@@ -108,6 +108,21 @@ pub(crate) fn escaped(text: &str) -> String {
     safe
 }
 
+/// [`escaped`], but with the ends of lines and the tabs of the text.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len() + 1);
+    for line in text.lines() {
+        for (at, part) in line.split('\t').enumerate() {
+            if at > 0 {
+                safe.push('\t');
+            }
+            safe.push_str(&escaped(part));
+        }
+        safe.push('\n');
+    }
+    safe
+}
+
 /// Whether a character can move the cursor, start an escape sequence, break a line
 /// or change the order of the text around it.
 pub(crate) fn acts_on_terminals(c: char) -> bool {
@@ -142,6 +157,15 @@ mod tests {
             escaped(text),
             r"\x1b]0;x\x07\r\n\t\x85\u{202e}\u{2028} grün 漢 \"
         );
+    }
+
+    #[test]
+    fn lines_and_tabs_stay() {
+        let text = "a\tb\r\n\n\x1b[2J\u{202e}\rc\td\u{2028}\n";
+        let expected = "a\tb\n\n\\x1b[2J\\u{202e}\\rc\td\\u{2028}\n";
+        assert_eq!(escaped_lines(text), expected);
+        assert_eq!(escaped_lines("end"), "end\n");
+        assert_eq!(escaped_lines(""), "");
     }
 
     #[test]

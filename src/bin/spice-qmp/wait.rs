@@ -1,9 +1,11 @@
-//! Waiting for what signals of GObject announce.
+//! Waiting for what signals of GObject announce, or until it is too late.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use glib::prelude::*;
 
@@ -46,4 +48,26 @@ impl<T: IsA<glib::Object>> Drop for Handlers<'_, T> {
             self.0.disconnect(handler);
         }
     }
+}
+
+/// Ends after so long; never where there is no limit.
+pub(crate) async fn over(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => glib::timeout_future(limit).await,
+        None => pending().await,
+    }
+}
+
+/// The result of `work`; nothing where `end` comes first.
+pub(crate) async fn before<T>(
+    mut end: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    // What always has a result is ended, too.
+    poll_fn(|cx| match end.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => work.as_mut().poll(cx).map(Some),
+    })
+    .await
 }

@@ -1,9 +1,11 @@
 //! The commands: each takes a port and prints its result.
 
+mod events;
 mod exec;
-mod live;
+mod hmp;
 mod machine;
 mod ports;
+mod watch;
 
 use std::rc::Rc;
 
@@ -25,8 +27,9 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Wakeup => machine::act(&target, "system_wakeup", output).await,
         Command::Nmi => machine::act(&target, "inject-nmi", output).await,
         Command::Exec(exec) => exec::run(&target, exec, output).await,
-        Command::Events(events) => live::events(&target, events, output).await,
-        Command::Watch => live::watch(&target, output).await,
+        Command::Hmp(hmp) => hmp::run(&target, hmp, output).await,
+        Command::Events(events) => events::run(&target, events, output).await,
+        Command::Watch => watch::run(&target, output).await,
         Command::Ports => ports::list(&target, output).await,
     }
 }

@@ -1,0 +1,155 @@
+//! The machine's states, as they change.
+
+use std::pin::pin;
+
+use serde::Serialize;
+use spice_qmp::{Condition, ConditionCode, Machine, QmpPort, Status};
+
+use crate::commands::machine::Reason;
+use crate::connect::Target;
+use crate::ending::{End, report_dropped};
+use crate::failure::{Failure, Kind, Stop};
+use crate::feed::Feed;
+use crate::output::Output;
+use crate::style::{Line, run_state_style};
+use crate::wait::{before, over};
+
+/// A state in the form of `watch --json`.
+#[derive(Debug, Serialize)]
+struct StatusLine<'a> {
+    /// When the tool learned of it, in UTC.
+    time: &'a str,
+    status: &'a str,
+    running: bool,
+}
+
+/// Why the machine stopped, in the form of `watch --json`.
+#[derive(Debug, Serialize)]
+struct ReasonLine<'a> {
+    time: &'a str,
+    condition: Reason,
+}
+
+/// What `watch` prints.
+enum News {
+    Status(Status),
+    Condition(Condition),
+    /// The connection has ended.
+    End,
+}
+
+/// Prints the state, and again whenever it changes, and why the machine stopped.
+pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop> {
+    target
+        .on_port(async |monitor, port| {
+            let end = End::watch(port);
+            let machine = Machine::new(port);
+            let feed = feed_news(port, &machine);
+            if port.status().is_none() {
+                // Either it comes now, or the server refuses to say.
+                let reply = monitor.execute(port, "query-status", ()).await?;
+                feed.push(News::Status(Status::from_json(reply.get())?));
+            }
+            let mut last = None;
+            let mut over = pin!(over(target.limit));
+            loop {
+                let Some(news) = before(over.as_mut(), feed.next()).await else {
+                    return Err(late(target));
+                };
+                report_dropped(output, "changes of the state", feed.take_dropped());
+                match news {
+                    News::Status(status) => {
+                        if last.as_ref() != Some(&status) {
+                            print_status(&status, output).await?;
+                            last = Some(status);
+                        }
+                    }
+                    News::Condition(condition) => print_condition(&condition, output).await?,
+                    News::End => return end.result(port),
+                }
+            }
+        })
+        .await
+}
+
+/// The time of `--timeout` is over.
+fn late(target: &Target) -> Stop {
+    let millis = target.limit.unwrap_or_default().as_millis();
+    Failure::new(
+        Kind::Timeout,
+        format!("QEMU did not end within {millis} ms"),
+    )
+    .into()
+}
+
+/// The states of the machine, why it stopped, and the end of the connection.
+fn feed_news(port: &QmpPort, machine: &Machine) -> Feed<News> {
+    let feed = Feed::new();
+    let push = {
+        let feed = feed.clone();
+        move |port: &QmpPort| {
+            if let Some(status) = port.status() {
+                feed.push(News::Status(status));
+            }
+        }
+    };
+    push(port);
+    port.connect_status_notify(push);
+    machine.connect_condition_notify({
+        let feed = feed.clone();
+        move |machine| match machine.condition() {
+            // The tool's last words say more.
+            Some(lost) if lost.code() == ConditionCode::ConnectionLost => {}
+            Some(condition) => feed.push(News::Condition(condition)),
+            None => {}
+        }
+    });
+    let push_end = {
+        let feed = feed.clone();
+        move |port: &QmpPort| {
+            if !port.ready() {
+                feed.push(News::End);
+            }
+        }
+    };
+    push_end(port);
+    port.connect_ready_notify(push_end);
+    feed
+}
+
+async fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> {
+    let (name, running) = (status.status(), status.running());
+    if output.is_json() {
+        let (time, status) = (&utc(), name);
+        return output
+            .json(&StatusLine {
+                time,
+                status,
+                running,
+            })
+            .await;
+    }
+    let line = Line::from(local_time().as_str()).plain("  ");
+    output
+        .line(line.styled(name, run_state_style(name, running)))
+        .await
+}
+
+async fn print_condition(condition: &Condition, output: &mut Output) -> Result<(), Stop> {
+    if output.is_json() {
+        let (time, condition) = (&utc(), Reason::of(condition));
+        return output.json(&ReasonLine { time, condition }).await;
+    }
+    let line = Line::from(local_time().as_str()).plain("  ");
+    output.line(line.plain(condition.message())).await
+}
+
+fn utc() -> String {
+    let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%S.%fZ"));
+    time.map(String::from).unwrap_or_default()
+}
+
+fn local_time() -> String {
+    let time = glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
+    time.map(String::from).unwrap_or_default()
+}

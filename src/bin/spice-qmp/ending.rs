@@ -1,0 +1,50 @@
+//! How what goes on until the connection ends is over, and what was lost of it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use spice_qmp::QmpPort;
+
+use crate::failure::{Failure, Stop, note};
+use crate::output::Output;
+
+/// How a connection ends: with QEMU, or by accident.
+pub(crate) struct End {
+    shutdown: Rc<Cell<bool>>,
+}
+
+impl End {
+    pub(crate) fn watch(port: &QmpPort) -> Self {
+        let shutdown = Rc::new(Cell::new(false));
+        port.connect_qmp_event(Some("SHUTDOWN"), {
+            let shutdown = shutdown.clone();
+            move |_, _| shutdown.set(true)
+        });
+        Self { shutdown }
+    }
+
+    /// Success where the machine was shut down first.
+    pub(crate) fn result(&self, port: &QmpPort) -> Result<(), Stop> {
+        if self.shutdown.get() {
+            return Ok(());
+        }
+        Err(ended(port, "and the machine was not shut down"))
+    }
+}
+
+/// The connection ended too early, for the reason that the port has.
+pub(crate) fn ended(port: &QmpPort, when: &str) -> Stop {
+    let reason = port.last_error();
+    let reason = reason
+        .as_ref()
+        .map_or("the connection ended", |error| error.message());
+    Failure::connection(format!("{reason} ({when})")).into()
+}
+
+/// Says that the output is read more slowly than QEMU writes.
+pub(crate) fn report_dropped(output: &Output, what: &str, dropped: u64) {
+    if dropped > 0 {
+        let message = format!("{dropped} {what} were lost: the output is read too slowly");
+        note(output.is_json(), &message);
+    }
+}

@@ -1,0 +1,42 @@
+//! Events as lines of JSON.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use spice_qmp::Event;
+
+/// An event in the form that it has in QMP.
+#[derive(Debug, Serialize)]
+pub(crate) struct EventLine<'a> {
+    event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    timestamp: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+struct Timestamp {
+    seconds: i64,
+    microseconds: i64,
+}
+
+impl<'a> EventLine<'a> {
+    pub(crate) fn of(event: &'a Event) -> Self {
+        const MICROS: i64 = 1_000_000;
+        let timestamp = match event.timestamp() {
+            // As QEMU writes it where its clock fails.
+            -1 => Timestamp {
+                seconds: -1,
+                microseconds: -1,
+            },
+            micros => Timestamp {
+                seconds: micros.div_euclid(MICROS),
+                microseconds: micros.rem_euclid(MICROS),
+            },
+        };
+        Self {
+            event: event.name(),
+            data: event.decode().ok(),
+            timestamp,
+        }
+    }
+}
