@@ -8,10 +8,12 @@ mod hmp;
 mod leaving;
 mod limits;
 mod machine;
+mod many;
 mod server;
 mod terminal;
 mod text;
 mod tool;
+mod waiting;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -432,6 +434,7 @@ fn events_come_as_lines_until_there_were_enough() {
         let line = pause();
         let event: Value = serde_json::from_str(&line).expect(&line);
         assert_eq!(event["event"], "STOP");
+        assert!(event.get("data").is_none(), "{line}");
         assert!(event["timestamp"]["seconds"].is_u64(), "{line}");
         pause();
         tool.end().ok();

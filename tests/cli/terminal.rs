@@ -17,17 +17,31 @@ const GREETING: &str = concat!(
     r#""},"capabilities":["\u001b[2J"]}}"#
 );
 
+/// The name of a command is similar to a plain one.
+const SCHEMA: &str = concat!(
+    r#"{"return":[{"name":"abcdef\u061c","meta-type":"command","arg-type":"0"},"#,
+    r#"{"name":"0","meta-type":"object","members":[]}],"id":$ID}"#,
+);
+
+/// Of a line.
+const END: &str = "\r\n";
+
 fn hostile(command: &str) -> Vec<String> {
     // A run state is a C string.
     let state = HOSTILE.replace(r"\u0000", "");
+    let rest = format!(
+        r#""data":{{"{HOSTILE}":"{HOSTILE}"}},"timestamp":{{"seconds":1,"microseconds":1}}}}"#
+    );
     match command {
         "qmp_capabilities" => Vec::new(),
         "query-status" => vec![
             format!(r#"{{"return":{{"status":"{state}","running":true}},"id":$ID}}"#),
-            format!(
-                r#"{REPEAT}{{"event":"{state}","data":{{"{HOSTILE}":"{HOSTILE}"}},"timestamp":{{"seconds":1,"microseconds":1}}}}"#
-            ),
+            format!(r#"{REPEAT}{{"event":"{state}",{rest}{END}{{"event":"PLAIN",{rest}"#),
         ],
+        "abcdef" => vec![format!(
+            r#"{{"error":{{"class":"CommandNotFound","desc":"{state}"}},"id":$ID}}"#
+        )],
+        "query-qmp-schema" => vec![SCHEMA.to_owned()],
         "query-name" => vec![format!(
             r#"{{"return":{{"{HOSTILE}":"{HOSTILE}"}},"id":$ID}}"#
         )],
@@ -53,7 +67,7 @@ fn assert_plain(text: &str, lines: usize) {
 
 const ENDLESS: &[&str] = &["watch"];
 
-const CASES: [(&[&str], usize); 13] = [
+const CASES: [(&[&str], usize); 17] = [
     (&["status"], 3),
     (&["--json", "status"], 1),
     (&["pause"], 1),
@@ -66,6 +80,11 @@ const CASES: [(&[&str], usize); 13] = [
     (&["hmp", "info"], 2),
     (&["--json", "hmp", "info"], 1),
     (&["events", "--count", "1"], 1),
+    (&["exec", "--wait-for", "PLAIN", "query-name"], 2),
+    (&["wait", "PLAIN", "--", "query-name"], 1),
+    (&["--json", "wait", "PLAIN", "--", "stop"], 1),
+    // With a hint.
+    (&["exec", "abcdef"], 2),
     (ENDLESS, 1),
     (&["--json", "watch"], 1),
 ];

@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Hmp(Hmp),
     /// Print QEMU's events as they come, one line of JSON each
     Events(Events),
+    /// Wait for an event or a run state, which a command may lead to
+    Wait(Wait),
     /// Print the machine's state, and again whenever it changes
     ///
     /// Ends with success when QEMU ends, with 3 when the connection is lost, and with 4
@@ -102,12 +104,23 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = EXEC_DETAILS)]
 pub(crate) struct Exec {
-    /// The command, such as query-block
-    pub(crate) name: String,
+    /// The command, such as query-block; or - to read commands from standard input, one
+    /// on each line
+    #[arg(required_unless_present = "file")]
+    pub(crate) name: Option<String>,
     /// Its arguments: key=value ..., one JSON object, or - to read that from
     /// standard input
     #[arg(value_name = "KEY=VALUE|JSON|-")]
     pub(crate) arguments: Vec<String>,
+    /// Execute the commands in this file, one on each line
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    pub(crate) file: Option<PathBuf>,
+    /// Go on after a command that QEMU refused
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Then wait for this event, or run state, and print it; may be given several times
+    #[arg(long, value_name = "EVENT|STATE")]
+    pub(crate) wait_for: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +139,17 @@ pub(crate) struct Events {
     /// End after this many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = WAIT_DETAILS)]
+pub(crate) struct Wait {
+    /// Events, such as STOP, or run states, such as paused: whichever comes first
+    #[arg(required = true, value_name = "EVENT|STATE")]
+    pub(crate) names: Vec<String>,
+    /// A command that is executed when the wait has begun, with its arguments as for exec
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 /// Reports a command line that was wrong, or prints the help that was asked for.
@@ -265,11 +289,22 @@ nested objects. Give secrets on standard input: others can see the command line.
 The return value is printed as JSON, with its members in QEMU's order and numbers
 as they came: over several lines on a terminal, in one line in a pipe or with --json.
 
+Several commands are executed over one connection, one after the other, each when its
+line has come: NAME KEY=VALUE ... with the shell's quotes, NAME JSON, or the QMP
+{\"execute\": NAME, \"arguments\": {...}}. Empty lines and those that begin with # are
+left out. A file is checked first as a whole. They end at the first one that QEMU refuses;
+with --keep-going each refusal is reported, and 1 is the exit code in the end.
+
+--wait-for begins to wait before the first command is sent: an event that comes before
+the answer counts. It is printed after the answers, as wait prints it.
+
 Examples:
   spice-qmp exec query-block
   spice-qmp exec blockdev-add driver=file node-name=d1 filename=/d1.raw cache.direct=true
   spice-qmp exec device_del '{\"id\": \"disk1\"}'
-  spice-qmp exec set_password - < arguments.json";
+  spice-qmp exec set_password - < arguments.json
+  printf '%s\\n' stop 'device_del id=disk1' cont | spice-qmp exec -
+  spice-qmp exec --wait-for BLOCK_JOB_COMPLETED block-commit job-id=j device=d1";
 
 const HMP_DETAILS: &str = "\
 Several words are joined by spaces. The text is printed as QEMU's human monitor has it;
@@ -282,6 +317,21 @@ Examples:
   spice-qmp hmp info registers
   spice-qmp hmp 'drive_backup -n disk0 /backup.img'
   spice-qmp hmp - < command";
+
+const WAIT_DETAILS: &str = "\
+The wait begins before the command is sent, so that nothing is missed. The event is
+printed as JSON, and so is the state. Names of run states in lower case are those
+(paused, shutdown ...), all other names are events (SHUTDOWN, STOP or stop ...). A state
+that the machine is in already ends the wait; with a command, if it is in it after that.
+It waits until QEMU ends, or for --timeout.
+
+Exit codes: 0 where it came, 1 where QEMU refused the command, 3 where the connection
+was lost, 4 after --timeout.
+
+Examples:
+  spice-qmp wait SHUTDOWN --timeout 60 -- system_powerdown
+  spice-qmp wait io-error guest-panicked shutdown
+  spice-qmp wait DEVICE_DELETED -- device_del id=disk1";
 
 const EVENTS_DETAILS: &str = "\
 Each line is an object with the members event, data and timestamp, as in QMP. Where

@@ -35,7 +35,7 @@ impl<'a> EventLine<'a> {
         };
         Self {
             event: event.name(),
-            data: event.decode().ok(),
+            data: event.data().and_then(|_| event.decode().ok()),
             timestamp,
         }
     }

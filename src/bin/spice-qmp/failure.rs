@@ -20,6 +20,8 @@ pub(crate) enum Stop {
     Interrupted,
     /// A signal asked the tool to end.
     Signal(i32),
+    /// QEMU refused something, which was reported when it did.
+    Reported,
     /// It went wrong.
     Failed(Failure),
 }
@@ -88,6 +90,19 @@ impl Failure {
         self
     }
 
+    /// Adds the line that it is about.
+    pub(crate) fn in_line(mut self, line: Option<usize>) -> Self {
+        if let Some(line) = line {
+            self.message = format!("line {line}: {}", self.message);
+        }
+        self
+    }
+
+    /// Whether QEMU refused the command.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.kind == Kind::Qmp
+    }
+
     /// Reports it on standard error.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if json {
@@ -140,6 +155,7 @@ impl Stop {
             #[cfg(feature = "spice")]
             Self::Interrupted => ExitCode::from(130),
             Self::Signal(signal) => signal_exit_code(*signal),
+            Self::Reported => Kind::Qmp.exit_code(),
             Self::Failed(failure) => failure.report(json),
         }
     }

@@ -21,8 +21,10 @@ mod monitor;
 mod output;
 #[cfg(feature = "spice")]
 mod password;
+mod script;
 mod signals;
 mod style;
+mod suggest;
 mod tls;
 mod trust;
 mod wait;

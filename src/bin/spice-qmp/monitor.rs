@@ -44,6 +44,11 @@ impl Monitor {
         }
     }
 
+    /// How long an answer may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Executes a command and waits for its reply until the timeout, one at a time.
     ///
     /// The call itself goes on after that: QEMU still owes the answer.

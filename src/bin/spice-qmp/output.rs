@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd};
 
-use glib::{ControlFlow, IOCondition, Priority, SourceFuture};
+use glib::IOCondition;
 use serde::Serialize;
 
 use crate::failure::Stop;
 use crate::json_text::{Formatter, Layout, compact};
 use crate::style::{Line, escaped_lines, shows_colors};
+use crate::wait::ready;
 
 /// Where results go.
 pub(crate) struct Output {
@@ -153,17 +154,5 @@ impl Output {
 
 /// Waits until standard output can be written, or turns out to be closed.
 pub(crate) async fn writable() {
-    SourceFuture::new(|ready| {
-        let mut ready = Some(ready);
-        let stdout = io::stdout().as_raw_fd();
-        let condition = IOCondition::OUT | IOCondition::ERR | IOCondition::HUP;
-        glib_unix::fd_source_new(stdout, condition, None, Priority::DEFAULT, move |_, _| {
-            if let Some(ready) = ready.take() {
-                // The output may not be waited for any more.
-                let _ = ready.send(());
-            }
-            ControlFlow::Break
-        })
-    })
-    .await;
+    ready(io::stdout().as_raw_fd(), IOCondition::OUT).await;
 }

@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
+use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use glib::prelude::*;
+use glib::{ControlFlow, IOCondition, Priority, SourceFuture};
 
 /// Waits until something is so, which may change with these signals.
 pub(crate) async fn until<T: IsA<glib::Object>>(
@@ -48,6 +50,23 @@ impl<T: IsA<glib::Object>> Drop for Handlers<'_, T> {
             self.0.disconnect(handler);
         }
     }
+}
+
+/// Waits until one of these conditions of a file descriptor holds, or it turns out to be
+/// closed.
+pub(crate) async fn ready(fd: RawFd, condition: IOCondition) {
+    SourceFuture::new(move |ready| {
+        let mut ready = Some(ready);
+        let condition = condition | IOCondition::ERR | IOCondition::HUP;
+        glib_unix::fd_source_new(fd, condition, None, Priority::DEFAULT, move |_, _| {
+            if let Some(ready) = ready.take() {
+                // It may not be waited for any more.
+                let _ = ready.send(());
+            }
+            ControlFlow::Break
+        })
+    })
+    .await;
 }
 
 /// Ends after so long; never where there is no limit.

@@ -223,30 +223,11 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// All run states (QAPI enum `RunState`).
-    const STATES: [&str; 16] = [
-        "colo",
-        "debug",
-        "finish-migrate",
-        "guest-panicked",
-        "inmigrate",
-        "internal-error",
-        "io-error",
-        "paused",
-        "postmigrate",
-        "prelaunch",
-        "restore-vm",
-        "running",
-        "save-vm",
-        "shutdown",
-        "suspended",
-        "watchdog",
-    ];
+    use crate::commands::wait::RUN_STATES;
 
     #[test]
     fn success_is_claimed_only_where_it_is_so() {
-        for state in STATES {
+        for state in RUN_STATES {
             let says = |command: &str| outcome(command, Some(state));
             assert_eq!(says("stop") == "Paused.", state == "paused", "{state}");
             assert_eq!(says("cont") == "Resumed.", state == "running", "{state}");

@@ -5,6 +5,7 @@ mod exec;
 mod hmp;
 mod machine;
 mod ports;
+mod wait;
 mod watch;
 
 use std::rc::Rc;
@@ -29,6 +30,7 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Exec(exec) => exec::run(&target, exec, output).await,
         Command::Hmp(hmp) => hmp::run(&target, hmp, output).await,
         Command::Events(events) => events::run(&target, events, output).await,
+        Command::Wait(wait) => wait::run(&target, wait, output).await,
         Command::Watch => watch::run(&target, output).await,
         Command::Ports => ports::list(&target, output).await,
     }
