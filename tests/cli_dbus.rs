@@ -16,8 +16,9 @@ const QMP: &str = "org.qemu.monitor.qmp.0";
 fn each_form_of_address() {
     for program in Program::all() {
         let bus = Bus::start();
-        let config = with_monitor(bus.qemu(), "q", QMP, "control");
-        let _qemu = bus.start_qemu(config, &program);
+        let config = with_monitor(bus.qemu().arg("-vga").arg("std"), "q", QMP, "control");
+        let qemu = bus.start_qemu(config, &program);
+        let picture = qemu.dir().join("screen.png").display().to_string();
         let address = format!("dbus:address={}", bus.address());
         for address in ["dbus:", "dbus:org.qemu", &address] {
             let run = |words: &[&str]| {
@@ -30,6 +31,7 @@ fn each_form_of_address() {
             run(&["pause"]);
             assert!(run(&["status"]).contains("paused"), "{address}");
             assert!(run(&["exec", "query-name"]).contains("{}"), "{address}");
+            assert!(run(&["screenshot", &picture]).starts_with("Saved "));
             run(&["reset"]);
         }
     }

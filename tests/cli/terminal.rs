@@ -67,7 +67,7 @@ fn assert_plain(text: &str, lines: usize) {
 
 const ENDLESS: &[&str] = &["watch"];
 
-const CASES: [(&[&str], usize); 17] = [
+const CASES: [(&[&str], usize); 21] = [
     (&["status"], 3),
     (&["--json", "status"], 1),
     (&["pause"], 1),
@@ -85,6 +85,10 @@ const CASES: [(&[&str], usize); 17] = [
     (&["--json", "wait", "PLAIN", "--", "stop"], 1),
     // With a hint.
     (&["exec", "abcdef"], 2),
+    (&["screenshot", "/dev/null"], 1),
+    (&["--json", "screenshot", "/dev/null"], 1),
+    (&["unplug", "disk1"], 1),
+    (&["--json", "unplug", "disk1"], 1),
     (ENDLESS, 1),
     (&["--json", "watch"], 1),
 ];

@@ -97,6 +97,16 @@ pub(crate) enum Command {
     /// Ends with success when QEMU ends, with 3 when the connection is lost, and with 4
     /// after --timeout, if that is given.
     Watch,
+    /// Save a picture of the screen as a PNG file
+    ///
+    /// QEMU (7.1 or later) writes it through a file descriptor, so the file is made here
+    /// and not where QEMU runs. That needs a Unix socket or a D-Bus display.
+    Screenshot(Screenshot),
+    /// Unplug a device, and wait until the guest has let go of it
+    ///
+    /// The guest may refuse, which ends with 1, or not react within --timeout, which ends
+    /// with 4.
+    Unplug(Unplug),
     /// List the SPICE server's ports, and which of them speak QMP
     Ports,
 }
@@ -150,6 +160,24 @@ pub(crate) struct Wait {
     /// A command that is executed when the wait has begun, with its arguments as for exec
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Screenshot {
+    /// The file, such as screen.png, which is replaced if it exists
+    pub(crate) file: PathBuf,
+    /// The display device, by its id, instead of the first one
+    #[arg(long, value_name = "ID")]
+    pub(crate) device: Option<String>,
+    /// The head of the device, counted from 0
+    #[arg(long, value_name = "N", requires = "device")]
+    pub(crate) head: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unplug {
+    /// The id of the device, or its path
+    pub(crate) id: String,
 }
 
 /// Reports a command line that was wrong, or prints the help that was asked for.

@@ -5,6 +5,8 @@ mod exec;
 mod hmp;
 mod machine;
 mod ports;
+mod screenshot;
+mod unplug;
 mod wait;
 mod watch;
 
@@ -32,6 +34,8 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Events(events) => events::run(&target, events, output).await,
         Command::Wait(wait) => wait::run(&target, wait, output).await,
         Command::Watch => watch::run(&target, output).await,
+        Command::Screenshot(screenshot) => screenshot::run(&target, screenshot, output).await,
+        Command::Unplug(unplug) => unplug::run(&target, unplug, output).await,
         Command::Ports => ports::list(&target, output).await,
     }
 }
