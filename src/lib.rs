@@ -97,6 +97,9 @@ pub use port::MAX_FDS;
 pub use port::duplicate_list;
 
 #[cfg(feature = "gobject")]
+#[doc(hidden)]
+pub use port::record_traffic;
+#[cfg(feature = "gobject")]
 pub use port::{
     CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream,
     MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, WaitEvent, WaitId,

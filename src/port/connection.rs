@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::log::{self, Traffic};
+use super::log::{Passed, Traffic};
 use super::run_state::{self, RunState, StatusInfo};
 use super::timers::{Deadline, Timers};
 use super::waits::{Ended, Target, Waits};
@@ -402,9 +402,9 @@ impl<O: Owner> Connection<O> {
     pub(super) fn plan(&self, owner: &O, output: Output<'_, Token>) -> bool {
         let delivery = match output {
             Output::Ended { token, result } => {
-                self.traffic.note(|| match &result {
-                    Ok(value) => format!("<- return {}", log::payload(value)),
-                    Err(error) => format!("<- {error}"),
+                self.traffic.note(&match &result {
+                    Ok(value) => Passed::Returned(value),
+                    Err(error) => Passed::Failed(error),
                 });
                 if let Some(deadline) = token.deadline {
                     self.timers.remove(deadline);
@@ -416,19 +416,15 @@ impl<O: Owner> Connection<O> {
             }
             Output::Event(event) => return self.plan_event(owner, &event),
             Output::State { state, error } => {
-                self.traffic.note(|| match &error {
-                    Some(error) => format!("the port is {state}: {error}"),
-                    None => format!("the port is {state}"),
-                });
+                self.traffic.note(&Passed::State(state, error.as_ref()));
                 Delivery::State(state, error)
             }
             Output::Ignored(Ignored::Reply) => {
-                self.traffic
-                    .note(|| "<- a message for none of the program's calls".into());
+                self.traffic.note(&Passed::Stray);
                 return false;
             }
             Output::Ignored(Ignored::Bad(error)) => {
-                self.traffic.note(|| format!("<- {error}"));
+                self.traffic.note(&Passed::Bad(&error));
                 Delivery::Bad(error)
             }
         };
@@ -437,10 +433,7 @@ impl<O: Owner> Connection<O> {
     }
 
     fn plan_event(&self, owner: &O, event: &qmp::Event<'_>) -> bool {
-        self.traffic.note(|| {
-            let data = event.data.as_deref().map(log::payload);
-            format!("<- event {} {}", event.name, data.unwrap_or_default())
-        });
+        self.traffic.note(&Passed::Event(event));
         if self.is_deep() {
             self.note_run_state(owner, &event.name, event.data.as_deref());
             if owner.wants(&event.name) {
@@ -529,6 +522,7 @@ impl<O: Owner> Connection<O> {
     /// A call of the connection's own. It has no deadline: a reply that comes late is
     /// as good, and one that never comes holds nothing up.
     pub(super) fn execute_own(&self, command: &str, question: Question) {
+        self.traffic.note(&Passed::Sent(command, None));
         self.own_calls.set(self.own_calls.get() + 1);
         let token = Token {
             kind: Kind::Own(question),

@@ -35,6 +35,7 @@ pub use event::Event;
 pub use event_stream::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
 #[cfg(unix)]
 pub use fds::{MAX_FDS, duplicate_list};
+pub use log::record_traffic;
 pub use requests::CallOptions;
 pub use state::PortState;
 pub use status::Status;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::connection::{Callback, Connection, Delivery, Kind, Owner, Token, Urgency};
+use super::log::Passed;
 use super::timers::Expiry;
 use super::waits::{Close, Target, Wait, WaitCallback, WaitFor, WaitId};
-use crate::qmp::{Band, CallId, Error, Session, State, redacted};
+use crate::qmp::{Band, CallId, Error, Session, State};
 use crate::transport::Fds;
 
 /// How a call with a callback is made.
@@ -34,7 +35,7 @@ impl<O: Owner> Connection<O> {
     /// Executes a command. `callback` is called once, from a dispatch.
     pub(super) fn execute(&self, owner: &O, request: Request<'_>, callback: Callback) -> CallId {
         self.traffic
-            .note(|| format!("-> {}", redacted(request.command, request.arguments)));
+            .note(&Passed::Sent(request.command, request.arguments));
         self.traffic.write();
         let now = owner.now();
         if self.pending.get() == 0 && !self.owes_program() {
@@ -356,8 +357,7 @@ impl<O: Owner> Connection<O> {
         if self.writing.get() || self.run_state.is_mute() {
             return;
         }
-        self.traffic
-            .note(|| "-> query-name (the reply stalls)".into());
+        self.traffic.note(&Passed::Nudged("query-name"));
         self.traffic.write();
         self.session.borrow_mut().nudge();
         self.flush();

@@ -10,6 +10,7 @@ mod leaving;
 mod limits;
 mod machine;
 mod many;
+mod record;
 mod server;
 mod terminal;
 mod text;

@@ -102,6 +102,10 @@ fn other_ends() {
         &["wait", "STOP", "--", "stop", "x"],
         "argument 1 is no key=value",
     );
+    wrong(
+        &["wait", "STOP", "--", "stop", "--timeout", "2"],
+        "hint: options stand before the --",
+    );
     wrong(&["exec", "--wait-for", "STOP"], "<NAME>");
 }
 

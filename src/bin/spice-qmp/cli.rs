@@ -53,6 +53,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "SUBJECT")]
     pub(crate) host_subject: Option<String>,
 
+    /// Append what is sent and received to this file, without secrets
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -289,6 +293,15 @@ JSON:
   kind is qmp, output, usage, connection or timeout. class is QEMU's error class
   and comes with qmp only; hint comes where there is one. What is no error is a
   line {\"note\": {\"message\": ...}} there.
+
+Transcripts:
+  --record FILE appends a line of JSON for each message:
+    {\"time\": ..., \"direction\": ..., \"message\": ...}
+  direction is sent (a command), received (a return value, an error or an event) or
+  local (the state of the connection, or why a command has no answer). Passwords and
+  what else may be a secret are shown as ***, and so is all text of the human monitor.
+  FILE gets mode 0600. It must be new, or a regular file of your own: a symbolic link
+  is not followed, and a file with several names (hard links) is not written to.
 
 Leaving:
   QEMU freezes for ever when a SPICE client goes away while it owes an answer. So

@@ -4,6 +4,7 @@ mod arguments;
 #[cfg(feature = "spice")]
 mod channels;
 mod cli;
+mod clock;
 mod commands;
 mod connect;
 mod ending;
@@ -21,6 +22,7 @@ mod monitor;
 mod output;
 #[cfg(feature = "spice")]
 mod password;
+mod record;
 mod script;
 mod signals;
 mod style;

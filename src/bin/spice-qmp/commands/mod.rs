@@ -17,9 +17,13 @@ use crate::connect::Target;
 use crate::failure::Stop;
 use crate::monitor::Monitor;
 use crate::output::Output;
+use crate::record;
 
 pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -> Result<(), Stop> {
     let target = Target::new(cli, monitor)?;
+    if let Some(file) = &cli.record {
+        record::start(file, cli.json)?;
+    }
     match &cli.command {
         Command::Status => machine::status(&target, output).await,
         Command::Pause => machine::act(&target, "stop", output).await,

@@ -20,7 +20,11 @@ use crate::wait::{before, over};
 pub(crate) async fn run(target: &Target, wait: &Wait, output: &mut Output) -> Result<(), Stop> {
     let expected = Expected::new(&wait.names);
     let command = match wait.command.split_first() {
-        Some((name, words)) => Some((name, exec::arguments(words)?)),
+        Some((name, words)) => {
+            let arguments = exec::arguments(words);
+            let options = words.iter().any(|word| word.starts_with("--"));
+            Some((name, arguments.map_err(|failure| later(failure, options))?))
+        }
         None => None,
     };
     target
@@ -36,6 +40,15 @@ pub(crate) async fn run(target: &Target, wait: &Wait, output: &mut Output) -> Re
             }
         })
         .await
+}
+
+/// Adds what to do where options stand among the arguments.
+fn later(failure: Failure, options: bool) -> Failure {
+    if options {
+        failure.hint("options stand before the --, which begins the command")
+    } else {
+        failure
+    }
 }
 
 /// Names of run states and of events.

@@ -5,6 +5,7 @@ use std::pin::pin;
 use serde::Serialize;
 use spice_qmp::{Condition, ConditionCode, Machine, QmpPort, Status};
 
+use crate::clock::{local_time, utc_now};
 use crate::commands::machine::Reason;
 use crate::connect::Target;
 use crate::ending::{End, report_dropped};
@@ -120,7 +121,7 @@ fn feed_news(port: &QmpPort, machine: &Machine) -> Feed<News> {
 async fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> {
     let (name, running) = (status.status(), status.running());
     if output.is_json() {
-        let (time, status) = (&utc(), name);
+        let (time, status) = (&utc_now(), name);
         return output
             .json(&StatusLine {
                 time,
@@ -137,19 +138,9 @@ async fn print_status(status: &Status, output: &mut Output) -> Result<(), Stop> 
 
 async fn print_condition(condition: &Condition, output: &mut Output) -> Result<(), Stop> {
     if output.is_json() {
-        let (time, condition) = (&utc(), Reason::of(condition));
+        let (time, condition) = (&utc_now(), Reason::of(condition));
         return output.json(&ReasonLine { time, condition }).await;
     }
     let line = Line::from(local_time().as_str()).plain("  ");
     output.line(line.plain(condition.message())).await
-}
-
-fn utc() -> String {
-    let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%S.%fZ"));
-    time.map(String::from).unwrap_or_default()
-}
-
-fn local_time() -> String {
-    let time = glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
-    time.map(String::from).unwrap_or_default()
 }
