@@ -12,6 +12,7 @@ mod machine;
 mod many;
 mod record;
 mod server;
+mod startup;
 mod terminal;
 mod text;
 mod tool;

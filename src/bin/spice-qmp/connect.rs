@@ -42,6 +42,10 @@ impl Target {
             )
             .hint("use a QMP socket: unix:/path or tcp:host:port"));
         }
+        #[cfg(all(feature = "spice", target_os = "linux"))]
+        if address.is_spice() {
+            crate::spice_gtk::load()?;
+        }
         if !address.is_spice() {
             for (given, option) in [
                 (cli.password_file.is_some(), "--password-file"),

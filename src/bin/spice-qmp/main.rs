@@ -25,6 +25,8 @@ mod password;
 mod record;
 mod script;
 mod signals;
+#[cfg(all(feature = "spice", target_os = "linux"))]
+mod spice_gtk;
 mod style;
 mod suggest;
 mod tls;
