@@ -337,7 +337,8 @@ left out. A file is checked first as a whole. They end at the first one that QEM
 with --keep-going each refusal is reported, and 1 is the exit code in the end.
 
 --wait-for begins to wait before the first command is sent: an event that comes before
-the answer counts. It is printed after the answers, as wait prints it.
+the answer counts. It is printed after the answers, as wait prints it. It is waited for
+until QEMU ends, or for --timeout.
 
 Examples:
   spice-qmp exec query-block
