@@ -11,10 +11,13 @@ mod limits;
 mod machine;
 mod many;
 mod record;
+mod schema;
 mod server;
+mod shell;
 mod startup;
 mod terminal;
 mod text;
+mod tmux;
 mod tool;
 mod waiting;
 

@@ -113,6 +113,15 @@ pub(crate) enum Command {
     Unplug(Unplug),
     /// List the SPICE server's ports, and which of them speak QMP
     Ports,
+    /// Execute commands from a terminal or a script, one a line
+    ///
+    /// A script ends with its first command that fails, and with its exit code.
+    #[command(after_help = SHELL_DETAILS)]
+    Shell,
+    /// List the commands of this QEMU, with their arguments
+    Commands(Commands),
+    /// Show what a command takes and returns, or what comes with an event
+    Schema(SchemaOf),
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +191,20 @@ pub(crate) struct Screenshot {
 pub(crate) struct Unplug {
     /// The id of the device, or its path
     pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = COMMANDS_DETAILS)]
+pub(crate) struct Commands {
+    /// Only those with this in their name
+    pub(crate) word: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SCHEMA_DETAILS)]
+pub(crate) struct SchemaOf {
+    /// A command or an event, such as blockdev-add or BLOCK_JOB_COMPLETED
+    pub(crate) name: String,
 }
 
 /// Reports a command line that was wrong, or prints the help that was asked for.
@@ -386,3 +409,33 @@ Examples:
   spice-qmp events
   spice-qmp events --timeout 60 BLOCK_JOB_COMPLETED
   spice-qmp events --count 1 SHUTDOWN GUEST_PANICKED";
+
+const COMMANDS_DETAILS: &str = "\
+Arguments in brackets may be left out; ... stands for those that depend on the value of
+another one. With --json it prints the elements of query-qmp-schema.
+
+Examples:
+  spice-qmp commands
+  spice-qmp commands snapshot";
+
+const SCHEMA_DETAILS: &str = "\
+Each argument has its type: bool, int, str, the values of an enum (on|off), an array
+([str]), or an object, whose members follow. With --json it prints the elements of
+query-qmp-schema: the command, and all types that it refers to.
+
+Examples:
+  spice-qmp schema device_del
+  spice-qmp schema BLOCK_JOB_COMPLETED";
+
+const SHELL_DETAILS: &str = "\
+A line is a command as exec takes it, with quotes as in a shell; a command in JSON as
+QMP has it; or hmp and a command line of the human monitor. On a terminal, Tab completes
+commands, arguments, values and ids, events are shown as they come, and .help lists what
+else there is. Empty lines and lines that begin with # are left out.
+
+The lines of a terminal are kept in ~/.local/state/spice-qmp/history (XDG_STATE_HOME),
+but for those that hold a secret or begin with a space.
+
+Examples:
+  spice-qmp shell
+  printf 'stop\\nsystem_reset\\ncont\\n' | spice-qmp shell";

@@ -23,6 +23,11 @@ impl End {
         Self { shutdown }
     }
 
+    /// Whether QEMU said that the machine shuts down.
+    pub(crate) fn was_shut_down(&self) -> bool {
+        self.shutdown.get()
+    }
+
     /// Success where the machine was shut down first.
     pub(crate) fn result(&self, port: &QmpPort) -> Result<(), Stop> {
         if self.shutdown.get() {

@@ -23,6 +23,7 @@ mod output;
 #[cfg(feature = "spice")]
 mod password;
 mod record;
+mod schema;
 mod script;
 mod signals;
 #[cfg(all(feature = "spice", target_os = "linux"))]
@@ -32,6 +33,7 @@ mod suggest;
 mod tls;
 mod trust;
 mod wait;
+mod words;
 
 use std::process::ExitCode;
 use std::rc::Rc;

@@ -57,6 +57,11 @@ impl Output {
         self.json
     }
 
+    /// Whether text has colours.
+    pub(crate) fn has_colors(&self) -> bool {
+        self.colors
+    }
+
     /// One line of text.
     pub(crate) async fn line(&mut self, line: impl Into<Line>) -> Result<(), Stop> {
         let line = line.into().render(self.colors);

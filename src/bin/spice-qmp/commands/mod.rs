@@ -5,7 +5,9 @@ mod exec;
 mod hmp;
 mod machine;
 mod ports;
+mod schema;
 mod screenshot;
+mod shell;
 mod unplug;
 mod wait;
 mod watch;
@@ -41,5 +43,8 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Screenshot(screenshot) => screenshot::run(&target, screenshot, output).await,
         Command::Unplug(unplug) => unplug::run(&target, unplug, output).await,
         Command::Ports => ports::list(&target, output).await,
+        Command::Shell => shell::run(&target, output).await,
+        Command::Commands(args) => schema::list(&target, args, output).await,
+        Command::Schema(args) => schema::describe(&target, args, output).await,
     }
 }

@@ -1,0 +1,386 @@
+//! A shell for QMP: commands from a person or a script, on one connection.
+
+mod complete;
+mod history;
+mod ids;
+mod prompt;
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use anstyle::Style;
+use futures_core::Stream;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use spice_qmp::{Error, Event, EventStream, QmpPort};
+
+use super::schema::{print_commands, print_description};
+use crate::connect::Target;
+use crate::ending::End;
+use crate::failure::{Failure, Kind, Stop, note};
+use crate::json_text::compact;
+use crate::monitor::Monitor;
+use crate::output::Output;
+use crate::schema::Schema;
+use crate::style::Line;
+use crate::wait::until;
+use crate::words::{self, Entry};
+use complete::{Completion, complete, fitting};
+use prompt::{Message, Prompt};
+
+/// Executes lines until they end, or the connection does.
+pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop> {
+    target
+        .on_port(async |monitor, port| {
+            let prompt = Prompt::start()
+                .map_err(|error| Failure::new(Kind::Output, format!("no thread: {error}")))?;
+            let shell = Shell {
+                monitor,
+                port,
+                output,
+                end: End::watch(port),
+                // A script's output is that of its commands.
+                events: prompt.is_interactive().then(|| port.events()),
+                prompt,
+                schema: None,
+            };
+            shell.run().await
+        })
+        .await
+}
+
+struct Shell<'a> {
+    monitor: &'a Monitor,
+    port: &'a QmpPort,
+    output: &'a mut Output,
+    end: End,
+    events: Option<EventStream>,
+    prompt: Prompt,
+    schema: Option<Schema>,
+}
+
+/// What comes while a line is waited for.
+enum News {
+    Message(Message),
+    Event(Event),
+    /// The connection has ended.
+    Lost,
+    Signal(i32),
+}
+
+/// How the shell goes on after a line.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Line,
+    Leave,
+}
+
+const SIGINT: i32 = 2;
+
+const LEAVING: &str = "Ctrl+D, or Ctrl+C again, leaves the shell";
+
+/// How long QEMU is waited for that has promised to end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long completions may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Shell<'_> {
+    async fn run(mut self) -> Result<(), Stop> {
+        if self.prompt.is_interactive() {
+            let version = self.port.version().unwrap_or_default();
+            let text = format!("QEMU {version}. Tab completes, .help explains, Ctrl+D leaves.");
+            self.output.line(Line::from(text)).await?;
+        }
+        while let Some(line) = self.next_line().await? {
+            let signals = &self.monitor.signals;
+            match signals.or(self.obey(&line)).await {
+                Ok(Ok(Next::Line)) => {}
+                Ok(Ok(Next::Leave)) => return Ok(()),
+                Ok(Err(Stop::Failed(failure))) if self.prompt.is_interactive() => {
+                    failure.report(self.output.is_json());
+                }
+                Ok(Err(stop)) => return Err(stop),
+                // It was printing.
+                Err(SIGINT) if self.prompt.is_interactive() => self.output.line("").await?,
+                Err(signal) => return Err(Stop::Signal(signal)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line; nothing where the shell is left.
+    async fn next_line(&mut self) -> Result<Option<String>, Stop> {
+        let mut interrupted = false;
+        if self.prompt.is_interactive() && !self.port.ready() {
+            return self.lost().await;
+        }
+        self.prompt.ask();
+        loop {
+            let signals = &self.monitor.signals;
+            let news = signals.or(self.news()).await;
+            let message = match news.unwrap_or_else(News::Signal) {
+                News::Message(message) => message,
+                // Ctrl+C before the line could be edited.
+                News::Signal(SIGINT) if self.prompt.is_interactive() && !interrupted => {
+                    interrupted = true;
+                    note(self.output.is_json(), LEAVING);
+                    continue;
+                }
+                News::Signal(signal) => return Err(Stop::Signal(signal)),
+                News::Event(event) => {
+                    self.show(&event).await?;
+                    continue;
+                }
+                News::Lost => return self.lost().await,
+            };
+            if let Message::Complete(line, reply) = message {
+                let completion = self.completion(&line).await;
+                // Whoever asked may have given up.
+                let _ = reply.try_send(completion);
+                continue;
+            }
+            self.prompt.answered();
+            match message {
+                Message::Line(line) => return Ok(Some(line)),
+                Message::Interrupted if interrupted => return Err(Stop::Signal(SIGINT)),
+                Message::Failed(error) => {
+                    let text = format!("cannot read the commands: {error}");
+                    return Err(Failure::usage(text).into());
+                }
+                Message::End => return Ok(None),
+                Message::Interrupted | Message::Complete(..) => {
+                    interrupted = true;
+                    note(self.output.is_json(), LEAVING);
+                    self.prompt.ask();
+                }
+            }
+        }
+    }
+
+    /// The connection has ended: shows what came before that.
+    async fn lost(&mut self) -> Result<Option<String>, Stop> {
+        self.prompt.leave();
+        while let Some(event) = self.events.as_mut().and_then(next_queued) {
+            self.show(&event).await?;
+        }
+        self.end.result(self.port)?;
+        note(self.output.is_json(), "QEMU has ended");
+        Ok(None)
+    }
+
+    async fn news(&mut self) -> News {
+        let Self {
+            port,
+            end,
+            events,
+            prompt,
+            ..
+        } = self;
+        // A script that ended QEMU may have more lines, which fail, or be over.
+        let waits_for_end = !prompt.is_interactive() && end.was_shut_down();
+        let mut lost = pin!(until(*port, &["notify::ready"], |port| !port.ready()));
+        poll_fn(|cx| {
+            if let Poll::Ready(message) = Pin::new(&mut prompt.messages).poll_next(cx) {
+                return Poll::Ready(News::Message(message.unwrap_or(Message::End)));
+            }
+            if let Some(events) = events
+                && let Poll::Ready(Some(event)) = Pin::new(events).poll_next(cx)
+            {
+                return Poll::Ready(News::Event(event));
+            }
+            if waits_for_end {
+                return Poll::Pending;
+            }
+            lost.as_mut().poll(cx).map(|()| News::Lost)
+        })
+        .await
+    }
+
+    /// Shows an event: dimmed, between what was asked for.
+    async fn show(&mut self, event: &Event) -> Result<(), Stop> {
+        let data = event.decode::<&RawValue>().ok().map(RawValue::get);
+        let data = data.filter(|data| *data != "null");
+        let data = data.map_or(String::new(), |data| format!(" {}", compact(data)));
+        let line = Line::default().styled(format!("{}{data}", event.name()), Style::new().dimmed());
+        let dropped = self.events.as_ref().map_or(0, EventStream::take_dropped);
+        let dropped = dropped + self.prompt.take_dropped();
+        if dropped > 0 {
+            let lost = format!("{dropped} events were not shown");
+            self.print(Line::default().styled(lost, Style::new().dimmed()))
+                .await?;
+        }
+        self.print(line).await
+    }
+
+    async fn print(&mut self, line: Line) -> Result<(), Stop> {
+        if self.prompt.show(&line.render(self.output.has_colors())) {
+            return Ok(());
+        }
+        self.output.line(line).await
+    }
+
+    async fn obey(&mut self, line: &str) -> Result<Next, Stop> {
+        let entry = words::parse(line).map_err(|error| {
+            Failure::usage(error).hint(".help in spice-qmp shell explains how to write commands")
+        })?;
+        match entry {
+            Entry::Nothing => {}
+            Entry::Own(".quit" | ".exit" | ".q", _) => return Ok(Next::Leave),
+            Entry::Own(".help", "") => self.print_help().await?,
+            Entry::Own(".help", name) => {
+                let schema = self.schema().await?;
+                print_description(schema.0, name, schema.1).await?;
+            }
+            Entry::Own(".commands", word) => {
+                let schema = self.schema().await?;
+                print_commands(schema.0, word, schema.1).await?;
+            }
+            Entry::Own(name, _) => {
+                let text = format!("the shell has no command {name}");
+                return Err(Failure::usage(text).hint(".help lists them").into());
+            }
+            Entry::Human(text) => self.ask_human_monitor(text).await?,
+            Entry::Command(command) => {
+                if let Some(reply) = self.execute(&command.name, command.arguments).await? {
+                    self.output.json_text(reply.get()).await?;
+                }
+                if command.name == "quit" {
+                    let ended = until(self.port, &["notify::ready"], |port| !port.ready());
+                    // One that stays has promised to end all the same.
+                    let _ = glib::future_with_timeout(END_TIMEOUT, ended).await;
+                }
+            }
+        }
+        Ok(Next::Line)
+    }
+
+    /// Executes a command, and shows events meanwhile. Nothing where a person did not want
+    /// to wait for the reply.
+    async fn execute(
+        &mut self,
+        command: &str,
+        arguments: impl Serialize,
+    ) -> Result<Option<Box<RawValue>>, Stop> {
+        let monitor = self.monitor;
+        let call = monitor.execute(self.port, command, arguments);
+        let mut call = pin!(monitor.signals.or(call));
+        loop {
+            let reply = poll_fn(|cx| {
+                if let Some(events) = &mut self.events
+                    && let Poll::Ready(Some(event)) = Pin::new(events).poll_next(cx)
+                {
+                    return Poll::Ready(Err(event));
+                }
+                call.as_mut().poll(cx).map(Ok)
+            });
+            match reply.await {
+                Err(event) => self.show(&event).await?,
+                Ok(Ok(reply)) => return Ok(Some(reply.map_err(|error| self.explain(error))?)),
+                Ok(Err(SIGINT)) if self.prompt.is_interactive() => {
+                    let text = format!("QEMU is still executing {command}");
+                    note(self.output.is_json(), &text);
+                    return Ok(None);
+                }
+                Ok(Err(signal)) => return Err(Stop::Signal(signal)),
+            }
+        }
+    }
+
+    /// Adds what to do next.
+    fn explain(&self, error: Error) -> Failure {
+        let similar = match (&error, &self.schema) {
+            (Error::Command { command, class, .. }, Some(schema))
+                if class.name() == "CommandNotFound" =>
+            {
+                schema.similar(command).map(str::to_owned)
+            }
+            _ => None,
+        };
+        let failure = Failure::from(error);
+        match similar {
+            Some(name) => failure.hint(format!("did you mean {name} ?")),
+            None => failure,
+        }
+    }
+
+    async fn ask_human_monitor(&mut self, text: &str) -> Result<(), Stop> {
+        let arguments = json!({ "command-line": text });
+        let Some(reply) = self.execute("human-monitor-command", arguments).await? else {
+            return Ok(());
+        };
+        let answer: String = serde_json::from_str(reply.get()).unwrap_or_default();
+        let first = answer.lines().next().unwrap_or_default().to_owned();
+        if first.starts_with("Error: ") || first.starts_with("unknown command:") {
+            return Err(Failure::new(Kind::Qmp, format!("hmp: {first}")).into());
+        }
+        for line in answer.lines() {
+            self.output.line(line.trim_end_matches('\r')).await?;
+        }
+        Ok(())
+    }
+
+    /// The schema, which is asked for once, and the output.
+    async fn schema(&mut self) -> Result<(&Schema, &mut Output), Stop> {
+        let schema = match self.schema.take() {
+            Some(schema) => schema,
+            None => Schema::load(self.monitor, self.port).await?,
+        };
+        Ok((self.schema.insert(schema), self.output))
+    }
+
+    async fn completion(&mut self, line: &str) -> Completion {
+        let work = self.complete(line);
+        let done = glib::future_with_timeout(QUESTION_TIMEOUT, work).await;
+        // What QEMU does not say is not completed.
+        done.ok().flatten().unwrap_or_default()
+    }
+
+    async fn complete(&mut self, line: &str) -> Option<Completion> {
+        let schema = self.schema().await.ok()?.0;
+        let mut completion = complete(schema, line);
+        if let Some(ids) = completion.ids {
+            let (command, arguments) = ids.question();
+            let monitor = self.monitor;
+            let reply = monitor.execute(self.port, command, arguments).await.ok()?;
+            let names = ids.names(reply.get()).into_iter();
+            let names = names.map(|name| format!("{name} "));
+            let more = fitting(0, &line[completion.start..], names);
+            completion.candidates.extend(more.candidates);
+        }
+        Some(completion)
+    }
+
+    async fn print_help(&mut self) -> Result<(), Stop> {
+        for line in HELP.lines() {
+            self.output.line(line).await?;
+        }
+        Ok(())
+    }
+}
+
+/// An event that has come already.
+fn next_queued(events: &mut EventStream) -> Option<Event> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(events).poll_next(&mut cx) {
+        Poll::Ready(event) => event,
+        Poll::Pending => None,
+    }
+}
+
+const HELP: &str = "\
+COMMAND KEY=VALUE ...   execute a QMP command: device_del id=disk1
+COMMAND {JSON}          the same with its arguments in JSON
+{\"execute\": ...}        the same as QMP has it
+hmp TEXT                execute a command of the human monitor: hmp info block
+.help COMMAND           show what a command takes and returns
+.commands [WORD]        list the commands, with this in their name
+.quit                   leave the shell, as Ctrl+D does; quit ends QEMU
+
+Values are JSON where they read as JSON, and text otherwise. Keys with dots make nested
+objects. Quotes are as in a shell. Tab completes commands, arguments, values and ids.
+Ctrl+C gives up waiting for an answer. Lines with secrets, and lines that begin with a
+space, are not kept in the history.";
