@@ -11,6 +11,7 @@ mod ending;
 mod event_line;
 mod failure;
 mod feed;
+mod help_files;
 mod hints;
 mod json_text;
 #[cfg(feature = "spice")]
@@ -48,6 +49,12 @@ use monitor::Monitor;
 use output::Output;
 
 fn main() -> ExitCode {
+    if let Some(folder) = help_files::folder() {
+        return match help_files::write(&folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => Stop::from(error).report(false),
+        };
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return cli::report(&error),
