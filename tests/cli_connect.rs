@@ -85,7 +85,7 @@ fn what_is_no_address() {
         (
             "http://h:1",
             "no address",
-            "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port or dbus:NAME",
+            "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port, dbus:NAME or fd:N",
         ),
         (
             "dbus,addr=unix:path=/b,,guid=1",

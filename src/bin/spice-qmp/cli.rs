@@ -16,7 +16,7 @@ use crate::style::{acts_on_terminals, escaped};
 #[command(name = "spice-qmp", version, after_help = EXAMPLES, after_long_help = DETAILS)]
 pub(crate) struct Cli {
     /// Where the virtual machine is: spice://host:port, spice+unix:///path,
-    /// unix:/path, tcp:host:port or dbus:NAME
+    /// unix:/path, tcp:host:port, dbus:NAME or fd:N
     #[arg(
         short,
         long,
@@ -293,6 +293,7 @@ Addresses:
                         -mon chardev=qmp,mode=control
   dbus:NAME           the same, where QEMU has another name
   dbus:address=ADDRESS,name=NAME  on another bus: -display dbus,addr=ADDRESS
+  fd:N                a connected QMP socket that spice-qmp is started with
 
   SPICE serves one client at a time: to connect ends the session of a viewer
   that is connected. A QMP socket or D-Bus chardev leaves viewers alone.

@@ -8,12 +8,14 @@ use spice_qmp::{Address, ConnectOptions, Error, QmpPort};
 use crate::cli::Cli;
 use crate::failure::{Failure, Stop};
 use crate::hints;
+use crate::inherited::Inherited;
 use crate::monitor::Monitor;
+use crate::session_bus;
 use crate::trust::Tls;
 
 /// What the command line says about the connection.
 pub(crate) struct Target {
-    address: Address,
+    place: Place,
     timeout: Duration,
     /// The time of `--timeout`, where that was given: what would go on for ever ends then.
     pub(crate) limit: Option<Duration>,
@@ -24,29 +26,48 @@ pub(crate) struct Target {
     pub(crate) monitor: Rc<Monitor>,
 }
 
-impl Target {
-    pub(crate) fn new(cli: &Cli, monitor: &Rc<Monitor>) -> Result<Self, Failure> {
-        let text = cli.connect.as_deref().filter(|text| !text.is_empty());
-        let text = text.ok_or_else(hints::no_address)?;
-        let address = match Address::parse(text) {
+/// Where QEMU is.
+enum Place {
+    Address(Address),
+    Inherited(Inherited),
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        if let Some(inherited) = Inherited::parse(text) {
+            return inherited.map(Self::Inherited);
+        }
+        match Address::parse(text) {
             // The library takes it for a socket's, but it may be a SPICE server's.
-            Ok(Address::Tcp { .. }) if !text.starts_with("tcp:") => {
-                return Err(hints::ambiguous(text));
-            }
-            Ok(address) => address,
-            Err(error) => return Err(hints::wrong_address(text, &error)),
+            Ok(Address::Tcp { .. }) if !text.starts_with("tcp:") => Err(hints::ambiguous(text)),
+            Ok(address) => Ok(Self::Address(address)),
+            Err(error) => Err(hints::wrong_address(text, &error)),
+        }
+    }
+
+    fn is_spice(&self) -> bool {
+        matches!(self, Self::Address(address) if address.is_spice())
+    }
+}
+
+impl Target {
+    pub(crate) async fn new(cli: &Cli, monitor: &Rc<Monitor>) -> Result<Self, Failure> {
+        let text = cli.connect.as_deref().filter(|text| !text.is_empty());
+        let Some(text) = text else {
+            return Err(hints::no_address(&session_bus::qemus().await));
         };
-        if address.is_spice() && cfg!(not(feature = "spice")) {
+        let place = Place::parse(text)?;
+        if place.is_spice() && cfg!(not(feature = "spice")) {
             return Err(Failure::usage(
                 "this spice-qmp was built without SPICE (the feature spice)",
             )
             .hint("use a QMP socket: unix:/path or tcp:host:port"));
         }
         #[cfg(all(feature = "spice", target_os = "linux"))]
-        if address.is_spice() {
+        if place.is_spice() {
             crate::spice_gtk::load()?;
         }
-        if !address.is_spice() {
+        if !place.is_spice() {
             for (given, option) in [
                 (cli.password_file.is_some(), "--password-file"),
                 (cli.ca_file.is_some(), "--ca-file"),
@@ -60,7 +81,7 @@ impl Target {
             }
         }
         Ok(Self {
-            address,
+            place,
             timeout: cli.timeout(),
             limit: cli.timeout,
             wait: cli.wait,
@@ -88,34 +109,40 @@ impl Target {
     async fn connect(&self) -> Result<QmpPort, Stop> {
         self.monitor.signals.catch();
         #[cfg(feature = "spice")]
-        if let Address::Spice(uri) = &self.address {
+        if let Place::Address(Address::Spice(uri)) = &self.place {
             let find = |session| QmpPort::find_with(session, self.options());
             return self.log_in(uri, find).await;
         }
-        let address = self.address.to_string();
-        match QmpPort::open_with(&address, self.options()).await {
-            Ok(port) => Ok(port),
-            Err(error) => Err(self.explain(error).into()),
-        }
+        let port = match &self.place {
+            Place::Address(address) => {
+                QmpPort::open_with(&address.to_string(), self.options()).await
+            }
+            Place::Inherited(socket) => socket.open(self.timeout).await,
+        };
+        Ok(port.map_err(|error| self.explain(error))?)
     }
 
     /// The names of the ports of a SPICE server.
     #[cfg_attr(not(feature = "spice"), allow(clippy::unused_async))]
     pub(crate) async fn port_names(&self) -> Result<Vec<String>, Stop> {
         #[cfg(feature = "spice")]
-        if let Address::Spice(uri) = &self.address {
+        if let Place::Address(Address::Spice(uri)) = &self.place {
             return self.names_of(uri).await;
         }
-        let text = format!(
-            "{} is no SPICE server: only those have ports with names",
-            self.address
-        );
+        let address = match &self.place {
+            Place::Address(address) => address.to_string(),
+            Place::Inherited(socket) => socket.text().to_owned(),
+        };
+        let text = format!("{address} is no SPICE server: only those have ports with names");
         Err(Failure::usage(text)
             .hint("use spice://host:port or spice+unix:///path")
             .into())
     }
 
     pub(crate) fn explain(&self, error: Error) -> Failure {
-        hints::explain(error, &self.address, &self.tls)
+        match &self.place {
+            Place::Address(address) => hints::explain(error, address, &self.tls),
+            Place::Inherited(_) => error.into(),
+        }
     }
 }

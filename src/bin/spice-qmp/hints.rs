@@ -12,18 +12,26 @@ use crate::tls;
 use crate::trust::Tls;
 
 /// The forms of addresses.
-const FORMS: &str = "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port or dbus:NAME";
+const FORMS: &str = "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port, \
+                     dbus:NAME or fd:N";
 
 /// What offers a QMP chardev on a D-Bus display.
 const DBUS_OPTIONS: &str = "-display dbus -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0 \
                             -mon chardev=qmp,mode=control";
 
-/// No address was given.
-pub(crate) fn no_address() -> Failure {
-    Failure::usage(
+/// No address was given. These QEMUs are on the session bus.
+pub(crate) fn no_address(on_bus: &[String]) -> Failure {
+    let failure = Failure::usage(
         "no address: give --connect ADDRESS, or set SPICE_QMP_ADDRESS in the environment",
-    )
-    .hint(format!("an address is {FORMS}"))
+    );
+    if on_bus.is_empty() {
+        failure.hint(format!("an address is {FORMS}"))
+    } else {
+        let found = on_bus.join(" or ");
+        failure.hint(format!(
+            "an address is {FORMS}. A QEMU is on the session bus: --connect {found}"
+        ))
+    }
 }
 
 /// `host:port`, which may be a socket's or a SPICE server's.

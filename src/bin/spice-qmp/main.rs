@@ -13,6 +13,7 @@ mod failure;
 mod feed;
 mod help_files;
 mod hints;
+mod inherited;
 mod json_text;
 #[cfg(feature = "spice")]
 mod leave;
@@ -26,6 +27,7 @@ mod password;
 mod record;
 mod schema;
 mod script;
+mod session_bus;
 mod signals;
 #[cfg(all(feature = "spice", target_os = "linux"))]
 mod spice_gtk;

@@ -22,7 +22,7 @@ use crate::output::Output;
 use crate::record;
 
 pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -> Result<(), Stop> {
-    let target = Target::new(cli, monitor)?;
+    let target = Target::new(cli, monitor).await?;
     if let Some(file) = &cli.record {
         record::start(file, cli.json)?;
     }
