@@ -148,6 +148,12 @@ END
     compile_installed "$tree/program" "$tree/program.c" spice-qmp-1.0
     installed=$(PKG_CONFIG_PATH=${pc%/*} pkg-config --variable=libdir spice-qmp-1.0)
     LD_LIBRARY_PATH=$installed "$tree/program" || die "a program does not run with the installed library"
+    prefix=${installed%/lib*}
+    "$prefix/bin/spice-qmp" --version >/dev/null || die "the installed tool does not run"
+    for file in man/man1/spice-qmp.1 man/man1/spice-qmp-exec.1 bash-completion/completions/spice-qmp \
+        zsh/site-functions/_spice-qmp fish/vendor_completions.d/spice-qmp.fish; do
+        [ -s "$prefix/share/$file" ] || die "$file is not installed with the tool"
+    done
     # Not another Python in PATH: it would not have GObject.
     GI_TYPELIB_PATH=$installed/girepository-1.0 LD_LIBRARY_PATH=$installed /usr/bin/python3 -c \
         'import gi; gi.require_version("SpiceQmp", "1.0"); from gi.repository import SpiceQmp; SpiceQmp.Port' ||
