@@ -168,7 +168,7 @@ fn exec_tells_what_qemu_refuses() {
         );
         let text = run(address, &["exec", "no-such-command"]).failed(1);
         assert_has(&text, "The command no-such-command has not been found");
-        assert_has(&text, "query-commands");
+        assert_has(&text, "spice-qmp commands lists");
         let text = run(address, &["exec", "device_del", "id=1"]).failed(1);
         assert_has(&text, "hint: a text that reads as JSON needs quotes");
         let text = run(address, &["exec", "no command"]).failed(2);

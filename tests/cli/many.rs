@@ -177,7 +177,7 @@ fn names_that_were_mistyped() {
         }
         let error = run(address, &["exec", "make-coffee"]).failed(1);
         assert!(!error.contains("did you mean"), "{error}");
-        assert_has(&error, "exec query-commands lists");
+        assert_has(&error, "spice-qmp commands lists");
     });
 }
 
@@ -196,6 +196,6 @@ fn a_server_that_knows_no_schema() {
         });
         let error = run(&server.address(), &["--timeout", "2", "exec", "query-blok"]).failed(1);
         assert_has(&error, "query-blok: no\n");
-        assert_has(&error, "exec query-commands lists");
+        assert_has(&error, "spice-qmp commands lists");
     }
 }

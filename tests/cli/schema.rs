@@ -57,7 +57,7 @@ fn what_a_command_takes_and_returns() {
         );
 
         let wrong = run(address, &["schema", "query_blok"]).failed(1);
-        assert_has(&wrong, "hint: did you mean query-block ?");
+        assert_has(&wrong, "hint: did you mean query-block?");
         // A type has no name that a person could know.
         run(address, &["schema", "str"]).failed(1);
     });

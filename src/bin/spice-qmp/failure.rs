@@ -200,7 +200,7 @@ impl From<Error> for Failure {
         if let Error::Command { class, .. } = &error {
             failure.class = Some(class.name().to_owned());
             if *class == ErrorClass::CommandNotFound {
-                return failure.hint("spice-qmp exec query-commands lists what this QEMU knows");
+                return failure.hint("spice-qmp commands lists what this QEMU knows");
             }
         }
         failure

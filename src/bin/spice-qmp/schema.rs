@@ -130,19 +130,10 @@ impl Schema {
         self.get(name).filter(|entity| entity.is_named())
     }
 
-    /// The command or event whose name was probably meant.
-    pub(crate) fn similar(&self, name: &str) -> Option<&str> {
-        let wanted = plain(name);
-        let names = || self.0.values().filter(|entity| entity.is_named());
-        let same = names().find(|entity| plain(&entity.name) == wanted);
-        let found = same.or_else(|| {
-            names()
-                .map(|entity| (distance(&plain(&entity.name), &wanted), entity))
-                .filter(|(distance, _)| *distance <= FARTHEST)
-                .min_by_key(|(distance, _)| *distance)
-                .map(|(_, entity)| entity)
-        });
-        found.map(|entity| entity.name.as_str())
+    /// The names of the commands and events.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let named = self.0.values().filter(|entity| entity.is_named());
+        named.map(|entity| entity.name.as_str())
     }
 
     /// The object with the arguments of a command, or the data of an event.
@@ -220,32 +211,6 @@ impl Entity {
     }
 }
 
-/// A name as people remember it.
-fn plain(name: &str) -> String {
-    name.to_lowercase().replace('_', "-")
-}
-
-/// How many letters may be wrong in a name.
-const FARTHEST: usize = 2;
-
-/// How many letters have to be put in, left out or changed (Levenshtein); of long texts
-/// only whether it is too many.
-fn distance(one: &str, other: &str) -> usize {
-    if one.len().abs_diff(other.len()) > FARTHEST || one.len() > 64 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.bytes().enumerate() {
-            let change = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[other.len()]
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -301,21 +266,6 @@ pub(crate) mod tests {
             .map(|it| it.optional)
             .collect();
         assert_eq!(optional, [false, true]);
-    }
-
-    #[test]
-    fn a_name_that_is_nearly_right() {
-        let schema = Schema::parse(SMALL).unwrap();
-        for (typed, meant) in [
-            ("device-del", Some("device_del")),
-            ("query-job", Some("query-jobs")),
-            ("Stop", Some("STOP")),
-            ("blokdev_add", Some("blockdev-add")),
-            ("something", None),
-            ("", None),
-        ] {
-            assert_eq!(schema.similar(typed), meant, "{typed}");
-        }
     }
 
     #[test]

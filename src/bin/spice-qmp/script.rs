@@ -8,12 +8,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use glib::IOCondition;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::arguments;
 use crate::failure::Failure;
 use crate::wait::ready;
+use crate::words;
 
 /// A command that is to be executed.
 #[derive(Debug)]
@@ -137,67 +136,16 @@ fn parse(text: &str, line: usize) -> Result<Option<Command>, Failure> {
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
     }
-    let (name, arguments) = if text.starts_with('{') {
-        parse_json(text)
-    } else {
-        parse_words(text)
-    }
-    .map_err(|error| {
+    let command = words::parse_command(text).map_err(|error| {
         Failure::usage(error)
             .hint("spice-qmp exec --help shows how to write commands")
             .in_line(Some(line))
     })?;
     Ok(Some(Command {
-        name,
-        arguments,
+        name: command.name,
+        arguments: command.arguments,
         line: Some(line),
     }))
-}
-
-type Parsed = (String, Option<Box<RawValue>>);
-
-fn parse_json(text: &str) -> Result<Parsed, String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Request<'a> {
-        execute: String,
-        #[serde(borrow)]
-        arguments: Option<&'a RawValue>,
-        /// The tool has ids of its own.
-        #[serde(rename = "id")]
-        _id: Option<serde::de::IgnoredAny>,
-    }
-
-    let request: Request<'_> = serde_json::from_str(text).map_err(|error| {
-        // Other JSON is not repeated: it may hold a secret.
-        if error.is_data() {
-            r#"this is no {"execute": NAME, "arguments": {...}}"#.into()
-        } else {
-            format!("this is not JSON: {error}")
-        }
-    })?;
-    let arguments = request
-        .arguments
-        .map(|it| arguments::parse_object(it.get()));
-    Ok((request.execute, arguments.transpose()?))
-}
-
-fn parse_words(text: &str) -> Result<Parsed, String> {
-    // JSON needs no quotes where it is all that follows.
-    if let Some((name, json)) = text.split_once(char::is_whitespace)
-        && json.trim_start().starts_with('{')
-    {
-        return Ok((name.to_owned(), Some(arguments::parse_object(json)?)));
-    }
-    let words = glib::shell_parse_argv(text)
-        // GLib repeats the line, which may hold a secret.
-        .map_err(|_| "a quote is not closed, or nothing follows a backslash")?;
-    let words = words
-        .into_iter()
-        .map(|word| word.to_string_lossy().into_owned());
-    let words: Vec<_> = words.collect();
-    let (name, words) = words.split_first().ok_or("there is no command")?;
-    Ok((name.clone(), arguments::parse(words)?))
 }
 
 #[cfg(test)]

@@ -22,14 +22,19 @@ pub(crate) async fn similar_commands(
     let timeout = QUESTION_TIMEOUT.min(monitor.timeout());
     let schema = glib::future_with_timeout(timeout, machine.load_schema()).await;
     let schema = schema.ok()?.ok()?;
-    let similar = similar(name, schema.list_commands());
+    did_you_mean(name, schema.list_commands())
+}
+
+/// A hint with those of the names that are similar.
+pub(crate) fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let similar = similar(name, names);
     let (last, others) = similar.split_last()?;
     let names = match others {
         [] => (*last).to_owned(),
         others => format!("{} or {last}", others.join(", ")),
     };
     Some(format!(
-        "did you mean {names}? (spice-qmp exec query-commands lists what this QEMU knows)"
+        "did you mean {names}? (spice-qmp commands lists what this QEMU knows)"
     ))
 }
 

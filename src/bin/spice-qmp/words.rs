@@ -40,27 +40,34 @@ pub(crate) fn parse(line: &str) -> Result<Entry<'_>, String> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(Entry::Nothing);
     }
-    if line.starts_with('{') {
-        return parse_request(line).map(Entry::Command);
-    }
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim_start();
     Ok(match name {
         "hmp" => Entry::Human(rest),
         _ if name.starts_with('.') => Entry::Own(name, rest),
-        _ => Entry::Command(Command {
-            name: name.to_owned(),
-            arguments: parse_arguments(rest)?,
-        }),
+        _ => Entry::Command(parse_command(line)?),
+    })
+}
+
+/// Reads a command with its arguments, likewise.
+pub(crate) fn parse_command(line: &str) -> Result<Command, String> {
+    let line = line.trim();
+    if line.starts_with('{') {
+        return parse_request(line);
+    }
+    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    Ok(Command {
+        name: name.to_owned(),
+        arguments: parse_arguments(rest.trim_start())?,
     })
 }
 
 fn parse_request(line: &str) -> Result<Command, String> {
     let request: Request = serde_json::from_str(line).map_err(|error| {
         if error.is_data() {
-            "a command in JSON has the members execute and arguments".to_owned()
+            r#"this is no {"execute": NAME, "arguments": {...}}"#.to_owned()
         } else {
-            format!("the command is not JSON: {error}")
+            format!("this is not JSON: {error}")
         }
     })?;
     let arguments = request
@@ -86,7 +93,7 @@ fn split(mut text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     loop {
         text = text.trim_start();
-        if text.is_empty() {
+        if text.is_empty() || text.starts_with('#') {
             return Ok(words);
         }
         let (word, rest) = next_word(text)?;
@@ -145,7 +152,7 @@ fn in_double_quotes<'a>(text: &'a str, word: &mut String) -> Result<&'a str, Str
     Err(UNCLOSED.into())
 }
 
-const UNCLOSED: &str = "a quotation mark is not closed";
+const UNCLOSED: &str = "a quote is not closed";
 
 /// The JSON value at the beginning of a text.
 fn json_at(text: &str) -> Option<&str> {
@@ -175,6 +182,9 @@ mod tests {
         for (line, name, arguments) in [
             ("stop", "stop", json!(null)),
             ("  stop  ", "stop", json!(null)),
+            ("stop # now", "stop", json!(null)),
+            (r#"a '{"b": 1}'"#, "a", json!({"b": 1})),
+            (r#"a {"b": "x # y"}"#, "a", json!({"b": "x # y"})),
             ("device_del id=disk1", "device_del", json!({"id": "disk1"})),
             ("a b.c=1  b.d=true", "a", json!({"b": {"c": 1, "d": true}})),
             (r#"a {"b": [1, 2]}"#, "a", json!({"b": [1, 2]})),
@@ -184,7 +194,7 @@ mod tests {
                 json!({"b": {"c": "d e"}, "f": 1}),
             ),
             (
-                r#"a b=[1, 2] c=[::1]:4444"#,
+                r"a b=[1, 2] c=[::1]:4444",
                 "a",
                 json!({"b": [1, 2], "c": "[::1]:4444"}),
             ),

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use spice_qmp::{Error, PeerError};
 
 use crate::cli::Hmp;
@@ -23,19 +24,24 @@ pub(crate) async fn run(target: &Target, hmp: &Hmp, output: &mut Output) -> Resu
         .on_port(async |monitor, port| {
             let arguments = Arguments { command_line };
             let reply = monitor.execute(port, COMMAND, arguments).await?;
-            let text: String = serde_json::from_str(reply.get()).map_err(|_| no_text())?;
-            if let Some(failure) = failure(&text) {
-                return Err(failure.into());
-            }
-            if output.is_json() {
-                return output.json_text(reply.get()).await;
-            }
-            output.text(&text).await
+            print(&reply, output).await
         })
         .await
 }
 
-const COMMAND: &str = "human-monitor-command";
+/// Prints the text of a reply, or fails as it says.
+pub(crate) async fn print(reply: &RawValue, output: &mut Output) -> Result<(), Stop> {
+    let text: String = serde_json::from_str(reply.get()).map_err(|_| no_text())?;
+    if let Some(failure) = failure(&text) {
+        return Err(failure.into());
+    }
+    if output.is_json() {
+        return output.json_text(reply.get()).await;
+    }
+    output.text(&text).await
+}
+
+pub(crate) const COMMAND: &str = "human-monitor-command";
 
 fn command_line(hmp: &Hmp) -> Result<String, Failure> {
     if hmp.words != ["-"] {

@@ -10,6 +10,7 @@ use crate::failure::{Failure, Kind, Stop};
 use crate::output::Output;
 use crate::schema::{Entity, Member, MetaType, Schema};
 use crate::style::{Line, escaped, label_style};
+use crate::suggest;
 
 /// Prints the commands whose names have the word in them, each with its arguments.
 pub(crate) async fn list(
@@ -99,10 +100,8 @@ pub(crate) async fn print_description(
 fn unknown(schema: &Schema, name: &str) -> Failure {
     let text = format!("QEMU has no command or event {name:?}");
     let failure = Failure::new(Kind::Qmp, text);
-    match schema.similar(name) {
-        Some(similar) => failure.hint(format!("did you mean {similar} ?")),
-        None => failure.hint("spice-qmp commands lists the commands"),
-    }
+    let hint = suggest::did_you_mean(name, schema.names());
+    failure.hint(hint.unwrap_or_else(|| "spice-qmp commands lists the commands".to_owned()))
 }
 
 /// The entities as QEMU sent them.

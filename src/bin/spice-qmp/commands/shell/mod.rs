@@ -15,8 +15,10 @@ use futures_core::Stream;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use spice_qmp::{Error, Event, EventStream, QmpPort};
+use spice_qmp::{Event, EventStream, QmpPort};
 
+use super::exec::explain;
+use super::hmp;
 use super::schema::{print_commands, print_description};
 use crate::connect::Target;
 use crate::ending::End;
@@ -279,7 +281,10 @@ impl Shell<'_> {
             });
             match reply.await {
                 Err(event) => self.show(&event).await?,
-                Ok(Ok(reply)) => return Ok(Some(reply.map_err(|error| self.explain(error))?)),
+                Ok(Ok(Ok(reply))) => return Ok(Some(reply)),
+                Ok(Ok(Err(error))) => {
+                    return Err(explain(monitor, self.port, error).await.into());
+                }
                 Ok(Err(SIGINT)) if self.prompt.is_interactive() => {
                     let text = format!("QEMU is still executing {command}");
                     note(self.output.is_json(), &text);
@@ -290,37 +295,12 @@ impl Shell<'_> {
         }
     }
 
-    /// Adds what to do next.
-    fn explain(&self, error: Error) -> Failure {
-        let similar = match (&error, &self.schema) {
-            (Error::Command { command, class, .. }, Some(schema))
-                if class.name() == "CommandNotFound" =>
-            {
-                schema.similar(command).map(str::to_owned)
-            }
-            _ => None,
-        };
-        let failure = Failure::from(error);
-        match similar {
-            Some(name) => failure.hint(format!("did you mean {name} ?")),
-            None => failure,
-        }
-    }
-
     async fn ask_human_monitor(&mut self, text: &str) -> Result<(), Stop> {
         let arguments = json!({ "command-line": text });
-        let Some(reply) = self.execute("human-monitor-command", arguments).await? else {
+        let Some(reply) = self.execute(hmp::COMMAND, arguments).await? else {
             return Ok(());
         };
-        let answer: String = serde_json::from_str(reply.get()).unwrap_or_default();
-        let first = answer.lines().next().unwrap_or_default().to_owned();
-        if first.starts_with("Error: ") || first.starts_with("unknown command:") {
-            return Err(Failure::new(Kind::Qmp, format!("hmp: {first}")).into());
-        }
-        for line in answer.lines() {
-            self.output.line(line.trim_end_matches('\r')).await?;
-        }
-        Ok(())
+        hmp::print(&reply, self.output).await
     }
 
     /// The schema, which is asked for once, and the output.
