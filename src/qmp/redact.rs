@@ -275,6 +275,18 @@ mod tests {
             ),
             (
                 "migrate",
+                r#"{"uri":"exec:cat > geheim"}"#,
+                "duplicate yank instance: cat > geheim",
+                "duplicate yank instance: ***",
+            ),
+            (
+                "migrate",
+                r#"{"uri":"exec:cat > geheim"}"#,
+                "duplicate: 'cat', cat, concat",
+                "duplicate: '***', ***, concat",
+            ),
+            (
+                "migrate",
                 r#"{"uri":"exce:geheim"}"#,
                 "unknown migration protocol: exce:geheim",
                 "unknown migration protocol: ***",

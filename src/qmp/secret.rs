@@ -22,6 +22,10 @@ pub(super) struct Found {
 /// A shorter secret would make other words of an error unreadable.
 const SHORTEST: usize = 3;
 
+/// A shorter word is hidden where it stands alone, and not within longer ones: `cat` is no
+/// part of `duplicate`.
+const SHORTEST_WITHIN: usize = 6;
+
 impl Found {
     fn add(&mut self, text: &str) {
         if text == HIDDEN || text.is_empty() {
@@ -74,8 +78,28 @@ impl Found {
 
 fn without<'s>(text: &str, secrets: impl Iterator<Item = &'s Box<str>>) -> String {
     secrets.fold(text.to_owned(), |text, secret| {
-        text.replace(&**secret, HIDDEN)
+        if secret.len() < SHORTEST_WITHIN && secret.chars().all(char::is_alphanumeric) {
+            without_word(&text, secret)
+        } else {
+            text.replace(&**secret, HIDDEN)
+        }
     })
+}
+
+/// A text without a word: longer ones that it is a part of stay.
+fn without_word(text: &str, word: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut end = 0;
+    for (start, _) in text.match_indices(word) {
+        let (before, after) = (&text[..start], &text[start + word.len()..]);
+        let beside = [before.chars().next_back(), after.chars().next()];
+        if !beside.into_iter().flatten().any(char::is_alphanumeric) {
+            shown.push_str(&text[end..start]);
+            shown.push_str(HIDDEN);
+            end = start + word.len();
+        }
+    }
+    shown + &text[end..]
 }
 
 /// Hides a value, whatever it is.
