@@ -14,6 +14,7 @@ use super::actions::{Action, Menu, Situation};
 use super::cause::{self, Cause};
 use super::condition::Condition;
 use super::fetch::Fetch;
+use super::follow::{connect, may_use};
 #[cfg(unix)]
 use super::leftover::Leftover;
 use crate::home::Home;
@@ -103,19 +104,23 @@ impl ObjectImpl for Machine {
             return;
         }
         let _ = self.home.set(Home::on(port.main_context()));
+        let machine = self.obj();
         let mut handlers = vec![
-            self.connect(&port, "notify::status", |machine, _| {
-                machine.status_changed();
+            connect(&*machine, &port, "notify::status", |machine, _| {
+                machine.imp().status_changed();
             }),
-            self.connect(&port, "notify::state", |machine, _| machine.state_changed()),
-            self.connect(&port, "notify::version", |machine, _| {
-                machine.keep_schema(None);
+            connect(&*machine, &port, "notify::state", |machine, _| {
+                machine.imp().state_changed();
+            }),
+            connect(&*machine, &port, "notify::version", |machine, _| {
+                machine.imp().keep_schema(None);
             }),
         ];
         handlers.extend(cause::EVENTS.map(|name| {
-            self.connect(&port, &format!("qmp-event::{name}"), |machine, values| {
+            let signal = format!("qmp-event::{name}");
+            connect(&*machine, &port, &signal, |machine, values| {
                 if let Ok(event) = values[1].get::<Event>() {
-                    machine.event(&event);
+                    machine.imp().event(&event);
                 }
             })
         }));
@@ -383,34 +388,6 @@ impl Machine {
 
     /// Whether the calling thread may use the machine; if not, that is a critical.
     fn may_use(&self, what: &str) -> bool {
-        let here = self.home().is_my_thread();
-        if !here {
-            glib::g_critical!(
-                "SpiceQmp",
-                "{what:?} of a machine was used on another thread than its port's"
-            );
-        }
-        here
-    }
-
-    /// Calls `handler` at a signal of the port. Any thread may disconnect it.
-    fn connect(
-        &self,
-        port: &QmpPort,
-        signal: &str,
-        handler: fn(&Self, &[glib::Value]),
-    ) -> glib::SignalHandlerId {
-        let machine: glib::SendWeakRef<_> = self.obj().downgrade().into();
-        let closure = glib::RustClosure::new(move |values| {
-            let port = values[0].get::<QmpPort>();
-            // Another thread could emit it.
-            if port.is_ok_and(|port| port.is_on_its_thread())
-                && let Some(machine) = machine.upgrade()
-            {
-                handler(machine.imp(), values);
-            }
-            None
-        });
-        port.connect_closure(signal, false, closure)
+        may_use(self.home(), "a machine", what)
     }
 }

@@ -8,9 +8,11 @@ mod actions;
 mod cause;
 mod condition;
 mod fetch;
+mod follow;
 mod imp;
 #[cfg(unix)]
 mod leftover;
+mod list;
 mod load_schema;
 mod schema;
 #[cfg(unix)]
@@ -21,6 +23,7 @@ use glib::prelude::*;
 use glib::subclass::prelude::*;
 
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
+pub use list::List;
 pub use schema::Schema;
 #[cfg(unix)]
 pub use screenshot::Screenshot;
