@@ -90,7 +90,12 @@ pub(super) trait Record: 'static {
 #[allow(dead_code, reason = "the models are still to come")]
 impl List {
     pub(super) fn new<S: Source>(port: Option<&QmpPort>, source: S) -> Self {
-        let list: Self = glib::Object::new();
+        let context = port.map_or_else(glib::MainContext::ref_thread_default, |port| {
+            port.main_context()
+        });
+        let list: Option<Self> = context.with_thread_default(glib::Object::new).ok();
+        // Another thread runs the port's.
+        let list = list.unwrap_or_else(glib::Object::new);
         list.imp().set_up(port, Box::new(source));
         list
     }

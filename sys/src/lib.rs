@@ -24,6 +24,7 @@ pub mod condition;
 pub mod error;
 pub mod event;
 pub mod instance;
+pub mod list;
 pub mod machine;
 pub mod port;
 pub mod port_calls;

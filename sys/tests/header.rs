@@ -24,6 +24,7 @@ fn header_is_up_to_date() {
         "port_properties",
         "port_waits",
         "schema",
+        "list",
         "machine",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));

@@ -148,6 +148,11 @@ impl ObjectImpl for List {
         }
     }
 
+    fn constructed(&self) {
+        self.parent_constructed();
+        self.home();
+    }
+
     // On any thread: the handlers go anywhere, and so does the port. What is being loaded
     // goes home.
     fn dispose(&self) {
@@ -297,9 +302,6 @@ fn change<R: Record>(
 #[allow(dead_code, reason = "the models are still to come")]
 impl List {
     pub(super) fn set_up(&self, port: Option<&QmpPort>, source: Box<dyn AnySource>) {
-        let _ = self
-            .home
-            .set(port.map_or_else(Home::here, |port| Home::on(port.main_context())));
         let _ = self.source.set(source);
         self.port.replace(port.cloned());
     }

@@ -221,9 +221,9 @@ fn a_handler_may_drop_the_list() {
         let (list, _peer) = list(Prepared::default());
         let weak = list.downgrade();
         let held = Rc::new(RefCell::new(Some(list)));
-        let last = held.clone();
+        let only = held.clone();
         let list = weak.upgrade().unwrap();
-        list.connect_items_changed(move |_, _, _, _| drop(last.take()));
+        list.connect_items_changed(move |_, _, _, _| drop(only.take()));
         list.set(vec![numbered("a", 1)]);
         drop(list);
         assert!(held.take().is_none());

@@ -37,6 +37,7 @@
 #define SpiceQmpMachine SpiceQmp1Machine
 #define SpiceQmpCondition SpiceQmp1Condition
 #define SpiceQmpSchema SpiceQmp1Schema
+#define SpiceQmpList SpiceQmp1List
 #define SpiceQmpConditionCode SpiceQmp1ConditionCode
 #define SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity
 #endif
@@ -316,6 +317,8 @@ typedef struct SpiceQmpCondition SpiceQmpCondition;
  * Since: 0.1
  */
 typedef struct SpiceQmpEvent SpiceQmpEvent;
+
+typedef struct SpiceQmpList SpiceQmpList;
 
 typedef struct SpiceQmpMachine SpiceQmpMachine;
 
@@ -1794,6 +1797,54 @@ SPICE_QMP_AVAILABLE
 char **spice_qmp_schema_list_commands(const SpiceQmpSchema *schema);
 
 /**
+ * spice_qmp_list_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpList
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_list_get_type(void);
+
+/**
+ * spice_qmp_list_refresh:
+ * @list: a #SpiceQmpList
+ *
+ * Loads the items again, which is needed only for changes that QEMU does not report. If
+ * the port is not ready, they are loaded when it is.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_list_refresh(SpiceQmpList *list);
+
+/**
+ * spice_qmp_list_get_loading: (get-property loading)
+ * @list: a #SpiceQmpList
+ *
+ * Whether items are being loaded: the property #SpiceQmpList:loading.
+ *
+ * Returns: %TRUE if they are
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_list_get_loading(SpiceQmpList *list);
+
+/**
+ * spice_qmp_list_dup_error: (get-property error)
+ * @list: a #SpiceQmpList
+ *
+ * Why the items could not be loaded: the property #SpiceQmpList:error.
+ *
+ * Returns: (transfer full) (nullable): the error, or %NULL if there was none
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GError *spice_qmp_list_dup_error(SpiceQmpList *list);
+
+/**
  * spice_qmp_machine_get_type:
  *
  * Returns: the #GType of #SpiceQmpMachine
@@ -1990,6 +2041,9 @@ GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_MACHINE (spice_qmp_machine_get_type())
 #define SPICE_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_MACHINE, SpiceQmpMachine))
 #define SPICE_IS_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_MACHINE))
+#define SPICE_TYPE_QMP_LIST (spice_qmp_list_get_type())
+#define SPICE_QMP_LIST(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_LIST, SpiceQmpList))
+#define SPICE_IS_QMP_LIST(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_LIST))
 #endif
 #define SPICE_TYPE_QMP_EVENT (spice_qmp_event_get_type())
 #define SPICE_TYPE_QMP_SCHEMA (spice_qmp_schema_get_type())
@@ -2017,6 +2071,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpEvent, spice_qmp_event_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpMachine, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpCondition, spice_qmp_condition_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSchema, spice_qmp_schema_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpList, g_object_unref)
 
 /* The names of the GTypes, which the generated C of Vala uses. */
 typedef SpiceQmpPort SpiceQmp1Port;
@@ -2029,6 +2084,7 @@ typedef SpiceQmpError SpiceQmp1Error;
 typedef SpiceQmpMachine SpiceQmp1Machine;
 typedef SpiceQmpCondition SpiceQmp1Condition;
 typedef SpiceQmpSchema SpiceQmp1Schema;
+typedef SpiceQmpList SpiceQmp1List;
 typedef SpiceQmpConditionCode SpiceQmp1ConditionCode;
 typedef SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity;
 #endif
@@ -2309,6 +2365,42 @@ G_END_DECLS
  * @error: why it was not executed
  *
  * Emitted if an action was activated and QEMU did not execute its command.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpList:
+ *
+ * A list of what a machine has, such as #SpiceQmpMachine:drives: a #GListModel, which
+ * list views and g_list_model_get_item() take.
+ *
+ * The items are loaded when g_list_model_get_n_items() or g_list_model_get_item() is
+ * called for the first time, and then kept up to date. An item stays the same object
+ * for as long as what it stands for exists; its properties change. While the connection
+ * is gone, the items stay as they were, and they are loaded again when it is back.
+ *
+ * A list holds a reference to the port and not to the machine. Like the machine it
+ * belongs to the thread of the port. On another thread it is empty and its functions
+ * fail, with a critical.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpList:loading: (getter get_loading)
+ *
+ * Whether items are being loaded because they were asked for, or will be loaded as soon
+ * as the port is ready. It stays %FALSE while items are only kept up to date.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpList:error: (getter dup_error)
+ *
+ * Why the items could not be loaded the last time, or %NULL. The list then keeps the
+ * items that it had.
  *
  * Since: 0.1
  */

@@ -148,6 +148,8 @@ test_types(void)
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_CONDITION, G_TYPE_BOXED));
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_SCHEMA), ==, "SpiceQmp1Schema");
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_SCHEMA, G_TYPE_BOXED));
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_LIST), ==, "SpiceQmp1List");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_LIST, G_TYPE_LIST_MODEL));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_PORT, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_STATUS, G_TYPE_BOXED));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_EVENT, G_TYPE_BOXED));
@@ -242,11 +244,37 @@ test_machine_class(void)
 }
 
 static void
+assert_readable(GObjectClass *klass, const char *name, GType type)
+{
+    GParamSpec *property = g_object_class_find_property(klass, name);
+
+    g_assert_nonnull(property);
+    g_assert_true(property->value_type == type);
+    g_assert_cmpint(property->flags & (G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY), ==,
+                    G_PARAM_READABLE);
+}
+
+static void
+test_list_class(void)
+{
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_LIST);
+    guint count;
+
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, 2);
+    assert_readable(klass, "loading", G_TYPE_BOOLEAN);
+    assert_readable(klass, "error", G_TYPE_ERROR);
+    g_type_class_unref(klass);
+}
+
+static void
 test_macros(void)
 {
     SpiceQmp1Port *none = NULL;
     SpiceQmp1Machine *no_machine = NULL;
     g_autoptr(SpiceQmpMachine) machine = NULL;
+    SpiceQmp1List *no_list = NULL;
+    g_autoptr(SpiceQmpList) list = NULL;
     g_autoptr(SpiceQmpCondition) condition = NULL;
     g_autoptr(SpiceQmpPort) port = NULL;
     g_autoptr(SpiceQmpStatus) status = NULL;
@@ -257,6 +285,9 @@ test_macros(void)
     g_assert_false(SPICE_IS_QMP_MACHINE(no_machine));
     g_assert_null(SPICE_QMP_MACHINE(no_machine));
     g_assert_null(machine);
+    g_assert_false(SPICE_IS_QMP_LIST(no_list));
+    g_assert_null(SPICE_QMP_LIST(no_list));
+    g_assert_null(list);
     g_assert_null(condition);
     g_assert_null(port);
     g_assert_null(status);
@@ -282,6 +313,7 @@ main(int argc, char **argv)
     g_test_add_func("/abi/types", test_types);
     g_test_add_func("/abi/class", test_class);
     g_test_add_func("/abi/machine-class", test_machine_class);
+    g_test_add_func("/abi/list-class", test_list_class);
     g_test_add_func("/abi/macros", test_macros);
     return g_test_run();
 }

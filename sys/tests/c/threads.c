@@ -8,6 +8,7 @@ typedef struct {
     GIOStream *client;
     SpiceQmpPort *port;
     SpiceQmpMachine *machine;
+    SpiceQmpList *list;
     SpiceQmpCondition *condition;
     SpiceSession *session;
     SpicePortChannel *channel;
@@ -45,6 +46,7 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     WAIT_UNTIL((t->status = spice_qmp_port_dup_status(t->port)));
     g_assert_nonnull(t->status);
     t->machine = spice_qmp_machine_new(t->port);
+    t->list = g_object_new(SPICE_TYPE_QMP_LIST, NULL);
     t->schema = load_schema(t->machine, &error);
     g_assert_no_error(error);
     server_event(t->server, "SHUTDOWN", "{\"guest\": true}");
@@ -63,6 +65,7 @@ tear_down(Things *t, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_event_unref(t->event);
     spice_qmp_condition_unref(t->condition);
     spice_qmp_schema_unref(t->schema);
+    g_clear_object(&t->list);
     g_clear_object(&t->machine);
     spice_session_disconnect(t->session);
     g_object_unref(t->session);
@@ -326,6 +329,34 @@ use_machine_dup_condition(Things *t)
 }
 
 static void
+use_list_refresh(Things *t)
+{
+    expect_critical("spice_qmp_list_refresh", "list.is_on_its_thread()");
+    spice_qmp_list_refresh(t->list);
+    expect_property("n-items");
+    g_assert_cmpuint(g_list_model_get_n_items(G_LIST_MODEL(t->list)), ==, 0);
+    expect_property("item");
+    g_assert_null(g_list_model_get_item(G_LIST_MODEL(t->list), 0));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_list_get_loading(Things *t)
+{
+    expect_property("loading");
+    g_assert_false(spice_qmp_list_get_loading(t->list));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_list_dup_error(Things *t)
+{
+    expect_property("error");
+    g_assert_null(spice_qmp_list_dup_error(t->list));
+    g_test_assert_expected_messages();
+}
+
+static void
 use_is_mute(Things *t)
 {
     expect_critical("spice_qmp_port_is_mute", PORT_CHECK);
@@ -376,6 +407,7 @@ use_values(Things *t)
     g_assert_cmpuint(spice_qmp_status_get_type(), ==, SPICE_TYPE_QMP_STATUS);
     g_assert_cmpuint(spice_qmp_event_get_type(), ==, SPICE_TYPE_QMP_EVENT);
     g_assert_cmpuint(spice_qmp_machine_get_type(), ==, SPICE_TYPE_QMP_MACHINE);
+    g_assert_cmpuint(spice_qmp_list_get_type(), ==, SPICE_TYPE_QMP_LIST);
     g_assert_cmpuint(spice_qmp_condition_get_type(), ==, SPICE_TYPE_QMP_CONDITION);
     g_assert_cmpuint(spice_qmp_condition_code_get_type(), ==, SPICE_TYPE_QMP_CONDITION_CODE);
     g_assert_cmpuint(spice_qmp_condition_severity_get_type(), ==,
@@ -435,6 +467,10 @@ static const Function functions[] = {
     VALUE(event_get_type),
     VALUE(event_ref),
     VALUE(event_unref),
+    { "spice_qmp_list_dup_error", use_list_dup_error, NULL },
+    { "spice_qmp_list_get_loading", use_list_get_loading, NULL },
+    VALUE(list_get_type),
+    { "spice_qmp_list_refresh", use_list_refresh, NULL },
     { "spice_qmp_machine_dup_condition", use_machine_dup_condition, NULL },
     { "spice_qmp_machine_get_port", use_machine_get_port, NULL },
     VALUE(machine_get_type),
