@@ -13,8 +13,10 @@ use super::action_group::{ActionGroup, Actions};
 use super::actions::{Action, Menu, Situation};
 use super::cause::{self, Cause};
 use super::condition::Condition;
+use super::drives::Drives;
 use super::fetch::Fetch;
 use super::follow::{connect, may_use};
+use super::list::List;
 #[cfg(unix)]
 use super::leftover::Leftover;
 use crate::home::Home;
@@ -35,6 +37,8 @@ pub struct Machine {
     #[property(get, set, construct_only, nullable)]
     /// Why the machine does not run, where that is not just a pause; NULL while it runs.
     #[property(name = "condition", type = Option<Condition>, get = Self::condition)]
+    /// The drives, and what is in them.
+    #[property(name = "drives", type = List, get = Self::drives)]
     port: RefCell<Option<QmpPort>>,
     /// The port's. Set in the construction.
     home: OnceCell<Home>,
@@ -52,6 +56,7 @@ pub struct Machine {
     was_ready: Cell<bool>,
     /// The schema, once somebody has asked for it.
     schema: RefCell<Option<Fetch>>,
+    drives: OnceCell<List>,
     /// What QEMU keeps of screenshots.
     #[cfg(unix)]
     leftovers: RefCell<Vec<Leftover>>,
@@ -350,6 +355,14 @@ impl Machine {
             self.condition.replace(condition);
             self.obj().notify_condition();
         }
+    }
+}
+
+/// What it has.
+impl Machine {
+    fn drives(&self) -> List {
+        let new = || List::new(self.port().as_ref(), Drives);
+        self.drives.get_or_init(new).clone()
     }
 }
 
