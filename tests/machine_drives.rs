@@ -313,14 +313,14 @@ fn a_medium_that_is_lost_is_named() {
             error.contains("lock (the drive is empty now: /a.iso was removed)"),
             "{error}"
         );
-        let lost = cd.lost_medium().expect("it says what");
-        assert_eq!(lost, "/a.iso");
+        let named = cd.lost_medium().expect("it says what");
+        assert_eq!(named, "/a.iso");
         assert_eq!(
             seen.take(),
             ["cd0 read-only", "cd0 medium", "cd0 lost-medium"]
         );
 
-        let task = main.spawn(cd.insert(&lost).into_future());
+        let task = main.spawn(cd.insert(&named).into_future());
         main.drain();
         server.answer("blockdev-change-medium", json!({}));
         main.drain();

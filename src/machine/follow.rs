@@ -27,6 +27,14 @@ pub(super) fn connect<T: IsA<glib::Object>>(
     port.connect_closure(signal, false, closure)
 }
 
+/// Whether commands get through to QEMU.
+pub(super) fn is_reachable(port: &QmpPort) -> bool {
+    // What is written to a port within the blink of an eye after it was mute waits there:
+    // it gets through.
+    let running = || port.status().is_some_and(|status| status.running());
+    port.ready() && (!port.is_mute() || running())
+}
+
 /// Whether the calling thread may use `object`, which is at this home; if not, that is a
 /// critical.
 pub(super) fn may_use(home: &Home, object: &str, what: &str) -> bool {

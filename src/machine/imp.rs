@@ -15,7 +15,7 @@ use super::cause::{self, Cause};
 use super::condition::Condition;
 use super::drives::Drives;
 use super::fetch::Fetch;
-use super::follow::{connect, may_use};
+use super::follow::{connect, is_reachable, may_use};
 use super::list::List;
 #[cfg(unix)]
 use super::leftover::Leftover;
@@ -205,11 +205,8 @@ impl Machine {
             return Menu::default();
         };
         let status = port.status();
-        // What is written to a port within the blink of an eye after it was mute waits
-        // there: it gets through.
-        let mute = port.is_mute() && !status.as_ref().is_some_and(Status::running);
         Menu::of(Situation {
-            reachable: port.ready() && !mute,
+            reachable: is_reachable(&port),
             state: status.as_ref().map(Status::status),
         })
     }

@@ -87,7 +87,6 @@ pub(super) trait Record: 'static {
 }
 
 /// For the lists' own models.
-#[allow(dead_code, reason = "the models are still to come")]
 impl List {
     pub(super) fn new<S: Source>(port: Option<&QmpPort>, source: S) -> Self {
         let context = port.map_or_else(glib::MainContext::ref_thread_default, |port| {
@@ -109,21 +108,25 @@ impl List {
     }
 
     /// Shows an item, or changes the one with its id.
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn put<R: Record>(&self, record: R) {
         self.imp().put(record);
     }
 
     /// Shows an item no more.
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn remove(&self, id: &str) {
         self.imp().remove(id);
     }
 
     /// The item with this id.
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn find<T: IsA<glib::Object>>(&self, id: &str) -> Option<T> {
         self.imp().find(id)?.downcast().ok()
     }
 
     /// All items. It loads none.
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn items<T: IsA<glib::Object>>(&self) -> Vec<T> {
         let all = self.imp().items().into_iter();
         all.filter_map(|item| item.downcast().ok()).collect()
@@ -142,11 +145,13 @@ impl List {
     }
 
     /// Loads the items again after this time, unless that happens before.
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn reload_in(&self, time: Duration) {
         self.imp().reload_in(time);
     }
 
     /// The port, but for a list that has been disposed of.
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn port(&self) -> Option<QmpPort> {
         self.imp().port()
     }

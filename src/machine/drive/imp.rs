@@ -15,10 +15,10 @@ use crate::port::QmpPort;
 #[properties(wrapper_type = super::Drive)]
 pub struct Drive {
     /// What QEMU's commands know it by.
-    #[property(name = "id", type = String, get = Self::id)]
+    #[property(name = "id", type = String, default = "", get = Self::id)]
     id: OnceCell<String>,
     /// A name to show.
-    #[property(name = "name", get, type = String, member = name)]
+    #[property(name = "name", get, type = String, default = "", member = name)]
     /// Whether its medium can be changed.
     #[property(name = "removable", get, type = bool, member = removable)]
     /// The file name of its medium, as QEMU knows it.

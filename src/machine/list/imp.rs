@@ -13,7 +13,7 @@ use gio::subclass::prelude::*;
 use super::splice::Splice;
 use super::{MAX_ITEMS, Record, Source, check_number};
 use crate::home::{Bound, Home};
-use crate::machine::follow::{connect, may_use};
+use crate::machine::follow::{connect, is_reachable, may_use};
 use crate::port::{Event, PortState, QmpPort};
 use crate::qmp::{Error, UsageError};
 use crate::spawn::spawn_on;
@@ -90,7 +90,7 @@ struct Timer {
 pub(super) type LoadFuture = Pin<Box<dyn Future<Output = Result<Show, Error>>>>;
 
 /// Shows what was loaded.
-pub(super) type Show = Box<dyn FnOnce(&List)>;
+pub(super) type Show = Box<dyn FnOnce(&super::List)>;
 
 /// A [`Source`] of any type.
 pub(super) trait AnySource: Send {
@@ -119,7 +119,7 @@ impl<S: Source> AnySource for S {
         Box::pin(async move {
             let records = load.await?;
             check_number(S::COMMAND, records.len())?;
-            Ok(Box::new(move |list: &List| list.set(records)) as Show)
+            Ok(Box::new(move |list: &super::List| list.set(records)) as Show)
         })
     }
 
@@ -199,7 +199,6 @@ impl ListModelImpl for List {
 }
 
 /// What is shown.
-#[allow(dead_code, reason = "the models are still to come")]
 impl List {
     pub(super) fn set<R: Record>(&self, records: Vec<R>) {
         let Some(port) = self.port() else {
@@ -231,6 +230,7 @@ impl List {
         drop(changes);
     }
 
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn put<R: Record>(&self, record: R) {
         if let Some(item) = self.find(record.id()) {
             drop(change(record, &item));
@@ -244,11 +244,13 @@ impl List {
         }
     }
 
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn remove(&self, id: &str) {
         self.target.borrow_mut().retain(|entry| &*entry.id != id);
         self.show();
     }
 
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn find(&self, id: &str) -> Option<glib::Object> {
         let target = self.target.borrow();
         let entry = target.iter().find(|entry| &*entry.id == id)?;
@@ -299,7 +301,6 @@ fn change<R: Record>(
 }
 
 /// When items are loaded.
-#[allow(dead_code, reason = "the models are still to come")]
 impl List {
     pub(super) fn set_up(&self, port: Option<&QmpPort>, source: Box<dyn AnySource>) {
         let _ = self.source.set(source);
@@ -393,6 +394,7 @@ impl List {
         }
     }
 
+    #[allow(dead_code, reason = "for models that are still to come")]
     pub(super) fn reload_in(&self, time: Duration) {
         self.reload_at(glib::monotonic_time().saturating_add(micros(time)));
     }
@@ -440,7 +442,7 @@ impl List {
         if self.due.get() == Due::No || self.load.borrow().is_some() || connecting {
             return;
         }
-        if port.is_mute() {
+        if port.ready() && !is_reachable(&port) {
             // It stays due.
             let why = "QEMU does not answer on SPICE while the machine is stopped by an error";
             self.set_error(Some(UsageError::NotSupported(why.into()).into()));
@@ -505,7 +507,7 @@ impl List {
         let (loads, list) = (self.loads.get(), self.obj());
         match result {
             Ok(show) => {
-                show(self);
+                show(&list);
                 // A newer one may have failed meanwhile.
                 if self.loads.get() == loads {
                     self.set_error(None);
