@@ -477,7 +477,7 @@ class Machine(TestCase):
         wait_for(lambda: not drives.props.loading, "the drives")
         self.assertIsNone(drives.dup_error())
         drive = drives.get_item(0)
-        self.assertEqual((drive.dup_id(), drive.props.name), ("cd0", "cd0"))
+        self.assertEqual((drive.dup_id(), drive.props.name), ("cd0", "cd"))
         self.assertEqual((drive.get_removable(), drive.get_locked()), (True, False))
         self.assertEqual((drive.dup_medium(), drive.dup_lost_medium()), (None, None))
 
