@@ -16,9 +16,9 @@ use super::condition::Condition;
 use super::drives::Drives;
 use super::fetch::Fetch;
 use super::follow::{connect, is_reachable, may_use};
-use super::list::List;
 #[cfg(unix)]
 use super::leftover::Leftover;
+use super::list::List;
 use crate::home::Home;
 use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 

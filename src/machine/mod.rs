@@ -65,6 +65,13 @@ glib::wrapper! {
     /// gets through: while the port is not ready, and on a SPICE port that QEMU has
     /// [muted](QmpPort::is_mute).
     ///
+    /// # Drives
+    ///
+    /// `drives` is a `GListModel` that loads its items when they are first asked for. It
+    /// follows what QEMU reports: trays that move, drives that are unplugged, disks that
+    /// fail. QEMU does not report new drives, locks, and what another client does to a drive
+    /// without a tray: [`List::refresh`] is for these, such as when a menu is opened.
+    ///
     /// # Properties
     ///
     /// | name | type | |
