@@ -33,10 +33,9 @@ pub extern "C" fn spice_qmp_list_get_type() -> GType {
 pub unsafe extern "C" fn spice_qmp_list_refresh(list: *mut SpiceQmpList) {
     no_panic("spice_qmp_list_refresh", (), || {
         g_return_if_fail!(spice_qmp_list_refresh: SPICE_IS_QMP_LIST(list));
+        g_return_if_fail!(spice_qmp_list_refresh: IS_THREAD_OF_LIST(list));
         // SAFETY: it was found to be a SpiceQmpList.
-        let list = unsafe { borrow(list) };
-        g_return_if_fail!(spice_qmp_list_refresh: list.is_on_its_thread());
-        list.refresh();
+        unsafe { borrow(list) }.refresh();
     });
 }
 
@@ -80,6 +79,16 @@ pub unsafe extern "C" fn spice_qmp_list_dup_error(list: *mut SpiceQmpList) -> *m
 )]
 fn SPICE_IS_QMP_LIST(list: *mut SpiceQmpList) -> bool {
     is_a(list.cast(), List::static_type())
+}
+
+/// Whether this thread made the port of the list, which was found to be one.
+#[allow(
+    non_snake_case,
+    reason = "the checks have the names by which C knows them"
+)]
+fn IS_THREAD_OF_LIST(list: *mut SpiceQmpList) -> bool {
+    // SAFETY: it is a live SpiceQmpList; any thread may ask.
+    unsafe { borrow(list) }.is_on_its_thread()
 }
 
 /// # Safety

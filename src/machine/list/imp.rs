@@ -352,8 +352,7 @@ impl List {
         match self.port().map(|port| port.state()) {
             // It may be another QEMU.
             Some(PortState::Ready) => {
-                self.due.set(Due::Now);
-                self.begin_what_is_due();
+                self.reload();
             }
             Some(PortState::Closed | PortState::Failed) => {
                 self.stop_timer();

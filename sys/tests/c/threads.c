@@ -399,7 +399,7 @@ DRIVE_BOOLEAN(get_tray_open, "tray-open")
 static void
 use_list_refresh(Things *t)
 {
-    expect_critical("spice_qmp_list_refresh", "list.is_on_its_thread()");
+    expect_critical("spice_qmp_list_refresh", "IS_THREAD_OF_LIST(list)");
     spice_qmp_list_refresh(t->list);
     expect_property("n-items");
     g_assert_cmpuint(g_list_model_get_n_items(G_LIST_MODEL(t->list)), ==, 0);
