@@ -89,7 +89,9 @@ pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKE
 #[cfg(all(feature = "gobject", unix))]
 pub use machine::Screenshot;
 #[cfg(feature = "gobject")]
-pub use machine::{Condition, ConditionCode, ConditionSeverity, Machine, Schema, Unplug};
+pub use machine::{
+    Condition, ConditionCode, ConditionSeverity, Drive, Insert, List, Machine, Schema, Unplug,
+};
 #[cfg(all(feature = "gobject", unix))]
 pub use port::MAX_FDS;
 #[cfg(all(feature = "gobject", unix))]

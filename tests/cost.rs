@@ -389,6 +389,42 @@ fn an_idle_machine_never_wakes_the_program() {
     });
 }
 
+#[test]
+fn idle_drives_never_wake_the_program() {
+    with_own_pushed(|main| {
+        let (port, server) = script::ready(main);
+        let drives = Machine::new(&port).drives();
+        assert_eq!(drives.n_items(), 0);
+        main.drain();
+        let list = serde_json::json!([
+            { "device": "", "qdev": "cd0", "removable": true, "locked": false }
+        ]);
+        server.answer("query-block", list.clone());
+        main.drain();
+        assert_eq!(drives.n_items(), 1);
+        assert_eq!(sleeps_for(main), None, "loaded");
+        for _ in 0..2 {
+            server.event("DEVICE_TRAY_MOVED");
+            main.until("a question", || {
+                let requests = server.requests();
+                for request in &requests {
+                    server.reply(request, list.clone());
+                }
+                !requests.is_empty()
+            });
+            assert_eq!(sleeps_for(main), None, "loaded again");
+        }
+        // It listens only to what changes drives.
+        let bytes = events(1000);
+        let cost = Cost::of(|| {
+            let mut cost = Cost::default();
+            cost.add_all(main, || server.peer.send(&bytes));
+            cost
+        });
+        assert_eq!(cost, hear(main, "nobody listens", 1000));
+    });
+}
+
 /// How many milliseconds the main loop would wait at most; none: for ever.
 #[allow(unsafe_code)]
 fn sleeps_for(main: &MainLoop) -> Option<i32> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use common::main_loop::{MainLoop, with_own_pushed};
 use common::peers::{self, Peer};
 use common::script::{self, Server};
+use gio::prelude::ListModelExt;
 use glib::prelude::ObjectExt;
 use serde_json::json;
 use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE, MAX_TREE_SIZE};
@@ -303,6 +304,44 @@ fn a_hostile_schema_costs_a_multiple_of_its_text_for_a_moment() {
                 peak <= 24 * MAX_TREE_SIZE,
                 "{what}: {peak} bytes at the peak"
             );
+        }
+    });
+}
+
+/// As many drives as a reply may have, and as a list may have.
+#[test]
+fn hostile_drives_cost_a_multiple_of_their_text() {
+    const LONGEST: usize = 4 << 20;
+    with_own_pushed(|main| {
+        let watch = Watch::start();
+        let drive = |number: usize| {
+            format!(r#"{{"device":"","qdev":"{number:x}","removable":true,"locked":true}},"#)
+        };
+        let most = (LONGEST - 2) / drive(0xf_ffff).len();
+        for (number, accepted) in [(most, 0), (4097, 0), (4096, 4096)] {
+            let (port, server) = script::ready(main);
+            let list = Machine::new(&port).drives();
+            list.refresh();
+            main.drain();
+            let request = server.request("query-block");
+            let drives: String = (0..number).map(drive).collect();
+            let text = format!("[{}]", drives.trim_end_matches(','));
+            assert!(text.len() <= LONGEST);
+            drop(drives);
+            let before = watch.held();
+            watch.take_peak();
+            server.peer.send(b"{\"return\": ");
+            server.peer.send(text.as_bytes());
+            server
+                .peer
+                .send(format!(", \"id\": {}}}\n", request.id).as_bytes());
+            main.drain();
+            assert_eq!(list.n_items(), accepted);
+            assert_eq!(list.error().is_some(), accepted == 0);
+            let kept = watch.held().saturating_sub(before);
+            let peak = watch.take_peak() - before;
+            assert!(kept <= SMALL + accepted as usize * 2048, "{kept} are kept");
+            assert!(peak <= 16 * LONGEST, "{peak} bytes at the peak");
         }
     });
 }

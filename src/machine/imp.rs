@@ -13,9 +13,12 @@ use super::action_group::{ActionGroup, Actions};
 use super::actions::{Action, Menu, Situation};
 use super::cause::{self, Cause};
 use super::condition::Condition;
+use super::drives::Drives;
 use super::fetch::Fetch;
+use super::follow::{connect, is_reachable, may_use};
 #[cfg(unix)]
 use super::leftover::Leftover;
+use super::list::List;
 use crate::home::Home;
 use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 
@@ -34,6 +37,8 @@ pub struct Machine {
     #[property(get, set, construct_only, nullable)]
     /// Why the machine does not run, where that is not just a pause; NULL while it runs.
     #[property(name = "condition", type = Option<Condition>, get = Self::condition)]
+    /// The drives, and what is in them.
+    #[property(name = "drives", type = List, get = Self::drives)]
     port: RefCell<Option<QmpPort>>,
     /// The port's. Set in the construction.
     home: OnceCell<Home>,
@@ -51,6 +56,7 @@ pub struct Machine {
     was_ready: Cell<bool>,
     /// The schema, once somebody has asked for it.
     schema: RefCell<Option<Fetch>>,
+    drives: OnceCell<List>,
     /// What QEMU keeps of screenshots.
     #[cfg(unix)]
     leftovers: RefCell<Vec<Leftover>>,
@@ -103,19 +109,23 @@ impl ObjectImpl for Machine {
             return;
         }
         let _ = self.home.set(Home::on(port.main_context()));
+        let machine = self.obj();
         let mut handlers = vec![
-            self.connect(&port, "notify::status", |machine, _| {
-                machine.status_changed();
+            connect(&*machine, &port, "notify::status", |machine, _| {
+                machine.imp().status_changed();
             }),
-            self.connect(&port, "notify::state", |machine, _| machine.state_changed()),
-            self.connect(&port, "notify::version", |machine, _| {
-                machine.keep_schema(None);
+            connect(&*machine, &port, "notify::state", |machine, _| {
+                machine.imp().state_changed();
+            }),
+            connect(&*machine, &port, "notify::version", |machine, _| {
+                machine.imp().keep_schema(None);
             }),
         ];
         handlers.extend(cause::EVENTS.map(|name| {
-            self.connect(&port, &format!("qmp-event::{name}"), |machine, values| {
+            let signal = format!("qmp-event::{name}");
+            connect(&*machine, &port, &signal, |machine, values| {
                 if let Ok(event) = values[1].get::<Event>() {
-                    machine.event(&event);
+                    machine.imp().event(&event);
                 }
             })
         }));
@@ -195,11 +205,8 @@ impl Machine {
             return Menu::default();
         };
         let status = port.status();
-        // What is written to a port within the blink of an eye after it was mute waits
-        // there: it gets through.
-        let mute = port.is_mute() && !status.as_ref().is_some_and(Status::running);
         Menu::of(Situation {
-            reachable: port.ready() && !mute,
+            reachable: is_reachable(&port),
             state: status.as_ref().map(Status::status),
         })
     }
@@ -348,6 +355,14 @@ impl Machine {
     }
 }
 
+/// What it has.
+impl Machine {
+    fn drives(&self) -> List {
+        let new = || List::new(self.port().as_ref(), Drives);
+        self.drives.get_or_init(new).clone()
+    }
+}
+
 /// The schema.
 impl Machine {
     pub(super) fn schema(&self) -> Option<Fetch> {
@@ -383,34 +398,6 @@ impl Machine {
 
     /// Whether the calling thread may use the machine; if not, that is a critical.
     fn may_use(&self, what: &str) -> bool {
-        let here = self.home().is_my_thread();
-        if !here {
-            glib::g_critical!(
-                "SpiceQmp",
-                "{what:?} of a machine was used on another thread than its port's"
-            );
-        }
-        here
-    }
-
-    /// Calls `handler` at a signal of the port. Any thread may disconnect it.
-    fn connect(
-        &self,
-        port: &QmpPort,
-        signal: &str,
-        handler: fn(&Self, &[glib::Value]),
-    ) -> glib::SignalHandlerId {
-        let machine: glib::SendWeakRef<_> = self.obj().downgrade().into();
-        let closure = glib::RustClosure::new(move |values| {
-            let port = values[0].get::<QmpPort>();
-            // Another thread could emit it.
-            if port.is_ok_and(|port| port.is_on_its_thread())
-                && let Some(machine) = machine.upgrade()
-            {
-                handler(machine.imp(), values);
-            }
-            None
-        });
-        port.connect_closure(signal, false, closure)
+        may_use(self.home(), "a machine", what)
     }
 }

@@ -1,5 +1,5 @@
-//! The machine behind a port: what a power menu does with it, why it does not run, and
-//! which commands it has.
+//! The machine behind a port: what a power menu does with it, why it does not run, what it
+//! has, and which commands it takes.
 //!
 //! It uses only what a program can use of a port, which knows nothing of it.
 
@@ -7,11 +7,18 @@ mod action_group;
 mod actions;
 mod cause;
 mod condition;
+mod drive;
+mod drives;
 mod fetch;
+mod follow;
 mod imp;
+mod insert;
 #[cfg(unix)]
 mod leftover;
+mod list;
 mod load_schema;
+#[cfg(unix)]
+mod medium_fd;
 mod schema;
 #[cfg(unix)]
 mod screenshot;
@@ -21,6 +28,9 @@ use glib::prelude::*;
 use glib::subclass::prelude::*;
 
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
+pub use drive::Drive;
+pub use insert::Insert;
+pub use list::List;
 pub use schema::Schema;
 #[cfg(unix)]
 pub use screenshot::Screenshot;
@@ -55,11 +65,19 @@ glib::wrapper! {
     /// gets through: while the port is not ready, and on a SPICE port that QEMU has
     /// [muted](QmpPort::is_mute).
     ///
+    /// # Drives
+    ///
+    /// `drives` is a `GListModel` that loads its items when they are first asked for. It
+    /// follows what QEMU reports: trays that move, drives that are unplugged, disks that
+    /// fail. QEMU does not report new drives, locks, and what another client does to a drive
+    /// without a tray: [`List::refresh`] is for these, such as when a menu is opened.
+    ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
     /// | `port` | [`QmpPort`], construct only | the port |
+    /// | `drives` | [`List`] of [`Drive`]s | the drives, and what is in them |
     /// | `condition` | [`Condition`] or NULL | why the machine does not run, where that is not just a pause |
     ///
     /// # Signals

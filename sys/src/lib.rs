@@ -21,9 +21,12 @@ mod task;
 
 pub mod call_flags;
 pub mod condition;
+pub mod drive;
 pub mod error;
 pub mod event;
+pub mod insert_flags;
 pub mod instance;
+pub mod list;
 pub mod machine;
 pub mod port;
 pub mod port_calls;

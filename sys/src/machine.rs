@@ -10,13 +10,14 @@ use glib::prelude::*;
 use glib::translate::{
     Borrowed, GlibPtrDefault, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow,
 };
-use spice_qmp::{Condition, Machine, QmpPort};
+use spice_qmp::{Condition, List, Machine, QmpPort};
 
 use crate::condition::SpiceQmpCondition;
 use crate::guard::{
     IS_THREAD_OF, SPICE_IS_QMP_PORT, g_return_val_if_fail, g_utf8_validate, is_a, no_panic,
 };
 use crate::instance::{self, SpiceQmpPort};
+use crate::list::SpiceQmpList;
 use crate::schema::SpiceQmpSchema;
 use crate::task::{
     Caller, Operation, finish_boolean, finish_pointer, g_task_return_if_fail, timeout_of,
@@ -96,6 +97,29 @@ pub unsafe extern "C" fn spice_qmp_machine_dup_condition(
         let condition = unsafe { borrow(machine) }.condition();
         let condition: <Condition as GlibPtrDefault>::GlibType = condition.to_glib_full();
         condition.cast()
+    })
+}
+
+/// spice_qmp_machine_get_drives: (get-property drives)
+/// @machine: a #SpiceQmpMachine
+///
+/// The drives of the machine: the property #SpiceQmpMachine:drives.
+///
+/// Returns: (transfer none): a list of #SpiceQmpDrive
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_get_drives(
+    machine: *mut SpiceQmpMachine,
+) -> *mut SpiceQmpList {
+    no_panic("spice_qmp_machine_get_drives", null_mut(), || {
+        g_return_val_if_fail!(spice_qmp_machine_get_drives: SPICE_IS_QMP_MACHINE(machine), null_mut());
+        g_return_val_if_fail!(spice_qmp_machine_get_drives: IS_THREAD_OF_MACHINE(machine), null_mut());
+        // SAFETY: it was found to be a SpiceQmpMachine.
+        let list = unsafe { borrow(machine) }.drives();
+        // The machine's reference keeps it.
+        let list: *mut <List as ObjectType>::GlibType = list.to_glib_none().0;
+        list.cast()
     })
 }
 

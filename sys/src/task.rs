@@ -42,6 +42,8 @@ pub(crate) enum Operation {
     Unplug,
     LoadSchema,
     Screenshot,
+    Insert,
+    Eject,
 }
 
 impl Operation {
@@ -70,12 +72,14 @@ impl Operation {
             Self::Unplug => "spice_qmp_machine_unplug",
             Self::Screenshot => "spice_qmp_machine_screenshot",
             Self::LoadSchema => "spice_qmp_machine_load_schema",
+            Self::Insert => "spice_qmp_drive_insert",
+            Self::Eject => "spice_qmp_drive_eject",
         }
     }
 
     /// A unique address, which tags our tasks.
     fn tag(self) -> gpointer {
-        static TAGS: [u8; Operation::Screenshot as usize + 1] = [0; _];
+        static TAGS: [u8; Operation::Eject as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
     }
 }

@@ -116,6 +116,18 @@ fn machine_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+#[test]
+fn drives() {
+    let program = Compiler::c().compile("drives", "drives");
+    run(&mut with_library(program), "");
+}
+
+#[test]
+fn drives_under_valgrind() {
+    let program = Compiler::c().compile("drives", "drives-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 /// All options of a call, and what becomes of file descriptors.
 #[test]
 fn fds() {

@@ -14,6 +14,7 @@ fn header_is_up_to_date() {
         "state",
         "vm_action",
         "call_flags",
+        "insert_flags",
         "status",
         "event",
         "condition",
@@ -24,6 +25,8 @@ fn header_is_up_to_date() {
         "port_properties",
         "port_waits",
         "schema",
+        "list",
+        "drive",
         "machine",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));

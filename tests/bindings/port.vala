@@ -213,10 +213,35 @@ async void with_machine () throws Error {
     assert (yield port.close_async ());
 }
 
+async void with_drives () throws Error {
+    var path = Environment.get_variable ("SPICE_QMP_TEST_SOCKET");
+    var port = yield SpiceQmp.Port.open_async (@"unix:$path");
+    var machine = new SpiceQmp.Machine (port);
+    unowned SpiceQmp.List drives = machine.get_drives ();
+    assert (drives == machine.drives && drives.get_item_type () == typeof (SpiceQmp.Drive));
+    assert (drives.get_n_items () == 0 && drives.loading);
+    drives.notify["loading"].connect (() => with_drives.callback ());
+    yield;
+    assert (drives.get_n_items () == 1 && drives.error == null);
+    var drive = (SpiceQmp.Drive) drives.get_item (0);
+    string? medium = drive.medium;
+    assert (drive.id == "cd0" && medium == null && drive.dup_medium () == null);
+    try {
+        yield drive.insert_async ("/nowhere.iso", "raw", SpiceQmp.InsertFlags.READ_ONLY);
+        assert_not_reached ();
+    } catch (SpiceQmp.Error error) {
+        assert (error is SpiceQmp.Error.GENERIC);
+    }
+    assert (yield drive.eject_async (false));
+    assert (drive.tray_open);
+    assert (yield port.close_async ());
+}
+
 async void run () throws Error {
     yield over_spice ();
     yield over_socket ();
     yield with_machine ();
+    yield with_drives ();
 }
 
 int main () {

@@ -12,6 +12,8 @@ for (const call of ['close', 'wait_ready', 'query_status', 'vm_action', 'execute
     Gio._promisify(SpiceQmp.Port.prototype, `${call}_async`, `${call}_finish`);
 
 Gio._promisify(SpiceQmp.Machine.prototype, 'unplug_async', 'unplug_finish');
+for (const call of ['eject', 'insert'])
+    Gio._promisify(SpiceQmp.Drive.prototype, `${call}_async`, `${call}_finish`);
 
 const TIMEOUT = 40; // seconds, for all
 const {CONTINUE, PAUSE, RESET} = SpiceQmp.PortVmAction;
@@ -301,6 +303,31 @@ const overSocket = {
         equal(condition.get_message(), 'The connection to QEMU has ended');
         equal(condition.get_subject(), null);
         equal(condition.get_detail(), null);
+    },
+
+    async drives() {
+        const port = await SpiceQmp.Port.open_async(`unix:${qmpSocket}`, null);
+        const {drives} = SpiceQmp.Machine.new(port);
+        ok(drives instanceof Gio.ListModel, 'a list model');
+        equal(drives.get_n_items(), 0);
+        await until(drives, 'notify::loading', () => !drives.loading);
+        equal(drives.error, null);
+        const drive = drives.get_item(0);
+        equal([drive.id, drive.name, drive.removable, drive.medium], ['cd0', 'cd', true, null]);
+        const media = [];
+        drive.connect('notify::medium', () => media.push(drive.medium));
+        const [file] = Gio.File.new_tmp('spice-qmp-XXXXXX.iso');
+        const path = file.get_path();
+        file.replace_contents(new Uint8Array(65536), null, false, Gio.FileCreateFlags.NONE, null);
+        ok(await drive.insert_async(path, 'raw', SpiceQmp.InsertFlags.READ_ONLY, null), 'inserted');
+        ok(drive.read_only && !drive.tray_open, 'closed');
+        await fails(drive.insert_async('/nowhere.iso', null, SpiceQmp.InsertFlags.NONE, null),
+            SpiceQmp.Error, SpiceQmp.Error.GENERIC);
+        ok(await drive.eject_async(false, null), 'ejected');
+        file.delete(null);
+        equal(media, [path, null]);
+        ok(drives.get_item(0) === drive, 'the same');
+        ok(await port.close_async(null), 'closed');
     },
 
     async refusals() {

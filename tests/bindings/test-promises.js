@@ -56,6 +56,12 @@ async function main() {
         failure = error;
     }
     ok(failure?.matches(SpiceQmp.Error, SpiceQmp.Error.DEVICE_NOT_FOUND), `the error: ${failure}`);
+
+    ok([...machine.drives].length === 0, 'loaded when they are asked for');
+    await new Promise(resolve => machine.drives.connect('notify::loading', resolve));
+    for (const drive of machine.drives)
+        ok(drive.id === 'cd0' && await drive.eject_async(true, null), 'ejected');
+    ok([...machine.drives].length === 1, 'one drive');
     ok(await port.close_async(null), 'closed');
 }
 

@@ -119,6 +119,18 @@ class Await(unittest.TestCase):
         )
 
     @in_loop
+    async def test_drives(self):
+        drives = SpiceQmp.Machine.new(self.port).get_drives()
+        drives.refresh()
+        while drives.get_loading():
+            await asyncio.sleep(0.01)
+        [drive] = list(drives)
+        refused = drive.insert("/nowhere.iso", format="raw", flags=SpiceQmp.InsertFlags.READ_ONLY)
+        await self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC, refused)
+        self.assertTrue(await drive.eject())
+        self.assertTrue(drive.get_tray_open())
+
+    @in_loop
     async def test_spice(self):
         session = SpiceClientGLib.Session(uri=os.environ["SPICE_QMP_TEST_URI"])
         port = await SpiceQmp.Port.find(session)

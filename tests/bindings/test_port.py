@@ -467,6 +467,41 @@ class Machine(TestCase):
         with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.TIMED_OUT):
             call(self.port.wait_event_async, self.port.wait_event_finish, ["NEVER"], 10)
 
+    def test_drives(self):
+        drives = self.machine.get_drives()
+        self.assertIs(drives, self.machine.props.drives)
+        self.assertIsInstance(drives, Gio.ListModel)
+        self.assertEqual(drives.get_item_type(), SpiceQmp.Drive.__gtype__)
+        self.assertEqual(drives.get_n_items(), 0)
+        self.assertTrue(drives.get_loading())
+        wait_for(lambda: not drives.props.loading, "the drives")
+        self.assertIsNone(drives.dup_error())
+        drive = drives.get_item(0)
+        self.assertEqual((drive.dup_id(), drive.props.name), ("cd0", "cd"))
+        self.assertEqual((drive.get_removable(), drive.get_locked()), (True, False))
+        self.assertEqual((drive.dup_medium(), drive.dup_lost_medium()), (None, None))
+
+        def insert(name, flags):
+            return call(drive.insert_async, drive.insert_finish, name, "raw", flags)
+
+        media = []
+        drive.connect("notify::medium", lambda drive, _: media.append(drive.props.medium))
+        with tempfile.NamedTemporaryFile(suffix=".iso") as file:
+            file.write(bytes(65536))
+            file.flush()
+            self.assertTrue(insert(file.name, SpiceQmp.InsertFlags.READ_ONLY))
+            self.assertTrue(drive.get_read_only())
+            with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.GENERIC):
+                insert("/nowhere.iso", SpiceQmp.InsertFlags.NONE)
+            self.assertTrue(call(drive.eject_async, drive.eject_finish, False))
+            self.assertEqual(media, [file.name, None])
+        self.assertTrue(drive.get_tray_open())
+        self.assertEqual(drive.dup_io_status(), "ok")
+        drives.refresh()
+        wait_for(lambda: not drives.get_loading(), "the drives again")
+        self.assertIs(drives.get_item(0), drive)
+        self.assertIsNone(drives.get_item(1))
+
     def test_unplug(self):
         def unplug(timeout):
             return call(self.machine.unplug_async, self.machine.unplug_finish, "n1", timeout)

@@ -66,6 +66,8 @@ enum Guest {
     ReadSector,
     LetGo,
     KeepMemory,
+    LockTray,
+    EjectMedium,
 }
 
 impl RunState {
@@ -95,6 +97,11 @@ impl RunState {
     /// memory. Both do so at `reach`.
     pub const LETS_GO: Self = Self::answering("running", Way::Nmi(Guest::LetGo));
     pub const KEEPS_MEMORY: Self = Self::answering("running", Way::Nmi(Guest::KeepMemory));
+
+    /// A guest that locks the tray of the CD-ROM drive `ide.1`, and one that ejects its
+    /// medium. Both do so at `reach`.
+    pub const LOCKS_TRAY: Self = Self::answering("running", Way::Nmi(Guest::LockTray));
+    pub const EJECTS_MEDIUM: Self = Self::answering("running", Way::Nmi(Guest::EjectMedium));
 
     /// All that a machine can be brought into here: not `internal-error`, `colo` and
     /// `save-vm`, in which no monitor is served.
@@ -457,6 +464,9 @@ impl Guest {
             Guest::ReadSector => READ_SECTOR.to_vec(),
             Guest::LetGo => LET_GO.to_vec(),
             Guest::KeepMemory => KEEP_MEMORY.to_vec(),
+            // PREVENT ALLOW MEDIUM REMOVAL: prevent; START STOP UNIT: eject
+            Guest::LockTray => packet(0x1e, 1),
+            Guest::EjectMedium => packet(0x1b, 2),
         }
     }
 }
@@ -539,6 +549,27 @@ const LET_GO: &[u8] = b"\
 // mov dx, 0xae04; in eax, dx (what is to be ejected)
 // mov dx, 0xae08; out dx, eax
 // iret
+
+/// Sends an ATAPI command to the first drive of the second IDE bus.
+fn packet(command: u8, option: u8) -> Vec<u8> {
+    [
+        // mov dx, 0x176; mov al, 0xa0 (drive 0); out dx, al
+        b"\xba\x76\x01\xb0\xa0\xee" as &[u8],
+        // mov dx, 0x171; xor ax, ax; out dx, al
+        b"\xba\x71\x01\x31\xc0\xee",
+        // mov dx, 0x174; mov al, 8; out dx, al; inc dx; xor ax, ax; out dx, al
+        b"\xba\x74\x01\xb0\x08\xee\x42\x31\xc0\xee",
+        // mov dx, 0x177; mov al, 0xa0 (packet); out dx, al
+        b"\xba\x77\x01\xb0\xa0\xee",
+        // until DRQ is set: in al, dx; test al, 8; jz
+        b"\xec\xa8\x08\x74\xfb",
+        // mov dx, 0x170; mov ax, command; out dx, ax; xor ax, ax; out dx, ax
+        &[0xba, 0x70, 0x01, 0xb8, command, 0, 0xef, 0x31, 0xc0, 0xef],
+        // mov al, option; out dx, ax; xor ax, ax; 3 times: out dx, ax; iret
+        &[0xb0, option, 0xef, 0x31, 0xc0, 0xef, 0xef, 0xef, 0xcf],
+    ]
+    .concat()
+}
 
 /// Reports that memory module 0 was not ejected.
 const KEEP_MEMORY: &[u8] = b"\

@@ -37,6 +37,9 @@
 #define SpiceQmpMachine SpiceQmp1Machine
 #define SpiceQmpCondition SpiceQmp1Condition
 #define SpiceQmpSchema SpiceQmp1Schema
+#define SpiceQmpList SpiceQmp1List
+#define SpiceQmpDrive SpiceQmp1Drive
+#define SpiceQmpInsertFlags SpiceQmp1InsertFlags
 #define SpiceQmpConditionCode SpiceQmp1ConditionCode
 #define SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity
 #endif
@@ -204,6 +207,27 @@ typedef enum {
 } SpiceQmpCallFlags;
 
 /**
+ * SpiceQmpInsertFlags:
+ * @SPICE_QMP_INSERT_FLAGS_NONE: none: the medium is read-only if the last one was, and
+ *   the first one is
+ * @SPICE_QMP_INSERT_FLAGS_READ_ONLY: the guest can only read the medium
+ * @SPICE_QMP_INSERT_FLAGS_READ_WRITE: the guest can write to the medium, too; not
+ *   together with %SPICE_QMP_INSERT_FLAGS_READ_ONLY
+ * @SPICE_QMP_INSERT_FLAGS_FORCE: open the tray even if the guest has locked it (QEMU 7.1
+ *   and later)
+ *
+ * How spice_qmp_drive_insert_async() inserts a medium.
+ *
+ * Since: 0.1
+ */
+typedef enum {
+    SPICE_QMP_INSERT_FLAGS_NONE = 0,
+    SPICE_QMP_INSERT_FLAGS_READ_ONLY = 1,
+    SPICE_QMP_INSERT_FLAGS_READ_WRITE = 2,
+    SPICE_QMP_INSERT_FLAGS_FORCE = 4,
+} SpiceQmpInsertFlags;
+
+/**
  * SpiceQmpError:
  * @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an unknown error class, which
  *   the message then names
@@ -295,6 +319,8 @@ typedef enum {
  */
 typedef struct SpiceQmpCondition SpiceQmpCondition;
 
+typedef struct SpiceQmpDrive SpiceQmpDrive;
+
 /**
  * SpiceQmpEvent:
  *
@@ -316,6 +342,8 @@ typedef struct SpiceQmpCondition SpiceQmpCondition;
  * Since: 0.1
  */
 typedef struct SpiceQmpEvent SpiceQmpEvent;
+
+typedef struct SpiceQmpList SpiceQmpList;
 
 typedef struct SpiceQmpMachine SpiceQmpMachine;
 
@@ -406,6 +434,16 @@ GType spice_qmp_port_vm_action_get_type(void);
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_call_flags_get_type(void);
+
+/**
+ * spice_qmp_insert_flags_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpInsertFlags
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_insert_flags_get_type(void);
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -1794,6 +1832,279 @@ SPICE_QMP_AVAILABLE
 char **spice_qmp_schema_list_commands(const SpiceQmpSchema *schema);
 
 /**
+ * spice_qmp_list_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpList
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_list_get_type(void);
+
+/**
+ * spice_qmp_list_refresh:
+ * @list: a #SpiceQmpList
+ *
+ * Loads the items again, which is needed only for changes that QEMU does not report. If
+ * the port is not ready, they are loaded when it is.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_list_refresh(SpiceQmpList *list);
+
+/**
+ * spice_qmp_list_get_loading: (get-property loading)
+ * @list: a #SpiceQmpList
+ *
+ * Whether items are being loaded: the property #SpiceQmpList:loading.
+ *
+ * Returns: %TRUE if they are
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_list_get_loading(SpiceQmpList *list);
+
+/**
+ * spice_qmp_list_dup_error: (get-property error)
+ * @list: a #SpiceQmpList
+ *
+ * Why the items could not be loaded: the property #SpiceQmpList:error.
+ *
+ * Returns: (transfer full) (nullable): the error, or %NULL if there was none
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GError *spice_qmp_list_dup_error(SpiceQmpList *list);
+
+/**
+ * spice_qmp_drive_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpDrive
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_drive_get_type(void);
+
+/**
+ * spice_qmp_drive_dup_id: (get-property id)
+ * @drive: a #SpiceQmpDrive
+ *
+ * What QEMU's commands know the drive by: the property #SpiceQmpDrive:id.
+ *
+ * Returns: (transfer full): the id
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_drive_dup_id(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_dup_name: (get-property name)
+ * @drive: a #SpiceQmpDrive
+ *
+ * A name to show for the drive: the property #SpiceQmpDrive:name.
+ *
+ * Returns: (transfer full): the name
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_drive_dup_name(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_get_removable: (get-property removable)
+ * @drive: a #SpiceQmpDrive
+ *
+ * Whether the medium can be changed: the property #SpiceQmpDrive:removable.
+ *
+ * Returns: %TRUE if it can
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_drive_get_removable(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_dup_medium: (get-property medium)
+ * @drive: a #SpiceQmpDrive
+ *
+ * The file name of the medium: the property #SpiceQmpDrive:medium.
+ *
+ * Returns: (transfer full) (nullable): the file name, or %NULL if there is no medium
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_drive_dup_medium(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_get_read_only: (get-property read-only)
+ * @drive: a #SpiceQmpDrive
+ *
+ * Whether the guest cannot write to the medium: the property #SpiceQmpDrive:read-only.
+ *
+ * Returns: %TRUE if it cannot
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_drive_get_read_only(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_get_locked: (get-property locked)
+ * @drive: a #SpiceQmpDrive
+ *
+ * Whether the guest has locked the tray: the property #SpiceQmpDrive:locked.
+ *
+ * Returns: %TRUE if it has
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_drive_get_locked(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_get_tray_open: (get-property tray-open)
+ * @drive: a #SpiceQmpDrive
+ *
+ * Whether the tray is open: the property #SpiceQmpDrive:tray-open.
+ *
+ * Returns: %TRUE if it is
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_drive_get_tray_open(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_dup_io_status: (get-property io-status)
+ * @drive: a #SpiceQmpDrive
+ *
+ * Whether the machine was stopped because of the drive: the property #SpiceQmpDrive:io-status.
+ *
+ * Returns: (transfer full) (nullable): `ok`, `nospace` or `failed`, or %NULL if QEMU does not know
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_drive_dup_io_status(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_dup_lost_medium: (get-property lost-medium)
+ * @drive: a #SpiceQmpDrive
+ *
+ * What was in the drive before an insertion that failed too late: the property #SpiceQmpDrive:lost-medium.
+ *
+ * Returns: (transfer full) (nullable): the file name, or %NULL
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_drive_dup_lost_medium(SpiceQmpDrive *drive);
+
+/**
+ * spice_qmp_drive_insert_async:
+ * @drive: a #SpiceQmpDrive
+ * @file: the name of a file on QEMU's host
+ * @format: (nullable): the format of @file, such as `raw` or `qcow2`, or %NULL to let
+ *   QEMU guess it
+ * @flags: how the medium is inserted
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the medium is in
+ *   the drive, or with an error
+ * @user_data: for @callback
+ *
+ * Inserts a medium in place of the one in the drive, if any: executes
+ * `blockdev-change-medium`, which opens the tray and closes it.
+ *
+ * QEMU guesses the format from the contents: pass @format if others, such as a guest,
+ * could write to the file.
+ *
+ * The properties of @drive have changed when @callback is called.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_drive_insert_async(SpiceQmpDrive *drive,
+                                  const char *file,
+                                  const char *format,
+                                  SpiceQmpInsertFlags flags,
+                                  GCancellable *cancellable,
+                                  GAsyncReadyCallback callback,
+                                  gpointer user_data);
+
+/**
+ * spice_qmp_drive_insert_finish:
+ * @drive: a #SpiceQmpDrive
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_drive_insert_async(). The errors are those of
+ * spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC if the guest has locked the
+ * tray, @drive has no removable medium, or the file cannot be opened or does not have the
+ * format. @drive is unchanged then, with one exception: QEMU may find out too late that
+ * the file is in use. The old medium is lost then, and the tray stays open. The message
+ * says so, and #SpiceQmpDrive:lost-medium is what to insert again.
+ *
+ * Returns: %TRUE if the medium is in the drive
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_drive_insert_finish(SpiceQmpDrive *drive,
+                                       GAsyncResult *result,
+                                       GError **error);
+
+/**
+ * spice_qmp_drive_eject_async:
+ * @drive: a #SpiceQmpDrive
+ * @force: whether to open the tray even if the guest has locked it
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the drive is
+ *   empty, or with an error
+ * @user_data: for @callback
+ *
+ * Opens the tray and removes the medium, if there is one: executes `eject`. The tray
+ * stays open.
+ *
+ * If the guest has locked the tray and @force is %FALSE, this fails, but the guest is
+ * asked to release the medium and may open the tray later.
+ *
+ * The properties of @drive have changed when @callback is called.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_drive_eject_async(SpiceQmpDrive *drive,
+                                 gboolean force,
+                                 GCancellable *cancellable,
+                                 GAsyncReadyCallback callback,
+                                 gpointer user_data);
+
+/**
+ * spice_qmp_drive_eject_finish:
+ * @drive: a #SpiceQmpDrive
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_drive_eject_async(). The errors are those of
+ * spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC if the guest has locked the
+ * tray, or @drive has no removable medium.
+ *
+ * Returns: %TRUE if the drive is empty
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_drive_eject_finish(SpiceQmpDrive *drive,
+                                      GAsyncResult *result,
+                                      GError **error);
+
+/**
  * spice_qmp_machine_get_type:
  *
  * Returns: the #GType of #SpiceQmpMachine
@@ -1842,6 +2153,19 @@ SpiceQmpPort *spice_qmp_machine_get_port(SpiceQmpMachine *machine);
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpCondition *spice_qmp_machine_dup_condition(SpiceQmpMachine *machine);
+
+/**
+ * spice_qmp_machine_get_drives: (get-property drives)
+ * @machine: a #SpiceQmpMachine
+ *
+ * The drives of the machine: the property #SpiceQmpMachine:drives.
+ *
+ * Returns: (transfer none): a list of #SpiceQmpDrive
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpList *spice_qmp_machine_get_drives(SpiceQmpMachine *machine);
 
 /**
  * spice_qmp_machine_unplug_async:
@@ -1990,6 +2314,12 @@ GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_MACHINE (spice_qmp_machine_get_type())
 #define SPICE_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_MACHINE, SpiceQmpMachine))
 #define SPICE_IS_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_MACHINE))
+#define SPICE_TYPE_QMP_LIST (spice_qmp_list_get_type())
+#define SPICE_QMP_LIST(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_LIST, SpiceQmpList))
+#define SPICE_IS_QMP_LIST(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_LIST))
+#define SPICE_TYPE_QMP_DRIVE (spice_qmp_drive_get_type())
+#define SPICE_QMP_DRIVE(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_DRIVE, SpiceQmpDrive))
+#define SPICE_IS_QMP_DRIVE(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_DRIVE))
 #endif
 #define SPICE_TYPE_QMP_EVENT (spice_qmp_event_get_type())
 #define SPICE_TYPE_QMP_SCHEMA (spice_qmp_schema_get_type())
@@ -1999,6 +2329,7 @@ GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_PORT_STATE (spice_qmp_port_state_get_type())
 #define SPICE_TYPE_QMP_CALL_FLAGS (spice_qmp_call_flags_get_type())
 #define SPICE_TYPE_QMP_PORT_VM_ACTION (spice_qmp_port_vm_action_get_type())
+#define SPICE_TYPE_QMP_INSERT_FLAGS (spice_qmp_insert_flags_get_type())
 
 /**
  * SPICE_QMP_ERROR:
@@ -2017,6 +2348,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpEvent, spice_qmp_event_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpMachine, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpCondition, spice_qmp_condition_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSchema, spice_qmp_schema_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpList, g_object_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpDrive, g_object_unref)
 
 /* The names of the GTypes, which the generated C of Vala uses. */
 typedef SpiceQmpPort SpiceQmp1Port;
@@ -2029,6 +2362,9 @@ typedef SpiceQmpError SpiceQmp1Error;
 typedef SpiceQmpMachine SpiceQmp1Machine;
 typedef SpiceQmpCondition SpiceQmp1Condition;
 typedef SpiceQmpSchema SpiceQmp1Schema;
+typedef SpiceQmpList SpiceQmp1List;
+typedef SpiceQmpDrive SpiceQmp1Drive;
+typedef SpiceQmpInsertFlags SpiceQmp1InsertFlags;
 typedef SpiceQmpConditionCode SpiceQmp1ConditionCode;
 typedef SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity;
 #endif
@@ -2303,12 +2639,149 @@ G_END_DECLS
  */
 
 /**
+ * SpiceQmpMachine:drives: (getter get_drives)
+ *
+ * The drives of the machine and the media in them: a list of #SpiceQmpDrive.
+ *
+ * The list follows what QEMU reports: trays that open and close, drives that are
+ * unplugged, disk errors. QEMU does not report drives that are plugged in, locks, or
+ * media that another client changes in a drive without a tray, such as a floppy drive:
+ * call spice_qmp_list_refresh(), for example when a menu is opened.
+ *
+ * Since: 0.1
+ */
+
+/**
  * SpiceQmpMachine::action-failed:
  * @machine: the machine
  * @name: the name of the action, such as `reset`
  * @error: why it was not executed
  *
  * Emitted if an action was activated and QEMU did not execute its command.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpList:
+ *
+ * A list of what a machine has, such as #SpiceQmpMachine:drives: a #GListModel, which
+ * list views and g_list_model_get_item() take.
+ *
+ * The items are loaded when g_list_model_get_n_items() or g_list_model_get_item() is
+ * called for the first time, and then kept up to date. An item stays the same object
+ * for as long as what it stands for exists; its properties change. While the connection
+ * is gone, the items stay as they were, and they are loaded again when it is back.
+ *
+ * A list holds a reference to the port and not to the machine. Like the machine it
+ * belongs to the thread of the port. On another thread it is empty and its functions
+ * fail, with a critical.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpList:loading: (getter get_loading)
+ *
+ * Whether items are being loaded because they were asked for, or will be loaded as soon
+ * as the port is ready. It stays %FALSE while items are only kept up to date.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpList:error: (getter dup_error)
+ *
+ * Why the items could not be loaded the last time, or %NULL. The list then keeps the
+ * items that it had.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:
+ *
+ * A drive of a machine and the medium in it: an item of #SpiceQmpMachine:drives.
+ *
+ * A drive that has been unplugged is no longer in the list, and keeps its properties.
+ * A drive belongs to the thread of the port, to which it holds a reference.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:id: (getter dup_id)
+ *
+ * What QEMU's commands know the drive by: the id of the device, or its path if it has
+ * none (`qdev` of `query-block`). It does not change.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:name: (getter dup_name)
+ *
+ * A name to show: the id of the `-drive` option, or else a short form of
+ * #SpiceQmpDrive:id.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:removable: (getter get_removable)
+ *
+ * Whether the medium can be changed.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:medium: (getter dup_medium)
+ *
+ * The file name of the medium as QEMU knows it, or %NULL if there is no medium.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:read-only: (getter get_read_only)
+ *
+ * Whether the guest cannot write to the medium.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:locked: (getter get_locked)
+ *
+ * Whether the guest has locked the tray. QEMU does not report changes of this: it is as
+ * current as the last time the list was loaded.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:tray-open: (getter get_tray_open)
+ *
+ * Whether the tray is open; always %FALSE for a drive without a tray.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:io-status: (getter dup_io_status)
+ *
+ * `ok`, or why the machine was stopped: `nospace` or `failed`. %NULL if QEMU does not
+ * know. QEMU may keep it after the machine has been resumed.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpDrive:lost-medium: (getter dup_lost_medium)
+ *
+ * What was in the drive before spice_qmp_drive_insert_async() failed too late, or %NULL.
+ * Insert it again to repair that. It is reset when there is a medium in the drive.
  *
  * Since: 0.1
  */

@@ -148,6 +148,11 @@ test_types(void)
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_CONDITION, G_TYPE_BOXED));
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_SCHEMA), ==, "SpiceQmp1Schema");
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_SCHEMA, G_TYPE_BOXED));
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_LIST), ==, "SpiceQmp1List");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_LIST, G_TYPE_LIST_MODEL));
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_DRIVE), ==, "SpiceQmp1Drive");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_DRIVE, G_TYPE_OBJECT));
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_INSERT_FLAGS), ==, "SpiceQmp1InsertFlags");
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_PORT, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_STATUS, G_TYPE_BOXED));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_EVENT, G_TYPE_BOXED));
@@ -226,7 +231,9 @@ test_machine_class(void)
     guint count;
 
     g_free(g_object_class_list_properties(klass, &count));
-    g_assert_cmpuint(count, ==, 2);
+    g_assert_cmpuint(count, ==, 3);
+    g_assert_true(g_object_class_find_property(klass, "drives")->value_type ==
+                  SPICE_TYPE_QMP_LIST);
     g_assert_true(port->value_type == SPICE_TYPE_QMP_PORT);
     g_assert_cmpint(port->flags & flags, ==, flags);
     g_assert_true(condition->value_type == SPICE_TYPE_QMP_CONDITION);
@@ -242,11 +249,59 @@ test_machine_class(void)
 }
 
 static void
+assert_readable(GObjectClass *klass, const char *name, GType type)
+{
+    GParamSpec *property = g_object_class_find_property(klass, name);
+
+    g_assert_nonnull(property);
+    g_assert_true(property->value_type == type);
+    g_assert_cmpint(property->flags & (G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY), ==,
+                    G_PARAM_READABLE);
+}
+
+static void
+test_list_class(void)
+{
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_LIST);
+    guint count;
+
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, 2);
+    assert_readable(klass, "loading", G_TYPE_BOOLEAN);
+    assert_readable(klass, "error", G_TYPE_ERROR);
+    g_type_class_unref(klass);
+}
+
+static void
+test_drive_class(void)
+{
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_DRIVE);
+    guint count;
+
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, 9);
+    assert_readable(klass, "id", G_TYPE_STRING);
+    assert_readable(klass, "name", G_TYPE_STRING);
+    assert_readable(klass, "removable", G_TYPE_BOOLEAN);
+    assert_readable(klass, "medium", G_TYPE_STRING);
+    assert_readable(klass, "read-only", G_TYPE_BOOLEAN);
+    assert_readable(klass, "locked", G_TYPE_BOOLEAN);
+    assert_readable(klass, "tray-open", G_TYPE_BOOLEAN);
+    assert_readable(klass, "io-status", G_TYPE_STRING);
+    assert_readable(klass, "lost-medium", G_TYPE_STRING);
+    g_type_class_unref(klass);
+}
+
+static void
 test_macros(void)
 {
     SpiceQmp1Port *none = NULL;
     SpiceQmp1Machine *no_machine = NULL;
     g_autoptr(SpiceQmpMachine) machine = NULL;
+    SpiceQmp1List *no_list = NULL;
+    SpiceQmp1Drive *no_drive = NULL;
+    g_autoptr(SpiceQmpDrive) drive = NULL;
+    g_autoptr(SpiceQmpList) list = NULL;
     g_autoptr(SpiceQmpCondition) condition = NULL;
     g_autoptr(SpiceQmpPort) port = NULL;
     g_autoptr(SpiceQmpStatus) status = NULL;
@@ -257,6 +312,12 @@ test_macros(void)
     g_assert_false(SPICE_IS_QMP_MACHINE(no_machine));
     g_assert_null(SPICE_QMP_MACHINE(no_machine));
     g_assert_null(machine);
+    g_assert_false(SPICE_IS_QMP_LIST(no_list));
+    g_assert_null(SPICE_QMP_LIST(no_list));
+    g_assert_null(list);
+    g_assert_false(SPICE_IS_QMP_DRIVE(no_drive));
+    g_assert_null(SPICE_QMP_DRIVE(no_drive));
+    g_assert_null(drive);
     g_assert_null(condition);
     g_assert_null(port);
     g_assert_null(status);
@@ -282,6 +343,8 @@ main(int argc, char **argv)
     g_test_add_func("/abi/types", test_types);
     g_test_add_func("/abi/class", test_class);
     g_test_add_func("/abi/machine-class", test_machine_class);
+    g_test_add_func("/abi/list-class", test_list_class);
+    g_test_add_func("/abi/drive-class", test_drive_class);
     g_test_add_func("/abi/macros", test_macros);
     return g_test_run();
 }

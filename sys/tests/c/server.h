@@ -9,6 +9,7 @@
  *   large         returns a string of "size" bytes
  *   emit          sends the event "name" with "data", then answers
  *   hang-up       closes the stream
+ * and those of drives: a CD-ROM drive with a medium, and a floppy drive.
  */
 #ifndef TESTS_SERVER_H
 #define TESTS_SERVER_H
@@ -27,6 +28,9 @@ typedef struct {
     GString *log; /* the commands, each with a space behind it */
     gboolean oob;
     guint unread;
+    char *medium;       /* of the drive cd0, or NULL */
+    gboolean one_drive; /* without the floppy drive */
+    gboolean broken;    /* answers query-block with something else */
 } Server;
 
 static const char *GREETING =
@@ -104,6 +108,43 @@ server_hang_up(Server *server)
 }
 
 static inline void
+server_query_block(Server *server, gint64 id)
+{
+    char *inserted = server->medium
+                         ? g_strdup_printf(", \"inserted\": {\"file\": \"%s\", \"ro\": true}",
+                                           server->medium)
+                         : g_strdup("");
+    char *drives = g_strdup_printf(
+        "[{\"device\": \"\", \"qdev\": \"cd0\", \"removable\": true, \"locked\": false,"
+        " \"tray_open\": false, \"io-status\": \"ok\"%s}%s]",
+        inserted,
+        server->one_drive ? ""
+                          : ", {\"device\": \"\", \"qdev\": \"fl0\", \"removable\": true,"
+                            " \"locked\": false}");
+
+    server_answer(server, id, "return", server->broken ? "{}" : drives);
+    g_free(inserted);
+    g_free(drives);
+}
+
+/* QEMU finds that "/locked.img" is in use when the old medium is gone. */
+static inline void
+server_change_medium(Server *server, gint64 id, const char *file)
+{
+    if (strcmp(file, "/silent") == 0)
+        return;
+    if (strcmp(file, "/none.iso") == 0 || strcmp(file, "/locked.img") == 0) {
+        if (strcmp(file, "/locked.img") == 0)
+            g_clear_pointer(&server->medium, g_free);
+        server_answer(server, id, "error", "{\"class\": \"GenericError\", \"desc\": \"no\"}");
+        return;
+    }
+    g_free(server->medium);
+    server->medium = g_strdup(file);
+    server_answer(server, id, "return", "{}");
+}
+
+static inline void
 server_handle(Server *server, const char *line)
 {
     GError *error = NULL;
@@ -134,6 +175,13 @@ server_handle(Server *server, const char *line)
                       " {\"name\": \"echo\", \"meta-type\": \"command\"},"
                       " {\"name\": \"0\", \"meta-type\": \"object\","
                       " \"members\": [{\"name\": \"name\", \"type\": \"str\"}]}]");
+    } else if (strcmp(command, "query-block") == 0) {
+        server_query_block(server, id);
+    } else if (strcmp(command, "blockdev-change-medium") == 0) {
+        server_change_medium(server, id, json_object_get_string_member(arguments, "filename"));
+    } else if (strcmp(command, "eject") == 0) {
+        g_clear_pointer(&server->medium, g_free);
+        server_answer(server, id, "return", "{}");
     } else if (strcmp(command, "echo") == 0) {
         char *json = given ? json_to_string(given, FALSE) : g_strdup("null");
 
@@ -252,6 +300,7 @@ server_free(Server *server)
     g_object_unref(server->stream);
     g_object_unref(server->cancellable);
     g_string_free(server->log, TRUE);
+    g_free(server->medium);
     g_free(server);
 }
 

@@ -8,6 +8,8 @@ typedef struct {
     GIOStream *client;
     SpiceQmpPort *port;
     SpiceQmpMachine *machine;
+    SpiceQmpList *list;
+    SpiceQmpDrive *drive;
     SpiceQmpCondition *condition;
     SpiceSession *session;
     SpicePortChannel *channel;
@@ -45,6 +47,8 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     WAIT_UNTIL((t->status = spice_qmp_port_dup_status(t->port)));
     g_assert_nonnull(t->status);
     t->machine = spice_qmp_machine_new(t->port);
+    t->list = g_object_ref(spice_qmp_machine_get_drives(t->machine));
+    WAIT_UNTIL((t->drive = g_list_model_get_item(G_LIST_MODEL(t->list), 0)));
     t->schema = load_schema(t->machine, &error);
     g_assert_no_error(error);
     server_event(t->server, "SHUTDOWN", "{\"guest\": true}");
@@ -52,6 +56,14 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     t->session = spice_session_new();
     t->channel = SPICE_PORT_CHANNEL(spice_channel_new(t->session, SPICE_CHANNEL_PORT, 0));
     t->connection = silent_connection();
+}
+
+static void
+clear_machine(Things *t)
+{
+    g_clear_object(&t->drive);
+    g_clear_object(&t->list);
+    g_clear_object(&t->machine);
 }
 
 static void
@@ -63,7 +75,7 @@ tear_down(Things *t, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_event_unref(t->event);
     spice_qmp_condition_unref(t->condition);
     spice_qmp_schema_unref(t->schema);
-    g_clear_object(&t->machine);
+    clear_machine(t);
     spice_session_disconnect(t->session);
     g_object_unref(t->session);
     if (t->port) {
@@ -171,6 +183,9 @@ CALL(close)
 ASYNC_OF(machine, unplug, "IS_THREAD_OF_MACHINE(machine)", t->machine, "n1", 0)
 ASYNC_OF(machine, load_schema, "IS_THREAD_OF_MACHINE(machine)", t->machine)
 ASYNC_OF(machine, screenshot, "IS_THREAD_OF_MACHINE(machine)", t->machine, NULL, 0)
+ASYNC_OF(drive, insert, "IS_THREAD_OF_DRIVE(drive)", t->drive, "/a.iso", NULL,
+         SPICE_QMP_INSERT_FLAGS_NONE)
+ASYNC_OF(drive, eject, "IS_THREAD_OF_DRIVE(drive)", t->drive, TRUE)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
 ASYNC(find, SPICE_CHECK, t->session)
 ASYNC(find_full, SPICE_CHECK, t->session, 0, FALSE)
@@ -208,6 +223,13 @@ FINISH_OF(machine, load_schema,
 FINISH_OF(machine, screenshot,
           spice_qmp_machine_screenshot_async(t->machine, NULL, 0, NULL, on_reply, &t->reply),
           GBytes *, g_bytes_unref(value), t->machine, t->result)
+FINISH_OF(drive, insert,
+          spice_qmp_drive_insert_async(t->drive, "/a.iso", NULL, SPICE_QMP_INSERT_FLAGS_NONE,
+                                       NULL, on_reply, &t->reply),
+          gboolean, (void) value, t->drive, t->result)
+FINISH_OF(drive, eject,
+          spice_qmp_drive_eject_async(t->drive, FALSE, NULL, on_reply, &t->reply),
+          gboolean, (void) value, t->drive, t->result)
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
@@ -326,6 +348,83 @@ use_machine_dup_condition(Things *t)
 }
 
 static void
+use_machine_get_drives(Things *t)
+{
+    expect_critical("spice_qmp_machine_get_drives", "IS_THREAD_OF_MACHINE(machine)");
+    g_assert_null(spice_qmp_machine_get_drives(t->machine));
+    g_test_assert_expected_messages();
+}
+
+#define DRIVE_NAME(function, property)                                         \
+    static void                                                                \
+    use_drive_##function(Things *t)                                            \
+    {                                                                          \
+        char *name;                                                            \
+                                                                               \
+        expect_property(property);                                             \
+        name = spice_qmp_drive_##function(t->drive);                           \
+        g_test_assert_expected_messages();                                     \
+        g_assert_cmpstr(name, ==, "");                                         \
+        g_free(name);                                                          \
+    }
+
+#define DRIVE_STRING(function, property)                                       \
+    static void                                                                \
+    use_drive_##function(Things *t)                                            \
+    {                                                                          \
+        expect_property(property);                                             \
+        g_assert_null(spice_qmp_drive_##function(t->drive));                   \
+        g_test_assert_expected_messages();                                     \
+    }
+
+#define DRIVE_BOOLEAN(function, property)                                      \
+    static void                                                                \
+    use_drive_##function(Things *t)                                            \
+    {                                                                          \
+        expect_property(property);                                             \
+        g_assert_false(spice_qmp_drive_##function(t->drive));                  \
+        g_test_assert_expected_messages();                                     \
+    }
+
+DRIVE_NAME(dup_id, "id")
+DRIVE_NAME(dup_name, "name")
+DRIVE_STRING(dup_io_status, "io-status")
+DRIVE_STRING(dup_lost_medium, "lost-medium")
+DRIVE_STRING(dup_medium, "medium")
+DRIVE_BOOLEAN(get_locked, "locked")
+DRIVE_BOOLEAN(get_read_only, "read-only")
+DRIVE_BOOLEAN(get_removable, "removable")
+DRIVE_BOOLEAN(get_tray_open, "tray-open")
+
+static void
+use_list_refresh(Things *t)
+{
+    expect_critical("spice_qmp_list_refresh", "IS_THREAD_OF_LIST(list)");
+    spice_qmp_list_refresh(t->list);
+    expect_property("n-items");
+    g_assert_cmpuint(g_list_model_get_n_items(G_LIST_MODEL(t->list)), ==, 0);
+    expect_property("item");
+    g_assert_null(g_list_model_get_item(G_LIST_MODEL(t->list), 0));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_list_get_loading(Things *t)
+{
+    expect_property("loading");
+    g_assert_false(spice_qmp_list_get_loading(t->list));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_list_dup_error(Things *t)
+{
+    expect_property("error");
+    g_assert_null(spice_qmp_list_dup_error(t->list));
+    g_test_assert_expected_messages();
+}
+
+static void
 use_is_mute(Things *t)
 {
     expect_critical("spice_qmp_port_is_mute", PORT_CHECK);
@@ -376,6 +475,9 @@ use_values(Things *t)
     g_assert_cmpuint(spice_qmp_status_get_type(), ==, SPICE_TYPE_QMP_STATUS);
     g_assert_cmpuint(spice_qmp_event_get_type(), ==, SPICE_TYPE_QMP_EVENT);
     g_assert_cmpuint(spice_qmp_machine_get_type(), ==, SPICE_TYPE_QMP_MACHINE);
+    g_assert_cmpuint(spice_qmp_list_get_type(), ==, SPICE_TYPE_QMP_LIST);
+    g_assert_cmpuint(spice_qmp_drive_get_type(), ==, SPICE_TYPE_QMP_DRIVE);
+    g_assert_cmpuint(spice_qmp_insert_flags_get_type(), ==, SPICE_TYPE_QMP_INSERT_FLAGS);
     g_assert_cmpuint(spice_qmp_condition_get_type(), ==, SPICE_TYPE_QMP_CONDITION);
     g_assert_cmpuint(spice_qmp_condition_code_get_type(), ==, SPICE_TYPE_QMP_CONDITION_CODE);
     g_assert_cmpuint(spice_qmp_condition_severity_get_type(), ==,
@@ -427,6 +529,21 @@ static const Function functions[] = {
     VALUE(condition_ref),
     VALUE(condition_severity_get_type),
     VALUE(condition_unref),
+#define DRIVE(name) { "spice_qmp_drive_" #name, use_drive_##name, NULL }
+    DRIVE(dup_id),
+    DRIVE(dup_io_status),
+    DRIVE(dup_lost_medium),
+    DRIVE(dup_medium),
+    DRIVE(dup_name),
+    { "spice_qmp_drive_eject_async", use_eject_async, NULL },
+    { "spice_qmp_drive_eject_finish", use_eject_finish, start_eject },
+    DRIVE(get_locked),
+    DRIVE(get_read_only),
+    DRIVE(get_removable),
+    DRIVE(get_tray_open),
+    VALUE(drive_get_type),
+    { "spice_qmp_drive_insert_async", use_insert_async, NULL },
+    { "spice_qmp_drive_insert_finish", use_insert_finish, start_insert },
     VALUE(error_quark),
     VALUE(event_get_data),
     VALUE(event_get_data_variant),
@@ -435,7 +552,13 @@ static const Function functions[] = {
     VALUE(event_get_type),
     VALUE(event_ref),
     VALUE(event_unref),
+    VALUE(insert_flags_get_type),
+    { "spice_qmp_list_dup_error", use_list_dup_error, NULL },
+    { "spice_qmp_list_get_loading", use_list_get_loading, NULL },
+    VALUE(list_get_type),
+    { "spice_qmp_list_refresh", use_list_refresh, NULL },
     { "spice_qmp_machine_dup_condition", use_machine_dup_condition, NULL },
+    { "spice_qmp_machine_get_drives", use_machine_get_drives, NULL },
     { "spice_qmp_machine_get_port", use_machine_get_port, NULL },
     VALUE(machine_get_type),
     { "spice_qmp_machine_load_schema_async", use_load_schema_async, NULL },
@@ -622,7 +745,7 @@ test_last_reference(Things *t, gconstpointer doing)
 {
     int i;
 
-    g_clear_object(&t->machine);
+    clear_machine(t);
     g_clear_object(&t->port);
     for (i = 0; i < 50; i++) {
         GIOStream *client;
@@ -684,29 +807,34 @@ test_actions(Things *t, gconstpointer data G_GNUC_UNUSED)
 static void
 drop_machine(Things *t)
 {
-    g_object_unref(t->machine);
+    clear_machine(t);
 }
 
-/* The last reference to a machine, while it has much to do. */
+/* The last reference to a machine and its drives, while they have much to do. */
 static void
 test_last_machine(Things *t, gconstpointer data G_GNUC_UNUSED)
 {
     int i, j;
 
     for (i = 0; i < 50; i++) {
-        gboolean freed;
+        gboolean freed, list_freed;
 
-        g_clear_object(&t->machine);
+        clear_machine(t);
         t->machine = spice_qmp_machine_new(t->port);
+        t->list = g_object_ref(spice_qmp_machine_get_drives(t->machine));
+        spice_qmp_list_refresh(t->list);
+        /* While the first load is due, under way, or over. */
+        for (j = 0; j < i % 10; j++)
+            g_main_context_iteration(NULL, FALSE);
         for (j = 0; j < 20; j++) {
             server_event(t->server, "BLOCK_IO_ERROR", "{\"action\": \"stop\"}");
             server_event(t->server, "RESUME", NULL);
         }
         g_action_group_activate_action(G_ACTION_GROUP(t->machine), "reset", NULL);
         watch(t->machine, &freed);
+        watch(t->list, &list_freed);
         elsewhere(drop_machine, t);
-        t->machine = NULL;
-        WAIT_UNTIL(freed);
+        WAIT_UNTIL(freed && list_freed);
         /* The server writes on this thread: let all of it be read. */
         assert_executes(t->port, "echo", NULL);
     }
@@ -724,7 +852,7 @@ test_last_result(Things *t, gconstpointer data G_GNUC_UNUSED)
 {
     gboolean freed;
 
-    g_clear_object(&t->machine);
+    clear_machine(t);
     spice_qmp_port_execute_async(t->port, "echo", NULL, NULL, on_reply, &t->reply);
     await(&t->reply);
     t->result = g_object_ref(t->reply.result);

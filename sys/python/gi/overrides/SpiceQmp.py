@@ -252,7 +252,23 @@ class Machine(SpiceQmp.Machine):
         return _start(self.unplug_async, self.unplug_finish, id, timeout_ms)
 
 
-__all__ = ["Event", "Events", "Machine", "Port"]
+@override
+class Drive(SpiceQmp.Drive):
+    def insert(
+        self,
+        file: str,
+        format: str | None = None,
+        flags: InsertFlags = SpiceQmp.InsertFlags.NONE,
+    ) -> asyncio.Future[bool]:
+        """Inserts a medium: a file on QEMU's host."""
+        return _start(self.insert_async, self.insert_finish, file, format, flags)
+
+    def eject(self, force: bool = False) -> asyncio.Future[bool]:
+        """Opens the tray and removes the medium."""
+        return _start(self.eject_async, self.eject_finish, force)
+
+
+__all__ = ["Drive", "Event", "Events", "Machine", "Port"]
 
 for _name in dir(SpiceQmp):
     _type = globals().get(_name) or getattr(SpiceQmp, _name)
