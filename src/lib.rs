@@ -90,7 +90,8 @@ pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKE
 pub use machine::Screenshot;
 #[cfg(feature = "gobject")]
 pub use machine::{
-    Condition, ConditionCode, ConditionSeverity, Drive, Insert, List, Machine, Schema, Unplug,
+    Condition, ConditionCode, ConditionSeverity, Drive, Insert, Job, List, Machine, RunJob, Schema,
+    Unplug,
 };
 #[cfg(all(feature = "gobject", unix))]
 pub use port::MAX_FDS;

@@ -16,6 +16,7 @@ use super::condition::Condition;
 use super::drives::Drives;
 use super::fetch::Fetch;
 use super::follow::{connect, is_reachable, may_use};
+use super::jobs::{Jobs, ShownMigration};
 #[cfg(unix)]
 use super::leftover::Leftover;
 use super::list::List;
@@ -39,6 +40,14 @@ pub struct Machine {
     #[property(name = "condition", type = Option<Condition>, get = Self::condition)]
     /// The drives, and what is in them.
     #[property(name = "drives", type = List, get = Self::drives)]
+    /// QEMU's [`Job`](super::Job)s, oldest first. They are loaded when they are first asked
+    /// for, and kept up to date by events. Progress is no event: QEMU is asked for it every
+    /// 500 ms while a job runs, and not otherwise.
+    ///
+    /// A job leaves the list when QEMU forgets it, which most jobs on disks see to when
+    /// they end: `notify::status` of the job is emitted before. A migration is listed while
+    /// [`run_job`](super::Machine::run_job) runs it; others are not.
+    #[property(name = "jobs", type = List, get = Self::jobs)]
     port: RefCell<Option<QmpPort>>,
     /// The port's. Set in the construction.
     home: OnceCell<Home>,
@@ -57,6 +66,8 @@ pub struct Machine {
     /// The schema, once somebody has asked for it.
     schema: RefCell<Option<Fetch>>,
     drives: OnceCell<List>,
+    /// The list of jobs and where it comes from, once somebody has asked for it.
+    jobs: OnceCell<(List, Jobs)>,
     /// What QEMU keeps of screenshots.
     #[cfg(unix)]
     leftovers: RefCell<Vec<Leftover>>,
@@ -360,6 +371,26 @@ impl Machine {
     fn drives(&self) -> List {
         let new = || List::new(self.port().as_ref(), Drives);
         self.drives.get_or_init(new).clone()
+    }
+}
+
+/// The jobs.
+impl Machine {
+    pub(super) fn jobs(&self) -> List {
+        self.list_of_jobs().0.clone()
+    }
+
+    /// Shows the migration among the jobs, until the result is dropped.
+    pub(super) fn show_migration(&self) -> ShownMigration {
+        let (list, jobs) = self.list_of_jobs();
+        ShownMigration::new(jobs, list)
+    }
+
+    fn list_of_jobs(&self) -> &(List, Jobs) {
+        self.jobs.get_or_init(|| {
+            let jobs = Jobs::default();
+            (List::new(self.port().as_ref(), jobs.clone()), jobs)
+        })
     }
 }
 

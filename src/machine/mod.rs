@@ -13,15 +13,22 @@ mod fetch;
 mod follow;
 mod imp;
 mod insert;
+mod job;
+mod job_course;
+mod job_progress;
+mod jobs;
 #[cfg(unix)]
 mod leftover;
 mod list;
 mod load_schema;
 #[cfg(unix)]
 mod medium_fd;
+mod migration;
+mod run_job;
 mod schema;
 #[cfg(unix)]
 mod screenshot;
+mod started_job;
 mod unplug;
 
 use glib::prelude::*;
@@ -30,7 +37,9 @@ use glib::subclass::prelude::*;
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
 pub use drive::Drive;
 pub use insert::Insert;
+pub use job::Job;
 pub use list::List;
+pub use run_job::RunJob;
 pub use schema::Schema;
 #[cfg(unix)]
 pub use screenshot::Screenshot;
@@ -79,6 +88,7 @@ glib::wrapper! {
     /// | `port` | [`QmpPort`], construct only | the port |
     /// | `drives` | [`List`] of [`Drive`]s | the drives, and what is in them |
     /// | `condition` | [`Condition`] or NULL | why the machine does not run, where that is not just a pause |
+    /// | `jobs` | [`List`] of [`Job`]s | what QEMU does in the background |
     ///
     /// # Signals
     ///

@@ -58,6 +58,11 @@ impl QmpPort {
         self.imp().connection.run_state.is_mute()
     }
 
+    /// Whether it is on a SPICE port, which QEMU may [mute](Self::is_mute).
+    pub fn is_spice_port(&self) -> bool {
+        self.imp().connection.is_spice_port()
+    }
+
     /// Whether a SPICE port of this name speaks QMP; see [`is_qmp_port_name`].
     pub fn is_qmp_name(name: &str) -> bool {
         is_qmp_port_name(name)

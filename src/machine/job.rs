@@ -1,0 +1,297 @@
+//! A job of QEMU's, as a GObject.
+
+use std::future::Future;
+
+use glib::prelude::*;
+use glib::subclass::prelude::*;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+use super::list::{List, Record};
+use crate::home::Home;
+use crate::port::QmpPort;
+use crate::qmp::{Error, UsageError};
+
+glib::wrapper! {
+    /// Something that QEMU does in the background, such as a backup of a disk: an item of
+    /// [`Machine::jobs`](super::Machine::jobs).
+    ///
+    /// It stays the same object until QEMU has forgotten the job, and keeps what was known
+    /// last.
+    ///
+    /// # Properties
+    ///
+    /// | name | type | |
+    /// |---|---|---|
+    /// | `id` | string | its name, by which commands know it |
+    /// | `kind` | string | what it does, such as `backup`, `mirror` or `snapshot-save` (QAPI enum `JobType`), or `migrate` |
+    /// | `status` | string | `created`, `running`, `paused`, `ready`, `standby`, `waiting`, `pending`, `aborting`, `concluded` or `null` (QAPI enum `JobStatus`) |
+    /// | `progress` | double | how much of it is done, from 0 to 1 |
+    /// | `current`, `total` | unsigned | the same as numbers, usually of bytes; `total` may grow |
+    /// | `error` | string or NULL | why it failed, in QEMU's words |
+    ///
+    /// QEMU itself pauses jobs for moments: `paused` and `standby` are shown only where a
+    /// client has paused the job, or an error has.
+    pub struct Job(ObjectSubclass<imp::Job>);
+}
+
+impl Job {
+    /// Cancels it. It ends later: the property `status` follows.
+    ///
+    /// # Errors
+    ///
+    /// Those of every command: [`Error::Command`] where the job does not allow that as it
+    /// is, or is gone.
+    pub fn cancel(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.execute("job-cancel", Some("migrate_cancel"))
+    }
+
+    /// Pauses it, until [`resume`](Self::resume) is called.
+    ///
+    /// # Errors
+    ///
+    /// As for [`cancel`](Self::cancel); [`UsageError::NotSupported`] for a migration.
+    pub fn pause(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.execute("job-pause", None)
+    }
+
+    /// Lets it go on that was paused.
+    ///
+    /// # Errors
+    ///
+    /// As for [`pause`](Self::pause).
+    pub fn resume(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.execute("job-resume", None)
+    }
+
+    /// Completes a job that is `ready`, such as a mirror: the machine uses the copy from
+    /// then on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`pause`](Self::pause).
+    pub fn complete(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.execute("job-complete", None)
+    }
+
+    /// Has QEMU forget a job that is `concluded`, and stays so.
+    ///
+    /// # Errors
+    ///
+    /// As for [`pause`](Self::pause).
+    pub fn dismiss(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.execute("job-dismiss", None)
+    }
+
+    /// Whether the calling thread is the one of the port, and runs its main context or
+    /// could: no other may use the job. For bindings to languages that do not see to that.
+    pub fn is_on_its_thread(&self) -> bool {
+        self.imp().home().is_here()
+    }
+
+    /// The main context of the port, on which all of the job happens.
+    pub fn main_context(&self) -> glib::MainContext {
+        self.imp().home().context().clone()
+    }
+
+    /// Executes a command about the job, or one about the migration that it stands for.
+    fn execute(
+        &self,
+        command: &'static str,
+        about_migration: Option<&'static str>,
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (port, id) = (self.imp().port(), self.id());
+        let is_migration = self.imp().is_migration();
+        async move {
+            let Some(port) = port else {
+                return Err(Error::Closed("the job has no port".into()));
+            };
+            let call = match (is_migration, about_migration) {
+                (false, _) => port.execute::<IgnoredAny>(command, json!({ "id": id })),
+                (true, Some(command)) => port.execute::<IgnoredAny>(command, ()),
+                (true, None) => {
+                    let why = format!("{command}: not for a migration");
+                    return Err(UsageError::NotSupported(why.into()).into());
+                }
+            };
+            call.await.map(|_| ())
+        }
+    }
+
+    /// Follows an event that says its status.
+    pub(super) fn set_status(&self, status: &str) {
+        let _later = self.freeze_notify();
+        self.imp().set_status(status);
+    }
+
+    /// It has ended: with this error, or successfully.
+    pub(super) fn set_end(&self, error: Option<&str>) {
+        let _later = self.freeze_notify();
+        match error {
+            Some(error) => self.imp().set_error(error),
+            None => self.imp().set_progress(self.total(), self.total()),
+        }
+    }
+}
+
+/// What QEMU says of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct JobRecord {
+    pub(super) id: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) status: String,
+    #[serde(rename = "current-progress")]
+    pub(super) current: u64,
+    #[serde(rename = "total-progress")]
+    pub(super) total: u64,
+    pub(super) error: Option<String>,
+    /// Whether it stands for the machine's migration, which is no job of QEMU's.
+    #[serde(skip)]
+    pub(super) is_migration: bool,
+}
+
+impl Record for JobRecord {
+    type Item = Job;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn make(self, _: &List, port: &QmpPort) -> Job {
+        let job: Job = glib::Object::new();
+        job.imp().set_up(port, &self);
+        job.imp().show(&self);
+        job
+    }
+
+    fn update(self, job: &Job) {
+        job.imp().show(&self);
+    }
+}
+
+mod imp {
+    use std::cell::{Cell, OnceCell, RefCell};
+
+    use super::{Home, JobRecord, QmpPort};
+    use crate::machine::follow::may_use;
+    use glib::prelude::*;
+    use glib::subclass::prelude::*;
+
+    #[derive(Default, glib::Properties)]
+    #[properties(wrapper_type = super::Job)]
+    pub struct Job {
+        /// Its name, by which commands know it.
+        #[property(get)]
+        id: RefCell<String>,
+        /// What it does, such as `backup`.
+        #[property(get)]
+        kind: RefCell<String>,
+        /// Where it stands, such as `running`.
+        #[property(get)]
+        status: RefCell<String>,
+        /// How much of it is done.
+        #[property(name = "progress", type = f64, minimum = 0.0, maximum = 1.0,
+                   get = Self::progress)]
+        /// How much of it is done, of `total`.
+        #[property(get)]
+        current: Cell<u64>,
+        /// How much there is to do, as far as QEMU knows.
+        #[property(get)]
+        total: Cell<u64>,
+        /// Why it failed, in QEMU's words.
+        #[property(get, nullable)]
+        error: RefCell<Option<String>>,
+        port: OnceCell<QmpPort>,
+        home: OnceCell<Home>,
+        is_migration: Cell<bool>,
+    }
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for Job {
+        const NAME: &'static str = "SpiceQmp1Job";
+        type Type = super::Job;
+    }
+
+    impl ObjectImpl for Job {
+        fn properties() -> &'static [glib::ParamSpec] {
+            Self::derived_properties()
+        }
+
+        fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
+            if may_use(self.home(), "a job", property.name()) {
+                self.derived_property(id, property)
+            } else {
+                property.default_value().clone()
+            }
+        }
+    }
+
+    impl Job {
+        pub(super) fn set_up(&self, port: &QmpPort, record: &JobRecord) {
+            let _ = self.home.set(Home::on(port.main_context()));
+            let _ = self.port.set(port.clone());
+            self.id.replace(record.id.clone());
+            self.kind.replace(record.kind.clone());
+            self.is_migration.set(record.is_migration);
+        }
+
+        /// What QEMU lists is how it is.
+        pub(super) fn show(&self, record: &JobRecord) {
+            self.set_progress(record.current, record.total);
+            if let Some(error) = &record.error {
+                self.set_error(error);
+            }
+            self.set_status(&record.status);
+        }
+
+        pub(super) fn set_status(&self, status: &str) {
+            if *self.status.borrow() != status {
+                self.status.replace(status.to_owned());
+                self.obj().notify_status();
+            }
+        }
+
+        pub(super) fn set_progress(&self, current: u64, total: u64) {
+            let job = self.obj();
+            let before = (self.current.replace(current), self.total.replace(total));
+            if before.0 != current {
+                job.notify_current();
+            }
+            if before.1 != total {
+                job.notify_total();
+            }
+            if before != (current, total) {
+                job.notify_progress();
+            }
+        }
+
+        pub(super) fn set_error(&self, error: &str) {
+            if self.error.borrow().as_deref() != Some(error) {
+                self.error.replace(Some(error.to_owned()));
+                self.obj().notify_error();
+            }
+        }
+
+        #[allow(clippy::cast_precision_loss, reason = "it is a part of a progress bar")]
+        fn progress(&self) -> f64 {
+            match (self.current.get(), self.total.get()) {
+                (_, 0) => 0.0,
+                (current, total) => (current as f64 / total as f64).min(1.0),
+            }
+        }
+
+        pub(super) fn port(&self) -> Option<QmpPort> {
+            self.port.get().cloned()
+        }
+
+        pub(super) fn is_migration(&self) -> bool {
+            self.is_migration.get()
+        }
+
+        pub(super) fn home(&self) -> &Home {
+            self.home.get_or_init(Home::here)
+        }
+    }
+}
