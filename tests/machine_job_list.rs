@@ -395,9 +395,20 @@ fn migrate(
     assert_eq!(set.arguments, events);
     server.reply(&set, json!({}));
     main.drain();
+    no_other(main, server);
     let command = request(server, "migrate");
     assert_eq!(command.arguments, json!({ "uri": "unix:x" }));
     (task, command)
+}
+
+/// Says that the last migration has been cleaned up.
+fn no_other(main: &MainLoop, server: &Server) {
+    let chardev = json!({ "type": "chardev", "id": "c" });
+    server.reply(&request(server, "query-yank"), json!([chardev]));
+    main.drain();
+    let failed = json!({ "status": "failed", "error-desc": "no" });
+    server.reply(&request(server, "query-migrate"), failed);
+    main.drain();
 }
 
 fn migration(server: &Server, status: &str) {
@@ -447,6 +458,67 @@ fn a_migration_ends() {
     });
 }
 
+/// Events may say more than the answer to a question that was asked before.
+#[test]
+fn an_answer_may_be_older_than_events() {
+    with_own_pushed(|main| {
+        let (port, server) = script::ready(main);
+        let machine = Machine::new(&port);
+        let (task, command) = migrate(main, &machine, &server);
+        server.reply(&command, json!({}));
+        main.drain();
+        let question = request(&server, "query-migrate");
+        server.reply(&question, json!({ "status": "setup" }));
+        for status in ["setup", "active", "completed"] {
+            migration(&server, status);
+        }
+        assert_eq!(main.join("the migration", &task), Ok(()));
+
+        let run = machine.run_job("block-stream", json!({ "job-id": "j" }));
+        let task = main.spawn(run.into_future());
+        main.drain();
+        server.reply(&request(&server, "block-stream"), json!({}));
+        main.drain();
+        let question = request(&server, "query-jobs");
+        server.reply(&question, json!([listed("j", "running", 1)]));
+        status(&server, "j", "null");
+        main.drain();
+        assert!(!task.is_done(), "its end is not known");
+        status(&server, "j", "null");
+        assert_eq!(main.join("the job", &task), Ok(()));
+    });
+}
+
+/// QEMU 7.2 dies of one that begins while it cleans up after the last one.
+#[test]
+fn a_migration_waits_for_the_end_of_the_last_one() {
+    with_own_pushed(|main| {
+        let (port, server) = script::ready(main);
+        let machine = Machine::new(&port);
+        let run = machine.run_job("migrate", json!({ "uri": "unix:x" }));
+        let task = main.spawn(run.into_future());
+        main.drain();
+        server.reply(&request(&server, "migrate-set-capabilities"), json!({}));
+        for standing in ["failed", "active"] {
+            let mut questions = Vec::new();
+            main.until("a question", || {
+                questions.extend(requests(&server));
+                !questions.is_empty()
+            });
+            assert_eq!(questions.len(), 1);
+            server.reply(&questions[0], json!([{ "type": "migration" }]));
+            main.drain();
+            let reply = json!({ "status": standing });
+            server.reply(&request(&server, "query-migrate"), reply);
+            main.drain();
+        }
+        let command = request(&server, "migrate");
+        let why = "There's a migration process in progress";
+        server.refuse(&command, "GenericError", why);
+        assert!(main.join("the refusal", &task).is_err());
+    });
+}
+
 #[test]
 fn a_migration_that_does_not_begin() {
     with_own_pushed(|main| {
@@ -479,6 +551,7 @@ fn a_dropped_migration_is_cancelled() {
         main.drain();
         server.reply(&request(&server, "migrate-set-capabilities"), json!({}));
         main.drain();
+        no_other(main, &server);
         let command = request(&server, "migrate");
         migration(&server, "setup");
         server.reply(&command, json!({}));

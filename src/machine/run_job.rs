@@ -130,8 +130,8 @@ impl RunJob {
                     job.set_stage(Stage::Gone);
                     return job.result(&command, error.as_deref());
                 }
-                // An event was not delivered.
-                (Stage::Unknown, Some(_)) => job.set_stage(Stage::Alive),
+                // An event is still to come, or was not delivered.
+                (Stage::Unknown, Some(_)) => job.found_alive(),
                 (Stage::Unknown, None) => {
                     job.set_stage(Stage::Gone);
                     return Err(nothing_started(&command));
@@ -175,6 +175,7 @@ async fn migrate(
     let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
     let set = port.execute::<IgnoredAny>("migrate-set-capabilities", events);
     set.timeout(Duration::MAX).await?;
+    last_one_is_gone(port).await?;
     let mut job = StartedJob::start(port, MIGRATE, arguments, Subject::Migration, progress);
     let shown = machine.imp().show_migration();
     let end = end_of_migration(port, &mut job).await;
@@ -186,6 +187,35 @@ async fn migrate(
     end
 }
 
+/// Waits until QEMU has cleaned up after a migration that has failed: a new one that begins
+/// before may end QEMU 7.2 ("Unknown ending state").
+async fn last_one_is_gone(port: &QmpPort) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Instance {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+
+    loop {
+        let instances = port.execute::<Vec<Instance>>("query-yank", ());
+        let instances = match instances.timeout(Duration::MAX).await {
+            // It is older than 6.0.
+            Err(Error::Command { .. }) => return Ok(()),
+            instances => instances?,
+        };
+        let call = port.execute::<Migration>("query-migrate", ());
+        // QEMU itself refuses a second one.
+        let under_way = call.timeout(Duration::MAX).await?.standing() == Standing::UnderWay;
+        if under_way || !instances.iter().any(|it| it.kind == "migration") {
+            return Ok(());
+        }
+        glib::timeout_future(CLEAN_UP).await;
+    }
+}
+
+/// How long QEMU is given to clean up before it is asked again.
+const CLEAN_UP: Duration = Duration::from_millis(20);
+
 async fn end_of_migration(port: &QmpPort, job: &mut StartedJob) -> Result<(), Error> {
     loop {
         let stage = job.stopped().await?;
@@ -194,8 +224,8 @@ async fn end_of_migration(port: &QmpPort, job: &mut StartedJob) -> Result<(), Er
         }
         let call = port.execute::<Migration>("query-migrate", ());
         match call.timeout(Duration::MAX).await?.standing() {
-            // An event was not delivered.
-            Standing::UnderWay if stage == Stage::Unknown => job.set_stage(Stage::Alive),
+            // QEMU 10.0 may send the first event after the reply.
+            Standing::UnderWay if stage == Stage::Unknown => job.found_alive(),
             Standing::None => {
                 job.set_stage(Stage::Gone);
                 return Err(nothing_started(MIGRATE));

@@ -119,6 +119,14 @@ impl StartedJob {
         Poll::Pending
     }
 
+    /// QEMU lists it as one that is alive. Events may have said more by now.
+    pub(super) fn found_alive(&self) {
+        let course = &mut self.job.borrow_mut().course;
+        if course.stage() == Stage::Unknown {
+            course.set_stage(Stage::Alive);
+        }
+    }
+
     /// QEMU says otherwise than by an event what has become of it.
     pub(super) fn set_stage(&self, stage: Stage) {
         self.job.borrow_mut().course.set_stage(stage);
