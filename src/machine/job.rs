@@ -183,13 +183,13 @@ mod imp {
     #[properties(wrapper_type = super::Job)]
     pub struct Job {
         /// Its name, by which commands know it.
-        #[property(get)]
+        #[property(get, default = "")]
         id: RefCell<String>,
         /// What it does, such as `backup`.
-        #[property(get)]
+        #[property(get, default = "")]
         kind: RefCell<String>,
         /// Where it stands, such as `running`.
-        #[property(get)]
+        #[property(get, default = "")]
         status: RefCell<String>,
         /// How much of it is done.
         #[property(name = "progress", type = f64, minimum = 0.0, maximum = 1.0,

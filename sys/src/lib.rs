@@ -26,6 +26,7 @@ pub mod error;
 pub mod event;
 pub mod insert_flags;
 pub mod instance;
+pub mod job;
 pub mod list;
 pub mod machine;
 pub mod port;

@@ -4,19 +4,20 @@ use std::ffi::{CStr, c_char, c_uint};
 use std::ptr::null_mut;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
-use glib::ffi::{GBytes, GError, GType, gboolean, gpointer};
+use glib::ffi::{GBytes, GDestroyNotify, GError, GType, gboolean, gpointer};
 use glib::object::ObjectType;
 use glib::prelude::*;
 use glib::translate::{
     Borrowed, GlibPtrDefault, IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_borrow,
 };
-use spice_qmp::{Condition, List, Machine, QmpPort};
+use spice_qmp::{Condition, Job, List, Machine, QmpPort, RunJob};
 
 use crate::condition::SpiceQmpCondition;
 use crate::guard::{
     IS_THREAD_OF, SPICE_IS_QMP_PORT, g_return_val_if_fail, g_utf8_validate, is_a, no_panic,
 };
 use crate::instance::{self, SpiceQmpPort};
+use crate::job::SpiceQmpJobProgress;
 use crate::list::SpiceQmpList;
 use crate::schema::SpiceQmpSchema;
 use crate::task::{
@@ -121,6 +122,155 @@ pub unsafe extern "C" fn spice_qmp_machine_get_drives(
         let list: *mut <List as ObjectType>::GlibType = list.to_glib_none().0;
         list.cast()
     })
+}
+
+/// spice_qmp_machine_get_jobs: (get-property jobs)
+/// @machine: a #SpiceQmpMachine
+///
+/// What QEMU does in the background: the property #SpiceQmpMachine:jobs.
+///
+/// Returns: (transfer none): a list of #SpiceQmpJob
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_get_jobs(
+    machine: *mut SpiceQmpMachine,
+) -> *mut SpiceQmpList {
+    no_panic("spice_qmp_machine_get_jobs", null_mut(), || {
+        g_return_val_if_fail!(spice_qmp_machine_get_jobs: SPICE_IS_QMP_MACHINE(machine), null_mut());
+        g_return_val_if_fail!(spice_qmp_machine_get_jobs: IS_THREAD_OF_MACHINE(machine), null_mut());
+        // SAFETY: it was found to be a SpiceQmpMachine.
+        let jobs = unsafe { borrow(machine) }.jobs();
+        // The machine's reference keeps it.
+        let jobs: *mut <List as ObjectType>::GlibType = jobs.to_glib_none().0;
+        jobs.cast()
+    })
+}
+
+/// spice_qmp_machine_run_job_async:
+/// @machine: a #SpiceQmpMachine
+/// @command: the name of a command that starts a job, such as `blockdev-backup`
+/// @arguments: (nullable): the text of a JSON object, or %NULL for no arguments; if it
+///   has no `job-id`, one is added
+/// @progress: (scope notified) (closure progress_data) (destroy progress_destroy) (nullable):
+///   called with the job when it is known, and when its progress has changed, or %NULL
+/// @progress_data: (nullable): for @progress
+/// @progress_destroy: (nullable): frees @progress_data when the call has ended, or %NULL
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when the job has ended,
+///   or with an error
+/// @user_data: for @callback
+///
+/// Runs a job: executes @command, waits until the job has ended, and makes QEMU forget it.
+/// Cancelling the call cancels the job, which may take QEMU a while.
+///
+/// While the job runs, @progress is called about every 500 ms. It is not called for a job
+/// that ends immediately. It loads #SpiceQmpMachine:jobs.
+///
+/// There is no deadline: #SpiceQmpPort:command-timeout does not apply. Some jobs wait for
+/// another command before they end, such as a mirror for spice_qmp_job_complete_async().
+///
+/// The command `migrate` is treated as if it started a job. On a SPICE port only a machine
+/// that is paused can be migrated.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_run_job_async(
+    machine: *mut SpiceQmpMachine,
+    command: *const c_char,
+    arguments: *const c_char,
+    progress: SpiceQmpJobProgress,
+    progress_data: gpointer,
+    progress_destroy: GDestroyNotify,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::RunJob, cancellable, callback, user_data) };
+    let progress = OnProgress {
+        call: progress,
+        data: progress_data,
+        destroy: progress_destroy,
+    };
+    no_panic("spice_qmp_machine_run_job_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_QMP_MACHINE(machine));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_MACHINE(machine));
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        g_task_return_if_fail!(caller: g_utf8_validate(command));
+        g_task_return_if_fail!(caller: (arguments.is_null() || g_utf8_validate(arguments)));
+        // SAFETY: all were checked.
+        let (machine, command, arguments) = unsafe {
+            let given = (!arguments.is_null()).then(|| CStr::from_ptr(arguments).to_string_lossy());
+            (
+                borrow(machine),
+                CStr::from_ptr(command).to_string_lossy(),
+                given,
+            )
+        };
+        let run = machine.run_job_with(&command, arguments.as_deref());
+        let run = progress.follow(run);
+        caller.future_of(
+            machine.upcast_ref(),
+            &machine.main_context(),
+            run.into_future(),
+        );
+    });
+}
+
+/// spice_qmp_machine_run_job_finish:
+/// @machine: a #SpiceQmpMachine
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_machine_run_job_async(). The errors are those of
+/// spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC with QEMU's words if the job
+/// failed; %G_IO_ERROR_CANCELLED also if another client cancelled the job;
+/// %SPICE_QMP_ERROR_NOT_SUPPORTED if spice_qmp_port_is_mute() is %TRUE for the port, or
+/// would become so.
+///
+/// Returns: %TRUE if the job was successful
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_machine_run_job_finish(
+    machine: *mut SpiceQmpMachine,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_boolean(Operation::RunJob, machine.cast(), result, error) }
+}
+
+/// A function of C's and its data, which this owns.
+struct OnProgress {
+    call: SpiceQmpJobProgress,
+    data: gpointer,
+    destroy: GDestroyNotify,
+}
+
+impl OnProgress {
+    fn follow(self, run: RunJob) -> RunJob {
+        let Some(call) = self.call else {
+            return run;
+        };
+        run.progress(move |job| {
+            // All of it, or it would be dropped now.
+            let own = &self;
+            let job: *mut <Job as ObjectType>::GlibType = job.to_glib_none().0;
+            // SAFETY: the job lives for the call, and the data until this is dropped.
+            unsafe { call(job.cast(), own.data) }
+        })
+    }
+}
+
+impl Drop for OnProgress {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.destroy {
+            // SAFETY: C passed both together; this is dropped once.
+            unsafe { destroy(self.data) }
+        }
+    }
 }
 
 /// spice_qmp_machine_unplug_async:

@@ -128,6 +128,17 @@ fn drives_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+#[test]
+fn jobs() {
+    run(&mut with_library(Compiler::c().compile("jobs", "jobs")), "");
+}
+
+#[test]
+fn jobs_under_valgrind() {
+    let program = Compiler::c().compile("jobs", "jobs-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 /// All options of a call, and what becomes of file descriptors.
 #[test]
 fn fds() {

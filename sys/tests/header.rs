@@ -27,6 +27,7 @@ fn header_is_up_to_date() {
         "schema",
         "list",
         "drive",
+        "job",
         "machine",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));

@@ -40,6 +40,8 @@
 #define SpiceQmpList SpiceQmp1List
 #define SpiceQmpDrive SpiceQmp1Drive
 #define SpiceQmpInsertFlags SpiceQmp1InsertFlags
+#define SpiceQmpJob SpiceQmp1Job
+#define SpiceQmpJobProgress SpiceQmp1JobProgress
 #define SpiceQmpConditionCode SpiceQmp1ConditionCode
 #define SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity
 #endif
@@ -343,6 +345,8 @@ typedef struct SpiceQmpDrive SpiceQmpDrive;
  */
 typedef struct SpiceQmpEvent SpiceQmpEvent;
 
+typedef struct SpiceQmpJob SpiceQmpJob;
+
 typedef struct SpiceQmpList SpiceQmpList;
 
 typedef struct SpiceQmpMachine SpiceQmpMachine;
@@ -392,6 +396,19 @@ typedef struct {
     char *status;
 } SpiceQmpStatus;
 #endif
+
+/**
+ * SpiceQmpJobProgress:
+ * @job: the job, which is running
+ * @user_data: the data that was passed with the function
+ *
+ * The type of function that is called when a job makes progress: see
+ * spice_qmp_machine_run_job_async().
+ *
+ * Since: 0.1
+ */
+typedef void (*SpiceQmpJobProgress)(SpiceQmpJob *job,
+                                    gpointer user_data);
 
 /**
  * spice_qmp_error_quark:
@@ -2105,6 +2122,292 @@ gboolean spice_qmp_drive_eject_finish(SpiceQmpDrive *drive,
                                       GError **error);
 
 /**
+ * spice_qmp_job_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpJob
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_job_get_type(void);
+
+/**
+ * spice_qmp_job_dup_id: (get-property id)
+ * @job: a #SpiceQmpJob
+ *
+ * What QEMU's commands know the job by: the property #SpiceQmpJob:id.
+ *
+ * Returns: (transfer full): the id
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_job_dup_id(SpiceQmpJob *job);
+
+/**
+ * spice_qmp_job_dup_kind: (get-property kind)
+ * @job: a #SpiceQmpJob
+ *
+ * What the job does: the property #SpiceQmpJob:kind.
+ *
+ * Returns: (transfer full): the kind, such as `backup`
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_job_dup_kind(SpiceQmpJob *job);
+
+/**
+ * spice_qmp_job_dup_status: (get-property status)
+ * @job: a #SpiceQmpJob
+ *
+ * Where the job stands: the property #SpiceQmpJob:status.
+ *
+ * Returns: (transfer full): the status, such as `running`
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_job_dup_status(SpiceQmpJob *job);
+
+/**
+ * spice_qmp_job_get_progress: (get-property progress)
+ * @job: a #SpiceQmpJob
+ *
+ * How much of the job is done: the property #SpiceQmpJob:progress.
+ *
+ * Returns: a number from 0 to 1
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+double spice_qmp_job_get_progress(SpiceQmpJob *job);
+
+/**
+ * spice_qmp_job_get_current: (get-property current)
+ * @job: a #SpiceQmpJob
+ *
+ * How much of the job is done, of spice_qmp_job_get_total(): the property #SpiceQmpJob:current.
+ *
+ * Returns: a number, usually of bytes
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+uint64_t spice_qmp_job_get_current(SpiceQmpJob *job);
+
+/**
+ * spice_qmp_job_get_total: (get-property total)
+ * @job: a #SpiceQmpJob
+ *
+ * How much there is to do, as far as QEMU knows: the property #SpiceQmpJob:total.
+ *
+ * Returns: a number, usually of bytes, which may grow
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+uint64_t spice_qmp_job_get_total(SpiceQmpJob *job);
+
+/**
+ * spice_qmp_job_dup_error: (get-property error)
+ * @job: a #SpiceQmpJob
+ *
+ * Why the job failed: the property #SpiceQmpJob:error.
+ *
+ * Returns: (transfer full) (nullable): QEMU's words, or %NULL if it has not failed
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_job_dup_error(SpiceQmpJob *job);
+
+/**
+ * spice_qmp_job_cancel_async:
+ * @job: a #SpiceQmpJob
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Cancels the job. It ends later: follow #SpiceQmpJob:status.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_job_cancel_async(SpiceQmpJob *job,
+                                GCancellable *cancellable,
+                                GAsyncReadyCallback callback,
+                                gpointer user_data);
+
+/**
+ * spice_qmp_job_cancel_finish:
+ * @job: a #SpiceQmpJob
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_job_cancel_async(). The errors are those of
+ * spice_qmp_port_execute_finish().
+ *
+ * Returns: %TRUE if QEMU has accepted the command
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_job_cancel_finish(SpiceQmpJob *job,
+                                     GAsyncResult *result,
+                                     GError **error);
+
+/**
+ * spice_qmp_job_pause_async:
+ * @job: a #SpiceQmpJob
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Pauses the job until spice_qmp_job_resume_async() is called. A migration cannot be paused.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_job_pause_async(SpiceQmpJob *job,
+                               GCancellable *cancellable,
+                               GAsyncReadyCallback callback,
+                               gpointer user_data);
+
+/**
+ * spice_qmp_job_pause_finish:
+ * @job: a #SpiceQmpJob
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_job_pause_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED for a
+ * migration.
+ *
+ * Returns: %TRUE if QEMU has accepted the command
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_job_pause_finish(SpiceQmpJob *job,
+                                    GAsyncResult *result,
+                                    GError **error);
+
+/**
+ * spice_qmp_job_resume_async:
+ * @job: a #SpiceQmpJob
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Resumes a job that has been paused, by a client or by an error.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_job_resume_async(SpiceQmpJob *job,
+                                GCancellable *cancellable,
+                                GAsyncReadyCallback callback,
+                                gpointer user_data);
+
+/**
+ * spice_qmp_job_resume_finish:
+ * @job: a #SpiceQmpJob
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_job_resume_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED for a
+ * migration.
+ *
+ * Returns: %TRUE if QEMU has accepted the command
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_job_resume_finish(SpiceQmpJob *job,
+                                     GAsyncResult *result,
+                                     GError **error);
+
+/**
+ * spice_qmp_job_complete_async:
+ * @job: a #SpiceQmpJob
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Completes a job whose #SpiceQmpJob:status is `ready`, such as a mirror: the machine
+ * uses the copy from then on.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_job_complete_async(SpiceQmpJob *job,
+                                  GCancellable *cancellable,
+                                  GAsyncReadyCallback callback,
+                                  gpointer user_data);
+
+/**
+ * spice_qmp_job_complete_finish:
+ * @job: a #SpiceQmpJob
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_job_complete_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED for a
+ * migration.
+ *
+ * Returns: %TRUE if QEMU has accepted the command
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_job_complete_finish(SpiceQmpJob *job,
+                                       GAsyncResult *result,
+                                       GError **error);
+
+/**
+ * spice_qmp_job_dismiss_async:
+ * @job: a #SpiceQmpJob
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Makes QEMU forget a job that is, and stays, `concluded`.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_job_dismiss_async(SpiceQmpJob *job,
+                                 GCancellable *cancellable,
+                                 GAsyncReadyCallback callback,
+                                 gpointer user_data);
+
+/**
+ * spice_qmp_job_dismiss_finish:
+ * @job: a #SpiceQmpJob
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_job_dismiss_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED for a
+ * migration.
+ *
+ * Returns: %TRUE if QEMU has accepted the command
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_job_dismiss_finish(SpiceQmpJob *job,
+                                      GAsyncResult *result,
+                                      GError **error);
+
+/**
  * spice_qmp_machine_get_type:
  *
  * Returns: the #GType of #SpiceQmpMachine
@@ -2166,6 +2469,80 @@ SpiceQmpCondition *spice_qmp_machine_dup_condition(SpiceQmpMachine *machine);
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpList *spice_qmp_machine_get_drives(SpiceQmpMachine *machine);
+
+/**
+ * spice_qmp_machine_get_jobs: (get-property jobs)
+ * @machine: a #SpiceQmpMachine
+ *
+ * What QEMU does in the background: the property #SpiceQmpMachine:jobs.
+ *
+ * Returns: (transfer none): a list of #SpiceQmpJob
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpList *spice_qmp_machine_get_jobs(SpiceQmpMachine *machine);
+
+/**
+ * spice_qmp_machine_run_job_async:
+ * @machine: a #SpiceQmpMachine
+ * @command: the name of a command that starts a job, such as `blockdev-backup`
+ * @arguments: (nullable): the text of a JSON object, or %NULL for no arguments; if it
+ *   has no `job-id`, one is added
+ * @progress: (scope notified) (closure progress_data) (destroy progress_destroy) (nullable):
+ *   called with the job when it is known, and when its progress has changed, or %NULL
+ * @progress_data: (nullable): for @progress
+ * @progress_destroy: (nullable): frees @progress_data when the call has ended, or %NULL
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the job has ended,
+ *   or with an error
+ * @user_data: for @callback
+ *
+ * Runs a job: executes @command, waits until the job has ended, and makes QEMU forget it.
+ * Cancelling the call cancels the job, which may take QEMU a while.
+ *
+ * While the job runs, @progress is called about every 500 ms. It is not called for a job
+ * that ends immediately. It loads #SpiceQmpMachine:jobs.
+ *
+ * There is no deadline: #SpiceQmpPort:command-timeout does not apply. Some jobs wait for
+ * another command before they end, such as a mirror for spice_qmp_job_complete_async().
+ *
+ * The command `migrate` is treated as if it started a job. On a SPICE port only a machine
+ * that is paused can be migrated.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_machine_run_job_async(SpiceQmpMachine *machine,
+                                     const char *command,
+                                     const char *arguments,
+                                     SpiceQmpJobProgress progress,
+                                     gpointer progress_data,
+                                     GDestroyNotify progress_destroy,
+                                     GCancellable *cancellable,
+                                     GAsyncReadyCallback callback,
+                                     gpointer user_data);
+
+/**
+ * spice_qmp_machine_run_job_finish:
+ * @machine: a #SpiceQmpMachine
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_machine_run_job_async(). The errors are those of
+ * spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC with QEMU's words if the job
+ * failed; %G_IO_ERROR_CANCELLED also if another client cancelled the job;
+ * %SPICE_QMP_ERROR_NOT_SUPPORTED if spice_qmp_port_is_mute() is %TRUE for the port, or
+ * would become so.
+ *
+ * Returns: %TRUE if the job was successful
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_machine_run_job_finish(SpiceQmpMachine *machine,
+                                          GAsyncResult *result,
+                                          GError **error);
 
 /**
  * spice_qmp_machine_unplug_async:
@@ -2320,6 +2697,9 @@ GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_DRIVE (spice_qmp_drive_get_type())
 #define SPICE_QMP_DRIVE(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_DRIVE, SpiceQmpDrive))
 #define SPICE_IS_QMP_DRIVE(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_DRIVE))
+#define SPICE_TYPE_QMP_JOB (spice_qmp_job_get_type())
+#define SPICE_QMP_JOB(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_JOB, SpiceQmpJob))
+#define SPICE_IS_QMP_JOB(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_JOB))
 #endif
 #define SPICE_TYPE_QMP_EVENT (spice_qmp_event_get_type())
 #define SPICE_TYPE_QMP_SCHEMA (spice_qmp_schema_get_type())
@@ -2350,6 +2730,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpCondition, spice_qmp_condition_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSchema, spice_qmp_schema_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpList, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpDrive, g_object_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpJob, g_object_unref)
 
 /* The names of the GTypes, which the generated C of Vala uses. */
 typedef SpiceQmpPort SpiceQmp1Port;
@@ -2365,6 +2746,8 @@ typedef SpiceQmpSchema SpiceQmp1Schema;
 typedef SpiceQmpList SpiceQmp1List;
 typedef SpiceQmpDrive SpiceQmp1Drive;
 typedef SpiceQmpInsertFlags SpiceQmp1InsertFlags;
+typedef SpiceQmpJob SpiceQmp1Job;
+typedef SpiceQmpJobProgress SpiceQmp1JobProgress;
 typedef SpiceQmpConditionCode SpiceQmp1ConditionCode;
 typedef SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity;
 #endif
@@ -2658,6 +3041,90 @@ G_END_DECLS
  * @error: why it was not executed
  *
  * Emitted if an action was activated and QEMU did not execute its command.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpMachine:jobs: (getter get_jobs)
+ *
+ * What QEMU does in the background, such as backups of disks: a #SpiceQmpList of
+ * #SpiceQmpJob, the oldest first. Progress is not reported by QEMU: it is queried every
+ * 500 ms while a job is running, and never otherwise.
+ *
+ * A job leaves the list when QEMU forgets it, which for most jobs on disks is when they
+ * end; its #SpiceQmpJob:status changes before that. A migration is in the list while
+ * spice_qmp_machine_run_job_async() runs it, unless another client has started it.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:
+ *
+ * Something that QEMU does in the background, such as a backup of a disk: an item of
+ * #SpiceQmpMachine:jobs. It stays the same object until QEMU forgets the job, and then
+ * keeps its last values. Like the machine it belongs to the thread of the port.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:id: (getter dup_id)
+ *
+ * What QEMU's commands know the job by.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:kind: (getter dup_kind)
+ *
+ * What the job does: a name of QEMU's, such as `backup`, `mirror`, `commit` or
+ * `snapshot-save` (QAPI enum `JobType`), or `migrate`.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:status: (getter dup_status)
+ *
+ * Where the job stands: `created`, `running`, `paused`, `ready`, `standby`, `waiting`,
+ * `pending`, `aborting`, `concluded` or `null` (QAPI enum `JobStatus`). QEMU itself pauses
+ * jobs for moments. They are shown as `paused` only if a client or an error has paused
+ * them.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:progress: (getter get_progress)
+ *
+ * How much of the job is done, from 0 to 1.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:current: (getter get_current)
+ *
+ * How much of #SpiceQmpJob:total is done.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:total: (getter get_total)
+ *
+ * How much there is to do, usually in bytes. It may grow while the job runs.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpJob:error: (getter dup_error)
+ *
+ * Why the job failed, in QEMU's words, or %NULL.
  *
  * Since: 0.1
  */

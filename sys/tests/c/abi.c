@@ -153,6 +153,8 @@ test_types(void)
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_DRIVE), ==, "SpiceQmp1Drive");
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_DRIVE, G_TYPE_OBJECT));
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_INSERT_FLAGS), ==, "SpiceQmp1InsertFlags");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_JOB), ==, "SpiceQmp1Job");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_JOB, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_PORT, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_STATUS, G_TYPE_BOXED));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_EVENT, G_TYPE_BOXED));
@@ -231,8 +233,10 @@ test_machine_class(void)
     guint count;
 
     g_free(g_object_class_list_properties(klass, &count));
-    g_assert_cmpuint(count, ==, 3);
+    g_assert_cmpuint(count, ==, 4);
     g_assert_true(g_object_class_find_property(klass, "drives")->value_type ==
+                  SPICE_TYPE_QMP_LIST);
+    g_assert_true(g_object_class_find_property(klass, "jobs")->value_type ==
                   SPICE_TYPE_QMP_LIST);
     g_assert_true(port->value_type == SPICE_TYPE_QMP_PORT);
     g_assert_cmpint(port->flags & flags, ==, flags);
@@ -293,6 +297,24 @@ test_drive_class(void)
 }
 
 static void
+test_job_class(void)
+{
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_JOB);
+    guint count;
+
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, 7);
+    assert_readable(klass, "id", G_TYPE_STRING);
+    assert_readable(klass, "kind", G_TYPE_STRING);
+    assert_readable(klass, "status", G_TYPE_STRING);
+    assert_readable(klass, "progress", G_TYPE_DOUBLE);
+    assert_readable(klass, "current", G_TYPE_UINT64);
+    assert_readable(klass, "total", G_TYPE_UINT64);
+    assert_readable(klass, "error", G_TYPE_STRING);
+    g_type_class_unref(klass);
+}
+
+static void
 test_macros(void)
 {
     SpiceQmp1Port *none = NULL;
@@ -302,6 +324,9 @@ test_macros(void)
     SpiceQmp1Drive *no_drive = NULL;
     g_autoptr(SpiceQmpDrive) drive = NULL;
     g_autoptr(SpiceQmpList) list = NULL;
+    SpiceQmp1Job *no_job = NULL;
+    SpiceQmp1JobProgress no_progress = NULL;
+    g_autoptr(SpiceQmpJob) job = NULL;
     g_autoptr(SpiceQmpCondition) condition = NULL;
     g_autoptr(SpiceQmpPort) port = NULL;
     g_autoptr(SpiceQmpStatus) status = NULL;
@@ -318,6 +343,10 @@ test_macros(void)
     g_assert_false(SPICE_IS_QMP_DRIVE(no_drive));
     g_assert_null(SPICE_QMP_DRIVE(no_drive));
     g_assert_null(drive);
+    g_assert_false(SPICE_IS_QMP_JOB(no_job));
+    g_assert_null(SPICE_QMP_JOB(no_job));
+    g_assert_true(no_progress == NULL);
+    g_assert_null(job);
     g_assert_null(condition);
     g_assert_null(port);
     g_assert_null(status);
@@ -345,6 +374,7 @@ main(int argc, char **argv)
     g_test_add_func("/abi/machine-class", test_machine_class);
     g_test_add_func("/abi/list-class", test_list_class);
     g_test_add_func("/abi/drive-class", test_drive_class);
+    g_test_add_func("/abi/job-class", test_job_class);
     g_test_add_func("/abi/macros", test_macros);
     return g_test_run();
 }

@@ -31,6 +31,7 @@ typedef struct {
     char *medium;       /* of the drive cd0, or NULL */
     gboolean one_drive; /* without the floppy drive */
     gboolean broken;    /* answers query-block with something else */
+    const char *jobs; /* the reply to query-jobs, or NULL for none */
 } Server;
 
 static const char *GREETING =
@@ -182,6 +183,8 @@ server_handle(Server *server, const char *line)
     } else if (strcmp(command, "eject") == 0) {
         g_clear_pointer(&server->medium, g_free);
         server_answer(server, id, "return", "{}");
+    } else if (strcmp(command, "query-jobs") == 0) {
+        server_answer(server, id, "return", server->jobs ? server->jobs : "[]");
     } else if (strcmp(command, "echo") == 0) {
         char *json = given ? json_to_string(given, FALSE) : g_strdup("null");
 

@@ -10,6 +10,7 @@ typedef struct {
     SpiceQmpMachine *machine;
     SpiceQmpList *list;
     SpiceQmpDrive *drive;
+    SpiceQmpJob *job;
     SpiceQmpCondition *condition;
     SpiceSession *session;
     SpicePortChannel *channel;
@@ -49,6 +50,10 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     t->machine = spice_qmp_machine_new(t->port);
     t->list = g_object_ref(spice_qmp_machine_get_drives(t->machine));
     WAIT_UNTIL((t->drive = g_list_model_get_item(G_LIST_MODEL(t->list), 0)));
+    t->server->jobs = "[{\"id\": \"j\", \"type\": \"backup\", \"status\": \"paused\","
+                      " \"current-progress\": 1, \"total-progress\": 2}]";
+    WAIT_UNTIL((t->job = g_list_model_get_item(
+                    G_LIST_MODEL(spice_qmp_machine_get_jobs(t->machine)), 0)));
     t->schema = load_schema(t->machine, &error);
     g_assert_no_error(error);
     server_event(t->server, "SHUTDOWN", "{\"guest\": true}");
@@ -62,6 +67,7 @@ static void
 clear_machine(Things *t)
 {
     g_clear_object(&t->drive);
+    g_clear_object(&t->job);
     g_clear_object(&t->list);
     g_clear_object(&t->machine);
 }
@@ -186,6 +192,14 @@ ASYNC_OF(machine, screenshot, "IS_THREAD_OF_MACHINE(machine)", t->machine, NULL,
 ASYNC_OF(drive, insert, "IS_THREAD_OF_DRIVE(drive)", t->drive, "/a.iso", NULL,
          SPICE_QMP_INSERT_FLAGS_NONE)
 ASYNC_OF(drive, eject, "IS_THREAD_OF_DRIVE(drive)", t->drive, TRUE)
+ASYNC_OF(machine, run_job, "IS_THREAD_OF_MACHINE(machine)", t->machine, "block-stream", NULL,
+         NULL, NULL, NULL)
+#define JOB_ASYNC(name) ASYNC_OF(job, name, "IS_THREAD_OF_JOB(job)", t->job)
+JOB_ASYNC(cancel)
+JOB_ASYNC(complete)
+JOB_ASYNC(dismiss)
+JOB_ASYNC(pause)
+JOB_ASYNC(resume)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
 ASYNC(find, SPICE_CHECK, t->session)
 ASYNC(find_full, SPICE_CHECK, t->session, 0, FALSE)
@@ -230,6 +244,18 @@ FINISH_OF(drive, insert,
 FINISH_OF(drive, eject,
           spice_qmp_drive_eject_async(t->drive, FALSE, NULL, on_reply, &t->reply),
           gboolean, (void) value, t->drive, t->result)
+FINISH_OF(machine, run_job,
+          spice_qmp_machine_run_job_async(t->machine, "refuse", "{\"job-id\": 7}", NULL, NULL,
+                                          NULL, NULL, on_reply, &t->reply),
+          gboolean, (void) value, t->machine, t->result)
+#define JOB_FINISH(name)                                                       \
+    FINISH_OF(job, name, spice_qmp_job_##name##_async(t->job, NULL, on_reply, &t->reply), \
+              gboolean, (void) value, t->job, t->result)
+JOB_FINISH(cancel)
+JOB_FINISH(complete)
+JOB_FINISH(dismiss)
+JOB_FINISH(pause)
+JOB_FINISH(resume)
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
@@ -397,6 +423,44 @@ DRIVE_BOOLEAN(get_removable, "removable")
 DRIVE_BOOLEAN(get_tray_open, "tray-open")
 
 static void
+use_machine_get_jobs(Things *t)
+{
+    expect_critical("spice_qmp_machine_get_jobs", "IS_THREAD_OF_MACHINE(machine)");
+    g_assert_null(spice_qmp_machine_get_jobs(t->machine));
+    g_test_assert_expected_messages();
+}
+
+#define JOB_STRING(property, fallback)                                         \
+    static void                                                                \
+    use_job_dup_##property(Things *t)                                          \
+    {                                                                          \
+        char *text;                                                            \
+                                                                               \
+        expect_property(#property);                                            \
+        text = spice_qmp_job_dup_##property(t->job);                           \
+        g_test_assert_expected_messages();                                     \
+        g_assert_cmpstr(text, ==, fallback);                                   \
+        g_free(text);                                                          \
+    }
+
+#define JOB_NUMBER(property)                                                   \
+    static void                                                                \
+    use_job_get_##property(Things *t)                                          \
+    {                                                                          \
+        expect_property(#property);                                            \
+        g_assert_true(spice_qmp_job_get_##property(t->job) == 0);              \
+        g_test_assert_expected_messages();                                     \
+    }
+
+JOB_STRING(error, NULL)
+JOB_STRING(id, "")
+JOB_STRING(kind, "")
+JOB_STRING(status, "")
+JOB_NUMBER(current)
+JOB_NUMBER(progress)
+JOB_NUMBER(total)
+
+static void
 use_list_refresh(Things *t)
 {
     expect_critical("spice_qmp_list_refresh", "IS_THREAD_OF_LIST(list)");
@@ -478,6 +542,7 @@ use_values(Things *t)
     g_assert_cmpuint(spice_qmp_list_get_type(), ==, SPICE_TYPE_QMP_LIST);
     g_assert_cmpuint(spice_qmp_drive_get_type(), ==, SPICE_TYPE_QMP_DRIVE);
     g_assert_cmpuint(spice_qmp_insert_flags_get_type(), ==, SPICE_TYPE_QMP_INSERT_FLAGS);
+    g_assert_cmpuint(spice_qmp_job_get_type(), ==, SPICE_TYPE_QMP_JOB);
     g_assert_cmpuint(spice_qmp_condition_get_type(), ==, SPICE_TYPE_QMP_CONDITION);
     g_assert_cmpuint(spice_qmp_condition_code_get_type(), ==, SPICE_TYPE_QMP_CONDITION_CODE);
     g_assert_cmpuint(spice_qmp_condition_severity_get_type(), ==,
@@ -553,17 +618,37 @@ static const Function functions[] = {
     VALUE(event_ref),
     VALUE(event_unref),
     VALUE(insert_flags_get_type),
+#define JOB_PAIR(name)                                                         \
+    { "spice_qmp_job_" #name "_async", use_##name##_async, NULL },             \
+    { "spice_qmp_job_" #name "_finish", use_##name##_finish, start_##name }
+#define JOB(name) { "spice_qmp_job_" #name, use_job_##name, NULL }
+    JOB_PAIR(cancel),
+    JOB_PAIR(complete),
+    JOB_PAIR(dismiss),
+    JOB(dup_error),
+    JOB(dup_id),
+    JOB(dup_kind),
+    JOB(dup_status),
+    JOB(get_current),
+    JOB(get_progress),
+    JOB(get_total),
+    VALUE(job_get_type),
+    JOB_PAIR(pause),
+    JOB_PAIR(resume),
     { "spice_qmp_list_dup_error", use_list_dup_error, NULL },
     { "spice_qmp_list_get_loading", use_list_get_loading, NULL },
     VALUE(list_get_type),
     { "spice_qmp_list_refresh", use_list_refresh, NULL },
     { "spice_qmp_machine_dup_condition", use_machine_dup_condition, NULL },
     { "spice_qmp_machine_get_drives", use_machine_get_drives, NULL },
+    { "spice_qmp_machine_get_jobs", use_machine_get_jobs, NULL },
     { "spice_qmp_machine_get_port", use_machine_get_port, NULL },
     VALUE(machine_get_type),
     { "spice_qmp_machine_load_schema_async", use_load_schema_async, NULL },
     { "spice_qmp_machine_load_schema_finish", use_load_schema_finish, start_load_schema },
     { "spice_qmp_machine_new", use_machine_new, NULL },
+    { "spice_qmp_machine_run_job_async", use_run_job_async, NULL },
+    { "spice_qmp_machine_run_job_finish", use_run_job_finish, start_run_job },
     { "spice_qmp_machine_screenshot_async", use_screenshot_async, NULL },
     { "spice_qmp_machine_screenshot_finish", use_screenshot_finish, start_screenshot },
     { "spice_qmp_machine_unplug_async", use_unplug_async, NULL },
