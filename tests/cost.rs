@@ -425,6 +425,43 @@ fn idle_drives_never_wake_the_program() {
     });
 }
 
+#[test]
+fn jobs_wake_the_program_only_while_one_runs() {
+    with_own_pushed(|main| {
+        let (port, server) = script::ready(main);
+        let jobs = Machine::new(&port).jobs();
+        main.drain();
+        assert_eq!(sleeps_for(main), None, "nobody has asked");
+        jobs.refresh();
+        main.drain();
+        let mut question = server.request("query-jobs");
+        for (status, wakes) in [
+            ("paused", false),
+            ("running", true),
+            ("ready", false),
+            ("concluded", false),
+            ("running", true),
+            ("null", false),
+        ] {
+            let job = serde_json::json!({
+                "id": "j", "type": "mirror", "status": status,
+                "current-progress": 1, "total-progress": 2,
+            });
+            let is_gone = status == "null";
+            let all = if is_gone { vec![] } else { vec![job] };
+            server.reply(&question, all.into());
+            let wait = sleeps_for(main);
+            assert_eq!(wait.is_some(), wakes, "{status}: {wait:?}");
+            assert_eq!(jobs.n_items(), u32::from(!is_gone));
+            if !is_gone {
+                jobs.refresh();
+                main.drain();
+                question = server.request("query-jobs");
+            }
+        }
+    });
+}
+
 /// How many milliseconds the main loop would wait at most; none: for ever.
 #[allow(unsafe_code)]
 fn sleeps_for(main: &MainLoop) -> Option<i32> {

@@ -21,6 +21,7 @@ BASIC = {
     "gpointer": "Any",
     "GLib.Quark": "int",
     "Gio.AsyncReadyCallback": "Callable[..., object]",
+    "JobProgress": "Callable[[Job], object]",
     **{f"g{sign}int{bits}": "int" for sign in ("", "u") for bits in ("", 8, 16, 32, 64)},
 }
 # What a stub of an override keeps of it, beside public names.
@@ -44,7 +45,10 @@ def parameters_of(node):
     found = node.findall("parameters/parameter", XMLNS)
     if any(parameter.get("direction", "in") != "in" for parameter in found):
         sys.exit(f"stubs.py: teach it parameters that are not in: {node.attrib}")
-    closures = {found[int(p.get("closure"))].get("name") for p in found if p.get("closure")}
+    # What frees the data of a callback is PyGObject's own.
+    destroys = {found[int(p.get("destroy"))].get("name") for p in found if p.get("destroy")}
+    found = [parameter for parameter in found if parameter.get("name") not in destroys]
+    closures = {"user_data" for p in found if p.get("closure")}
     return [parameter for parameter in found if parameter.get("name") not in closures], closures
 
 

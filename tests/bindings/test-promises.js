@@ -31,6 +31,41 @@ function allArePromises() {
     ok(count >= 12, `enough of them: ${count}`);
 }
 
+// A backup that takes about 6 s, one that fails, and the list of both.
+async function jobs(port, machine) {
+    const execute = (command, parameters) =>
+        port.execute_async(command, JSON.stringify(parameters), null);
+    const disk = {driver: 'null-co', size: 64 << 20};
+    await execute('blockdev-add', {...disk, 'node-name': 's'});
+    await execute('blockdev-add', {...disk, 'node-name': 't'});
+    const broken = {event: 'none', iotype: 'write', errno: 5};
+    await execute('blockdev-add',
+        {driver: 'blkdebug', 'node-name': 'b', image: disk, 'inject-error': [broken]});
+
+    const backup = {device: 's', target: 't', sync: 'full', speed: (64 << 20) / 6 | 0};
+    const list = machine.jobs;
+    const steps = [];
+    const onProgress = job => {
+        ok(job instanceof SpiceQmp.Job && job.kind === 'backup', 'a job');
+        ok([...list].includes(job), 'the same job');
+        steps.push(job.progress);
+    };
+    ok(await machine.run_job_async('blockdev-backup', JSON.stringify(backup), onProgress, null),
+        'a backup');
+    print(`# ${steps.length} steps`);
+    ok(steps.length >= 10 && steps.at(-1) === 1, `steps: ${steps}`);
+    ok(list.get_n_items() === 0, 'forgotten');
+
+    let failure = null;
+    try {
+        const failing = JSON.stringify({...backup, target: 'b', speed: 0});
+        await machine.run_job_async('blockdev-backup', failing, null, null);
+    } catch (error) {
+        failure = error;
+    }
+    ok(failure?.message.includes('Input/output error'), `the error: ${failure}`);
+}
+
 async function main() {
     allArePromises();
     const port = await SpiceQmp.Port.open_async(`unix:${GLib.getenv('SPICE_QMP_TEST_SOCKET')}`, null);
@@ -62,6 +97,7 @@ async function main() {
     for (const drive of machine.drives)
         ok(drive.id === 'cd0' && await drive.eject_async(true, null), 'ejected');
     ok([...machine.drives].length === 1, 'one drive');
+    await jobs(port, machine);
     ok(await port.close_async(null), 'closed');
 }
 

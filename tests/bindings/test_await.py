@@ -200,6 +200,52 @@ class Await(unittest.TestCase):
         events.close()
 
     @in_loop
+    async def test_run_job(self):
+        """A backup that takes about 6 s, one that fails, and one that is cancelled."""
+        size = 64 << 20
+        disk = {"driver": "null-co", "size": size}
+        broken = {"event": "none", "iotype": "write", "errno": 5}
+        for node in (
+            {**disk, "node-name": "s"},
+            {**disk, "node-name": "t"},
+            {"driver": "blkdebug", "node-name": "b", "image": disk, "inject-error": [broken]},
+        ):
+            await self.port.execute("blockdev-add", node)
+        machine = SpiceQmp.Machine.new(self.port)
+        steps = []
+
+        def on_progress(job):
+            self.assertIsInstance(job, SpiceQmp.Job)
+            self.assertEqual(job.props.kind, "backup")
+            self.assertIn(job, list(machine.get_jobs()))
+            steps.append(job.get_progress())
+
+        backup = {"device": "s", "target": "t", "sync": "full", "speed": size // 6}
+        self.assertTrue(await machine.run_job("blockdev-backup", backup, on_progress))
+        self.assertGreaterEqual(len(steps), 10)
+        self.assertEqual((steps, steps[-1]), (sorted(steps), 1))
+        self.assertEqual(len(machine.get_jobs()), 0)
+
+        with self.assertRaisesRegex(GLib.Error, "Input/output error"):
+            await machine.run_job("blockdev-backup", {**backup, "target": "b", "speed": 0})
+
+        jobs = machine.get_jobs()
+        slow = machine.run_job("blockdev-backup", {**backup, "job-id": "slow", "speed": 1})
+        while not len(jobs):
+            await asyncio.sleep(0.01)
+        job = jobs[0]
+        self.assertEqual(job.get_property("id"), "slow")
+        self.assertTrue(await job.pause())
+        while job.props.status != "paused":
+            await asyncio.sleep(0.01)
+        slow.cancel()
+        while len(jobs):
+            await asyncio.sleep(0.01)
+        self.assertEqual(job.props.status, "null")
+        for node in ("s", "t", "b"):
+            await self.port.execute("blockdev-del", {"node-name": node})
+
+    @in_loop
     async def test_cancel(self):
         port = self.port
         for call in (port.execute("query-qmp-schema"), port.wait_event("NEVER")):

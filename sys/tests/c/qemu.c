@@ -440,6 +440,83 @@ test_screenshot(SpiceQmpPort *port)
     g_clear_error(&error);
 }
 
+static void
+on_progress(SpiceQmpJob *job, gpointer data)
+{
+    GArray *steps = data;
+    double progress = spice_qmp_job_get_progress(job);
+
+    g_array_append_val(steps, progress);
+}
+
+static gboolean
+run_backup(SpiceQmpPort *port, const char *arguments, GArray *steps, GError **error)
+{
+    SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+    Reply reply = { 0 };
+    gboolean done;
+
+    spice_qmp_machine_run_job_async(machine, "blockdev-backup", arguments, on_progress, steps,
+                                    NULL, NULL, on_reply, &reply);
+    await(&reply);
+    done = spice_qmp_machine_run_job_finish(machine, reply.result, error);
+    forget(&reply);
+    g_object_unref(machine);
+    return done;
+}
+
+/* A backup that takes about 6 s, and one that fails. */
+static void
+test_jobs(void)
+{
+    char *address = g_strconcat("unix:", qmp_socket, NULL);
+    GArray *steps = g_array_new(FALSE, FALSE, sizeof(double));
+    SpiceQmpPort *port;
+    Reply reply = { 0 };
+    GError *error = NULL;
+    guint i;
+
+    spice_qmp_port_open_async(address, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_port_open_finish(reply.result, &error);
+    g_assert_no_error(error);
+    forget(&reply);
+#define DISK(name) "{\"driver\": \"null-co\", \"size\": 67108864" name "}"
+    assert_executes(port, "blockdev-add", DISK(", \"node-name\": \"s\""));
+    assert_executes(port, "blockdev-add", DISK(", \"node-name\": \"t\""));
+    assert_executes(port, "blockdev-add",
+                    "{\"driver\": \"blkdebug\", \"node-name\": \"b\", \"image\": " DISK("") ","
+                    " \"inject-error\": [{\"event\": \"none\", \"iotype\": \"write\","
+                    " \"errno\": 5}]}");
+    g_assert_true(run_backup(port,
+                             "{\"device\": \"s\", \"target\": \"t\", \"sync\": \"full\","
+                             " \"speed\": 11184810}",
+                             steps, &error));
+    g_assert_no_error(error);
+    g_test_message("%u steps", steps->len);
+    g_assert_cmpuint(steps->len, >=, 10);
+    for (i = 1; i < steps->len; i++)
+        g_assert_true(g_array_index(steps, double, i - 1) <= g_array_index(steps, double, i));
+    g_assert_cmpfloat(g_array_index(steps, double, steps->len - 1), ==, 1);
+    g_assert_false(run_backup(port,
+                              "{\"device\": \"s\", \"target\": \"b\", \"sync\": \"full\"}",
+                              steps, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_GENERIC);
+    g_assert_nonnull(strstr(error->message, "Input/output error"));
+    g_clear_error(&error);
+    assert_executes(port, "blockdev-del", "{\"node-name\": \"s\"}");
+    assert_executes(port, "blockdev-del", "{\"node-name\": \"t\"}");
+    assert_executes(port, "blockdev-del", "{\"node-name\": \"b\"}");
+    spice_qmp_port_close_async(port, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(spice_qmp_port_close_finish(port, reply.result, &error));
+    forget(&reply);
+    g_object_unref(port);
+    g_array_unref(steps);
+    settle();
+    g_free(address);
+}
+
 /* A disk of a descriptor, and one that is only given and taken back. */
 static void
 test_fds(void)
@@ -668,6 +745,7 @@ main(int argc, char **argv)
         g_test_add_func("/qemu/execute", test_execute);
         g_test_add_func("/qemu/open", test_open);
         g_test_add_func("/qemu/fds", test_fds);
+        g_test_add_func("/qemu/jobs", test_jobs);
         g_test_add_func("/qemu/over-unref", test_over_unref);
         g_test_add_func("/qemu/quit", test_quit);
     }

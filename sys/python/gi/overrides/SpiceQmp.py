@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+from collections.abc import Callable
 from typing import Any
 
 from gi.overrides import override
@@ -247,6 +248,25 @@ class Port(SpiceQmp.Port):
 
 @override
 class Machine(SpiceQmp.Machine):
+    def run_job(
+        self,
+        command: str,
+        arguments: Any = None,
+        on_progress: Callable[[Job], object] | None = None,
+    ) -> asyncio.Future[bool]:
+        """Runs a job to its end, and calls `on_progress(job)` when it makes progress.
+
+        Cancelling the future cancels the job.
+        """
+        return _start(
+            self.run_job_async,
+            self.run_job_finish,
+            command,
+            _to_json(arguments),
+            on_progress,
+            None,
+        )
+
     def unplug(self, id: str, timeout_ms: int = 0) -> asyncio.Future[bool]:
         """Asks the guest to let go of a device, and waits until it is gone."""
         return _start(self.unplug_async, self.unplug_finish, id, timeout_ms)
