@@ -21,7 +21,7 @@ BASIC = {
     "gpointer": "Any",
     "GLib.Quark": "int",
     "Gio.AsyncReadyCallback": "Callable[..., object]",
-    "JobProgress": "Callable[[Job], object]",
+    "JobProgress": "Callable[..., object]",
     **{f"g{sign}int{bits}": "int" for sign in ("", "u") for bits in ("", 8, 16, 32, 64)},
 }
 # What a stub of an override keeps of it, beside public names.

@@ -258,13 +258,14 @@ class Machine(SpiceQmp.Machine):
 
         Cancelling the future cancels the job.
         """
+        # PyGObject passes user data, also where there is none.
+        call = None if on_progress is None else lambda job, *_: on_progress(job)
         return _start(
             self.run_job_async,
             self.run_job_finish,
             command,
             _to_json(arguments),
-            on_progress,
-            None,
+            call,
         )
 
     def unplug(self, id: str, timeout_ms: int = 0) -> asyncio.Future[bool]:
