@@ -21,10 +21,4 @@ var _init = function () {
             }
         }
     }
-
-    // GJS does that for Gio.ListStore only.
-    this.List.prototype[Symbol.iterator] = function* () {
-        for (let index = 0, item; (item = this.get_item(index)) !== null; index++)
-            yield item;
-    };
 };
