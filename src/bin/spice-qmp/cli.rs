@@ -113,6 +113,10 @@ pub(crate) enum Command {
     Unplug(Unplug),
     /// List the SPICE server's ports, and which of them speak QMP
     Ports,
+    /// Serve the machine's one monitor to many QMP clients
+    ///
+    /// Ends with success when QEMU ends, and with 3 when the connection is lost.
+    Share(Share),
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +186,15 @@ pub(crate) struct Screenshot {
 pub(crate) struct Unplug {
     /// The id of the device, or its path
     pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SHARE_DETAILS)]
+pub(crate) struct Share {
+    /// Where clients connect: unix:/path, which is made, or fd:N, a socket that the
+    /// tool was started with
+    #[arg(value_name = "LISTEN_ADDRESS")]
+    pub(crate) address: String,
 }
 
 /// Reports a command line that was wrong, or prints the help that was asked for.
@@ -386,3 +399,14 @@ Examples:
   spice-qmp events
   spice-qmp events --timeout 60 BLOCK_JOB_COMPLETED
   spice-qmp events --count 1 SHUTDOWN GUEST_PANICKED";
+
+const SHARE_DETAILS: &str = "\
+Each client is greeted as by QEMU, negotiates, and uses ids of its own; all get QEMU's
+events. Commands are passed on in turn, a few at a time. A client that does not read
+what it is sent is left, as is one that does not negotiate within --timeout. Files
+cannot be passed (getfd, add-fd). Whoever can connect controls the machine: the socket
+is the user's alone.
+
+Example:
+  spice-qmp --connect spice://localhost:5900 share unix:/run/user/1000/vm.sock &
+  qmp-shell /run/user/1000/vm.sock";

@@ -6,6 +6,7 @@ mod hmp;
 mod machine;
 mod ports;
 mod screenshot;
+mod share;
 mod unplug;
 mod wait;
 mod watch;
@@ -41,5 +42,6 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Screenshot(screenshot) => screenshot::run(&target, screenshot, output).await,
         Command::Unplug(unplug) => unplug::run(&target, unplug, output).await,
         Command::Ports => ports::list(&target, output).await,
+        Command::Share(share) => share::run(&target, share, output).await,
     }
 }
