@@ -103,6 +103,7 @@ impl QmpServer {
             Some(inner) => inner.take(incoming),
             None => Flow::Wait,
         });
+        inner.transport.fail_while_waiting();
         inner.transport.start(sink);
         Self(inner)
     }

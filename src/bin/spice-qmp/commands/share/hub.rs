@@ -31,8 +31,9 @@ struct Client {
     queue: RefCell<VecDeque<Request>>,
 }
 
-/// A program that connects over and over would use up the tool's descriptors and memory:
-/// more clients than this are refused.
+/// A program that connects over and over would use up the tool's descriptors and memory.
+/// One client more than this takes the place of the first that has not negotiated; where
+/// all have, it is refused.
 pub(super) const MAX_CLIENTS: usize = 64;
 
 /// A client that sends a message without end would fill the tool's memory, as would all
@@ -62,9 +63,9 @@ impl Hub {
         hub
     }
 
-    /// Serves a client until it has gone. One too many is refused by closing.
+    /// Serves a client until it has gone.
     pub(super) async fn serve(self: &Rc<Self>, stream: &impl IsA<gio::IOStream>) {
-        if self.clients.borrow().len() >= MAX_CLIENTS {
+        if !self.has_room() {
             return;
         }
         let client = Rc::new(Client {
@@ -86,6 +87,21 @@ impl Hub {
         }
         let mut clients = self.clients.borrow_mut();
         clients.retain(|it| !Rc::ptr_eq(it, &client));
+    }
+
+    /// Whether there is room for one more, or can be made.
+    fn has_room(&self) -> bool {
+        let mut clients = self.clients.borrow_mut();
+        if clients.len() < MAX_CLIENTS {
+            return true;
+        }
+        let mute = clients.iter().position(|it| !it.server.is_negotiated());
+        let Some(mute) = mute.map(|at| clients.remove(at)) else {
+            return false;
+        };
+        drop(clients);
+        mute.server.close();
+        true
     }
 
     /// Lets the clients go: each is sent what it has not read yet, within a second.
