@@ -5,10 +5,12 @@ mod common;
 mod sharing;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -257,5 +259,75 @@ fn every_answer_of_qemu_is_passed_on_as_it_is() {
             }
         }
         assert!(names.len() > 30, "{names:?}");
+    }
+}
+
+#[test]
+fn sockets_that_were_inherited() {
+    let program = Program::system();
+    let qemu = Config::new().start(&program);
+    let tool = |stdin: OwnedFd, listen: &str| {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_spice-qmp"));
+        let address = format!("unix:{}", qemu.qmp_socket().display());
+        tool.args(["--json", "--connect", &address, "share", listen])
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        tool.spawn().unwrap()
+    };
+    let works = |mut client: Client| {
+        client.negotiate().unwrap();
+        assert_eq!(
+            client.execute("query-name", &json!({}))["return"],
+            json!({})
+        );
+    };
+    // One client, with whom the tool ends.
+    let (near, far) = UnixStream::pair().unwrap();
+    let child = tool(far.into(), "fd:0");
+    works(Client::on(near).unwrap());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"{\"listening\":\"fd:0\"}\n");
+    // Many, from a socket that somebody else made, and removes.
+    let path = qemu.dir().join("listens");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut child = tool(listener.into(), "fd:0");
+    for _ in 0..3 {
+        works(Client::connect(&path).unwrap());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(path.exists());
+    // What is no socket.
+    for (stdin, listen) in [
+        (File::open("/dev/null").unwrap().into(), "fd:0"),
+        (File::open("/dev/null").unwrap().into(), "fd:99"),
+    ] {
+        let output = tool(stdin, listen).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}
+
+#[test]
+fn where_nobody_can_listen() {
+    let program = Program::system();
+    let qemu = Config::new().start(&program);
+    let address = format!("unix:{}", qemu.qmp_socket().display());
+    let nowhere = format!("unix:{}", qemu.dir().join("none/socket").display());
+    let taken = format!("unix:{}", qemu.dir().join("outside.sock").display());
+    for (listen, why) in [
+        ("unix:@name", "every user could control the machine"),
+        ("tcp:localhost:4444", "clients cannot connect there"),
+        (&nowhere, "No such file"),
+        ("/run/x", "clients connect to unix:/path"),
+        (&taken, "another program listens there"),
+    ] {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_spice-qmp"));
+        tool.args(["--connect", &address, "share", listen]);
+        let output = tool.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(why), "{stderr}");
     }
 }

@@ -3,10 +3,11 @@
 //! Each answer must be the one that was asked for; whoever behaves is served, whatever the
 //! others do; and the tool's memory and descriptors must not pile up.
 //!
-//! A test for a few seconds; SPICE_QMP_SOAK_SECONDS says for how long.
+//! A test for a few seconds; `SPICE_QMP_SOAK_SECONDS` says for how long.
 #![cfg(all(feature = "spice", feature = "cli"))]
 
 mod common;
+#[allow(dead_code, reason = "its inputs alone are used")]
 mod served;
 mod sharing;
 
@@ -210,7 +211,7 @@ fn misbehave(path: &Path, random: &Random, figures: &Figures) {
         2 => {
             let byte = b"]},:\x00\xFFx["[random.below(8)];
             for _ in 0..random.below(50) {
-                let _ = stream.write(&[byte; 20_000]);
+                let _ = stream.write(&[byte].repeat(20_000));
                 if random.coin() {
                     let _ = stream.read(&mut [0; 3000]);
                 }

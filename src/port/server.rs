@@ -100,7 +100,7 @@ impl QmpServer {
         });
         let weak = Rc::downgrade(&inner);
         let sink: Sink = Rc::new(move |incoming| match weak.upgrade() {
-            Some(inner) => inner.take(incoming),
+            Some(inner) => inner.take(&incoming),
             None => Flow::Wait,
         });
         inner.transport.fail_while_waiting();
@@ -205,7 +205,7 @@ impl fmt::Debug for QmpServer {
 }
 
 impl Inner {
-    fn take(&self, incoming: Incoming<'_>) -> Flow {
+    fn take(&self, incoming: &Incoming<'_>) -> Flow {
         match incoming {
             Incoming::Opened { .. } => self.go_on(),
             Incoming::Data(bytes) if !self.finishes.get() => {

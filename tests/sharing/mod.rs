@@ -1,5 +1,7 @@
 //! `spice-qmp share` on a monitor of QEMU's, and clients that are simple and blocking.
 
+#![allow(dead_code, reason = "shared by tests that use a part each")]
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long anything may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// The tool at work.
 pub(crate) struct Shared {
@@ -91,7 +93,11 @@ pub(crate) struct Client {
 impl Client {
     /// Connects, and reads the greeting. Nothing where the connection is closed at once.
     pub(crate) fn connect(path: &Path) -> Option<Self> {
-        let stream = UnixStream::connect(path).ok()?;
+        Self::on(UnixStream::connect(path).ok()?)
+    }
+
+    /// The same on a connection that is there.
+    pub(crate) fn on(stream: UnixStream) -> Option<Self> {
         stream.set_read_timeout(Some(LIMIT)).expect("a time");
         stream.set_write_timeout(Some(LIMIT)).expect("a time");
         let mut client = Self {
@@ -136,13 +142,11 @@ impl Client {
     pub(crate) fn read(&mut self) -> Option<Value> {
         let mut line = Vec::new();
         match self.stream.read_until(b'\n', &mut line) {
-            Ok(0) => None,
             Ok(_) if line.ends_with(b"\n") => {
                 Some(serde_json::from_slice(&line).expect("lines are JSON"))
             }
-            Ok(_) => None,
             Err(error) if is_timeout(error.kind()) => panic!("no answer for {LIMIT:?}"),
-            Err(_) => None,
+            Ok(_) | Err(_) => None,
         }
     }
 
@@ -191,7 +195,7 @@ impl Client {
     }
 
     /// Whether the connection ends without another byte.
-    pub(crate) fn is_closed(mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         !matches!(self.stream.read(&mut byte), Ok(1))
     }

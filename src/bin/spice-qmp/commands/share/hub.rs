@@ -65,11 +65,14 @@ impl Hub {
 
     /// Serves a client until it has gone.
     pub(super) async fn serve(self: &Rc<Self>, stream: &impl IsA<gio::IOStream>) {
-        if !self.has_room() {
-            return;
+        if self.has_room() {
+            self.attend(QmpServer::new(stream, &self.greeting)).await;
         }
+    }
+
+    async fn attend(self: &Rc<Self>, server: QmpServer) {
         let client = Rc::new(Client {
-            server: QmpServer::new(stream, &self.greeting),
+            server,
             queue: RefCell::default(),
         });
         client.server.set_max_message_size(MAX_REQUEST);
@@ -218,3 +221,6 @@ fn answer(server: &QmpServer, request: &Request, result: Result<String, Error>) 
     };
     server.refuse(number, &class, &desc);
 }
+
+#[cfg(test)]
+mod tests;
