@@ -204,8 +204,9 @@ fn what_a_client_sent_before_it_went_is_handed_out() {
             .map(|request| request.command().to_owned())
             .collect();
         assert_eq!(commands, ["a", "b"], "{name}");
-        // Nobody is there to read it.
+        // Nobody is there to read it, and nothing is kept.
         assert!(server.reply(requests.borrow()[0].number(), "{}").unwrap());
+        assert_eq!(server.unread(), 0);
     });
 }
 

@@ -231,6 +231,11 @@ impl Inner {
     /// Does what may be done now that something has changed.
     fn go_on(&self) {
         if self.ended.get() {
+            // Nobody is there to read it.
+            let mut server = self.server.borrow_mut();
+            server.transmitted();
+            drop(server.poll_transmit());
+            server.transmitted();
             return;
         }
         let requests: Vec<_> = {

@@ -37,8 +37,8 @@ struct Client {
 pub(super) const MAX_CLIENTS: usize = 64;
 
 /// A client that sends a message without end would fill the tool's memory, as would all
-/// of them at the library's limit: this is the longest message of a client's.
-pub(super) const MAX_REQUEST: usize = 4 << 20;
+/// of them at the library's limit, with eight each: this is the longest of a client's.
+pub(super) const MAX_REQUEST: usize = 1 << 20;
 
 /// Commands that need a descriptor, which has no way through.
 const WITH_DESCRIPTORS: [&str; 2] = ["add-fd", "getfd"];
