@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Fuzzing. `./dev` reads this.
 
-fuzz_targets="session decode capi"
+fuzz_targets="session server decode capi"
 
 # Fuzzes the targets, all at once, for $1 seconds. What they find that is new goes
 # into a corpus below the target folder, and what fails into one beside it.

@@ -3,6 +3,8 @@
 
 # The first one with asyncio; 3.51 and newer do not build on Debian 12.
 pygobject="PyGObject==3.50.0"
+# QEMU's own client, for the tests of a monitor that is shared.
+qmp_shell="qemu.qmp==0.0.6"
 
 run_tests() {
     started=$(date +%s)
@@ -85,6 +87,19 @@ test_await() {
     # What the documents say of it.
     meson devenv -C "$build" "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" \
         "$PWD/tests/bindings/test_documents.py" "$PWD" "$(cd "$build" && pwd)" </dev/null
+    test_share
+}
+
+# Several clients on one monitor, QEMU's own qmp-shell among them.
+test_share() {
+    if [ ! -x "$venv/bin/qmp-shell" ]; then
+        say "Installing $qmp_shell for the tests ..."
+        quietly "$venv/bin/pip" install "$qmp_shell" ||
+            die "A shared monitor cannot be tested without $qmp_shell. Mend what is said above, so that this works: $venv/bin/pip install $qmp_shell; or leave these tests out: SPICE_QMP_TEST_PYTHON=system ./dev test"
+    fi
+    say "Testing a shared monitor with qmp-shell ..."
+    "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" "$PWD/tests/bindings/test_share.py" \
+        "${CARGO_TARGET_DIR:-$PWD/target}/debug/spice-qmp" </dev/null
 }
 
 build_meson() {

@@ -105,8 +105,8 @@ pub use port::record_traffic;
 #[cfg(feature = "gobject")]
 pub use port::{
     CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream,
-    MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, Status, VmAction, WaitEvent, WaitId,
-    WaitStatus, json_to_variant, variant_to_json,
+    MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, QmpServer, Status, VmAction, WaitEvent,
+    WaitId, WaitStatus, json_to_variant, variant_to_json,
 };
 #[cfg(feature = "gobject")]
 #[doc(hidden)]

@@ -1,4 +1,5 @@
-//! The GObject that joins protocol and transport: `SpiceQmpPort`.
+//! The GObject that joins protocol and transport: `SpiceQmpPort`; and the server that is
+//! its other end.
 
 mod call;
 mod connection;
@@ -15,6 +16,7 @@ mod log;
 mod methods;
 mod requests;
 mod run_state;
+mod server;
 mod signals;
 #[cfg(feature = "spice")]
 mod spice;
@@ -37,6 +39,7 @@ pub use event_stream::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
 pub use fds::{MAX_FDS, duplicate_list};
 pub use log::record_traffic;
 pub use requests::CallOptions;
+pub use server::QmpServer;
 pub use state::PortState;
 pub use status::Status;
 pub use variant::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};

@@ -33,6 +33,17 @@ pub(super) fn check_object<'a>(
     })
 }
 
+/// Checks that `text` is one value within `around` objects.
+pub(super) fn check_value(text: &str, around: usize) -> Result<(), String> {
+    let mut scanner = Scanner::new(text.as_bytes());
+    scanner.value(around)?;
+    scanner.token();
+    if scanner.at < text.len() {
+        return Err(scanner.malformed("trailing characters").into());
+    }
+    Ok(())
+}
+
 /// What a string in quotes says, of which is known whether it has escapes.
 #[inline(always)]
 pub(super) fn said(string: &str, escaped: bool) -> Cow<'_, str> {

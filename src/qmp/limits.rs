@@ -64,5 +64,16 @@ pub const MAX_SHOWN: usize = 40;
 /// made, be it a `GVariant` or a `JsonNode`; text has no such limit.
 pub const MAX_TREE_SIZE: usize = 1 << 20;
 
+/// A client that sends commands and does not read the answers would fill a server's
+/// memory with them: one byte that is wrong has an error of 90. While it leaves more than
+/// so many bytes unread, its requests wait, as they do while [`MAX_IN_FLIGHT`] of them
+/// are not answered.
+pub const MAX_BACKLOG: usize = 64 << 10;
+
+/// Events cannot be held back so: they would fill the memory of a server whose client
+/// does not read. When one more message comes while so many bytes are unread, the client
+/// is given up. A message itself may have any length.
+pub const MAX_UNREAD: usize = 16 << 20;
+
 /// What the receive buffer may keep allocated once a message is consumed.
 pub(super) const KEPT_BUFFER: usize = 64 << 10;

@@ -1,8 +1,8 @@
 //! The QEMU Machine Protocol without I/O: bytes in, bytes out, messages out.
 //!
-//! [`Session`] is one end of a QMP connection. It never blocks, knows no clock
-//! and no socket, and runs no code of the caller's. The rules are those of
-//! QEMU's `docs/interop/qmp-spec` ("QEMU Machine Protocol Specification").
+//! [`Session`] is the client's end of a QMP connection, and [`Server`] the server's. They
+//! never block, know no clock and no socket, and run no code of the caller's. The rules
+//! are those of QEMU's `docs/interop/qmp-spec` ("QEMU Machine Protocol Specification").
 //!
 //! ```
 //! use spice_qmp::qmp::{Band, Opening, Output, Session, State};
@@ -44,6 +44,7 @@ mod port_name;
 mod redact;
 mod request;
 mod secret;
+mod server;
 mod session;
 mod state;
 mod strings;
@@ -60,5 +61,6 @@ pub use output::{Ignored, Opening, Output};
 pub use port_name::{is_human_monitor_name, is_qmp_port_name};
 pub use redact::{redacted, redacted_payload};
 pub use request::Band;
+pub use server::{Request, RequestId, Server};
 pub use session::Session;
 pub use state::State;

@@ -52,13 +52,24 @@ pub(super) fn check_command(name: &str) -> Result<(), UsageError> {
 
 /// Checks that a command's arguments are one JSON object.
 pub(super) fn check_arguments(arguments: &str) -> Result<(), UsageError> {
-    // The request is around them.
-    json::check_object(arguments, 1, |_, _| Ok(()))
-        .map_err(|why| UsageError::InvalidArgument(format!("arguments: {why}").into()))
+    check_object(arguments, "arguments")
+}
+
+/// Checks that a member of a message is one JSON object.
+pub(super) fn check_object(object: &str, what: &str) -> Result<(), UsageError> {
+    // The message is around it.
+    json::check_object(object, 1, |_, _| Ok(()))
+        .map_err(|why| UsageError::InvalidArgument(format!("{what}: {why}").into()))
+}
+
+/// Checks that what a command returns is one JSON value.
+pub(super) fn check_value(value: &str) -> Result<(), UsageError> {
+    json::check_value(value, 1)
+        .map_err(|why| UsageError::InvalidArgument(format!("return: {why}").into()))
 }
 
 /// Appends valid JSON without the white space between its tokens.
-fn push_minified(line: &mut Vec<u8>, json: &str) {
+pub(super) fn push_minified(line: &mut Vec<u8>, json: &str) {
     let (mut in_string, mut escaped) = (false, false);
     for byte in json.bytes() {
         if in_string {

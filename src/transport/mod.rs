@@ -110,6 +110,11 @@ pub trait Transport {
     /// Goes on after [`Flow::Wait`].
     fn resume(&self) {}
 
+    /// From now on, a write that fails is reported at once while the sink wants no more
+    /// input, and not after what the peer sent before. For a sink that wants no more
+    /// until its writes are done: it would wait for ever for a peer that has gone.
+    fn fail_while_waiting(&self) {}
+
     /// Whether bytes have arrived that were not reported yet. It does not wait.
     fn has_input(&self) -> bool {
         false

@@ -43,6 +43,8 @@ struct Link {
     unsent: RefCell<Unsent>,
     /// Why the write failed, while what the peer sent before is read.
     failure: RefCell<Option<String>>,
+    /// Whether that is not read first where the sink wants no more.
+    fails_while_waiting: Cell<bool>,
     closed: Cell<bool>,
 }
 
@@ -108,6 +110,7 @@ impl SocketTransport {
                 writing: RefCell::default(),
                 unsent: RefCell::default(),
                 failure: RefCell::default(),
+                fails_while_waiting: Cell::default(),
                 closed: Cell::default(),
             }),
         })
@@ -138,6 +141,10 @@ impl Transport for SocketTransport {
             self.link.wanted.set(Wanted::Now);
             self.link.watch();
         }
+    }
+
+    fn fail_while_waiting(&self) {
+        self.link.fails_while_waiting.set(true);
     }
 
     fn has_input(&self) -> bool {
@@ -345,7 +352,8 @@ impl Link {
 
     /// Reports that the write failed, after what the peer sent before: that may say why.
     fn write_failed(&self, reason: String) {
-        if self.is_open() && self.has_input() {
+        let waits = self.fails_while_waiting.get() && self.wanted.get() == Wanted::Later;
+        if self.is_open() && self.has_input() && !waits {
             self.failure.replace(Some(reason));
         } else {
             self.report(Incoming::WriteFailed(reason));

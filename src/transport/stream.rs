@@ -29,6 +29,8 @@ struct Link {
     under_way: Cell<u32>,
     /// Why the write failed, while what the peer sent before is read.
     failure: RefCell<Option<String>>,
+    /// Whether that is not read first where the sink wants no more.
+    fails_while_waiting: Cell<bool>,
     /// Called when the stream is closed, while it is being closed.
     closing: RefCell<Option<Closed>>,
     closed: Cell<bool>,
@@ -64,6 +66,7 @@ impl StreamTransport {
                 waits: Cell::default(),
                 under_way: Cell::default(),
                 failure: RefCell::default(),
+                fails_while_waiting: Cell::default(),
                 closing: RefCell::default(),
                 closed: Cell::default(),
             }),
@@ -86,6 +89,10 @@ impl Transport for StreamTransport {
         if let Some(last) = self.link.waits.take() {
             self.link.read(last);
         }
+    }
+
+    fn fail_while_waiting(&self) {
+        self.link.fails_while_waiting.set(true);
     }
 
     fn has_input(&self) -> bool {
@@ -204,7 +211,8 @@ impl Link {
 
     /// Reports that the write failed, after what the peer sent before: that may say why.
     fn write_failed(&self, reason: String) {
-        if self.sink.borrow().is_some() && self.has_input() {
+        let waits = self.fails_while_waiting.get() && self.waits.get().is_some();
+        if self.sink.borrow().is_some() && self.has_input() && !waits {
             self.failure.replace(Some(reason));
         } else {
             self.report(Incoming::WriteFailed(reason));

@@ -122,6 +122,10 @@ pub(crate) enum Command {
     Commands(Commands),
     /// Show what a command takes and returns, or what comes with an event
     Schema(SchemaOf),
+    /// Serve the machine's one monitor to many QMP clients
+    ///
+    /// Ends with success when QEMU ends, and with 3 when the connection is lost.
+    Share(Share),
 }
 
 #[derive(Debug, Args)]
@@ -205,6 +209,15 @@ pub(crate) struct Commands {
 pub(crate) struct SchemaOf {
     /// A command or an event, such as blockdev-add or BLOCK_JOB_COMPLETED
     pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SHARE_DETAILS)]
+pub(crate) struct Share {
+    /// Where clients connect: unix:/path, which is made, or fd:N, a socket that the
+    /// tool was started with
+    #[arg(value_name = "LISTEN_ADDRESS")]
+    pub(crate) address: String,
 }
 
 /// Reports a command line that was wrong, or prints the help that was asked for.
@@ -440,3 +453,14 @@ but for those that hold a secret or begin with a space.
 Examples:
   spice-qmp shell
   printf 'stop\\nsystem_reset\\ncont\\n' | spice-qmp shell";
+
+const SHARE_DETAILS: &str = "\
+Each client is greeted as by QEMU, negotiates, and uses ids of its own; all get QEMU's
+events. Commands are passed on in turn, a few at a time. A client that does not read
+what it is sent is left, as is one that does not negotiate within --timeout. Files
+cannot be passed (getfd, add-fd). Whoever can connect controls the machine: the socket
+is the user's alone.
+
+Example:
+  spice-qmp --connect spice://localhost:5900 share unix:/run/user/1000/vm.sock &
+  qmp-shell /run/user/1000/vm.sock";

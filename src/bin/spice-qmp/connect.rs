@@ -102,6 +102,11 @@ impl Target {
         work(&self.monitor, &port).await
     }
 
+    /// How long the connection, and each answer, may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(crate) fn options(&self) -> ConnectOptions {
         ConnectOptions::new().timeout(self.timeout).wait(self.wait)
     }

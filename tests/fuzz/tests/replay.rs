@@ -34,6 +34,11 @@ fn session() {
 }
 
 #[test]
+fn server() {
+    replay("server", spice_qmp_fuzz::server);
+}
+
+#[test]
 fn decode() {
     replay("decode", spice_qmp_fuzz::decode);
 }

@@ -7,6 +7,7 @@ mod machine;
 mod ports;
 mod schema;
 mod screenshot;
+mod share;
 mod shell;
 mod unplug;
 mod wait;
@@ -46,5 +47,6 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Shell => shell::run(&target, output).await,
         Command::Commands(args) => schema::list(&target, args, output).await,
         Command::Schema(args) => schema::describe(&target, args, output).await,
+        Command::Share(share) => share::run(&target, share, output).await,
     }
 }
