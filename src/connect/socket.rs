@@ -30,7 +30,8 @@ pub(super) async fn open(address: &str, options: &ConnectOptions) -> Result<QmpP
     }
 }
 
-async fn connect(
+/// Connects to the socket at `address`.
+pub(super) async fn connect(
     address: &Address,
     options: &ConnectOptions,
 ) -> Result<gio::SocketConnection, Error> {
@@ -130,13 +131,6 @@ fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
             gio::UnixSocketAddress::with_type(name).upcast()
         }
         Address::Tcp { host, port } => gio::NetworkAddress::new(host, *port).upcast(),
-        Address::Spice(_) if cfg!(feature = "spice") => {
-            return Err(UsageError::InvalidArgument(
-                format!("{address} is a SPICE server: connect a session, then find its port")
-                    .into(),
-            )
-            .into());
-        }
         Address::Spice(_) => {
             return Err(UsageError::NotSupported(
                 format!("{address} is a SPICE server, but spice-qmp was built without SPICE")

@@ -130,8 +130,20 @@ pub trait Transport {
         done();
     }
 
+    /// [`close_then`](Self::close_then) where the peer still owes answers: a connection
+    /// that ends with the transport may be kept until they have come.
+    fn close_owed(&self, done: Closed) {
+        self.close_then(done);
+    }
+
     /// Whether the connection may be opened again once it is closed.
     fn reopens(&self) -> bool;
+
+    /// After how many milliseconds it first tries to connect again when the connection has
+    /// ended; 0 where it does not.
+    fn reconnect(&self) -> u32 {
+        0
+    }
 
     /// Whether the peer is a SPICE port of QEMU's, which needs care: it stops in
     /// the middle of a long message until it is sent something, and crashes

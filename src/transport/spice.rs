@@ -269,9 +269,7 @@ impl Channel {
                 ChannelEvent::ConnectFailed(kind, self.error_or("the server cannot be reached"))
             }
             ffi::SPICE_CHANNEL_ERROR_AUTH if self.needs_user_name() => {
-                ChannelEvent::AuthenticationFailed(
-                    "it needs a user name and a password that are right (SASL)".to_owned(),
-                )
+                ChannelEvent::AuthenticationFailed(NEEDS_USER_NAME.to_owned())
             }
             ffi::SPICE_CHANNEL_ERROR_AUTH => {
                 ChannelEvent::AuthenticationFailed(self.error_or("authentication failed"))
@@ -487,6 +485,9 @@ impl From<&spice_client_glib::Session> for Session {
     }
 }
 
+/// Why a login is refused where the server wants a user name, too.
+pub(crate) const NEEDS_USER_NAME: &str =
+    "it needs a user name and a password that are right (SASL)";
 /// How many bytes are read before a port's data: 222 and the port's name are usual (the
 /// link's reply has 206, `PORT_INIT` 16), with room for a few. QEMU's greeting has over
 /// 100 more.
