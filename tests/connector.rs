@@ -178,7 +178,7 @@ fn ports_outlive_many_qemus() {
         for port in &ports {
             assert_eq!(port.state(), PortState::Closed, "it ends with close");
         }
-        assert_eq!(open_files(), files);
+        assert!(open_files() <= files);
     });
 }
 
