@@ -4,12 +4,13 @@ mod imp;
 mod questions;
 
 use std::future::pending;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use glib::prelude::*;
 use glib::subclass::prelude::*;
 
+use super::dial::Dial;
 use super::line;
 use crate::port::QmpPort;
 use crate::qmp::{ConnectError, Error};
@@ -114,20 +115,51 @@ impl Connector {
         &self,
         cancelled: C,
     ) -> impl Future<Output = Result<QmpPort, Error>> + use<C> {
-        let dial = self.imp().dial();
         let reconnect = Duration::from_millis(self.reconnect().into());
+        self.log_in(cancelled, async move |dial, cancelled| {
+            line::open(dial, reconnect, cancelled).await
+        })
+    }
+
+    /// The names of all ports of the SPICE server at `address`, sorted, whether they speak
+    /// QMP or not. What `cancelled` and the errors are is said at
+    /// [`open_until`](Self::open_until).
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    #[cfg(feature = "spice")]
+    #[doc(hidden)]
+    pub fn port_names_until<C: Future<Output = ()>>(
+        &self,
+        cancelled: C,
+    ) -> impl Future<Output = Result<Vec<String>, Error>> + use<C> {
+        self.log_in(cancelled, async |dial, cancelled| {
+            dial.port_names(cancelled).await
+        })
+    }
+
+    /// Does `work` with the password that there is, and then with those that are asked for.
+    fn log_in<T, C: Future<Output = ()>, W>(
+        &self,
+        cancelled: C,
+        work: W,
+    ) -> impl Future<Output = Result<T, Error>> + use<T, C, W>
+    where
+        W: AsyncFn(Dial, Pin<&mut C>) -> Result<T, Error>,
+    {
+        let dial = self.imp().dial();
         let connector = self.clone();
         async move {
             let mut cancelled = pin!(cancelled);
             let mut dial = dial?;
             loop {
-                let opened = line::open(dial.clone(), reconnect, &mut cancelled).await;
-                if let Err(Error::Connect(ConnectError::Authentication(text))) = &opened
+                let done = work(dial.clone(), cancelled.as_mut()).await;
+                if let Err(Error::Connect(ConnectError::Authentication(text))) = &done
                     && dial.may_ask(text)
                 {
                     let retry = dial.login.password.is_some();
-                    let asking = Asking::new(&connector, retry);
-                    let asking = pin!(asking);
+                    let asking = pin!(Asking::new(&connector, retry));
                     match line::first(asking, cancelled.as_mut()).await {
                         Some(Some(password)) => {
                             dial.login.password = Some(password);
@@ -137,7 +169,7 @@ impl Connector {
                         None => return Err(Error::Cancelled("the connecting".into())),
                     }
                 }
-                return opened;
+                return done;
             }
         }
     }

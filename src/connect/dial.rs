@@ -7,12 +7,14 @@ use super::address::Address;
 use super::login::Login;
 use super::options::ConnectOptions;
 #[cfg(feature = "spice")]
-use super::owned_session::OwnedSession;
+use super::owned_session::{self, OwnedSession};
 #[cfg(feature = "spice")]
 use super::spice;
 use super::{dbus, socket};
 use crate::port::QmpPort;
 use crate::qmp::Error;
+#[cfg(feature = "spice")]
+use crate::qmp::UsageError;
 use crate::transport::{Transport, on_stream};
 
 /// An address, and what is needed to connect to it.
@@ -73,6 +75,20 @@ impl Dial {
     #[allow(clippy::unused_async, reason = "it is async where there is SPICE")]
     pub(super) async fn find(&self, _: &QmpPort, _: &Adopt) -> Option<Result<(), Error>> {
         None
+    }
+
+    /// The names of the ports of a SPICE server, until `cancelled` ends.
+    #[cfg(feature = "spice")]
+    pub(super) async fn port_names(
+        &self,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Vec<String>, Error> {
+        let Address::Spice(uri) = &self.address else {
+            let text = format!("{} is no SPICE server", self.address);
+            return Err(UsageError::InvalidArgument(text.into()).into());
+        };
+        let session = self.login.session(uri)?;
+        owned_session::port_names(session, &self.options, cancelled).await
     }
 
     /// Whether another password may help where the login was refused so.

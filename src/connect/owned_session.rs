@@ -11,8 +11,10 @@ use std::time::Duration;
 use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
-use super::settle::settle;
+use super::options::ConnectOptions;
+use super::settle;
 use crate::home::{Bound, Home};
+use crate::qmp::Error;
 use crate::spawn::spawn_on;
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
 use crate::transport::{Closed, Flow, Incoming, Sink, SpiceTransport, Transport};
@@ -126,12 +128,25 @@ impl Link {
         let context = glib::MainContext::default();
         spawn_on(&context, async move {
             if settles {
-                settle(&session).await;
+                settle::settle(&session).await;
             }
             disconnect(session).await;
             done();
         });
     }
+}
+
+/// The names of the ports of the server that `session` is connected to, until `cancelled`
+/// ends. The session is disconnected politely.
+pub(super) async fn port_names(
+    session: Session,
+    options: &ConnectOptions,
+    cancelled: impl Future<Output = ()>,
+) -> Result<Vec<String>, Error> {
+    let search = settle::port_names(session.clone(), options);
+    let names = settle::cancellable(&session, search, cancelled).await;
+    disconnect(session).await;
+    names
 }
 
 /// Disconnects a session, and waits until its connections are gone.
