@@ -14,7 +14,7 @@ use crate::qmp::{
     ConnectError, Error, UsageError, is_human_monitor_name, is_qmp_port_name, limits,
 };
 use crate::transport::display::{Changes, Display, NotOpened};
-use crate::transport::{DbusTransport, gdbus, io_kind};
+use crate::transport::{DbusTransport, Transport, gdbus, io_kind};
 
 /// Connects to a bus, the session bus unless an address is given, and finds the port of
 /// the QEMU that has `name` there.
@@ -33,7 +33,7 @@ pub(super) async fn dial(
     bus: Option<&str>,
     name: &str,
     options: &ConnectOptions,
-) -> Result<DbusTransport, Error> {
+) -> Result<Box<dyn Transport>, Error> {
     let started = Instant::now();
     let address = match bus {
         Some(address) => address.to_owned(),
@@ -68,7 +68,7 @@ pub(super) async fn find(
 }
 
 /// A chardev of a display, which has our socket.
-async fn search(display: Display, options: &ConnectOptions) -> Result<DbusTransport, Error> {
+async fn search(display: Display, options: &ConnectOptions) -> Result<Box<dyn Transport>, Error> {
     if !display.passes_fds() {
         let text = "the D-Bus connection passes no file descriptors, which a display needs";
         return Err(UsageError::NotSupported(text.into()).into());
@@ -76,16 +76,17 @@ async fn search(display: Display, options: &ConnectOptions) -> Result<DbusTransp
     let last = RefCell::new(None);
     let registered = within(options.timeout, register(&display, options, &last)).await;
     let socket = registered.unwrap_or_else(|| Err(timed_out(last.take(), options)))?;
-    Ok(DbusTransport::opened(display, is_qmp_port_name, &socket))
+    let transport = DbusTransport::opened(display, is_qmp_port_name, &socket);
+    Ok(Box::new(transport))
 }
 
 /// The port of a display when it is ready and its status is known.
 async fn usable(
-    transport: DbusTransport,
+    transport: Box<dyn Transport>,
     started: Instant,
     options: &ConnectOptions,
 ) -> Result<QmpPort, Error> {
-    let port = QmpPort::for_transport(Box::new(transport));
+    let port = QmpPort::for_transport(transport);
     let rest = options.timeout.saturating_sub(started.elapsed());
     match usable::wait(&port, rest).await {
         Ok(()) => Ok(port),

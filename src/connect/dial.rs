@@ -44,7 +44,7 @@ impl Dial {
                 spice::attach(session, options, attach).await?;
             }
             Address::Dbus { bus, name } => {
-                adopt(Box::new(dbus::dial(bus.as_deref(), name, options).await?));
+                adopt(dbus::dial(bus.as_deref(), name, options).await?);
             }
             address => {
                 let connection = socket::connect(address, options).await?;

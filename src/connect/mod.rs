@@ -4,6 +4,10 @@
 
 mod address;
 mod connector;
+#[cfg(unix)]
+mod dbus;
+#[cfg(not(unix))]
+#[path = "dbus_elsewhere.rs"]
 mod dbus;
 mod dial;
 mod line;

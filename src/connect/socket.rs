@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+#[cfg(unix)]
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -125,12 +126,19 @@ impl Drop for Attempt {
 
 fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
     Ok(match address {
+        #[cfg(unix)]
         Address::Unix(path) => gio::UnixSocketAddress::new(Path::new(&**path)).upcast(),
+        #[cfg(unix)]
         Address::Abstract(name) => {
             let name = UnixSocketAddressPath::Abstract(name.as_bytes());
             gio::UnixSocketAddress::with_type(name).upcast()
         }
         Address::Tcp { host, port } => gio::NetworkAddress::new(host, *port).upcast(),
+        #[cfg(not(unix))]
+        Address::Unix(_) | Address::Abstract(_) => {
+            let text = format!("{address}: Unix sockets are for Unix");
+            return Err(UsageError::NotSupported(text.into()).into());
+        }
         Address::Spice(_) => {
             return Err(UsageError::NotSupported(
                 format!("{address} is a SPICE server, but spice-qmp was built without SPICE")

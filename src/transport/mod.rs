@@ -5,8 +5,11 @@
 //! any [`gio::IOStream`], and [`pair()`] connects two
 //! ends within the process.
 
+#[cfg(unix)]
 mod dbus;
+#[cfg(unix)]
 pub(crate) mod display;
+#[cfg(unix)]
 pub(crate) mod gdbus;
 pub(crate) mod gio_async;
 #[cfg(feature = "spice")]
@@ -24,6 +27,7 @@ use std::rc::Rc;
 
 use glib::prelude::IsA;
 
+#[cfg(unix)]
 pub use dbus::DbusTransport;
 pub use pair::{PairPeer, PairTransport, pair};
 #[cfg(feature = "spice")]
@@ -102,6 +106,7 @@ pub trait Transport {
 
     /// [`write`](Self::write) with descriptors, which leave with the first byte or are
     /// closed. Called only where it [carries](Self::carries_fds) them.
+    #[cfg_attr(not(unix), allow(dropping_copy_types))]
     fn write_with_fds(&self, bytes: Vec<u8>, fds: Fds) {
         drop(fds);
         self.write(bytes);
