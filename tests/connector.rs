@@ -464,3 +464,55 @@ fn nothing_is_left_of_a_hundred_sessions() {
         main.until("nothing is left", || sessions.left() == 0);
     });
 }
+
+/// A port that is being connected again can be dropped or closed at any moment.
+#[test]
+fn attempts_end_with_the_port() {
+    with_default(|main| {
+        let place = Place::new();
+        for closes in [false, true] {
+            let mut qemu = place.start(&Program::system());
+            let ports = place
+                .addresses()
+                .map(|address| main.block_on(builder(&address).build().open()).unwrap());
+            let sessions = Sessions::watch();
+            qemu.kill();
+            main.until("some attempts", || sessions.count() > 3);
+            for port in ports {
+                if closes {
+                    main.block_on(port.close());
+                }
+                let weak = port.downgrade();
+                drop(port);
+                main.until("it is gone", || weak.upgrade().is_none());
+            }
+            main.until("the last attempt", || sessions.left() == 0);
+            let count = sessions.count();
+            main.run_for(Duration::from_millis(300));
+            assert_eq!(sessions.count(), count);
+        }
+    });
+}
+
+/// The connection of a D-Bus display to the bus is made again, too.
+#[test]
+fn a_bus_may_restart_with_qemu() {
+    with_default(|main| {
+        for program in Program::all() {
+            let mut place = Place::new();
+            let mut qemu = place.start(&program);
+            let [_, _, address] = place.addresses();
+            let port = main.block_on(builder(&address).build().open()).unwrap();
+            place.bus.kill();
+            qemu.kill();
+            main.until("it connects", || port.state() == PortState::Connecting);
+            // Absent for some attempts.
+            main.run_for(Duration::from_millis(200));
+            place.bus.restart();
+            let _qemu = place.start(&program);
+            main.block_on(port.wait_ready_within(PATIENCE)).unwrap();
+            main.until("its state", || port.status().is_some());
+            main.block_on(port.close());
+        }
+    });
+}

@@ -241,7 +241,7 @@ impl Link {
     }
 
     fn connect_again(self: &Rc<Self>) {
-        // A server that ends each connection is not tried ever again without a pause.
+        // A server that ends each connection is tried ever more rarely.
         let lasted = self.opened.take().map(|opened| opened.elapsed());
         if lasted.is_some_and(|lasted| lasted >= LONGEST_PAUSE) {
             self.pause.set(self.first_pause());
@@ -289,6 +289,10 @@ async fn attempts(link: Weak<Link>) {
         let adopt = link.adopter();
         let Err(error) = link.dial.connect(&options, &adopt).await else {
             link.attempts.take();
+            if was_absent {
+                // This server is another one, and has ended no connection yet.
+                link.pause.set(link.first_pause());
+            }
             return;
         };
         if let Some(below) = link.below.take() {
