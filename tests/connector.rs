@@ -148,6 +148,9 @@ fn ports_outlive_many_qemus() {
             let ready = ports
                 .each_ref()
                 .map(|port| main.spawn(port.wait_ready_within(PATIENCE)));
+            // Long enough for an attempt: the pauses of one who has ended, and did not just
+            // end the connection, stay short.
+            main.run_for(Duration::from_millis(100));
             drop(qemu);
             qemu = place.start(&programs[restart % programs.len()]);
             for (port, ready) in ports.iter().zip(ready) {
