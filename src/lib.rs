@@ -84,7 +84,10 @@ pub mod transport;
 pub use qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
 
 #[cfg(feature = "gobject")]
-pub use connect::{Address, AddressError, AddressFault, ConnectOptions, MAX_SOCKET_PATH};
+pub use connect::{
+    Address, AddressError, AddressFault, ConnectOptions, Connector, ConnectorBuilder,
+    MAX_SOCKET_PATH,
+};
 
 #[cfg(all(feature = "gobject", unix))]
 pub use machine::Screenshot;

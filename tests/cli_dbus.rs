@@ -56,7 +56,11 @@ fn what_keeps_it_from_connecting() {
 
         let hmp = with_monitor(bus.qemu(), "q", QMP, "readline");
         let qemu = bus.start_qemu(hmp, &program);
-        status().says(3, "human monitor", "one of -mon chardev=...,mode=control ?");
+        status().says(
+            3,
+            "human monitor",
+            "one of -mon chardev=...,mode=control (or -object monitor-qmp",
+        );
         drop(qemu);
 
         let config = with_monitor(bus.qemu(), "q", QMP, "control");

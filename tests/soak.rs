@@ -1,4 +1,5 @@
-//! Random operations on real QEMU, over SPICE and sockets, on several threads at once.
+//! Random operations on real QEMU, over SPICE, sockets and D-Bus, on several threads at
+//! once.
 //!
 //! Each call must end exactly once, whatever is cancelled, dropped, closed, killed or
 //! frozen; no QEMU that was left politely may die or freeze; and nothing may pile up.
@@ -19,6 +20,7 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::dbus::{Bus, with_monitor};
 use common::main_loop::{MainLoop, Task, with_default, with_own};
 use common::qemu::Program;
 use common::random::Random;
@@ -27,7 +29,7 @@ use common::say;
 use common::spice::Client;
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
-use spice_qmp::{CallOptions, Error, EventStream, QmpPort, VmAction};
+use spice_qmp::{CallOptions, ConnectOptions, Error, EventStream, QmpPort, VmAction};
 
 /// How long it lasts where nobody says.
 const SECONDS: u64 = 3;
@@ -50,15 +52,28 @@ fn nothing_breaks_however_a_port_is_used() {
                 let seed = u64::from(round) * 10 + number as u64;
                 let total = &total;
                 // In each arrangement of main contexts for a third of the time.
-                let part = part / 3;
-                scope.spawn(move || with_own(|main| soak(main, program, false, seed, part, total)));
+                let part = part / 6;
+                scope.spawn(move || {
+                    with_own(|main| {
+                        soak(main, program, Over::Socket, seed, part, total);
+                        let bus = Over::Dbus(Bus::start());
+                        soak(main, program, bus, 50 + seed, part, total);
+                    });
+                });
             }
             // One at a time: spice-gtk has one main context.
             let program = programs[round as usize % programs.len()].clone();
             let (done, figures) = std::sync::mpsc::channel();
             with_default(move |main| {
                 let own = Mutex::default();
-                soak(main, &program, true, 100 + u64::from(round), part, &own);
+                soak(
+                    main,
+                    &program,
+                    Over::Spice,
+                    100 + u64::from(round),
+                    part,
+                    &own,
+                );
                 done.send(own.into_inner().unwrap()).unwrap();
             });
             add(&total, figures.recv().unwrap());
@@ -85,10 +100,35 @@ fn add(total: &Mutex<Figures>, figures: Figures) {
     }
 }
 
+/// What leads to QEMU.
+enum Over {
+    Spice,
+    Socket,
+    Dbus(Bus),
+}
+
+impl Over {
+    fn start(&self, program: &Program) -> Machine {
+        let Self::Dbus(bus) = self else {
+            return RunState::GUEST_PANICKED.start(program);
+        };
+        let config = with_monitor(bus.qemu(), "q", "org.qemu.monitor.qmp.0", "control");
+        RunState::GUEST_PANICKED.start_with(config, program)
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Spice => "SPICE ports",
+            Self::Socket => "sockets",
+            Self::Dbus(_) => "D-Bus displays",
+        }
+    }
+}
+
 fn soak(
     main: &MainLoop,
     program: &Program,
-    spice: bool,
+    over: Over,
     seed: u64,
     time: Duration,
     total: &Mutex<Figures>,
@@ -96,9 +136,9 @@ fn soak(
     let mut soak = Soak {
         main,
         program,
-        spice,
+        machine: over.start(program),
+        over,
         random: Random::new(seed),
-        machine: RunState::GUEST_PANICKED.start(program),
         link: None,
         figures: RefCell::default(),
     };
@@ -114,7 +154,7 @@ fn soak(
 struct Soak<'a> {
     main: &'a MainLoop,
     program: &'a Program,
-    spice: bool,
+    over: Over,
     random: Random,
     machine: Machine,
     link: Option<Link>,
@@ -204,12 +244,18 @@ impl Soak<'_> {
 
     /// A new port, by a search that may end early.
     fn come(&self) -> Link {
-        let client = self.spice.then(|| Client::new(&self.machine.qemu));
+        let spice = matches!(self.over, Over::Spice);
+        let client = spice.then(|| Client::new(&self.machine.qemu));
         let port = loop {
-            let address = format!("unix:{}", self.machine.qemu.qmp_socket().display());
+            let address = match &self.over {
+                Over::Dbus(bus) => format!("dbus:address={}", bus.address()),
+                _ => format!("unix:{}", self.machine.qemu.qmp_socket().display()),
+            };
+            // QEMU comes to the bus shortly after it serves its sockets.
+            let options = ConnectOptions::new().wait(true);
             let found = match &client {
                 Some(client) => self.main.block_on(QmpPort::find(&client.session)),
-                None => self.main.block_on(QmpPort::open(&address)),
+                None => self.main.block_on(QmpPort::open_with(&address, options)),
             };
             match found {
                 Ok(port) => break port,
@@ -219,7 +265,7 @@ impl Soak<'_> {
             }
         };
         port.set_close_timeout(60_000);
-        self.count(if self.spice { "SPICE ports" } else { "sockets" });
+        self.count(self.over.name());
         Link {
             client,
             port,
@@ -298,7 +344,7 @@ impl Soak<'_> {
         self.main
             .until("the end of the connection", || link.port.pending() == 0);
         self.finish(link);
-        self.machine = RunState::GUEST_PANICKED.start(self.program);
+        self.machine = self.over.start(self.program);
         self.count("kills");
     }
 

@@ -362,10 +362,12 @@ pub(super) fn check_spice_path(path: &str) -> Result<(), AddressError> {
 }
 
 /// Refuses an address of the session bus that is none.
+#[cfg(unix)]
 pub(super) fn check_session_bus(bus: &str) -> Result<(), AddressError> {
     check_bus(bus).map_err(|wrong| named(bus, wrong))
 }
 
+#[cfg(any(unix, feature = "spice"))]
 fn named(text: &str, (fault, _): Wrong) -> AddressError {
     AddressError {
         fault,

@@ -14,7 +14,7 @@ use crate::qmp::{
     ConnectError, Error, UsageError, is_human_monitor_name, is_qmp_port_name, limits,
 };
 use crate::transport::display::{Changes, Display, NotOpened};
-use crate::transport::{DbusTransport, gdbus, io_kind};
+use crate::transport::{DbusTransport, Transport, gdbus, io_kind};
 
 /// Connects to a bus, the session bus unless an address is given, and finds the port of
 /// the QEMU that has `name` there.
@@ -23,6 +23,17 @@ pub(super) async fn open(
     name: &str,
     options: &ConnectOptions,
 ) -> Result<QmpPort, Error> {
+    let started = Instant::now();
+    let transport = dial(bus, name, options).await?;
+    usable(transport, started, options).await
+}
+
+/// The part of [`open`] that connects, with a connection of its own.
+pub(super) async fn dial(
+    bus: Option<&str>,
+    name: &str,
+    options: &ConnectOptions,
+) -> Result<Box<dyn Transport>, Error> {
     let started = Instant::now();
     let address = match bus {
         Some(address) => address.to_owned(),
@@ -47,23 +58,35 @@ pub(super) async fn find(
         Some(name) if !gio::dbus_is_name(name) => format!("{name:?} is no name on a bus"),
         Some(_) if !on_bus => "the D-Bus connection is to no bus, so QEMU has no name".into(),
         None if on_bus => "the name of QEMU on the bus is missing".into(),
-        _ => return search(Display::new(connection, name), options).await,
+        _ => {
+            let started = Instant::now();
+            let transport = search(Display::new(connection, name), options).await?;
+            return usable(transport, started, options).await;
+        }
     };
     Err(UsageError::InvalidArgument(fault.into()).into())
 }
 
-/// The port of a display that is ready and whose status is known.
-async fn search(display: Display, options: &ConnectOptions) -> Result<QmpPort, Error> {
+/// A chardev of a display, which has our socket.
+async fn search(display: Display, options: &ConnectOptions) -> Result<Box<dyn Transport>, Error> {
     if !display.passes_fds() {
         let text = "the D-Bus connection passes no file descriptors, which a display needs";
         return Err(UsageError::NotSupported(text.into()).into());
     }
-    let started = Instant::now();
     let last = RefCell::new(None);
     let registered = within(options.timeout, register(&display, options, &last)).await;
     let socket = registered.unwrap_or_else(|| Err(timed_out(last.take(), options)))?;
     let transport = DbusTransport::opened(display, is_qmp_port_name, &socket);
-    let port = QmpPort::for_transport(Box::new(transport));
+    Ok(Box::new(transport))
+}
+
+/// The port of a display when it is ready and its status is known.
+async fn usable(
+    transport: Box<dyn Transport>,
+    started: Instant,
+    options: &ConnectOptions,
+) -> Result<QmpPort, Error> {
+    let port = QmpPort::for_transport(transport);
     let rest = options.timeout.saturating_sub(started.elapsed());
     match usable::wait(&port, rest).await {
         Ok(()) => Ok(port),

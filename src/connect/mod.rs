@@ -3,8 +3,18 @@
 //! Above [`port`](crate::port), which knows nothing of it.
 
 mod address;
+mod connector;
+#[cfg(unix)]
 mod dbus;
+#[cfg(not(unix))]
+#[path = "dbus_elsewhere.rs"]
+mod dbus;
+mod dial;
+mod line;
+mod login;
 mod options;
+#[cfg(feature = "spice")]
+mod owned_session;
 mod qemu_options;
 #[cfg(feature = "spice")]
 mod settle;
@@ -21,14 +31,19 @@ use crate::qmp::Error;
 use crate::transport::spice::Session;
 
 pub use address::{Address, AddressError, AddressFault, MAX_SOCKET_PATH};
+pub use connector::{Connector, ConnectorBuilder};
 pub use options::ConnectOptions;
 
 impl QmpPort {
-    /// Connects to an [`Address`] of a QMP socket, such as `unix:/path`, `unix:@name`,
-    /// `tcp:host:port` or `host:port` (`[::1]:4444`), or of a D-Bus display (`dbus:`,
-    /// `dbus:NAME`, `dbus:address=ADDRESS,name=NAME`), and waits for at most
-    /// [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT) until the port is ready and its property
-    /// `status` is known.
+    /// Connects to any [`Address`]: a QMP socket, such as `unix:/path`, `unix:@name`,
+    /// `tcp:host:port` or `host:port` (`[::1]:4444`), a D-Bus display (`dbus:`,
+    /// `dbus:NAME`, `dbus:address=ADDRESS,name=NAME`), or a SPICE server that wants no
+    /// password (`spice://host:port`, `spice+tls://host:port`, `spice+unix:///path`). Waits
+    /// for at most [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT) until the port is ready and
+    /// its property `status` is known. A [`Connector`] has options.
+    ///
+    /// A port that was opened on a SPICE server owns its SPICE session, which is
+    /// disconnected with it, and has no `channel`.
     ///
     /// A server without `query-status` refuses the latter: then `status` is NULL, and
     /// `last-error` says why.
@@ -37,8 +52,8 @@ impl QmpPort {
     ///
     /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable),
     /// [`Error::TimedOut`] where the server does not greet, for D-Bus displays those of
-    /// [`find_on_bus`](Self::find_on_bus),
-    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for another
+    /// [`find_on_bus`](Self::find_on_bus), for SPICE servers those of `find`,
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for what is no
     /// address, or [`PeerError::NotQmp`](crate::PeerError::NotQmp).
     pub async fn open(address: &str) -> Result<Self, Error> {
         open(address, &ConnectOptions::new()).await
@@ -226,6 +241,15 @@ impl QmpPort {
 async fn open(address: &str, options: &ConnectOptions) -> Result<QmpPort, Error> {
     match Address::parse(address)? {
         Address::Dbus { bus, name } => dbus::open(bus.as_deref(), &name, options).await,
+        #[cfg(feature = "spice")]
+        address @ Address::Spice(_) => {
+            let dial = dial::Dial {
+                address,
+                options: options.clone(),
+                login: login::Login::default(),
+            };
+            line::open(dial, Duration::ZERO, std::future::pending()).await
+        }
         _ => socket::open(address, options).await,
     }
 }

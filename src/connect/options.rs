@@ -47,6 +47,7 @@ impl ConnectOptions {
         self
     }
 
+    #[cfg(unix)]
     pub(super) fn waits(&self) -> bool {
         self.wait
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+#[cfg(unix)]
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -30,7 +31,8 @@ pub(super) async fn open(address: &str, options: &ConnectOptions) -> Result<QmpP
     }
 }
 
-async fn connect(
+/// Connects to the socket at `address`.
+pub(super) async fn connect(
     address: &Address,
     options: &ConnectOptions,
 ) -> Result<gio::SocketConnection, Error> {
@@ -124,18 +126,18 @@ impl Drop for Attempt {
 
 fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
     Ok(match address {
+        #[cfg(unix)]
         Address::Unix(path) => gio::UnixSocketAddress::new(Path::new(&**path)).upcast(),
+        #[cfg(unix)]
         Address::Abstract(name) => {
             let name = UnixSocketAddressPath::Abstract(name.as_bytes());
             gio::UnixSocketAddress::with_type(name).upcast()
         }
         Address::Tcp { host, port } => gio::NetworkAddress::new(host, *port).upcast(),
-        Address::Spice(_) if cfg!(feature = "spice") => {
-            return Err(UsageError::InvalidArgument(
-                format!("{address} is a SPICE server: connect a session, then find its port")
-                    .into(),
-            )
-            .into());
+        #[cfg(not(unix))]
+        Address::Unix(_) | Address::Abstract(_) => {
+            let text = format!("{address}: Unix sockets are for Unix");
+            return Err(UsageError::NotSupported(text.into()).into());
         }
         Address::Spice(_) => {
             return Err(UsageError::NotSupported(

@@ -18,14 +18,40 @@ use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
 
-/// The QMP port of `session` that is ready and whose status is known. What QEMU owes when
-/// it ends or is dropped is not its care.
+/// What is done with the QMP channel as soon as its name is known, once: before it opens.
+/// QEMU may be mute there, and then nothing must be written to find out.
+pub(super) type Attach = Rc<dyn Fn(&PortChannel)>;
+
+/// The QMP port of `session`, which its channel owns, when it is ready and its status is
+/// known. What QEMU owes when this ends or is dropped is not its care.
 pub(super) async fn search(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
+    let attach = Rc::new(|channel: &PortChannel| drop(QmpPort::get(channel)));
+    wait_usable(session, options, attach, |channel| QmpPort::get(channel)).await
+}
+
+/// Has the QMP channel of `session` [attached](Attach).
+pub(super) async fn attach(
+    session: Session,
+    options: &ConnectOptions,
+    attach: Attach,
+) -> Result<(), Error> {
+    Search::start(session, options, Some(attach))?
+        .channel()
+        .await
+        .map(drop)
+}
+
+/// [`attach`], and waits until the port that is there then is ready and its status known.
+pub(super) async fn wait_usable(
+    session: Session,
+    options: &ConnectOptions,
+    attach: Attach,
+    port: impl FnOnce(&PortChannel) -> QmpPort,
+) -> Result<QmpPort, Error> {
     let started = Instant::now();
-    let search = Search::start(session.clone(), options, true)?;
-    let found = poll_fn(|cx| search.poll(cx.waker(), Search::qmp_port));
-    let channel = search.within(found).await?;
-    let port = QmpPort::get(&channel);
+    let search = Search::start(session, options, Some(attach))?;
+    let channel = search.channel().await?;
+    let port = port(&channel);
     let rest = options.timeout.saturating_sub(started.elapsed());
     let mut usable = pin!(usable::wait(&port, rest));
     // The session may still turn out to be over.
@@ -54,7 +80,7 @@ pub(super) async fn port_names(
     session: Session,
     options: &ConnectOptions,
 ) -> Result<Vec<String>, Error> {
-    let search = Search::start(session, options, false)?;
+    let search = Search::start(session, options, None)?;
     let named = poll_fn(|cx| search.poll(cx.waker(), |search| search.names().map(Ok)));
     search.within(named).await
 }
@@ -69,8 +95,8 @@ struct Search {
 /// What the signal handlers share.
 struct Shared {
     options: ConnectOptions,
-    /// Whether a QMP port is searched, and not only the ports' names.
-    attaches: bool,
+    /// What is done with the QMP port; nothing where only the ports' names are wanted.
+    attach: Option<Attach>,
     attached: RefCell<Option<PortChannel>>,
     /// Why the last attempt to connect failed, and how long to wait for the next one.
     failed: RefCell<Option<String>>,
@@ -93,13 +119,17 @@ struct Watched {
 }
 
 impl Search {
-    fn start(session: Session, options: &ConnectOptions, attaches: bool) -> Result<Self, Error> {
+    fn start(
+        session: Session,
+        options: &ConnectOptions,
+        attach: Option<Attach>,
+    ) -> Result<Self, Error> {
         if let Some(path) = session.unix_path() {
             check_spice_path(&path)?;
         }
         let shared = Rc::new(Shared {
             options: options.clone(),
-            attaches,
+            attach,
             attached: RefCell::default(),
             failed: RefCell::default(),
             pause: Cell::new(FIRST_PAUSE),
@@ -139,6 +169,15 @@ impl Search {
             shared,
             channel_new: Cell::new(Some(channel_new)),
         })
+    }
+
+    /// The QMP port's channel, which is attached.
+    async fn channel(&self) -> Result<PortChannel, Error> {
+        let found = poll_fn(|cx| self.poll(cx.waker(), Self::qmp_port));
+        let channel = self.within(found).await?;
+        // Its name was known before it was looked at.
+        self.shared.attach(&channel);
+        Ok(channel)
     }
 
     /// What `work` yields within the timeout.
@@ -229,12 +268,13 @@ impl Shared {
         }
     }
 
-    /// Listens to a QMP port as soon as its name is known, before it opens: QEMU may be
-    /// mute there, and then nothing must be written to find out.
     fn attach(&self, port: &PortChannel) {
         let is_qmp = || port.port_name().is_some_and(|name| is_qmp_port_name(&name));
-        if self.attaches && self.attached.borrow().is_none() && is_qmp() {
-            QmpPort::get(port);
+        if let Some(attach) = &self.attach
+            && self.attached.borrow().is_none()
+            && is_qmp()
+        {
+            attach(port);
             self.attached.replace(Some(port.clone()));
         }
     }

@@ -326,13 +326,23 @@ impl<O: Owner> Connection<O> {
 
     /// Ends all calls and lets go of the connection, for good.
     pub(super) fn release(&self, owner: &O, reason: &str) {
+        self.release_for(owner, Error::Closed(reason.into()));
+    }
+
+    /// [`release`](Self::release) with an error that says why.
+    pub(super) fn release_for(&self, owner: &O, error: Error) {
         if self.released.replace(true) {
             return;
         }
-        self.end(owner, |session| session.shut_down(reason));
+        let owes = self.owes();
+        self.end(owner, |session| session.shut_down_for(error));
         let transport = self.transport.take();
         if let Some(transport) = transport {
-            transport.close_then(owner.transport_gone());
+            if owes {
+                transport.close_owed(owner.transport_gone());
+            } else {
+                transport.close_then(owner.transport_gone());
+            }
         }
     }
 

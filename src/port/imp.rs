@@ -55,6 +55,9 @@ pub struct QmpPort {
     #[property(name = "status", type = Option<Status>, get = Self::status)]
     /// Why the port is not ready, or what went wrong on it last.
     #[property(name = "last-error", type = Option<glib::Error>, get = Self::last_error)]
+    /// After how many milliseconds the port tries to connect again when its connection has
+    /// ended, for the first time; 0 if it does not. A connector sets it.
+    #[property(name = "reconnect", type = u32, get = Self::reconnect)]
     pub(super) connection: Connection<Self>,
     /// The deadline of each call in milliseconds; 0, the default, is none.
     #[property(get, set)]
@@ -340,6 +343,16 @@ impl QmpPort {
 
     fn status(&self) -> Option<Status> {
         self.connection.status().map(|info| Status::from(&info))
+    }
+
+    fn reconnect(&self) -> u32 {
+        let transport = self.connection.transport();
+        transport.map_or(0, |transport| transport.reconnect())
+    }
+
+    /// Ends the port for good, with the reason that it could not be connected again.
+    pub(super) fn give_up(&self, error: Error) {
+        self.connection.release_for(self, error);
     }
 
     fn last_error(&self) -> Option<glib::Error> {

@@ -20,7 +20,7 @@ use super::status::{self, Status};
 use super::vm_action::VmAction;
 use super::waiting::Waiting;
 use super::waits::{WaitFor, WaitId};
-use crate::qmp::{Band, CallId, Error, is_qmp_port_name};
+use crate::qmp::{Band, CallId, Error, PeerError, State, is_qmp_port_name};
 use crate::transport::{self, Fds, Transport};
 
 impl QmpPort {
@@ -61,6 +61,23 @@ impl QmpPort {
     /// Whether it is on a SPICE port, which QEMU may [mute](Self::is_mute).
     pub fn is_spice_port(&self) -> bool {
         self.imp().connection.is_spice_port()
+    }
+
+    /// Ends the port for good, with the reason that it could not be connected again.
+    pub(crate) fn give_up(&self, error: Error) {
+        self.imp().give_up(error);
+    }
+
+    /// Whether its peer turned out to speak something else than QMP.
+    pub(crate) fn is_not_qmp(&self) -> bool {
+        let session = self.imp().connection.session.borrow();
+        session.state() == State::Failed
+            && matches!(
+                session.error(),
+                Some(Error::Peer(
+                    PeerError::NotQmp { .. } | PeerError::NoGreeting(_)
+                ))
+            )
     }
 
     /// Whether a SPICE port of this name speaks QMP; see [`is_qmp_port_name`].

@@ -77,6 +77,7 @@ glib::wrapper! {
     /// | `status` | [`Status`] or NULL | the run state, kept current: bind the UI to it |
     /// | `pending` | unsigned | how many of the program's calls have not ended |
     /// | `last-error` | `GError` or NULL | why the port is not ready, or what went wrong last |
+    /// | `reconnect` | unsigned, milliseconds | after how long it first tries to connect again; 0, the default, is never. Set by a [`Connector`](crate::Connector) |
     /// | `command-timeout` | unsigned, milliseconds | deadline of each call; 0, the default, is none |
     /// | `close-timeout` | unsigned, milliseconds | how long closing waits for what QEMU owes: 10,000 on SPICE ports, 1,000 elsewhere |
     /// | `max-message-size` | unsigned, bytes | longest message that is accepted; 64 MiB |

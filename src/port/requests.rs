@@ -233,7 +233,7 @@ impl<O: Owner> Connection<O> {
     }
 
     /// Whether QEMU is to be given time to answer before the port is closed.
-    fn owes(&self) -> bool {
+    pub(super) fn owes(&self) -> bool {
         if self.run_state.is_mute() && self.run_state.next().is_none() {
             // Nothing comes before somebody has the machine run again, which may be never.
             // What QEMU has not read by now kills it then, however long this waits.

@@ -174,10 +174,13 @@ impl<T> Core<T> {
     }
 
     pub(super) fn close(&mut self, reason: &str, quit: Quit) {
+        self.close_for(Error::Closed(reason.into()), quit);
+    }
+
+    pub(super) fn close_for(&mut self, error: Error, quit: Quit) {
         if self.state == State::Closed {
             return;
         }
-        let error = Error::Closed(reason.into());
         self.end_connection(&error, quit);
         // What failed stays the reason when the connection goes in consequence.
         if self.state != State::Failed {

@@ -201,6 +201,13 @@ impl<T> Session<T> {
         self.core.close(reason, Quit::Unknown);
     }
 
+    /// [`shut_down`](Self::shut_down) with an error that is not
+    /// [`Closed`](Error::Closed): why there is no connection any more.
+    pub fn shut_down_for(&mut self, error: Error) {
+        self.framer.reset();
+        self.core.close_for(error, Quit::Unknown);
+    }
+
     /// What was handed over by [`poll_transmit`](Self::poll_transmit) and not
     /// acknowledged by [`transmitted`](Self::transmitted) did not reach the
     /// peer. Call [`close`](Self::close) next.

@@ -5,8 +5,11 @@
 //! any [`gio::IOStream`], and [`pair()`] connects two
 //! ends within the process.
 
+#[cfg(unix)]
 mod dbus;
+#[cfg(unix)]
 pub(crate) mod display;
+#[cfg(unix)]
 pub(crate) mod gdbus;
 pub(crate) mod gio_async;
 #[cfg(feature = "spice")]
@@ -24,6 +27,7 @@ use std::rc::Rc;
 
 use glib::prelude::IsA;
 
+#[cfg(unix)]
 pub use dbus::DbusTransport;
 pub use pair::{PairPeer, PairTransport, pair};
 #[cfg(feature = "spice")]
@@ -102,6 +106,7 @@ pub trait Transport {
 
     /// [`write`](Self::write) with descriptors, which leave with the first byte or are
     /// closed. Called only where it [carries](Self::carries_fds) them.
+    #[cfg_attr(not(unix), allow(dropping_copy_types))]
     fn write_with_fds(&self, bytes: Vec<u8>, fds: Fds) {
         drop(fds);
         self.write(bytes);
@@ -130,8 +135,20 @@ pub trait Transport {
         done();
     }
 
+    /// [`close_then`](Self::close_then) where the peer still owes answers: a connection
+    /// that ends with the transport may be kept until they have come.
+    fn close_owed(&self, done: Closed) {
+        self.close_then(done);
+    }
+
     /// Whether the connection may be opened again once it is closed.
     fn reopens(&self) -> bool;
+
+    /// After how many milliseconds it first tries to connect again when the connection has
+    /// ended; 0 where it does not.
+    fn reconnect(&self) -> u32 {
+        0
+    }
 
     /// Whether the peer is a SPICE port of QEMU's, which needs care: it stops in
     /// the middle of a long message until it is sent something, and crashes

@@ -89,6 +89,7 @@ impl SocketTransport {
     #[must_use]
     pub fn new(stream: &impl IsA<gio::IOStream>) -> Option<Self> {
         let plain = [
+            #[cfg(unix)]
             gio::UnixConnection::static_type(),
             gio::TcpConnection::static_type(),
         ];

@@ -3,7 +3,7 @@
 //! The only place that calls `spice-client-glib-sys`.
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_ulong};
 use std::io;
 
 use gio::prelude::SocketExt;
@@ -181,7 +181,7 @@ impl Channel {
     }
 
     /// How many bytes have been received.
-    pub(crate) fn received(&self) -> std::ffi::c_ulong {
+    pub(crate) fn received(&self) -> c_ulong {
         self.property::<glib::ULong>("total-read-bytes").0
     }
 
@@ -269,9 +269,7 @@ impl Channel {
                 ChannelEvent::ConnectFailed(kind, self.error_or("the server cannot be reached"))
             }
             ffi::SPICE_CHANNEL_ERROR_AUTH if self.needs_user_name() => {
-                ChannelEvent::AuthenticationFailed(
-                    "it needs a user name and a password that are right (SASL)".to_owned(),
-                )
+                ChannelEvent::AuthenticationFailed(NEEDS_USER_NAME.to_owned())
             }
             ffi::SPICE_CHANNEL_ERROR_AUTH => {
                 ChannelEvent::AuthenticationFailed(self.error_or("authentication failed"))
@@ -333,8 +331,9 @@ impl PortChannel {
     /// a port channel begins with.
     pub(super) fn is_fresh(&self) -> bool {
         let read = self.property::<glib::ULong>("total-read-bytes").0;
-        let name = self.port_name().map_or(0, |name| name.len() as u64);
-        read <= FIRST_MESSAGES + name
+        let name = self.port_name().map_or(0, |name| name.len());
+        let name = c_ulong::try_from(name).unwrap_or(c_ulong::MAX);
+        read <= FIRST_MESSAGES.saturating_add(name)
     }
 
     pub(super) fn connect_port_data<F: Fn(&[u8]) + 'static>(&self, f: F) -> SignalHandlerId {
@@ -487,10 +486,13 @@ impl From<&spice_client_glib::Session> for Session {
     }
 }
 
+/// Why a login is refused where the server wants a user name, too.
+pub(crate) const NEEDS_USER_NAME: &str =
+    "it needs a user name and a password that are right (SASL)";
 /// How many bytes are read before a port's data: 222 and the port's name are usual (the
 /// link's reply has 206, `PORT_INIT` 16), with room for a few. QEMU's greeting has over
 /// 100 more.
-const FIRST_MESSAGES: u64 = 280;
+const FIRST_MESSAGES: c_ulong = 280;
 /// `SPICE_CHANNEL_MAIN` of the SPICE protocol.
 const MAIN_CHANNEL_TYPE: i32 = 1;
 /// `SPICE_CHANNEL_PORT` of the SPICE protocol.

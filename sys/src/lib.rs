@@ -21,6 +21,7 @@ mod task;
 
 pub mod call_flags;
 pub mod condition;
+pub mod connector;
 pub mod drive;
 pub mod error;
 pub mod event;

@@ -51,16 +51,18 @@ pub unsafe extern "C" fn spice_qmp_port_new_for_stream(
 }
 
 /// spice_qmp_port_open_async:
-/// @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`); or a D-Bus
+/// @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`); a D-Bus
 ///   display: `dbus:` (`org.qemu` on the session bus), `dbus:NAME` or
-///   `dbus:address=ADDRESS,name=NAME`
+///   `dbus:address=ADDRESS,name=NAME`; or a SPICE server: `spice://host:port`,
+///   `spice+tls://host:port` or `spice+unix:///path`
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the port
 ///   is ready, or with an error
 /// @user_data: for @callback
 ///
-/// Connects to a QMP socket or a D-Bus display of QEMU and waits until the port is ready
-/// and its first #SpiceQmpPort:status is known, for at most 10 seconds.
+/// Connects to a QMP socket, a D-Bus display or a SPICE server of QEMU and waits until
+/// the port is ready and its first #SpiceQmpPort:status is known, for at most 10 seconds.
+/// #SpiceQmpConnector has options, such as a password.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -96,9 +98,10 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
 /// %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
 /// monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
 /// %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
-/// address or a SPICE server's; %SPICE_QMP_ERROR_NOT_SUPPORTED for the latter if the
-/// library was built without SPICE. For D-Bus displays there are those of
-/// spice_qmp_port_find_on_bus_finish(), too.
+/// address; %SPICE_QMP_ERROR_NOT_SUPPORTED for a SPICE server's if the library was built
+/// without SPICE. For D-Bus displays there are those of
+/// spice_qmp_port_find_on_bus_finish(), too, and for SPICE servers those of
+/// spice_qmp_port_find_finish().
 ///
 /// Returns: (transfer full): a new port, which is ready, or %NULL on error
 ///

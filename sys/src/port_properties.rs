@@ -129,6 +129,24 @@ pub unsafe extern "C" fn spice_qmp_port_get_command_timeout(port: *mut SpiceQmpP
     })
 }
 
+/// spice_qmp_port_get_reconnect: (get-property reconnect)
+/// @port: a #SpiceQmpPort
+///
+/// After how long the port first tries to connect again: the property
+/// #SpiceQmpPort:reconnect.
+///
+/// Returns: the first pause in milliseconds, or 0 if it does not connect again
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_port_get_reconnect(port: *mut SpiceQmpPort) -> c_uint {
+    no_panic("spice_qmp_port_get_reconnect", 0, || {
+        g_return_val_if_fail!(spice_qmp_port_get_reconnect: SPICE_IS_QMP_PORT(port), 0);
+        // SAFETY: it was found to be a SpiceQmpPort.
+        unsafe { borrow(port) }.reconnect()
+    })
+}
+
 /// spice_qmp_port_set_command_timeout: (set-property command-timeout)
 /// @port: a #SpiceQmpPort
 /// @timeout: the deadline of each call in milliseconds, or 0 for none

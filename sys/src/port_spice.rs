@@ -263,7 +263,7 @@ unsafe fn search<A: Answer + 'static, F: Future<Output = Result<A, Error>> + 'st
     // SAFETY: it was found to be a SpiceSession.
     let search = begin(unsafe { from_glib_none(session) }, &caller);
     // spice-gtk, and so the port, is on GLib's default context, whatever is pushed.
-    caller.future_to_its_end(&glib::MainContext::default(), search);
+    caller.future_to_its_end(&glib::MainContext::default(), None, search);
 }
 
 fn options(timeout_ms: c_uint, wait: gboolean) -> ConnectOptions {

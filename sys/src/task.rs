@@ -50,6 +50,7 @@ pub(crate) enum Operation {
     Screenshot,
     Insert,
     Eject,
+    ConnectorOpen,
 }
 
 impl Operation {
@@ -84,6 +85,7 @@ impl Operation {
             Self::Unplug => "spice_qmp_machine_unplug",
             Self::Screenshot => "spice_qmp_machine_screenshot",
             Self::LoadSchema => "spice_qmp_machine_load_schema",
+            Self::ConnectorOpen => "spice_qmp_connector_open",
             Self::Insert => "spice_qmp_drive_insert",
             Self::Eject => "spice_qmp_drive_eject",
         }
@@ -91,7 +93,7 @@ impl Operation {
 
     /// A unique address, which tags our tasks.
     fn tag(self) -> gpointer {
-        static TAGS: [u8; Operation::Eject as usize + 1] = [0; _];
+        static TAGS: [u8; Operation::ConnectorOpen as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
     }
 }
@@ -281,13 +283,13 @@ impl Caller {
 
     /// [`future`](Self::future) for one that sees to being [`cancelled`](Self::cancelled)
     /// itself.
-    #[cfg(feature = "spice")]
     pub(crate) fn future_to_its_end<A: Answer + 'static>(
         self,
         context: &glib::MainContext,
+        source: Option<&glib::Object>,
         future: impl Future<Output = Result<A, Error>> + 'static,
     ) {
-        self.run(context, None, future);
+        self.run(context, source, future);
     }
 
     fn run<A: Answer + 'static>(
@@ -305,7 +307,6 @@ impl Caller {
     }
 
     /// Ends when the caller cancels the call.
-    #[cfg(feature = "spice")]
     pub(crate) fn cancelled(&self) -> impl Future<Output = ()> + use<> {
         let cancellable = self.cancellable.clone();
         async move {

@@ -272,6 +272,9 @@ fn assert_vapi(dir: &Path) {
             "SpiceQmp.Status? dup_status ()",
         ),
         ("string? version {", "string? dup_version ()"),
+        ("string? address {", "string? dup_address ()"),
+        ("string? ca_file {", "string? dup_ca_file ()"),
+        ("string? host_subject {", "string? dup_host_subject ()"),
     ] {
         assert!(vapi.contains(property), "the vapi lacks {property}");
         assert!(vapi.contains(function), "the vapi lacks {function}");

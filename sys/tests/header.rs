@@ -29,6 +29,7 @@ fn header_is_up_to_date() {
         "drive",
         "job",
         "machine",
+        "connector",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));
     }

@@ -1,6 +1,10 @@
 //! A SPICE client for tests, less the library's QMP.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use glib::prelude::*;
+use glib::translate::{IntoGlib, from_glib_none};
 use serde_json::Value;
 use spice_qmp::transport::spice::Channel;
 use spice_qmp::{PortChannel, QmpPort, Session};
@@ -72,6 +76,85 @@ impl Client {
             session.upgrade().is_none() && channels.iter().all(|c| c.upgrade().is_none())
         });
         main.drain();
+    }
+}
+
+/// The sessions that get channels, whoever makes them.
+pub struct Sessions {
+    seen: Rc<RefCell<Vec<glib::WeakRef<Session>>>>,
+    hook: std::ffi::c_ulong,
+}
+
+impl Sessions {
+    /// Notes all that are made from now on.
+    #[allow(unsafe_code)]
+    pub fn watch() -> Self {
+        type Seen = Rc<RefCell<Vec<glib::WeakRef<Session>>>>;
+        unsafe extern "C" fn note(
+            _: *mut glib::gobject_ffi::GSignalInvocationHint,
+            _: u32,
+            values: *const glib::gobject_ffi::GValue,
+            seen: glib::ffi::gpointer,
+        ) -> glib::ffi::gboolean {
+            // SAFETY: the first value is the emitter, and `seen` the box that `watch` made.
+            let (session, seen) = unsafe {
+                let session = glib::gobject_ffi::g_value_get_object(values);
+                let session: Session = from_glib_none(session.cast());
+                (session, &*seen.cast::<Seen>())
+            };
+            let known = |it: &glib::WeakRef<Session>| it.upgrade().as_ref() == Some(&session);
+            if !seen.borrow().iter().any(known) {
+                seen.borrow_mut().push(session.downgrade());
+            }
+            glib::ffi::GTRUE
+        }
+        unsafe extern "C" fn free(seen: glib::ffi::gpointer) {
+            // SAFETY: GObject gives the box back that `watch` made, once.
+            drop(unsafe { Box::from_raw(seen.cast::<Seen>()) });
+        }
+        let seen = Seen::default();
+        // SAFETY: `note` has the signature of a hook and takes the box, which `free` frees.
+        let hook = unsafe {
+            glib::gobject_ffi::g_signal_add_emission_hook(
+                Self::signal(),
+                0,
+                Some(note),
+                Box::into_raw(Box::new(seen.clone())).cast(),
+                Some(free),
+            )
+        };
+        Self { seen, hook }
+    }
+
+    #[allow(unsafe_code)]
+    fn signal() -> u32 {
+        let session = Session::static_type().into_glib();
+        // SAFETY: the class is referenced, so that it has its signals.
+        unsafe {
+            let class = glib::gobject_ffi::g_type_class_ref(session);
+            let signal = glib::gobject_ffi::g_signal_lookup(c"channel-new".as_ptr(), session);
+            glib::gobject_ffi::g_type_class_unref(class);
+            signal
+        }
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.seen.borrow().len()
+    }
+
+    /// How many are left.
+    pub fn left(&self) -> usize {
+        let seen = self.seen.borrow();
+        seen.iter().filter(|it| it.upgrade().is_some()).count()
+    }
+}
+
+impl Drop for Sessions {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: the hook is the one that `watch` has added.
+        unsafe { glib::gobject_ffi::g_signal_remove_emission_hook(Self::signal(), self.hook) }
     }
 }
 

@@ -308,6 +308,9 @@ Addresses:
   dbus:address=ADDRESS,name=NAME  on another bus: -display dbus,addr=ADDRESS
   fd:N                a connected QMP socket that spice-qmp is started with
 
+  QEMU 11.1 announces -object monitor-qmp,id=mon,chardev=qmp in place of -mon
+  (untested here).
+
   SPICE serves one client at a time: to connect ends the session of a viewer
   that is connected. A QMP socket or D-Bus chardev leaves viewers alone.
 

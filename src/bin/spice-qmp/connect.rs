@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use spice_qmp::{Address, ConnectOptions, Error, QmpPort};
+use spice_qmp::{Address, Connector, Error, QmpPort};
 
 use crate::cli::Cli;
 use crate::failure::{Failure, Stop};
@@ -107,21 +107,19 @@ impl Target {
         self.timeout
     }
 
-    pub(crate) fn options(&self) -> ConnectOptions {
-        ConnectOptions::new().timeout(self.timeout).wait(self.wait)
+    pub(crate) fn connector(&self, address: &str) -> Connector {
+        let connector = Connector::builder(address);
+        connector.timeout(self.timeout).wait(self.wait).build()
     }
 
     async fn connect(&self) -> Result<QmpPort, Stop> {
         self.monitor.signals.catch();
         #[cfg(feature = "spice")]
         if let Place::Address(Address::Spice(uri)) = &self.place {
-            let find = |session| QmpPort::find_with(session, self.options());
-            return self.log_in(uri, find).await;
+            return self.log_in(uri).await;
         }
         let port = match &self.place {
-            Place::Address(address) => {
-                QmpPort::open_with(&address.to_string(), self.options()).await
-            }
+            Place::Address(address) => self.connector(&address.to_string()).open().await,
             Place::Inherited(socket) => socket.open(self.timeout).await,
         };
         Ok(port.map_err(|error| self.explain(error))?)

@@ -15,6 +15,9 @@ use crate::trust::Tls;
 const FORMS: &str = "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port, \
                      dbus:NAME or fd:N";
 
+/// What has a chardev speak QMP; QEMU 11.1 announces the second form in place of the first.
+const MONITOR: &str = "-mon chardev=...,mode=control (or -object monitor-qmp,chardev=...)";
+
 /// What offers a QMP chardev on a D-Bus display.
 const DBUS_OPTIONS: &str = "-display dbus -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0 \
                             -mon chardev=qmp,mode=control";
@@ -154,7 +157,7 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
         Error::Peer(PeerError::NoGreeting(_))
             if address.is_spice() || matches!(address, Address::Dbus { .. }) =>
         {
-            Some("is the chardev of this port one of -mon chardev=...,mode=control ?".to_owned())
+            Some(format!("is the chardev of this port one of {MONITOR} ?"))
         }
         Error::Peer(PeerError::NoGreeting(_)) => Some(
             "what came is not QMP: is this QEMU's -qmp socket, and not that of -monitor, \
@@ -162,7 +165,7 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
                 .to_owned(),
         ),
         Error::Peer(PeerError::NotQmp { .. }) if matches!(address, Address::Dbus { .. }) => {
-            Some("is the chardev of this name one of -mon chardev=...,mode=control ?".to_owned())
+            Some(format!("is the chardev of this name one of {MONITOR} ?"))
         }
         Error::Peer(PeerError::NotQmp { .. }) | Error::Closed(_) if !address.is_spice() => {
             Some("QEMU opens a QMP socket with -qmp, not with -monitor".to_owned())

@@ -8,26 +8,16 @@ use std::pin::pin;
 use std::time::Duration;
 
 use glib::future_with_timeout;
-use spice_qmp::transport::spice::Channel;
-use spice_qmp::{QmpPort, Session};
+use spice_qmp::QmpPort;
 
-use crate::channels::{is_connected, muting_state, qmp_ports};
 use crate::failure::{Stop, note};
 use crate::monitor::Monitor;
-use crate::wait::until;
 
 /// How long leaving may take before the tool says what it waits for.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// The same after a success, where there is time.
+/// The same after a success, where it is not urgent.
 const SILENCE_AFTER_SUCCESS: Duration = Duration::from_secs(2);
-
-/// How long a port is waited for that is just being opened. One that QEMU mutes,
-/// because the machine was stopped by an error, never opens.
-const OPENING: Duration = Duration::from_secs(10);
-
-/// The same, where it was waited for already.
-const OPENING_AFTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Leaves what was connected, after a work that ended so. The error is a signal that
 /// came meanwhile: whoever sent it does not want to wait.
@@ -36,14 +26,12 @@ pub(crate) async fn leave(
     end: &Result<(), Stop>,
     json: bool,
 ) -> Result<(), i32> {
-    let Some(session) = monitor.session.take() else {
+    if !monitor.opening.is_any() {
         return Ok(());
-    };
-    let signalled = matches!(end, Err(Stop::Signal(_)));
+    }
     let leaving = Leaving {
         monitor,
-        session: &session,
-        signalled,
+        signalled: matches!(end, Err(Stop::Signal(_))),
         json,
         announced: Cell::new(false),
     };
@@ -52,14 +40,11 @@ pub(crate) async fn leave(
     } else {
         SILENCE
     };
-    let result = monitor.signals.or(leaving.run(silence)).await;
-    session.disconnect();
-    result
+    monitor.signals.or(leaving.run(silence)).await
 }
 
 struct Leaving<'a> {
     monitor: &'a Monitor,
-    session: &'a Session,
     /// Whether a signal made the tool leave.
     signalled: bool,
     json: bool,
@@ -87,17 +72,20 @@ impl Leaving<'_> {
             Some(command) => (format!("QEMU is still executing {command}"), "would"),
             None => ("QEMU has not answered yet".to_owned(), "could"),
         };
-        match muting_state(self.session) {
-            Some(state) => format!(
-                "{what}: over SPICE it answers when the machine, which is stopped ({state}), runs \
-                 again; resume it over another monitor. If you leave now, QEMU may crash then"
+        let port = self.monitor.opening.port().filter(QmpPort::is_mute);
+        match port.and_then(|port| port.status()) {
+            Some(status) => format!(
+                "{what}: over SPICE it answers when the machine, which is stopped ({}), runs \
+                 again; resume it over another monitor. If you leave now, QEMU may crash then",
+                status.status()
             ),
             None => format!("{what}; leaving now {harm} freeze the machine"),
         }
     }
 
-    /// Waits until QEMU owes nothing on any port of the session.
+    /// Waits until QEMU owes nothing, and disconnects.
     async fn settle(&self) {
+        self.monitor.opening.end().await;
         if let Some(command) = self.monitor.unanswered() {
             let answer = self.monitor.answer().await;
             if self.announced.get() {
@@ -108,27 +96,10 @@ impl Leaving<'_> {
                 note(self.json, &message);
             }
         }
-        for port in self.session.channels().iter().filter_map(Channel::port) {
-            let signals = ["notify::port-name", "channel-event"];
-            let named = until(&port, &signals, |port| {
-                port.port_name().is_some() || !is_connected(port)
-            });
-            // A port that is still unknown then is left as it is.
-            let _ = future_with_timeout(self.opening(), named).await;
-        }
-        for channel in qmp_ports(self.session) {
-            let port = QmpPort::get(channel);
+        if let Some(port) = self.monitor.opening.port() {
             // What QEMU owes is awaited without limit; a signal ends that.
             port.set_close_timeout(u32::MAX);
             port.close().await;
-        }
-    }
-
-    fn opening(&self) -> Duration {
-        if self.signalled {
-            OPENING
-        } else {
-            OPENING_AFTER_TIMEOUT
         }
     }
 }

@@ -1,11 +1,14 @@
-//! Logs in to SPICE servers.
+//! Logs in to SPICE servers: with the password that was given, or else one that is asked
+//! for at the terminal.
 
-use std::path::Path;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
-use spice_qmp::{ConnectError, Error, QmpPort, Session};
+use spice_qmp::{ConnectError, Connector, Error, QmpPort};
 
 use crate::connect::Target;
 use crate::failure::{Failure, Stop};
+use crate::monitor::Monitor;
 use crate::password::{self, Password};
 
 const USER_NAME: &str = "give the user name in the address, as in spice://NAME@host:5900, and the \
@@ -14,76 +17,102 @@ const USER_NAME: &str = "give the user name in the address, as in spice://NAME@h
 /// How often a person may mistype a password.
 const PROMPTS: usize = 3;
 
+/// The password that was tried last, and the prompts for others.
+struct Prompts {
+    uri: String,
+    monitor: Rc<Monitor>,
+    /// Where the last password came from.
+    source: RefCell<Option<String>>,
+    count: Cell<usize>,
+    /// Whether a person ended the tool at the prompt.
+    stop: RefCell<Option<Stop>>,
+}
+
 impl Target {
+    /// The port of the server at `uri`.
+    pub(crate) async fn log_in(&self, uri: &str) -> Result<QmpPort, Stop> {
+        let (connector, prompts) = self.with_prompts(uri)?;
+        let opened = self.monitor.open(&connector).await;
+        opened.map_err(|error| self.refused(error, &prompts))
+    }
+
     /// The names of the ports of the server at `uri`.
     pub(crate) async fn names_of(&self, uri: &str) -> Result<Vec<String>, Stop> {
-        let names = |session| QmpPort::port_names_with(session, self.options());
-        self.log_in(uri, names).await
+        let (connector, prompts) = self.with_prompts(uri)?;
+        let names = self.monitor.port_names(&connector).await;
+        names.map_err(|error| self.refused(error, &prompts))
     }
 
-    /// Does `work` on a session, with the password that was given, or else with
-    /// one that is asked for.
-    pub(crate) async fn log_in<T, F>(
-        &self,
-        uri: &str,
-        work: impl Fn(Session) -> F,
-    ) -> Result<T, Stop>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let mut password = password::given(self.password_file.as_deref())?;
-        let mut prompts = 0;
-        loop {
-            self.monitor.signals.catch();
-            // A session whose login failed is of no more use.
-            let session = self.session(uri, password.as_ref());
-            self.monitor.session.replace(Some(session.clone()));
-            let refused = match work(session).await {
-                Ok(result) => return Ok(result),
-                Err(Error::Connect(ConnectError::Authentication(text))) => text,
-                Err(error) => return Err(self.explain(error).into()),
-            };
-            let sasl = refused.contains("(SASL)");
-            let failure = login_failure(&refused, password.as_ref());
-            if sasl && !uri.contains('@') {
-                return Err(failure.hint(USER_NAME).into());
-            }
-            if prompts == PROMPTS {
-                return Err(failure.into());
-            }
-            let again = if password.is_some() { "not that; " } else { "" };
-            prompts += 1;
-            self.monitor.signals.release();
-            password = password::asked(&format!("{again}SPICE password for {uri}: "))?;
-            if password.is_none() {
-                return Err(failure.into());
-            }
+    fn with_prompts(&self, uri: &str) -> Result<(Connector, Rc<Prompts>), Stop> {
+        let connector = self.connector(uri);
+        let given = password::given(self.password_file.as_deref())?;
+        connector.set_password(given.as_ref().map(|given| given.secret.as_str()));
+        if let Some(file) = self.tls.ca_file.as_deref() {
+            connector.set_ca_file(file.to_str());
         }
+        connector.set_host_subject(self.tls.host_subject.as_deref());
+        let prompts = Rc::new(Prompts {
+            uri: uri.to_owned(),
+            monitor: self.monitor.clone(),
+            source: RefCell::new(given.map(|given| given.source)),
+            count: Cell::default(),
+            stop: RefCell::default(),
+        });
+        connector.connect_need_password({
+            let prompts = prompts.clone();
+            move |connector, retry| {
+                let password = prompts.ask(retry);
+                connector.answer(password.as_ref().map(|it| it.secret.as_str()));
+                prompts.monitor.signals.catch();
+            }
+        });
+        Ok((connector, prompts))
     }
 
-    fn session(&self, uri: &str, password: Option<&Password>) -> Session {
-        let session = Session::new();
-        session.set_uri(uri);
-        if let Some(password) = password {
-            session.set_password(&password.secret);
+    fn refused(&self, error: Error, prompts: &Prompts) -> Stop {
+        if let Some(stop) = prompts.stop.take() {
+            return stop;
         }
-        if let Some(file) = self.tls.ca_file.as_deref().and_then(Path::to_str) {
-            session.set_ca_file(file);
+        let Error::Connect(ConnectError::Authentication(text)) = &error else {
+            return self.explain(error).into();
+        };
+        let failure = login_failure(text, prompts.source.borrow().as_deref());
+        if text.contains("(SASL)") && !prompts.uri.contains('@') {
+            return failure.hint(USER_NAME).into();
         }
-        if let Some(subject) = &self.tls.host_subject {
-            session.set_host_subject(subject);
-        }
-        session
+        failure.into()
     }
 }
 
-fn login_failure(text: &str, password: Option<&Password>) -> Failure {
+impl Prompts {
+    /// What a person types at the terminal.
+    fn ask(&self, retry: bool) -> Option<Password> {
+        if self.count.get() == PROMPTS {
+            return None;
+        }
+        self.count.set(self.count.get() + 1);
+        self.monitor.signals.release();
+        let again = if retry { "not that; " } else { "" };
+        let uri = &self.uri;
+        match password::asked(&format!("{again}SPICE password for {uri}: ")) {
+            Ok(password) => {
+                if let Some(password) = &password {
+                    self.source.replace(Some(password.source.clone()));
+                }
+                password
+            }
+            Err(stop) => {
+                self.stop.replace(Some(stop));
+                None
+            }
+        }
+    }
+}
+
+fn login_failure(text: &str, source: Option<&str>) -> Failure {
     let failure = Failure::connection(ConnectError::Authentication(text.into()).to_string());
-    match password {
-        Some(password) => failure.hint(format!(
-            "the password from {} is not the server's",
-            password.source
-        )),
+    match source {
+        Some(source) => failure.hint(format!("the password from {source} is not the server's")),
         None => failure.hint(format!(
             "give the password with --password-file FILE or in {} \
              (on a terminal it is asked for)",

@@ -1,8 +1,6 @@
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
 mod arguments;
-#[cfg(feature = "spice")]
-mod channels;
 mod cli;
 mod clock;
 mod commands;
@@ -21,6 +19,8 @@ mod log;
 #[cfg(feature = "spice")]
 mod login;
 mod monitor;
+#[cfg(feature = "spice")]
+mod opening;
 mod output;
 #[cfg(feature = "spice")]
 mod password;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 #[cfg(feature = "spice")]
-use spice_qmp::Session;
+use spice_qmp::Connector;
 use spice_qmp::{Call, Error, QmpPort};
 
 #[cfg(feature = "spice")]
-use crate::channels::muting_state;
+use crate::opening::Opening;
 use crate::signals::Signals;
 
 /// Why a command was not even sent.
@@ -25,9 +25,9 @@ pub(crate) struct Monitor {
     timeout: Duration,
     /// What ends the tool early.
     pub(crate) signals: Signals,
-    /// The SPICE session, where there is one. A port does not keep it alive.
+    /// What leads to a SPICE server, which has to be left politely.
     #[cfg(feature = "spice")]
-    pub(crate) session: RefCell<Option<Session>>,
+    pub(crate) opening: Opening,
     call: RefCell<Option<Call<Box<RawValue>>>>,
     command: RefCell<String>,
 }
@@ -38,7 +38,7 @@ impl Monitor {
             timeout,
             signals: Signals::default(),
             #[cfg(feature = "spice")]
-            session: RefCell::default(),
+            opening: Opening::default(),
             call: RefCell::default(),
             command: RefCell::default(),
         }
@@ -82,10 +82,23 @@ impl Monitor {
     /// Whether the port keeps commands back until the machine runs again.
     #[cfg(feature = "spice")]
     fn is_mute(&self) -> bool {
-        let session = self.session.borrow();
-        session
-            .as_ref()
-            .is_some_and(|it| muting_state(it).is_some())
+        self.opening.port().is_some_and(|port| port.is_mute())
+    }
+
+    /// Connects to a SPICE server.
+    #[cfg(feature = "spice")]
+    pub(crate) async fn open(&self, connector: &Connector) -> Result<QmpPort, Error> {
+        let port = self.opening.run(|end| connector.open_until(end)).await?;
+        self.opening.keep(&port);
+        Ok(port)
+    }
+
+    /// The names of the ports of a SPICE server.
+    #[cfg(feature = "spice")]
+    pub(crate) async fn port_names(&self, connector: &Connector) -> Result<Vec<String>, Error> {
+        self.opening
+            .run(|end| connector.port_names_until(end))
+            .await
     }
 
     /// The command that QEMU has not answered.

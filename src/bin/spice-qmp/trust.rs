@@ -22,7 +22,8 @@ impl Tls {
                 })?;
                 Some(file.clone())
             }
-            None => Some(trust_store()).filter(|file| file.is_file()),
+            // One without certificates is as good as none.
+            None => Some(trust_store()).filter(|file| check_ca_file(file).is_ok()),
         };
         Ok(Self {
             ca_file,

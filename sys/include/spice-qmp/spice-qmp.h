@@ -35,6 +35,7 @@
 #define SpiceQmpEvent SpiceQmp1Event
 #define SpiceQmpError SpiceQmp1Error
 #define SpiceQmpMachine SpiceQmp1Machine
+#define SpiceQmpConnector SpiceQmp1Connector
 #define SpiceQmpCondition SpiceQmp1Condition
 #define SpiceQmpSchema SpiceQmp1Schema
 #define SpiceQmpList SpiceQmp1List
@@ -320,6 +321,8 @@ typedef enum {
  * Since: 0.1
  */
 typedef struct SpiceQmpCondition SpiceQmpCondition;
+
+typedef struct SpiceQmpConnector SpiceQmpConnector;
 
 typedef struct SpiceQmpDrive SpiceQmpDrive;
 
@@ -749,16 +752,18 @@ SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
 
 /**
  * spice_qmp_port_open_async:
- * @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`); or a D-Bus
+ * @address: `unix:/path`, `tcp:host:port` or `host:port` (`[::1]:4444`); a D-Bus
  *   display: `dbus:` (`org.qemu` on the session bus), `dbus:NAME` or
- *   `dbus:address=ADDRESS,name=NAME`
+ *   `dbus:address=ADDRESS,name=NAME`; or a SPICE server: `spice://host:port`,
+ *   `spice+tls://host:port` or `spice+unix:///path`
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the port
  *   is ready, or with an error
  * @user_data: for @callback
  *
- * Connects to a QMP socket or a D-Bus display of QEMU and waits until the port is ready
- * and its first #SpiceQmpPort:status is known, for at most 10 seconds.
+ * Connects to a QMP socket, a D-Bus display or a SPICE server of QEMU and waits until
+ * the port is ready and its first #SpiceQmpPort:status is known, for at most 10 seconds.
+ * #SpiceQmpConnector has options, such as a password.
  *
  * Since: 0.1
  */
@@ -780,9 +785,10 @@ void spice_qmp_port_open_async(const char *address,
  * %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
  * monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
  * %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
- * address or a SPICE server's; %SPICE_QMP_ERROR_NOT_SUPPORTED for the latter if the
- * library was built without SPICE. For D-Bus displays there are those of
- * spice_qmp_port_find_on_bus_finish(), too.
+ * address; %SPICE_QMP_ERROR_NOT_SUPPORTED for a SPICE server's if the library was built
+ * without SPICE. For D-Bus displays there are those of
+ * spice_qmp_port_find_on_bus_finish(), too, and for SPICE servers those of
+ * spice_qmp_port_find_finish().
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
@@ -1499,6 +1505,20 @@ gboolean spice_qmp_port_is_mute(SpiceQmpPort *port);
  */
 SPICE_QMP_AVAILABLE
 unsigned int spice_qmp_port_get_command_timeout(SpiceQmpPort *port);
+
+/**
+ * spice_qmp_port_get_reconnect: (get-property reconnect)
+ * @port: a #SpiceQmpPort
+ *
+ * After how long the port first tries to connect again: the property
+ * #SpiceQmpPort:reconnect.
+ *
+ * Returns: the first pause in milliseconds, or 0 if it does not connect again
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+unsigned int spice_qmp_port_get_reconnect(SpiceQmpPort *port);
 
 /**
  * spice_qmp_port_set_command_timeout: (set-property command-timeout)
@@ -2677,6 +2697,261 @@ GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
                                             GAsyncResult *result,
                                             GError **error);
 
+/**
+ * spice_qmp_connector_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpConnector
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_connector_get_type(void);
+
+/**
+ * spice_qmp_connector_new:
+ * @address: (nullable): where to connect, or %NULL to set #SpiceQmpConnector:address
+ *   later
+ *
+ * Creates a connector.
+ *
+ * Returns: (transfer full): a new connector
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpConnector *spice_qmp_connector_new(const char *address);
+
+/**
+ * spice_qmp_connector_dup_address: (get-property address)
+ * @connector: a #SpiceQmpConnector
+ *
+ * Where to connect: the property #SpiceQmpConnector:address.
+ *
+ * Returns: (transfer full) (nullable): a copy of it, or %NULL
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_connector_dup_address(SpiceQmpConnector *connector);
+
+/**
+ * spice_qmp_connector_set_address: (set-property address)
+ * @connector: a #SpiceQmpConnector
+ * @address: (nullable): an address, or %NULL
+ *
+ * Sets the property #SpiceQmpConnector:address, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_set_address(SpiceQmpConnector *connector,
+                                     const char *address);
+
+/**
+ * spice_qmp_connector_dup_ca_file: (get-property ca-file)
+ * @connector: a #SpiceQmpConnector
+ *
+ * The file of trusted certificates: the property #SpiceQmpConnector:ca-file.
+ *
+ * Returns: (transfer full) (nullable): a copy of it, or %NULL
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_connector_dup_ca_file(SpiceQmpConnector *connector);
+
+/**
+ * spice_qmp_connector_set_ca_file: (set-property ca-file)
+ * @connector: a #SpiceQmpConnector
+ * @ca_file: (nullable): the path of a file of certificates (PEM), or %NULL
+ *
+ * Sets the property #SpiceQmpConnector:ca-file, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_set_ca_file(SpiceQmpConnector *connector,
+                                     const char *ca_file);
+
+/**
+ * spice_qmp_connector_dup_host_subject: (get-property host-subject)
+ * @connector: a #SpiceQmpConnector
+ *
+ * The subject that the server's certificate must have: the property #SpiceQmpConnector:host-subject.
+ *
+ * Returns: (transfer full) (nullable): a copy of it, or %NULL
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_connector_dup_host_subject(SpiceQmpConnector *connector);
+
+/**
+ * spice_qmp_connector_set_host_subject: (set-property host-subject)
+ * @connector: a #SpiceQmpConnector
+ * @host_subject: (nullable): a subject such as `C=DE,O=Example,CN=host`, or %NULL
+ *
+ * Sets the property #SpiceQmpConnector:host-subject, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_set_host_subject(SpiceQmpConnector *connector,
+                                          const char *host_subject);
+
+/**
+ * spice_qmp_connector_set_password: (set-property password)
+ * @connector: a #SpiceQmpConnector
+ * @password: (nullable): a password (ticket), or %NULL
+ *
+ * Sets the property #SpiceQmpConnector:password, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_set_password(SpiceQmpConnector *connector,
+                                      const char *password);
+
+/**
+ * spice_qmp_connector_get_timeout: (get-property timeout)
+ * @connector: a #SpiceQmpConnector
+ *
+ * How long connecting may take: the property #SpiceQmpConnector:timeout.
+ *
+ * Returns: the longest time in milliseconds, or 0 if there is no limit
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+unsigned int spice_qmp_connector_get_timeout(SpiceQmpConnector *connector);
+
+/**
+ * spice_qmp_connector_set_timeout: (set-property timeout)
+ * @connector: a #SpiceQmpConnector
+ * @timeout: milliseconds, or 0 for no limit
+ *
+ * Sets the property #SpiceQmpConnector:timeout, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_set_timeout(SpiceQmpConnector *connector,
+                                     unsigned int timeout);
+
+/**
+ * spice_qmp_connector_get_wait: (get-property wait)
+ * @connector: a #SpiceQmpConnector
+ *
+ * Whether to wait for a server: the property #SpiceQmpConnector:wait.
+ *
+ * Returns: %TRUE if it is waited for
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_connector_get_wait(SpiceQmpConnector *connector);
+
+/**
+ * spice_qmp_connector_set_wait: (set-property wait)
+ * @connector: a #SpiceQmpConnector
+ * @wait: whether to wait for a server that is not there
+ *
+ * Sets the property #SpiceQmpConnector:wait, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_set_wait(SpiceQmpConnector *connector,
+                                  gboolean wait);
+
+/**
+ * spice_qmp_connector_get_reconnect: (get-property reconnect)
+ * @connector: a #SpiceQmpConnector
+ *
+ * After how long to connect again: the property #SpiceQmpConnector:reconnect.
+ *
+ * Returns: the first pause in milliseconds, or 0 if there is no second attempt
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+unsigned int spice_qmp_connector_get_reconnect(SpiceQmpConnector *connector);
+
+/**
+ * spice_qmp_connector_set_reconnect: (set-property reconnect)
+ * @connector: a #SpiceQmpConnector
+ * @reconnect: the first pause in milliseconds, or 0 to never connect again
+ *
+ * Sets the property #SpiceQmpConnector:reconnect, for the calls that follow.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_set_reconnect(SpiceQmpConnector *connector,
+                                       unsigned int reconnect);
+
+/**
+ * spice_qmp_connector_answer:
+ * @connector: a #SpiceQmpConnector
+ * @password: (nullable): the password, or %NULL to give up
+ *
+ * Answers the signal #SpiceQmpConnector::need-password, in its handler or later, for
+ * example when a dialog is closed. With %NULL, connecting fails with
+ * %G_IO_ERROR_PERMISSION_DENIED.
+ *
+ * If several calls need a password, the signal is emitted for one after the other. If
+ * no answer is due, nothing happens. #SpiceQmpConnector:password stays as it is.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_answer(SpiceQmpConnector *connector,
+                                const char *password);
+
+/**
+ * spice_qmp_connector_open_async:
+ * @connector: a #SpiceQmpConnector
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the port
+ *   is ready, or with an error
+ * @user_data: for @callback
+ *
+ * Connects to #SpiceQmpConnector:address and waits until the port is ready and its
+ * first #SpiceQmpPort:status is known. The options are copied: what is set later is
+ * for later calls.
+ *
+ * A port on a SPICE server owns its SPICE session, which is disconnected with it;
+ * #SpiceQmpPort:channel is %NULL. If the call is cancelled or its time is over, it
+ * ends when QEMU has answered what it was asked: QEMU may freeze if a SPICE client
+ * disconnects earlier.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_connector_open_async(SpiceQmpConnector *connector,
+                                    GCancellable *cancellable,
+                                    GAsyncReadyCallback callback,
+                                    gpointer user_data);
+
+/**
+ * spice_qmp_connector_open_finish:
+ * @connector: a #SpiceQmpConnector
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_connector_open_async(). The errors are those of
+ * spice_qmp_port_open_finish(), and for SPICE servers those of
+ * spice_qmp_port_find_finish(): %G_IO_ERROR_PERMISSION_DENIED if the login is rejected.
+ *
+ * Returns: (transfer full): a new port, which is ready, or %NULL on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpPort *spice_qmp_connector_open_finish(SpiceQmpConnector *connector,
+                                              GAsyncResult *result,
+                                              GError **error);
+
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
 #define SPICE_TYPE_QMP_PORT (spice_qmp_port_get_type())
@@ -2691,6 +2966,9 @@ GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_MACHINE (spice_qmp_machine_get_type())
 #define SPICE_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_MACHINE, SpiceQmpMachine))
 #define SPICE_IS_QMP_MACHINE(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_MACHINE))
+#define SPICE_TYPE_QMP_CONNECTOR (spice_qmp_connector_get_type())
+#define SPICE_QMP_CONNECTOR(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_CONNECTOR, SpiceQmpConnector))
+#define SPICE_IS_QMP_CONNECTOR(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_CONNECTOR))
 #define SPICE_TYPE_QMP_LIST (spice_qmp_list_get_type())
 #define SPICE_QMP_LIST(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_LIST, SpiceQmpList))
 #define SPICE_IS_QMP_LIST(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_LIST))
@@ -2726,6 +3004,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpPort, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpStatus, spice_qmp_status_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpEvent, spice_qmp_event_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpMachine, g_object_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpConnector, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpCondition, spice_qmp_condition_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSchema, spice_qmp_schema_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpList, g_object_unref)
@@ -2741,6 +3020,7 @@ typedef SpiceQmpStatus SpiceQmp1Status;
 typedef SpiceQmpEvent SpiceQmp1Event;
 typedef SpiceQmpError SpiceQmp1Error;
 typedef SpiceQmpMachine SpiceQmp1Machine;
+typedef SpiceQmpConnector SpiceQmp1Connector;
 typedef SpiceQmpCondition SpiceQmp1Condition;
 typedef SpiceQmpSchema SpiceQmp1Schema;
 typedef SpiceQmpList SpiceQmp1List;
@@ -2762,8 +3042,8 @@ G_END_DECLS
  * spice_qmp_port_get() returns the port of a SPICE channel,
  * spice_qmp_port_find_async() finds that of a SPICE session,
  * spice_qmp_port_find_on_bus_async() that of a D-Bus display,
- * spice_qmp_port_open_async() connects to an address, and
- * spice_qmp_port_new_for_stream() creates one on any stream.
+ * spice_qmp_port_open_async() connects to an address, #SpiceQmpConnector does so with
+ * options, and spice_qmp_port_new_for_stream() creates one on any stream.
  *
  * A port belongs to the thread that created it, and to the #GMainContext that was
  * the thread-default one at the time. That thread has to iterate the context, and
@@ -2889,6 +3169,16 @@ G_END_DECLS
  * SpiceQmpPort:last-error: (getter dup_last_error)
  *
  * Why the port is not ready, or the last error that occurred on it, or %NULL.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpPort:reconnect: (getter get_reconnect)
+ *
+ * After how many milliseconds the port tries to connect again when its connection has
+ * ended, for the first time; 0, the default, if it does not. A connector sets it: see
+ * #SpiceQmpConnector:reconnect.
  *
  * Since: 0.1
  */
@@ -3249,6 +3539,118 @@ G_END_DECLS
  *
  * What was in the drive before spice_qmp_drive_insert_async() failed too late, or %NULL.
  * Insert it again to repair that. It is reset when there is a medium in the drive.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:
+ *
+ * Connects ports to any address, with options.
+ *
+ * | address | of |
+ * |---|---|
+ * | `unix:/path`, `unix:@name`, `tcp:host:port`, `host:port`, `[::1]:port` | a QMP socket |
+ * | `dbus:`, `dbus:NAME`, `dbus:address=ADDRESS,name=NAME` | a D-Bus display |
+ * | `spice://host:port`, `spice+tls://host:port`, `spice+unix:///path` | a SPICE server |
+ *
+ * A connector can be used again and again: spice_qmp_connector_open_async() copies its
+ * options. It belongs to the thread that created it: on another one, its functions log a
+ * critical and fail. Any thread may take and release references.
+ *
+ * A port belongs to the calling thread's thread-default #GMainContext, but a port on a
+ * SPICE server to GLib's default one, which that thread has to iterate.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:address: (getter dup_address) (setter set_address)
+ *
+ * Where to connect, or %NULL.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:password: (setter set_password)
+ *
+ * The password (ticket) for a SPICE server, or %NULL. It cannot be read.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:ca-file: (getter dup_ca_file) (setter set_ca_file)
+ *
+ * A file of certificates (PEM) that are trusted for TLS instead of the system's, or
+ * %NULL. If it cannot be read or has no certificate, connecting fails with
+ * %SPICE_QMP_ERROR_INVALID_ARGUMENT.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:host-subject: (getter dup_host_subject) (setter set_host_subject)
+ *
+ * The subject that the server's certificate must have for TLS instead of its host name,
+ * or %NULL.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:timeout: (getter get_timeout) (setter set_timeout)
+ *
+ * How long connecting may take, in milliseconds; 10,000 by default, 0 for no limit. The
+ * time in which a password is waited for does not count. Each attempt to connect again
+ * may take as long.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:wait: (getter get_wait) (setter set_wait)
+ *
+ * Whether to try again, until #SpiceQmpConnector:timeout, while there is no server: its
+ * socket does not exist or refuses the connection, QEMU is not on the bus, or its D-Bus
+ * display has another client. A server whose queue of connections is full is tried again
+ * in any case.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector:reconnect: (getter get_reconnect) (setter set_reconnect)
+ *
+ * After how many milliseconds a port is connected again if its connection ends; 0, the
+ * default, is never.
+ *
+ * The port stays: its pending calls fail with %G_IO_ERROR_CLOSED, its
+ * #SpiceQmpPort:state is %SPICE_QMP_PORT_STATE_CONNECTING, calls fail with
+ * %SPICE_QMP_ERROR_NOT_READY, and spice_qmp_port_wait_ready_async() waits. It is ready
+ * again when QEMU is back, perhaps with another virtual machine. The pause doubles up to
+ * 5 seconds, and a random part of up to half of it is left out.
+ *
+ * It ends when the port is closed or released, if the server rejects the login or TLS
+ * fails, and if it does not speak QMP; #SpiceQmpPort:last-error says which. No password
+ * is asked for again. Commands are not repeated: it is not known whether QEMU executed
+ * those that failed with %G_IO_ERROR_CLOSED.
+ *
+ * A SPICE server has one client: a port that is connected again disconnects a client
+ * that came meanwhile.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpConnector::need-password:
+ * @connector: the connector
+ * @retry: %TRUE if the server has rejected a password
+ *
+ * Emitted if a SPICE server needs a password. Connecting waits until
+ * spice_qmp_connector_answer() is called, by the handler or later. Without a handler,
+ * it fails with %G_IO_ERROR_PERMISSION_DENIED.
  *
  * Since: 0.1
  */

@@ -189,6 +189,7 @@ test_class(void)
         { "command-timeout", "guint", G_PARAM_READWRITE },
         { "close-timeout", "guint", G_PARAM_READWRITE },
         { "responsive", "gboolean", G_PARAM_READABLE },
+        { "reconnect", "guint", G_PARAM_READABLE },
         { "max-message-size", "guint64", G_PARAM_READWRITE },
     };
     const int flags = G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY;
@@ -315,11 +316,54 @@ test_job_class(void)
 }
 
 static void
+test_connector_class(void)
+{
+    static const struct {
+        const char *name;
+        const char *type;
+        int flags;
+    } properties[] = {
+        { "address", "gchararray", G_PARAM_READWRITE },
+        { "password", "gchararray", G_PARAM_WRITABLE },
+        { "ca-file", "gchararray", G_PARAM_READWRITE },
+        { "host-subject", "gchararray", G_PARAM_READWRITE },
+        { "timeout", "guint", G_PARAM_READWRITE },
+        { "wait", "gboolean", G_PARAM_READWRITE },
+        { "reconnect", "guint", G_PARAM_READWRITE },
+    };
+    const int flags = G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY;
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_CONNECTOR);
+    GSignalQuery query;
+    guint count;
+    gsize i;
+
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_CONNECTOR), ==, "SpiceQmp1Connector");
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, G_N_ELEMENTS(properties));
+    for (i = 0; i < G_N_ELEMENTS(properties); i++) {
+        GParamSpec *spec = g_object_class_find_property(klass, properties[i].name);
+
+        g_assert_nonnull(spec);
+        g_assert_cmpstr(g_type_name(spec->value_type), ==, properties[i].type);
+        g_assert_cmpint(spec->flags & flags, ==, properties[i].flags);
+    }
+
+    g_signal_query(g_signal_lookup("need-password", SPICE_TYPE_QMP_CONNECTOR), &query);
+    g_assert_cmpint(query.signal_flags, ==, G_SIGNAL_RUN_LAST);
+    g_assert_cmpuint(query.n_params, ==, 1);
+    g_assert_true(query.param_types[0] == G_TYPE_BOOLEAN);
+    g_assert_true(query.return_type == G_TYPE_NONE);
+    g_type_class_unref(klass);
+}
+
+static void
 test_macros(void)
 {
     SpiceQmp1Port *none = NULL;
     SpiceQmp1Machine *no_machine = NULL;
+    SpiceQmp1Connector *no_connector = NULL;
     g_autoptr(SpiceQmpMachine) machine = NULL;
+    g_autoptr(SpiceQmpConnector) connector = NULL;
     SpiceQmp1List *no_list = NULL;
     SpiceQmp1Drive *no_drive = NULL;
     g_autoptr(SpiceQmpDrive) drive = NULL;
@@ -336,6 +380,9 @@ test_macros(void)
     g_assert_null(SPICE_QMP_PORT(none));
     g_assert_false(SPICE_IS_QMP_MACHINE(no_machine));
     g_assert_null(SPICE_QMP_MACHINE(no_machine));
+    g_assert_false(SPICE_IS_QMP_CONNECTOR(no_connector));
+    g_assert_null(SPICE_QMP_CONNECTOR(no_connector));
+    g_assert_null(connector);
     g_assert_null(machine);
     g_assert_false(SPICE_IS_QMP_LIST(no_list));
     g_assert_null(SPICE_QMP_LIST(no_list));
@@ -375,6 +422,7 @@ main(int argc, char **argv)
     g_test_add_func("/abi/list-class", test_list_class);
     g_test_add_func("/abi/drive-class", test_drive_class);
     g_test_add_func("/abi/job-class", test_job_class);
+    g_test_add_func("/abi/connector-class", test_connector_class);
     g_test_add_func("/abi/macros", test_macros);
     return g_test_run();
 }

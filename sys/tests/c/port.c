@@ -148,6 +148,7 @@ assert_no_getter_takes(SpiceQmpPort *port)
     REFUSES_PORT(get_state, SPICE_QMP_PORT_STATE_CLOSED);
     REFUSES_PORT(get_pending, 0);
     REFUSES_PORT(get_responsive, FALSE);
+    REFUSES_PORT(get_reconnect, 0);
     REFUSES_PORT(get_command_timeout, 0);
     REFUSES_PORT(get_close_timeout, 0);
     REFUSES_PORT(get_max_message_size, 0);

@@ -713,6 +713,196 @@ test_password(void)
     assert_find_fails(G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED, "login");
 }
 
+static SpiceQmpPort *
+open_with(SpiceQmpConnector *connector, GError **error)
+{
+    Reply reply = { 0 };
+    SpiceQmpPort *port;
+
+    spice_qmp_connector_open_async(connector, NULL, on_reply, &reply);
+    await(&reply);
+    port = spice_qmp_connector_open_finish(connector, reply.result, error);
+    forget(&reply);
+    return port;
+}
+
+/* Closes the port, and waits until nothing of it is left. */
+static void
+close_own(SpiceQmpPort *port)
+{
+    gboolean freed;
+    Reply reply = { 0 };
+
+    spice_qmp_port_close_async(port, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(spice_qmp_port_close_finish(port, reply.result, NULL));
+    forget(&reply);
+    watch(port, &freed);
+    g_object_unref(port);
+    WAIT_UNTIL(freed);
+    settle();
+}
+
+static void
+test_connector(void)
+{
+    char *address = g_strconcat("unix:", qmp_socket, NULL);
+    const char *const addresses[] = { spice_uri, address };
+    SpiceQmpConnector *connector = spice_qmp_connector_new(NULL);
+    GError *error = NULL;
+    gsize i;
+
+    g_assert_null(open_with(connector, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
+    g_clear_error(&error);
+    spice_qmp_connector_set_timeout(connector, 20000);
+    spice_qmp_connector_set_wait(connector, TRUE);
+    spice_qmp_connector_set_reconnect(connector, 250);
+    for (i = 0; i < G_N_ELEMENTS(addresses); i++) {
+        SpiceQmpPort *port;
+        char *copy;
+
+        spice_qmp_connector_set_address(connector, addresses[i]);
+        copy = spice_qmp_connector_dup_address(connector);
+        g_assert_cmpstr(copy, ==, addresses[i]);
+        g_free(copy);
+        port = open_with(connector, &error);
+        g_assert_no_error(error);
+        g_assert_true(spice_qmp_port_get_ready(port));
+        g_assert_cmpuint(spice_qmp_port_get_reconnect(port), ==, 250);
+        g_assert_null(spice_qmp_port_ref_channel(port));
+        assert_status(port, FALSE, "prelaunch");
+        close_own(port);
+    }
+    g_assert_cmpuint(spice_qmp_connector_get_timeout(connector), ==, 20000);
+    g_assert_true(spice_qmp_connector_get_wait(connector));
+    g_assert_cmpuint(spice_qmp_connector_get_reconnect(connector), ==, 250);
+    g_object_unref(connector);
+    g_free(address);
+}
+
+static void
+test_connector_cancelled(void)
+{
+    SpiceQmpConnector *connector = spice_qmp_connector_new(spice_uri);
+    /* spice-gtk warns of connections that are ended early. */
+    GLogLevelFlags fatal = g_log_set_fatal_mask("GSpice", G_LOG_LEVEL_ERROR);
+    int turns;
+
+    g_log_set_always_fatal(G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL);
+    /* At once, and while it connects. */
+    for (turns = 0; turns < 40; turns += 3) {
+        GCancellable *cancellable = g_cancellable_new();
+        GError *error = NULL;
+        Reply reply = { 0 };
+        SpiceQmpPort *port;
+        int i;
+
+        spice_qmp_connector_open_async(connector, cancellable, on_reply, &reply);
+        for (i = 0; i < turns; i++)
+            g_main_context_iteration(NULL, FALSE);
+        g_cancellable_cancel(cancellable);
+        await(&reply);
+        port = spice_qmp_connector_open_finish(connector, reply.result, &error);
+        forget(&reply);
+        if (port) {
+            g_assert_no_error(error);
+            close_own(port);
+        } else {
+            g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+            g_clear_error(&error);
+        }
+        g_object_unref(cancellable);
+        settle();
+    }
+    g_object_unref(connector);
+    g_log_set_fatal_mask("GSpice", fatal);
+    g_log_set_always_fatal(G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL | G_LOG_LEVEL_WARNING);
+}
+
+/* What a person types into a dialog. */
+typedef struct {
+    const char *const *answers;
+    int asked;
+    gboolean nested;
+} Dialog;
+
+static gboolean
+quit_loop(gpointer loop)
+{
+    g_main_loop_quit(loop);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean
+answer_later(gpointer data)
+{
+    SpiceQmpConnector *connector = data;
+
+    spice_qmp_connector_answer(connector, g_object_get_data(data, "answer"));
+    g_object_unref(connector);
+    return G_SOURCE_REMOVE;
+}
+
+static void
+on_need_password(SpiceQmpConnector *connector, gboolean retry, Dialog *dialog)
+{
+    const char *answer = dialog->answers[dialog->asked];
+
+    g_assert_cmpint(retry, ==, dialog->asked > 0);
+    dialog->asked++;
+    if (dialog->nested) {
+        /* As gtk_dialog_run() does. */
+        GMainLoop *loop = g_main_loop_new(NULL, FALSE);
+
+        g_timeout_add(5, quit_loop, loop);
+        g_main_loop_run(loop);
+        g_main_loop_unref(loop);
+        spice_qmp_connector_answer(connector, answer);
+    } else {
+        g_object_set_data(G_OBJECT(connector), "answer", (gpointer) answer);
+        g_timeout_add(5, answer_later, g_object_ref(connector));
+    }
+}
+
+static void
+test_need_password(void)
+{
+    static const char *const right[] = { "wrong", "secret" };
+    static const char *const given_up[] = { "wrong", NULL };
+    SpiceQmpConnector *connector = spice_qmp_connector_new(spice_uri);
+    GError *error = NULL;
+    Dialog dialog = { 0 };
+    SpiceQmpPort *port;
+    int i;
+
+    g_assert_null(open_with(connector, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED);
+    g_clear_error(&error);
+
+    g_signal_connect(connector, "need-password", G_CALLBACK(on_need_password), &dialog);
+    for (i = 0; i < 2; i++) {
+        dialog = (Dialog) { right, 0, i == 0 };
+        port = open_with(connector, &error);
+        g_assert_no_error(error);
+        g_assert_cmpint(dialog.asked, ==, 2);
+        assert_status(port, FALSE, "prelaunch");
+        close_own(port);
+
+        dialog = (Dialog) { given_up, 0, i == 0 };
+        g_assert_null(open_with(connector, &error));
+        g_assert_error(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED);
+        g_clear_error(&error);
+    }
+
+    dialog = (Dialog) { NULL, 0, FALSE };
+    spice_qmp_connector_set_password(connector, "secret");
+    port = open_with(connector, &error);
+    g_assert_no_error(error);
+    close_own(port);
+    g_object_unref(connector);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -731,6 +921,7 @@ main(int argc, char **argv)
         g_test_add_func("/qemu/human", test_human);
     } else if (strcmp(scenario, "password") == 0) {
         g_test_add_func("/qemu/password", test_password);
+        g_test_add_func("/qemu/need-password", test_need_password);
     } else if (strcmp(scenario, "bus") == 0) {
         g_test_add_func("/qemu/bus", test_bus);
     } else if (strcmp(scenario, "gone") == 0) {
@@ -744,6 +935,8 @@ main(int argc, char **argv)
         g_test_add_func("/qemu/actions", test_actions);
         g_test_add_func("/qemu/execute", test_execute);
         g_test_add_func("/qemu/open", test_open);
+        g_test_add_func("/qemu/connector", test_connector);
+        g_test_add_func("/qemu/connector-cancelled", test_connector_cancelled);
         g_test_add_func("/qemu/fds", test_fds);
         g_test_add_func("/qemu/jobs", test_jobs);
         g_test_add_func("/qemu/over-unref", test_over_unref);

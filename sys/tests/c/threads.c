@@ -8,6 +8,7 @@ typedef struct {
     GIOStream *client;
     SpiceQmpPort *port;
     SpiceQmpMachine *machine;
+    SpiceQmpConnector *connector;
     SpiceQmpList *list;
     SpiceQmpDrive *drive;
     SpiceQmpJob *job;
@@ -48,6 +49,7 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     WAIT_UNTIL((t->status = spice_qmp_port_dup_status(t->port)));
     g_assert_nonnull(t->status);
     t->machine = spice_qmp_machine_new(t->port);
+    t->connector = spice_qmp_connector_new("unix:/nowhere");
     t->list = g_object_ref(spice_qmp_machine_get_drives(t->machine));
     WAIT_UNTIL((t->drive = g_list_model_get_item(G_LIST_MODEL(t->list), 0)));
     t->server->jobs = "[{\"id\": \"j\", \"type\": \"backup\", \"status\": \"paused\","
@@ -70,6 +72,7 @@ clear_machine(Things *t)
     g_clear_object(&t->job);
     g_clear_object(&t->list);
     g_clear_object(&t->machine);
+    g_clear_object(&t->connector);
 }
 
 static void
@@ -172,6 +175,18 @@ static const char *const PAUSED[] = { "paused", NULL };
 
 #define FINISH(name, ...) FINISH_OF(port, name, __VA_ARGS__)
 
+static void
+use_connector_open_async(Things *t)
+{
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        expect_critical("spice_qmp_connector_open_async", "IS_THREAD_OF_CONNECTOR(connector)");
+        spice_qmp_connector_open_async(t->connector, NULL, i ? on_reply : NULL, &t->reply);
+        g_test_assert_expected_messages();
+    }
+}
+
 #define CALL(name, ...)                                                        \
     ASYNC(name, PORT_CHECK, t->port, ##__VA_ARGS__)
 
@@ -256,6 +271,22 @@ JOB_FINISH(complete)
 JOB_FINISH(dismiss)
 JOB_FINISH(pause)
 JOB_FINISH(resume)
+static void
+start_connector_open(Things *t)
+{
+    spice_qmp_connector_open_async(t->connector, NULL, on_reply, &t->reply);
+}
+
+static void
+use_connector_open_finish(Things *t)
+{
+    GError *error = NULL;
+
+    g_assert_null(spice_qmp_connector_open_finish(t->connector, t->result, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND);
+    g_error_free(error);
+}
+
 FINISH(close, START(close, t->port), gboolean, (void) value, t->port, t->result)
 FINISH(open, START(open, "unix:/nowhere"), SpiceQmpPort *, g_object_unref(value), t->result)
 FINISH(find, START(find, t->session), SpiceQmpPort *, g_object_unref(value), t->result)
@@ -335,6 +366,7 @@ default_of(Things *t, const char *name)
 GETTER(get_ready, "ready", boolean)
 GETTER(get_pending, "pending", uint)
 GETTER(get_responsive, "responsive", boolean)
+GETTER(get_reconnect, "reconnect", uint)
 GETTER(get_command_timeout, "command-timeout", uint)
 GETTER(get_close_timeout, "close-timeout", uint)
 GETTER(get_max_message_size, "max-message-size", uint64)
@@ -346,6 +378,45 @@ NULL_GETTER(dup_version, "version")
 NULL_GETTER(dup_package, "package")
 NULL_GETTER(dup_last_error, "last-error")
 NULL_GETTER(ref_channel, "channel")
+
+#define CONNECTOR_GETTER(name, property, value)                                \
+    static void                                                                \
+    use_connector_##name(Things *t)                                            \
+    {                                                                          \
+        expect_property(property);                                             \
+        g_assert_true(spice_qmp_connector_##name(t->connector) == (value));    \
+        g_test_assert_expected_messages();                                     \
+    }
+#define CONNECTOR_SETTER(name, property, value)                                \
+    static void                                                                \
+    use_connector_set_##name(Things *t)                                        \
+    {                                                                          \
+        expect_property(property);                                             \
+        spice_qmp_connector_set_##name(t->connector, value);                   \
+        g_test_assert_expected_messages();                                     \
+    }
+
+CONNECTOR_GETTER(dup_address, "address", NULL)
+CONNECTOR_GETTER(dup_ca_file, "ca-file", NULL)
+CONNECTOR_GETTER(dup_host_subject, "host-subject", NULL)
+CONNECTOR_GETTER(get_timeout, "timeout", 10000)
+CONNECTOR_GETTER(get_wait, "wait", FALSE)
+CONNECTOR_GETTER(get_reconnect, "reconnect", 0)
+CONNECTOR_SETTER(address, "address", "unix:/elsewhere")
+CONNECTOR_SETTER(password, "password", "secret")
+CONNECTOR_SETTER(ca_file, "ca-file", "/nowhere")
+CONNECTOR_SETTER(host_subject, "host-subject", "CN=x")
+CONNECTOR_SETTER(timeout, "timeout", 1)
+CONNECTOR_SETTER(wait, "wait", TRUE)
+CONNECTOR_SETTER(reconnect, "reconnect", 1)
+
+static void
+use_connector_answer(Things *t)
+{
+    expect_critical("spice_qmp_connector_answer", "IS_THREAD_OF_CONNECTOR(connector)");
+    spice_qmp_connector_answer(t->connector, "secret");
+    g_test_assert_expected_messages();
+}
 
 static void
 use_machine_new(Things *t)
@@ -521,7 +592,13 @@ use_values(Things *t)
 {
     GVariant *data;
     char **commands;
+    SpiceQmpConnector *connector = spice_qmp_connector_new(NULL);
 
+    /* It is this thread's. */
+    spice_qmp_connector_set_timeout(connector, 1);
+    g_assert_cmpuint(spice_qmp_connector_get_timeout(connector), ==, 1);
+    g_object_unref(connector);
+    g_assert_cmpuint(spice_qmp_connector_get_type(), ==, SPICE_TYPE_QMP_CONNECTOR);
     g_assert_cmpuint(spice_qmp_schema_get_type(), ==, SPICE_TYPE_QMP_SCHEMA);
     g_assert_true(spice_qmp_schema_ref(t->schema) == t->schema);
     spice_qmp_schema_unref(t->schema);
@@ -594,6 +671,24 @@ static const Function functions[] = {
     VALUE(condition_ref),
     VALUE(condition_severity_get_type),
     VALUE(condition_unref),
+    { "spice_qmp_connector_answer", use_connector_answer, NULL },
+    { "spice_qmp_connector_dup_address", use_connector_dup_address, NULL },
+    { "spice_qmp_connector_dup_ca_file", use_connector_dup_ca_file, NULL },
+    { "spice_qmp_connector_dup_host_subject", use_connector_dup_host_subject, NULL },
+    { "spice_qmp_connector_get_reconnect", use_connector_get_reconnect, NULL },
+    { "spice_qmp_connector_get_timeout", use_connector_get_timeout, NULL },
+    VALUE(connector_get_type),
+    { "spice_qmp_connector_get_wait", use_connector_get_wait, NULL },
+    VALUE(connector_new),
+    { "spice_qmp_connector_open_async", use_connector_open_async, NULL },
+    { "spice_qmp_connector_open_finish", use_connector_open_finish, start_connector_open },
+    { "spice_qmp_connector_set_address", use_connector_set_address, NULL },
+    { "spice_qmp_connector_set_ca_file", use_connector_set_ca_file, NULL },
+    { "spice_qmp_connector_set_host_subject", use_connector_set_host_subject, NULL },
+    { "spice_qmp_connector_set_password", use_connector_set_password, NULL },
+    { "spice_qmp_connector_set_reconnect", use_connector_set_reconnect, NULL },
+    { "spice_qmp_connector_set_timeout", use_connector_set_timeout, NULL },
+    { "spice_qmp_connector_set_wait", use_connector_set_wait, NULL },
 #define DRIVE(name) { "spice_qmp_drive_" #name, use_drive_##name, NULL }
     DRIVE(dup_id),
     DRIVE(dup_io_status),
@@ -669,6 +764,7 @@ static const Function functions[] = {
     REFUSED(get_max_message_size),
     REFUSED(get_pending),
     REFUSED(get_ready),
+    REFUSED(get_reconnect),
     REFUSED(get_responsive),
     REFUSED(get_state),
     VALUE(port_get_type),

@@ -129,11 +129,16 @@ impl Compiler {
 
     /// Compiles and links `tests/c/SOURCE.c` as the program `name`.
     pub fn compile(&self, source: &str, name: &str) -> PathBuf {
+        self.compile_file(&here().join(format!("tests/c/{source}.c")), name)
+    }
+
+    /// Compiles and links `source` as the program `name`.
+    pub fn compile_file(&self, source: &Path, name: &str) -> PathBuf {
         let program = scratch().join(name);
         let mut command = Command::new(self.program);
         command
             .args(&self.args)
-            .arg(here().join(format!("tests/c/{source}.c")))
+            .arg(source)
             .args(["-xnone", "-o"])
             .arg(&program)
             .arg("-L")

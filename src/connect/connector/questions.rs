@@ -1,0 +1,136 @@
+//! Asks the program for passwords, one after the other.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use glib::prelude::*;
+use glib::subclass::SignalId;
+use glib::subclass::prelude::*;
+
+use super::{Connector, imp};
+use crate::home::Home;
+
+/// A password, or that there will be none.
+type Answer = Option<Box<str>>;
+
+/// What was not answered yet. Only the first one is put to the program: an answer is never
+/// for a server that the program does not know of.
+#[derive(Default)]
+pub(super) struct Questions(RefCell<VecDeque<Rc<Question>>>);
+
+struct Question {
+    retry: bool,
+    /// Where its caller waits: the signal is emitted there.
+    home: Home,
+    asked: Cell<bool>,
+    answer: RefCell<Option<Answer>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Questions {
+    /// Answers the question that was asked, if there is one.
+    pub(super) fn answer(&self, password: Option<&str>) {
+        let first = self.0.borrow().front().cloned();
+        if let Some(question) = first.filter(|question| question.asked.get()) {
+            question.answer(password.map(Into::into));
+        }
+    }
+}
+
+impl Question {
+    fn answer(&self, answer: Answer) {
+        if self.answer.borrow().is_none() {
+            self.answer.replace(Some(answer));
+        }
+        let waker = self.waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A question until its answer. Dropping it takes it back.
+pub(super) struct Asking {
+    connector: Connector,
+    question: Rc<Question>,
+}
+
+impl Asking {
+    pub(super) fn new(connector: &Connector, retry: bool) -> Self {
+        let question = Rc::new(Question {
+            retry,
+            home: Home::here(),
+            asked: Cell::default(),
+            answer: RefCell::default(),
+            waker: RefCell::default(),
+        });
+        let mut questions = connector.imp().questions.0.borrow_mut();
+        questions.push_back(question.clone());
+        if questions.len() == 1 {
+            ask(connector, &question);
+        }
+        drop(questions);
+        Self {
+            connector: connector.clone(),
+            question,
+        }
+    }
+}
+
+impl Future for Asking {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let answer = self.question.answer.borrow_mut().take();
+        if let Some(answer) = answer {
+            return Poll::Ready(answer);
+        }
+        self.question.waker.replace(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut questions = self.connector.imp().questions.0.borrow_mut();
+        questions.retain(|question| !Rc::ptr_eq(question, &self.question));
+        let next = questions.front().filter(|next| !next.asked.get()).cloned();
+        drop(questions);
+        if let Some(next) = next {
+            ask(&self.connector, &next);
+        }
+    }
+}
+
+/// Emits the signal from a source: its handler may run a main loop, which goes on with
+/// whoever waits for the answer.
+fn ask(connector: &Connector, question: &Rc<Question>) {
+    let (connector, waiting) = (connector.downgrade(), Rc::downgrade(question));
+    question.home.idle(glib::Priority::DEFAULT, move || {
+        let Some(connector) = connector.upgrade() else {
+            return;
+        };
+        let Some(question) = waiting.upgrade() else {
+            return;
+        };
+        if question.asked.replace(true) {
+            return;
+        }
+        if has_handler(&connector) {
+            connector.emit_by_name::<()>(imp::NEED_PASSWORD, &[&question.retry]);
+        } else {
+            question.answer(None);
+        }
+    });
+}
+
+fn has_handler(connector: &Connector) -> bool {
+    let signal = SignalId::lookup(imp::NEED_PASSWORD, connector.type_());
+    signal.is_some_and(|signal| {
+        glib::signal::signal_has_handler_pending(connector, signal, None, false)
+    })
+}

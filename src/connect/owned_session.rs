@@ -1,0 +1,214 @@
+//! A SPICE session that a port owns, as its transport.
+//!
+//! The channel does not own the port, as it does elsewhere: that would be a circle. When
+//! the transport is closed, the session is disconnected, but not before QEMU has answered:
+//! it may freeze or crash when a SPICE client leaves that it owes an answer.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use glib::prelude::*;
+use glib::signal::SignalHandlerId;
+
+use super::options::ConnectOptions;
+use super::settle;
+use crate::home::{Bound, Home};
+use crate::qmp::Error;
+use crate::spawn::spawn_on;
+use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
+use crate::transport::{Closed, Flow, Incoming, Sink, SpiceTransport, Transport};
+
+/// A session, and its QMP channel once that is [attached](Self::attach).
+#[derive(Clone)]
+pub(super) struct OwnedSession {
+    link: Rc<Link>,
+}
+
+struct Link {
+    session: Session,
+    sink: RefCell<Option<Sink>>,
+    channel: RefCell<Option<Rc<SpiceTransport>>>,
+    handlers: RefCell<Vec<(Channel, SignalHandlerId)>>,
+    /// Whether the session is over: its channels do not come back.
+    lost: Cell<bool>,
+    closed: Cell<bool>,
+}
+
+impl OwnedSession {
+    /// The owner of `session`, which may be connected later.
+    pub(super) fn new(session: &Session) -> Self {
+        Self {
+            link: Rc::new(Link {
+                session: session.clone(),
+                sink: RefCell::default(),
+                channel: RefCell::default(),
+                handlers: RefCell::default(),
+                lost: Cell::default(),
+                closed: Cell::default(),
+            }),
+        }
+    }
+
+    pub(super) fn session(&self) -> Session {
+        self.link.session.clone()
+    }
+
+    /// Speaks over `channel`, once.
+    pub(super) fn attach(&self, channel: &PortChannel) {
+        let link = &self.link;
+        if link.closed.get() || link.channel.borrow().is_some() {
+            return;
+        }
+        // Before the transport's own handlers: whether the session is over is to be
+        // known when they report.
+        let main = link.session.channels().into_iter().find(Channel::is_main);
+        for channel in main.into_iter().chain([channel.clone().upcast()]) {
+            let weak = Home::of_spice().bind(Rc::downgrade(link));
+            let handler =
+                channel.connect_channel_event(move |_, event| channel_event(&weak, &event));
+            link.handlers.borrow_mut().push((channel, handler));
+        }
+        let transport = Rc::new(SpiceTransport::new(channel));
+        let weak = Rc::downgrade(link);
+        let sink: Sink = Rc::new(move |incoming| {
+            weak.upgrade()
+                .and_then(|link| link.report(incoming))
+                .unwrap_or(Flow::On)
+        });
+        link.channel.replace(Some(transport.clone()));
+        transport.start(sink);
+    }
+}
+
+fn channel_event(link: &Bound<Weak<Link>>, event: &ChannelEvent) {
+    let text = match event {
+        ChannelEvent::Opened | ChannelEvent::Switching => return,
+        ChannelEvent::Closed => {
+            "the SPICE server closed the connection (did another SPICE client connect?)"
+        }
+        ChannelEvent::ConnectFailed(_, text)
+        | ChannelEvent::AuthenticationFailed(text)
+        | ChannelEvent::TlsFailed(text)
+        | ChannelEvent::Broken(text) => text,
+    };
+    if let Some(link) = link.get().and_then(Weak::upgrade)
+        && !link.lost.replace(true)
+    {
+        link.report(Incoming::Closed(text.to_owned()));
+    }
+}
+
+impl Link {
+    fn report(&self, incoming: Incoming<'_>) -> Option<Flow> {
+        let sink = self.sink.borrow().clone();
+        sink.map(|sink| sink(incoming))
+    }
+
+    fn channel(&self) -> Option<Rc<SpiceTransport>> {
+        self.channel.borrow().clone()
+    }
+
+    /// Lets go of the session, when QEMU has answered where that is needed.
+    fn leave(&self, owed: bool, done: Closed) {
+        if self.closed.replace(true) {
+            return done();
+        }
+        self.sink.take();
+        for (channel, handler) in self.handlers.take() {
+            ObjectExt::disconnect(&channel, handler);
+        }
+        let channel = self.channel.take();
+        // A channel that is just being connected has to be completed.
+        let settles = !self.lost.get() && (owed || channel.is_none());
+        if let Some(channel) = channel {
+            channel.close();
+        }
+        let session = self.session.clone();
+        let context = glib::MainContext::default();
+        spawn_on(&context, async move {
+            if settles {
+                settle::settle(&session).await;
+            }
+            disconnect(session).await;
+            done();
+        });
+    }
+}
+
+/// The names of the ports of the server that `session` is connected to, until `cancelled`
+/// ends. The session is disconnected politely.
+pub(super) async fn port_names(
+    session: Session,
+    options: &ConnectOptions,
+    cancelled: impl Future<Output = ()>,
+) -> Result<Vec<String>, Error> {
+    let search = settle::port_names(session.clone(), options);
+    let names = settle::cancellable(&session, search, cancelled).await;
+    disconnect(session).await;
+    names
+}
+
+/// Disconnects a session, and waits until its connections are gone.
+async fn disconnect(session: Session) {
+    // spice-gtk never frees a session that is disconnected within two iterations of the
+    // main loop after it began to connect.
+    for _ in 0..3 {
+        glib::timeout_future(TICK).await;
+    }
+    let channels = session.channels();
+    session.disconnect();
+    drop(session);
+    let is_connected = |channel: &Channel| channel.connection() != Connection::None;
+    // spice-gtk closes them from sources of its own.
+    for _ in 0..MAX_TICKS {
+        if !channels.iter().any(is_connected) {
+            break;
+        }
+        glib::timeout_future(TICK).await;
+    }
+}
+
+const TICK: Duration = Duration::from_millis(1);
+/// Longer than spice-gtk takes.
+const MAX_TICKS: u32 = 1_000;
+
+impl Transport for OwnedSession {
+    fn start(&self, sink: Sink) {
+        self.link.sink.replace(Some(sink));
+    }
+
+    fn write(&self, bytes: Vec<u8>) {
+        if let Some(channel) = self.link.channel() {
+            channel.write(bytes);
+        }
+    }
+
+    fn has_input(&self) -> bool {
+        self.link
+            .channel()
+            .is_some_and(|channel| channel.has_input())
+    }
+
+    fn close(&self) {
+        self.link.leave(false, Box::new(|| ()));
+    }
+
+    fn close_then(&self, done: Closed) {
+        self.link.leave(false, done);
+    }
+
+    /// The answers are awaited while nobody waits.
+    fn close_owed(&self, done: Closed) {
+        self.link.leave(true, Box::new(|| ()));
+        done();
+    }
+
+    fn reopens(&self) -> bool {
+        !self.link.lost.get() && !self.link.closed.get()
+    }
+
+    fn is_spice_port(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,521 @@
+//! The connector: any address with one call, passwords that are asked for, and ports that
+//! are connected again.
+#![cfg(feature = "spice")]
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::dbus::{Bus, with_monitor};
+use common::main_loop::{MainLoop, PATIENCE, at_home, with_default, with_own};
+use common::qemu::{Config, Program, Qemu};
+use common::script::{GREETING, Request, running};
+use common::spice::Sessions;
+use glib::prelude::*;
+use serde_json::{Value, json};
+use spice_qmp::{ConnectError, Connector, Error, PeerError, PortState, QmpPort, UsageError};
+
+const SOON: Duration = Duration::from_millis(20);
+
+fn builder(address: &str) -> spice_qmp::ConnectorBuilder {
+    Connector::builder(address).reconnect(SOON)
+}
+
+fn folder() -> tempfile::TempDir {
+    // Not TMPDIR: the path of a Unix socket must stay under 108 bytes.
+    tempfile::tempdir_in("/tmp").expect("a folder in /tmp is needed: make /tmp writable")
+}
+
+fn open_files() -> usize {
+    fs::read_dir("/proc/self/fd").expect("Linux").count()
+}
+
+/// A QEMU for every transport that comes back at the same addresses.
+struct Place {
+    folder: tempfile::TempDir,
+    bus: Bus,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            folder: folder(),
+            bus: Bus::start(),
+        }
+    }
+
+    fn start(&self, program: &Program) -> Qemu {
+        let config = with_monitor(self.bus.qemu(), "q", "org.qemu.monitor.qmp.0", "control");
+        let qmp = format!("unix:{},server=on,wait=off", self.path("q").display());
+        let config = config.arg("-qmp").arg(qmp).spice_unix(self.path("s"));
+        self.bus.start_qemu(config, program)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn addresses(&self) -> [String; 3] {
+        [
+            format!("unix:{}", self.path("q").display()),
+            format!("spice+unix://{}", self.path("s").display()),
+            format!("dbus:address={}", self.bus.address()),
+        ]
+    }
+}
+
+#[test]
+fn one_call_for_all_addresses() {
+    with_default(|main| {
+        for program in Program::all() {
+            let place = Place::new();
+            let _qemu = place.start(&program);
+            let mut files = None;
+            for address in place.addresses() {
+                let connector = Connector::builder(&address).build();
+                assert_eq!(connector.address().as_deref(), Some(&*address));
+                // It can be used again.
+                for _ in 0..2 {
+                    let port = main.block_on(connector.open()).unwrap();
+                    assert_eq!(port.status().unwrap().status(), "prelaunch", "{address}");
+                    assert!(port.channel().is_none(), "no channel owns it");
+                    assert_eq!(port.reconnect(), 0);
+                    main.block_on(port.execute::<Value>("query-name", ()))
+                        .unwrap();
+                    main.block_on(port.close());
+                }
+                let port = main.block_on(QmpPort::open(&address)).unwrap();
+                let call = port.execute::<Value>("query-qmp-schema", ());
+                // It is left as politely when it is dropped: QEMU owes it an answer.
+                drop((call, port));
+                let opened = main.block_on(connector.clone().open());
+                drop(opened.unwrap());
+                main.drain();
+                let files = *files.get_or_insert_with(open_files);
+                main.until("nothing is left of them", || open_files() <= files);
+            }
+        }
+    });
+}
+
+/// Restarts of QEMU.
+const RESTARTS: usize = 50;
+
+#[test]
+fn ports_outlive_many_qemus() {
+    with_default(|main| {
+        let programs = Program::all();
+        let place = Place::new();
+        let mut qemu = place.start(&programs[0]);
+        let ports = place.addresses().map(|address| {
+            let port = main.block_on(builder(&address).build().open()).unwrap();
+            assert_eq!(port.reconnect(), 20);
+            port
+        });
+        let states = Rc::new(RefCell::new(Vec::new()));
+        for port in &ports {
+            let states = states.clone();
+            port.connect_state_notify(move |port| states.borrow_mut().push(port.state()));
+        }
+        let mut files = 0;
+        let sessions = Sessions::watch();
+        let turns = main.turns();
+        for restart in 0..RESTARTS {
+            let pending = ports
+                .each_ref()
+                .map(|port| main.spawn(port.execute::<Value>("query-qmp-schema", ())));
+            qemu.kill();
+            for (port, pending) in ports.iter().zip(pending) {
+                let ended = main.join("a pending call ends", &pending);
+                assert!(matches!(ended, Err(Error::Closed(_))), "{ended:?}");
+                main.until("it connects", || port.state() == PortState::Connecting);
+                let refused = main.block_on(port.execute::<Value>("query-name", ()));
+                assert!(
+                    matches!(refused, Err(Error::Usage(UsageError::NotReady { .. }))),
+                    "{refused:?}"
+                );
+                assert!(port.status().is_none());
+            }
+            let ready = ports
+                .each_ref()
+                .map(|port| main.spawn(port.wait_ready_within(PATIENCE)));
+            // Long enough for an attempt: the pauses of one who has ended, and did not just
+            // end the connection, stay short.
+            main.run_for(Duration::from_millis(100));
+            drop(qemu);
+            qemu = place.start(&programs[restart % programs.len()]);
+            for (port, ready) in ports.iter().zip(ready) {
+                main.join("it is back", &ready).unwrap();
+                main.until("its state", || port.status().is_some());
+            }
+            if restart == 4 {
+                files = open_files();
+            }
+        }
+        main.until("no file is left", || open_files() <= files);
+        assert!(sessions.count() >= RESTARTS);
+        assert_eq!(sessions.left(), 1);
+        // It waits for its time, and does not look again and again. (A turn each 5 ms is the
+        // test's own.)
+        let turns = main.turns() - turns;
+        assert!(turns < RESTARTS * 5_000, "{turns} turns");
+        assert!(!states.borrow().contains(&PortState::Failed));
+        for port in &ports {
+            main.block_on(port.close());
+            assert_eq!(port.state(), PortState::Closed);
+        }
+        qemu.kill();
+        drop(qemu);
+        let _qemu = place.start(&programs[0]);
+        let files = open_files();
+        main.run_for(Duration::from_millis(300));
+        for port in &ports {
+            assert_eq!(port.state(), PortState::Closed, "it ends with close");
+        }
+        assert!(open_files() <= files);
+    });
+}
+
+/// Connects a port whose password is asked for; the answers come one after the other.
+fn open_with_answers(
+    main: &MainLoop,
+    connector: &Connector,
+    answers: &'static [Option<&'static str>],
+) -> (Result<QmpPort, Error>, Vec<bool>) {
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let handler = connector.connect_need_password({
+        let asked = asked.clone();
+        move |connector, retry| {
+            let number = asked.borrow().len();
+            asked.borrow_mut().push(retry);
+            let answer = answers[number];
+            let connector = connector.clone();
+            if number == 0 {
+                return connector.answer(answer);
+            }
+            // As a dialog does.
+            glib::timeout_add_local_once(Duration::from_millis(5), move || {
+                connector.answer(answer);
+            });
+        }
+    });
+    let opened = main.block_on(connector.open());
+    connector.disconnect(handler);
+    let asked = asked.take();
+    (opened, asked)
+}
+
+#[test]
+fn a_password_is_asked_for_until_it_is_right() {
+    with_default(|main| {
+        for program in Program::all() {
+            let qemu = Config::new().spice_tcp_password("geheim").start(&program);
+            let connector = Connector::builder(&qemu.spice_uri()).build();
+            // Nobody is there to be asked.
+            let refused = main.block_on(connector.open());
+            assert!(
+                matches!(
+                    refused,
+                    Err(Error::Connect(ConnectError::Authentication(_)))
+                ),
+                "{refused:?}"
+            );
+            connector.answer(Some("geheim"));
+
+            let answers = &[Some("falsch"), Some("falscher"), Some("geheim")];
+            let (opened, asked) = open_with_answers(main, &connector, answers);
+            assert_eq!(asked, [false, true, true]);
+            main.block_on(opened.unwrap().close());
+
+            // The answers are not kept.
+            let (refused, asked) = open_with_answers(main, &connector, &[Some("falsch"), None]);
+            assert_eq!(asked, [false, true]);
+            let refused: glib::Error = refused.unwrap_err().into();
+            assert!(refused.matches(gio::IOErrorEnum::PermissionDenied));
+
+            connector.set_password(Some("falsch"));
+            let (opened, asked) = open_with_answers(main, &connector, &[Some("geheim")]);
+            assert_eq!(asked, [true]);
+            main.block_on(opened.unwrap().close());
+
+            connector.set_password(Some("geheim"));
+            let (opened, asked) = open_with_answers(main, &connector, &[]);
+            assert!(asked.is_empty());
+            main.block_on(opened.unwrap().close());
+        }
+    });
+}
+
+/// Drops a future that is under way.
+fn give_up<T>(future: glib::JoinHandle<T>) {
+    future.abort();
+    // Only with its handle is it dropped.
+    drop(future);
+}
+
+/// One question at a time, so that no server gets the answer that was for another one.
+#[test]
+fn several_who_need_a_password_ask_one_after_the_other() {
+    with_default(|main| {
+        let program = Program::system();
+        let qemus = ["one", "two"].map(|it| Config::new().spice_tcp_password(it).start(&program));
+        let connector = Connector::new();
+        let asked = Rc::new(Cell::new(0));
+        connector.connect_need_password({
+            let asked = asked.clone();
+            move |_, _| asked.set(asked.get() + 1)
+        });
+        let opens = qemus.each_ref().map(|qemu| {
+            connector.set_address(Some(qemu.spice_uri()));
+            let open = main.spawn(connector.open());
+            main.until("a question, or that it waits for its turn", || {
+                asked.get() > 0
+            });
+            open
+        });
+        connector.answer(Some("one"));
+        main.until("the next question", || asked.get() == 2);
+        connector.answer(Some("two"));
+        for open in &opens {
+            let port = main.join("it is open", open).unwrap();
+            main.block_on(port.close());
+        }
+        assert_eq!(asked.get(), 2);
+        connector.answer(Some("late"));
+
+        // A question that was taken back is not answered, and the next one is put.
+        let given_up = glib::MainContext::default().spawn_local(connector.open());
+        main.until("the question", || asked.get() == 3);
+        let other = main.spawn(connector.open());
+        main.run_for(Duration::from_millis(100));
+        assert_eq!(asked.get(), 3);
+        give_up(given_up);
+        main.until("the next question", || asked.get() == 4);
+        connector.answer(None);
+        let refused = main.join("it has ended", &other);
+        assert!(matches!(
+            refused,
+            Err(Error::Connect(ConnectError::Authentication(_)))
+        ));
+    });
+}
+
+/// A port that is connected again logs in with the password that was right, and asks nobody.
+#[test]
+fn a_refused_login_ends_a_port_for_good() {
+    with_default(|main| {
+        let program = Program::system();
+        let qemu = Config::new().spice_tcp_password("geheim").start(&program);
+        let connector = builder(&qemu.spice_uri()).build();
+        let (opened, _) = open_with_answers(main, &connector, &[Some("geheim")]);
+        let port = opened.unwrap();
+        let mut outside = qemu.monitor();
+        let change = json!({
+            "protocol": "spice", "password": "neu", "connected": "disconnect"
+        });
+        // The client is thrown out, and the ticket is another one now.
+        outside.execute("set_password", Some(change)).unwrap();
+        main.until("its end, and why", || {
+            let error = port.last_error();
+            error.is_some_and(|error| error.matches(gio::IOErrorEnum::PermissionDenied))
+        });
+        assert_eq!(port.state(), PortState::Closed);
+        let waited = main.block_on(port.wait_ready());
+        assert!(matches!(
+            waited,
+            Err(Error::Connect(ConnectError::Authentication(_)))
+        ));
+        main.block_on(port.close());
+    });
+}
+
+/// Answers as a QMP server does, as long as it is asked.
+fn serve_qmp(stream: &UnixStream) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    let mut line = format!("{GREETING}\r\n");
+    // The client may be gone.
+    while writer.write_all(line.as_bytes()).is_ok() {
+        let mut request = String::new();
+        if lines.read_line(&mut request).unwrap_or(0) == 0 {
+            return;
+        }
+        let request = Request::parse(&request);
+        let value = match &*request.command {
+            "query-status" => running(),
+            "quit" => return,
+            _ => json!({}),
+        };
+        line = format!("{}\r\n", json!({ "return": value, "id": request.id }));
+    }
+}
+
+/// Serves one client after the other, the first one with QMP; counts them.
+fn server(path: &Path, others: impl Fn(UnixStream) + Send + 'static) -> Arc<AtomicUsize> {
+    let listener = UnixListener::bind(path).unwrap();
+    let count = Arc::<AtomicUsize>::default();
+    thread::spawn({
+        let count = count.clone();
+        move || {
+            for stream in listener.incoming() {
+                if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                    serve_qmp(&stream.unwrap());
+                } else {
+                    others(stream.unwrap());
+                }
+            }
+        }
+    });
+    count
+}
+
+#[test]
+fn what_is_no_qmp_ends_a_port_for_good() {
+    with_own(|main| {
+        let folder = folder();
+        let path = folder.path().join("q");
+        let count = server(&path, |mut stream| {
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n");
+        });
+        let connector = builder(&format!("unix:{}", path.display())).build();
+        let port = main.block_on(at_home(|| connector.open())).unwrap();
+        let _ = main.block_on(port.execute::<Value>("quit", ()));
+        main.until("its end", || port.state() == PortState::Closed);
+        let error = main.block_on(port.wait_ready()).unwrap_err();
+        assert!(
+            matches!(error, Error::Peer(PeerError::NoGreeting(_))),
+            "{error:?}"
+        );
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        main.block_on(port.close());
+    });
+}
+
+/// It is tried ever more rarely, though it lets itself be connected to at once.
+#[test]
+fn a_server_that_ends_every_connection_is_not_tried_without_end() {
+    with_own(|main| {
+        let folder = folder();
+        let path = folder.path().join("q");
+        let count = server(&path, drop);
+        let connector = builder(&format!("unix:{}", path.display())).build();
+        let port = main.block_on(at_home(|| connector.open())).unwrap();
+        let _ = main.block_on(port.execute::<Value>("quit", ()));
+        let attempts = || count.load(Ordering::Relaxed);
+        main.until("some attempts", || attempts() > 3);
+        let before = attempts();
+        main.run_for(Duration::from_secs(1));
+        // After pauses of at least 10, 20, 40 ... 640 ms.
+        assert!(attempts() - before <= 7, "{} attempts", attempts() - before);
+        assert_eq!(port.state(), PortState::Connecting);
+        main.block_on(port.close());
+        main.drain();
+        let ended = attempts();
+        main.run_for(Duration::from_millis(700));
+        assert_eq!(attempts(), ended, "it ends with close");
+        // A port that is dropped ends, too.
+        let (refused, weak) = (main.block_on(connector.open()), port.downgrade());
+        assert!(matches!(refused, Err(Error::Closed(_))), "{refused:?}");
+        drop(port);
+        main.drain();
+        assert!(weak.upgrade().is_none());
+    });
+}
+
+/// Nothing is left of the objects of spice-gtk either, however a session ends.
+#[test]
+fn nothing_is_left_of_a_hundred_sessions() {
+    with_default(|main| {
+        let qemu = Config::new().start(&Program::system());
+        let sessions = Sessions::watch();
+        let connector = builder(&qemu.spice_uri()).build();
+        for number in 0..100 {
+            let before = sessions.count();
+            let open = glib::MainContext::default().spawn_local(connector.open());
+            match number % 4 {
+                // Given up at once, or while it is being connected.
+                0 => give_up(open),
+                1 => {
+                    main.until("a session", || sessions.count() > before);
+                    give_up(open);
+                }
+                2 => drop(main.block_on(open).unwrap().unwrap()),
+                _ => {
+                    let port = main.block_on(open).unwrap().unwrap();
+                    let call = port.execute::<Value>("query-qmp-schema", ());
+                    let closed = main.spawn(async move { port.close().await });
+                    main.block_on(call).unwrap();
+                    main.join("it is closed", &closed);
+                }
+            }
+            // The next client would throw this one out.
+            main.until("nothing is left", || sessions.left() == 0);
+        }
+        assert!(sessions.count() >= 75);
+        // QEMU still answers: none of them harmed it.
+        let port = main.block_on(connector.open()).unwrap();
+        main.block_on(port.close());
+        main.until("nothing is left", || sessions.left() == 0);
+    });
+}
+
+/// A port that is being connected again can be dropped or closed at any moment.
+#[test]
+fn attempts_end_with_the_port() {
+    with_default(|main| {
+        let place = Place::new();
+        for closes in [false, true] {
+            let mut qemu = place.start(&Program::system());
+            let ports = place
+                .addresses()
+                .map(|address| main.block_on(builder(&address).build().open()).unwrap());
+            let sessions = Sessions::watch();
+            qemu.kill();
+            main.until("some attempts", || sessions.count() > 3);
+            for port in ports {
+                if closes {
+                    main.block_on(port.close());
+                }
+                let weak = port.downgrade();
+                drop(port);
+                main.until("it is gone", || weak.upgrade().is_none());
+            }
+            main.until("the last attempt", || sessions.left() == 0);
+            let count = sessions.count();
+            main.run_for(Duration::from_millis(300));
+            assert_eq!(sessions.count(), count);
+        }
+    });
+}
+
+/// The connection of a D-Bus display to the bus is made again, too.
+#[test]
+fn a_bus_may_restart_with_qemu() {
+    with_default(|main| {
+        for program in Program::all() {
+            let mut place = Place::new();
+            let mut qemu = place.start(&program);
+            let [_, _, address] = place.addresses();
+            let port = main.block_on(builder(&address).build().open()).unwrap();
+            place.bus.kill();
+            qemu.kill();
+            main.until("it connects", || port.state() == PortState::Connecting);
+            // Absent for some attempts.
+            main.run_for(Duration::from_millis(200));
+            place.bus.restart();
+            let _qemu = place.start(&program);
+            main.block_on(port.wait_ready_within(PATIENCE)).unwrap();
+            main.until("its state", || port.status().is_some());
+            main.block_on(port.close());
+        }
+    });
+}
