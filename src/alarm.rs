@@ -24,7 +24,12 @@ pub(crate) struct Alarm(glib::Source);
 struct Timed {
     source: ffi::GSource,
     at: AtomicI64,
+    /// The time of the iteration in which it went off last, or [`NOW`].
+    went_off: AtomicI64,
 }
+
+/// Just before the default one: the main loop goes on to it without looking at files.
+const NEXT: i32 = -1;
 
 impl Alarm {
     /// An alarm on the context of `home`, which is not set.
@@ -36,7 +41,8 @@ impl Alarm {
         let source: glib::Source = unsafe {
             let size = u32::try_from(size_of::<Timed>()).expect("a size that C has");
             let source = ffi::g_source_new((&raw const FUNCTIONS).cast_mut(), size);
-            time(source).store(NEVER, Relaxed);
+            timed(source).at.store(NEVER, Relaxed);
+            timed(source).went_off.store(NEVER, Relaxed);
             ffi::g_source_set_callback(source, Some(run::<F>), work.cast(), Some(free::<F>));
             ffi::g_source_set_can_recurse(source, ffi::GTRUE);
             from_glib_full(source)
@@ -53,14 +59,34 @@ impl Alarm {
         unsafe {
             let source = self.0.to_glib_none().0;
             ffi::g_source_set_priority(source, priority.into_glib());
-            time(source).store(at, Relaxed);
+            timed(source).at.store(at, Relaxed);
         }
+    }
+
+    /// Has it go off as soon as it can: before what has the default priority, unless it went
+    /// off in this iteration of the main loop. What that left to the next one (`GTask` does)
+    /// then comes first, and so does whatever else waits.
+    pub(crate) fn set_next(&self) {
+        // SAFETY: the source lives, and is on a context, which its port's home keeps.
+        let again = unsafe {
+            let source = self.0.to_glib_none().0;
+            let went_off = timed(source).went_off.load(Relaxed);
+            went_off == NOW || went_off == ffi::g_source_get_time(source)
+        };
+        let priority = if again { ffi::G_PRIORITY_DEFAULT } else { NEXT };
+        self.set(0, glib::Priority::from(priority));
+    }
+
+    /// Does `work` as if this went off now.
+    pub(crate) fn instead(&self, work: impl FnOnce()) {
+        // SAFETY: the source lives for as long as this does.
+        unsafe { go_off(self.0.to_glib_none().0, work) }
     }
 
     /// Has it go off no more, unless it has already begun to.
     pub(crate) fn clear(&self) {
         // SAFETY: the source lives.
-        unsafe { time(self.0.to_glib_none().0).store(NEVER, Relaxed) };
+        unsafe { timed(self.0.to_glib_none().0).at.store(NEVER, Relaxed) };
     }
 }
 
@@ -72,6 +98,8 @@ impl Drop for Alarm {
 
 /// The time of an alarm that is not set.
 const NEVER: i64 = i64::MAX;
+/// In place of the time of an iteration: it is going off.
+const NOW: i64 = i64::MIN;
 
 static FUNCTIONS: ffi::GSourceFuncs = ffi::GSourceFuncs {
     prepare: Some(prepare),
@@ -85,15 +113,15 @@ static FUNCTIONS: ffi::GSourceFuncs = ffi::GSourceFuncs {
 /// # Safety
 ///
 /// The source is an alarm's, and lives for as long as the result is used.
-unsafe fn time<'a>(source: *mut ffi::GSource) -> &'a AtomicI64 {
+unsafe fn timed<'a>(source: *mut ffi::GSource) -> &'a Timed {
     // SAFETY: as the caller promises; GLib made it of the size of a `Timed`.
-    unsafe { &(*source.cast::<Timed>()).at }
+    unsafe { &*source.cast::<Timed>() }
 }
 
 unsafe extern "C" fn prepare(source: *mut ffi::GSource, timeout: *mut i32) -> ffi::gboolean {
     // SAFETY: GLib calls this with a source that lives and a place for the timeout.
     unsafe {
-        let at = time(source).load(Relaxed);
+        let at = timed(source).at.load(Relaxed);
         *timeout = -1;
         if at == NEVER {
             return ffi::GFALSE;
@@ -108,7 +136,7 @@ unsafe extern "C" fn prepare(source: *mut ffi::GSource, timeout: *mut i32) -> ff
 unsafe extern "C" fn check(source: *mut ffi::GSource) -> ffi::gboolean {
     // SAFETY: GLib calls this with a source that lives.
     unsafe {
-        let at = time(source).load(Relaxed);
+        let at = timed(source).at.load(Relaxed);
         i32::from(at != NEVER && at <= ffi::g_source_get_time(source))
     }
 }
@@ -120,8 +148,29 @@ unsafe extern "C" fn dispatch(
 ) -> ffi::gboolean {
     // SAFETY: GLib calls this with a source that lives, and with its work and data.
     unsafe {
-        time(source).store(NEVER, Relaxed);
-        work.map_or(ffi::G_SOURCE_REMOVE, |work| work(data))
+        let mut goes_on = ffi::G_SOURCE_REMOVE;
+        go_off(source, || {
+            goes_on = work.map_or(goes_on, |work| work(data));
+        });
+        goes_on
+    }
+}
+
+/// # Safety
+///
+/// The source is an alarm's, and lives until this returns.
+unsafe fn go_off<R>(source: *mut ffi::GSource, work: impl FnOnce() -> R) {
+    // SAFETY: as the caller promises. The time is that of a context, which a source has
+    // that was not destroyed.
+    unsafe {
+        let timed = timed(source);
+        timed.at.store(NEVER, Relaxed);
+        let before = timed.went_off.swap(NOW, Relaxed);
+        work();
+        if before != NOW && ffi::g_source_is_destroyed(source) == ffi::GFALSE {
+            let now = ffi::g_source_get_time(source);
+            timed.went_off.store(now, Relaxed);
+        }
     }
 }
 

@@ -278,7 +278,7 @@ const FIGURES: &[(&str, &str, u64)] = &[
     ("8 events, a stream", "sources", 0),
     ("a call", "allocations", 5),
     ("a call", "bytes", 1_278),
-    ("a call", "wakeups", 2),
+    ("a call", "wakeups", 1),
     ("a call", "sources", 0),
     ("a reply of 1,000,000 bytes", "allocations", 15),
     ("a reply of 1,000,000 bytes", "bytes", 3_094_304),

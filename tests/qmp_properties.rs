@@ -163,6 +163,9 @@ fn decode(bytes: &[u8], cuts: &Cuts, limit: usize) -> Vec<Decoded> {
     };
     for &(len, after) in chunks.iter().cycle() {
         let (mut chunk, next) = rest.split_at(len.min(rest.len()));
+        if session.goes_on(chunk) {
+            chunk = &[];
+        }
         while let Some(output) = session.receive(&mut chunk) {
             decoded.push(render(&output));
             if after == After::Buffer {

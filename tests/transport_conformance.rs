@@ -50,6 +50,12 @@ impl Reports {
                 self.data.borrow_mut().extend_from_slice(bytes);
                 return;
             }
+            Incoming::Pause => {
+                if !self.open.get() {
+                    self.broken.borrow_mut().push("a pause while closed".into());
+                }
+                return;
+            }
             Incoming::Connecting => "connecting",
             Incoming::Opened { late } => {
                 self.open.set(true);

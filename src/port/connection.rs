@@ -33,6 +33,8 @@ pub(super) trait Owner: Sized {
 
     /// Whether an event of this name is to be delivered.
     fn wants(&self, name: &str) -> bool;
+    /// Whether anybody would be notified of a change of the property `pending`.
+    fn hears_pending(&self) -> bool;
     /// Delivers an event.
     fn event(&self, event: Self::Event);
     /// Notifies of what has changed.
@@ -43,6 +45,8 @@ pub(super) trait Owner: Sized {
     fn ended(&self);
     /// Has [`Connection::dispatch`] called from the main loop.
     fn schedule(&self, urgency: Urgency);
+    /// Dispatches now where that was to come soon.
+    fn dispatch_now(&self);
     /// Takes back what [`schedule`](Self::schedule) asked for.
     fn unschedule(&self);
     /// Has [`Connection::expire`] called at this time, instead of any other.
@@ -120,6 +124,8 @@ pub(super) enum Delivery<E> {
 pub(super) struct Connection<O: Owner> {
     pub(super) session: RefCell<Session<Token>>,
     pub(super) transport: RefCell<Option<Rc<dyn Transport>>>,
+    /// Whether that is a SPICE port of QEMU's.
+    spice_port: Cell<bool>,
     pub(super) deliveries: RefCell<VecDeque<Delivery<O::Event>>>,
     pub(super) timers: Timers<Target>,
     pub(super) run_state: RunState,
@@ -180,6 +186,7 @@ impl<O: Owner> Connection<O> {
         Self {
             session: RefCell::new(Session::new(first_id)),
             transport: RefCell::default(),
+            spice_port: Cell::default(),
             deliveries: RefCell::default(),
             timers: Timers::default(),
             run_state: RunState::default(),
@@ -218,6 +225,7 @@ impl<O: Owner> Connection<O> {
         session.set_can_carry(transport.carries_fds());
         drop(session);
         self.gone.set(false);
+        self.spice_port.set(transport.is_spice_port());
         self.transport.replace(Some(transport));
     }
 
@@ -227,7 +235,7 @@ impl<O: Owner> Connection<O> {
     }
 
     pub(super) fn is_spice_port(&self) -> bool {
-        self.transport().is_some_and(|it| it.is_spice_port())
+        self.spice_port.get()
     }
 
     pub(super) fn state(&self) -> State {
@@ -277,6 +285,7 @@ impl<O: Owner> Connection<O> {
     pub(super) fn incoming(&self, owner: &O, incoming: Incoming<'_>) -> Flow {
         match incoming {
             Incoming::Data(bytes) => return self.receive(owner, bytes),
+            Incoming::Pause => owner.dispatch_now(),
             Incoming::Written => {
                 if self.writing.replace(false) {
                     self.session.borrow_mut().transmitted();
@@ -336,6 +345,7 @@ impl<O: Owner> Connection<O> {
         }
         let owes = self.owes();
         self.end(owner, |session| session.shut_down_for(error));
+        self.spice_port.set(false);
         let transport = self.transport.take();
         if let Some(transport) = transport {
             if owes {
@@ -374,6 +384,20 @@ impl<O: Owner> Connection<O> {
         }
     }
 
+    /// Takes bytes that do nothing but go on with a message, as most of a long one do: the
+    /// owner is not needed for them. False where there is more to do; then none is taken.
+    pub(super) fn goes_on(&self, bytes: &[u8], now: i64) -> bool {
+        if self.is_deep() || !self.responsive.get() || !self.deliveries.borrow().is_empty() {
+            return false;
+        }
+        let goes_on = self.session.borrow_mut().goes_on(bytes);
+        if goes_on {
+            self.heard.set(now);
+            self.watch_for_stall(true);
+        }
+        goes_on
+    }
+
     fn receive(&self, owner: &O, mut input: &[u8]) -> Flow {
         self.heard.set(owner.now());
         self.set_responsive();
@@ -394,17 +418,27 @@ impl<O: Owner> Connection<O> {
         let incomplete = session.mid_message() && session.state() == State::Ready;
         // A message that is not delivered may still allow or want something to be sent.
         let unsent = session.has_unsent();
+        let negotiates = session.state() == State::Negotiating;
         drop(session);
         self.traffic.write();
-        let dispatch = !decodes || unsent || deep || self.has_news() || self.waits.any();
+        if unsent && negotiates && !self.gathering.get() {
+            // Within its signal: spice-gtk sends it before it waits for more.
+            self.flush();
+        }
+        let dispatch = !decodes || unsent || deep || self.has_news(owner) || self.waits.any();
         if dispatch {
             owner.schedule(Urgency::Soon);
         }
+        self.watch_for_stall(incomplete);
+        self.arm(owner);
+        if dispatch { Flow::Wait } else { Flow::On }
+    }
+
+    /// Bytes have come, and a message is incomplete or none is.
+    fn watch_for_stall(&self, incomplete: bool) {
         if self.is_spice_port() {
             self.timers.watch_for_stall(self.heard.get(), incomplete);
         }
-        self.arm(owner);
-        if dispatch { Flow::Wait } else { Flow::On }
     }
 
     /// Keeps what is to be delivered of an output; true if something is. Allocates
@@ -496,11 +530,22 @@ impl<O: Owner> Connection<O> {
     }
 
     /// Whether a property has changed that was not notified of, or QEMU is to be asked.
-    pub(super) fn has_news(&self) -> bool {
+    pub(super) fn has_news(&self, owner: &O) -> bool {
         self.run_state.is_question_due(self.heard.get()) && self.state() == State::Ready
-            || self.pending.get() != self.notified_pending.get()
             || self.responsive.get() != self.notified_responsive.get()
             || self.status_changed.get()
+            || self.is_pending_news(owner)
+    }
+
+    /// Whether somebody is to be notified of the property `pending`, which changes with each
+    /// call. Who listens to it from now on is notified of what changes from now on.
+    pub(super) fn is_pending_news(&self, owner: &O) -> bool {
+        let pending = self.pending.get();
+        let news = pending != self.notified_pending.get() && owner.hears_pending();
+        if !news {
+            self.notified_pending.set(pending);
+        }
+        news
     }
 
     // --- what goes out ---
@@ -558,6 +603,13 @@ impl<O: Owner> Connection<O> {
 
     /// Has the owner's timer go off at the next time that matters.
     pub(super) fn arm(&self, owner: &O) {
+        self.watch_for_silence();
+        let next = [self.timers.next(), self.run_state.next()];
+        owner.arm(next.into_iter().flatten().min());
+    }
+
+    /// Sets when the peer has been silent for too long, if it is to say something.
+    pub(super) fn watch_for_silence(&self) {
         let due = match self.state() {
             State::Greeting | State::Negotiating => true,
             State::Ready => self.pending.get() > 0 || self.owes_program(),
@@ -569,8 +621,6 @@ impl<O: Owner> Connection<O> {
         let silent_at = self.heard.get() + SILENCE;
         let silence = (due && self.responsive.get()).then_some(silent_at);
         self.timers.set_silence(silence);
-        let next = [self.timers.next(), self.run_state.next()];
-        owner.arm(next.into_iter().flatten().min());
     }
 }
 

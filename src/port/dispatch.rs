@@ -77,7 +77,7 @@ impl<O: Owner> Connection<O> {
             owner.schedule(Urgency::Soon);
         } else if self.is_deep() && !self.has_more() {
             // What is held back waits for a handler to return.
-        } else if self.has_more() || self.has_news() {
+        } else if self.has_more() || self.has_news(owner) {
             // A window is drawn meanwhile: what a storm brings, or what the program makes
             // itself, call by failing call, may have no end.
             owner.schedule(Urgency::Idle);
@@ -208,8 +208,8 @@ impl<O: Owner> Connection<O> {
         if self.notified_responsive.replace(responsive) != responsive {
             owner.changed(&[Change::Responsive]);
         }
-        let pending = self.pending.get();
-        if self.notified_pending.replace(pending) != pending {
+        if self.is_pending_news(owner) {
+            self.notified_pending.set(self.pending.get());
             owner.changed(&[Change::Pending]);
         }
         let dropped = self.dropped.get();

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use glib::gstr;
 use glib::prelude::*;
 use glib::subclass::Signal;
 use glib::subclass::prelude::*;
@@ -22,7 +23,7 @@ use crate::home::Home;
 use crate::qmp::{CallId, Error, State, UsageError};
 #[cfg(feature = "spice")]
 use crate::transport::spice::PortChannel;
-use crate::transport::{Closed, Fds, Flow, Transport};
+use crate::transport::{Closed, Fds, Flow, Incoming, Transport};
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
@@ -58,7 +59,7 @@ pub struct QmpPort {
     /// After how many milliseconds the port tries to connect again when its connection has
     /// ended, for the first time; 0 if it does not. A connector sets it.
     #[property(name = "reconnect", type = u32, get = Self::reconnect)]
-    pub(super) connection: Connection<Self>,
+    pub(super) connection: Rc<Connection<Self>>,
     /// The deadline of each call in milliseconds; 0, the default, is none.
     #[property(get, set)]
     command_timeout: Cell<u32>,
@@ -71,7 +72,7 @@ pub struct QmpPort {
     /// Set in the construction.
     pub(super) home: OnceCell<Home>,
     /// What has the next dispatch run, and how soon.
-    dispatcher: RefCell<Option<Alarm>>,
+    dispatcher: RefCell<Option<Rc<Alarm>>>,
     scheduled: Cell<Option<Urgency>>,
     timer: RefCell<Option<Alarm>>,
     armed: Cell<Option<i64>>,
@@ -89,7 +90,7 @@ impl Default for QmpPort {
         Self {
             #[cfg(feature = "spice")]
             channel: glib::WeakRef::new(),
-            connection: Connection::new(first_id.unsigned_abs().into()),
+            connection: Rc::new(Connection::new(first_id.unsigned_abs().into())),
             command_timeout: Cell::default(),
             close_timeout: Cell::default(),
             home: OnceCell::new(),
@@ -187,7 +188,13 @@ impl QmpPort {
         let transport: Rc<dyn Transport> = transport.into();
         self.connection.attach(transport.clone());
         let port = self.obj().downgrade();
+        let connection = self.connection.clone();
         transport.start(Rc::new(move |incoming| {
+            if let Incoming::Data(bytes) = incoming
+                && connection.goes_on(bytes, glib::monotonic_time())
+            {
+                return Flow::On;
+            }
             port.upgrade().map_or(Flow::On, |port| {
                 let port = port.imp();
                 port.listeners.reset();
@@ -368,6 +375,10 @@ impl Owner for QmpPort {
             .want(self.obj().upcast_ref(), name, || self.streams.want(name))
     }
 
+    fn hears_pending(&self) -> bool {
+        signals::hears(self.obj().upcast_ref(), gstr!("pending"))
+    }
+
     fn event(&self, event: Event) {
         if self.streams.push(&event) {
             self.listeners.program_ran();
@@ -378,22 +389,23 @@ impl Owner for QmpPort {
 
     fn changed(&self, changes: &[Change]) {
         let port = self.obj();
+        let notify = |name| signals::notify(port.upcast_ref(), name);
         for change in changes {
             match change {
-                Change::State => port.notify_state(),
-                Change::Ready => port.notify_ready(),
+                Change::State => notify(gstr!("state")),
+                Change::Ready => notify(gstr!("ready")),
                 Change::Version => {
-                    port.notify_version();
-                    port.notify_package();
+                    notify(gstr!("version"));
+                    notify(gstr!("package"));
                 }
                 Change::Capabilities => {
                     self.listeners.forget_warning();
-                    port.notify_capabilities();
+                    notify(gstr!("capabilities"));
                 }
-                Change::Status => port.notify_status(),
-                Change::Responsive => port.notify_responsive(),
-                Change::Pending => signals::notify_pending(port.upcast_ref()),
-                Change::LastError => port.notify_last_error(),
+                Change::Status => notify(gstr!("status")),
+                Change::Responsive => notify(gstr!("responsive")),
+                Change::Pending => notify(gstr!("pending")),
+                Change::LastError => notify(gstr!("last-error")),
                 Change::Dropped => glib::g_warning!(
                     "SpiceQmp",
                     "handlers of events run main loops within each other: events are dropped"
@@ -417,20 +429,31 @@ impl Owner for QmpPort {
             return;
         }
         self.scheduled.set(Some(urgency));
-        let priority = match urgency {
-            Urgency::Soon => glib::Priority::DEFAULT,
-            Urgency::Idle => glib::Priority::DEFAULT_IDLE,
-        };
         let mut dispatcher = self.dispatcher.borrow_mut();
         let new = || {
-            self.alarm(|port| {
+            Rc::new(self.alarm(|port| {
                 // What takes an alarm back may come too late for it.
                 if port.scheduled.take().is_some() {
                     port.connection.dispatch(port);
                 }
-            })
+            }))
         };
-        dispatcher.get_or_insert_with(new).set(0, priority);
+        let dispatcher = dispatcher.get_or_insert_with(new);
+        match urgency {
+            Urgency::Soon => dispatcher.set_next(),
+            Urgency::Idle => dispatcher.set(0, glib::Priority::DEFAULT_IDLE),
+        }
+    }
+
+    fn dispatch_now(&self) {
+        if self.scheduled.get() != Some(Urgency::Soon) {
+            return;
+        }
+        self.scheduled.set(None);
+        let dispatcher = self.dispatcher.borrow().clone();
+        if let Some(dispatcher) = dispatcher {
+            dispatcher.instead(|| self.connection.dispatch(self));
+        }
     }
 
     fn unschedule(&self) {

@@ -69,12 +69,12 @@ impl<O: Owner> Connection<O> {
         }
         self.arm(owner);
         let waits_to_be_written = !self.writing.get() && self.session.borrow().has_unsent();
-        owner.schedule(if waits_to_be_written || self.has_more() {
-            Urgency::Soon
-        } else {
+        if waits_to_be_written || self.has_more() {
+            owner.schedule(Urgency::Soon);
+        } else if self.has_news(owner) {
             // The next dispatch, perhaps that of the answer, notifies of `pending`.
-            Urgency::Idle
-        });
+            owner.schedule(Urgency::Idle);
+        }
         id
     }
 
@@ -102,7 +102,10 @@ impl<O: Owner> Connection<O> {
         }
         // Dropping it may run code of the program's, so not within a borrow.
         owner.call(|| drop(token));
-        owner.schedule(Urgency::Soon);
+        self.arm(owner);
+        if self.has_news(owner) || self.waits.any() {
+            owner.schedule(Urgency::Soon);
+        }
     }
 
     /// Waits for the port to become ready, for at most `timeout`.
@@ -291,6 +294,8 @@ impl<O: Owner> Connection<O> {
         if self.timers.stalled(now) {
             self.nudge();
         }
+        // Bytes may have come since the timer was set.
+        self.watch_for_silence();
         if self.timers.silent(now) {
             self.responsive.set(false);
         }

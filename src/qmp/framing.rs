@@ -156,6 +156,21 @@ impl Framer {
         }
     }
 
+    /// Takes `input` where it only makes the current message longer. False if it may do
+    /// more; then none of it is taken.
+    #[inline]
+    pub(super) fn goes_on(&mut self, input: &[u8]) -> bool {
+        let in_line = matches!(self.scan, Scan::Text | Scan::Inner | Scan::Last);
+        let begun = self.start < self.buffer.len() && !self.has_more();
+        let fits = self.collected() + input.len() <= self.limit;
+        let goes_on = in_line && begun && fits && memchr(b'\n', input).is_none();
+        if goes_on {
+            self.keep(input);
+            self.searched = self.buffer.len();
+        }
+        goes_on
+    }
+
     fn search_buffer<'i>(&mut self) -> Option<Frame<'i>> {
         let Some(end) = self.scan.run(&self.buffer[self.searched..]) else {
             self.searched = self.buffer.len();

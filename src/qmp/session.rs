@@ -338,6 +338,14 @@ impl<T> Session<T> {
         })
     }
 
+    /// Takes `input` if it does nothing but go on with a message: [`receive`](Self::receive)
+    /// would return nothing. False if it may; then none of it is taken.
+    pub fn goes_on(&mut self, input: &[u8]) -> bool {
+        self.core.state == State::Ready
+            && self.core.outputs.is_empty()
+            && self.framer.goes_on(input)
+    }
+
     /// Keeps the rest of an input for the next [`receive`](Self::receive),
     /// which takes it before its own.
     pub fn buffer_input(&mut self, rest: &[u8]) {

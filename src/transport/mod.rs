@@ -48,6 +48,9 @@ pub enum Incoming<'a> {
     },
     /// Bytes came.
     Data(&'a [u8]),
+    /// After data for which the sink said [`Flow::Wait`], from a transport that a sink may
+    /// run a main loop in: what there is to do can be done now.
+    Pause,
     /// The bytes of the last [`Transport::write`] are on their way.
     Written,
     /// The bytes of the last [`Transport::write`] could not be sent.
@@ -56,7 +59,7 @@ pub enum Incoming<'a> {
     Closed(String),
 }
 
-/// Where a transport reports to. It does not run a main loop.
+/// Where a transport reports to. It runs no main loop, but for [`Incoming::Pause`].
 pub type Sink = Rc<dyn Fn(Incoming<'_>) -> Flow>;
 
 /// What a sink says to the data that it was given.

@@ -219,6 +219,7 @@ impl Link {
         if !self.is_open() {
             return;
         }
+        let mut flow = None;
         let mut buffer = self.buffer.take();
         if buffer.is_empty() {
             buffer = vec![0; self.read_size()];
@@ -228,7 +229,7 @@ impl Link {
             Ok(count) => {
                 self.busy.set(count >= SMALL_READ);
                 self.wanted.set(Wanted::AfterThis);
-                let flow = self.report(Incoming::Data(&buffer[..count]));
+                flow = self.report(Incoming::Data(&buffer[..count]));
                 self.go_on(flow);
                 let failure = self.failure.take();
                 if let Some(reason) = failure {
@@ -240,6 +241,10 @@ impl Link {
         }
         if buffer.len() == self.read_size() {
             self.buffer.replace(buffer);
+        }
+        if flow == Some(Flow::Wait) {
+            // Nothing is under way here: a main loop may run, and read more.
+            self.report(Incoming::Pause);
         }
     }
 

@@ -122,6 +122,10 @@ impl Owner for Program {
         true
     }
 
+    fn hears_pending(&self) -> bool {
+        true
+    }
+
     fn event(&self, event: Event) {
         self.happened(event.name);
     }
@@ -152,6 +156,13 @@ impl Owner for Program {
 
     fn schedule(&self, urgency: Urgency) {
         self.scheduled.set(self.scheduled.get().max(Some(urgency)));
+    }
+
+    fn dispatch_now(&self) {
+        if self.scheduled.get() == Some(Urgency::Soon) {
+            self.scheduled.set(None);
+            self.connection.dispatch(self);
+        }
     }
 
     fn unschedule(&self) {

@@ -225,6 +225,8 @@ impl World {
         for mut piece in self.pieces(bytes) {
             if self.buffers {
                 self.twin.buffer_input(std::mem::take(&mut piece));
+            } else if self.twin.goes_on(piece) {
+                piece = &[];
             }
             while let Some(output) = self.twin.receive(&mut piece) {
                 of_twin.push(Output::of(&output));
