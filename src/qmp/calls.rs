@@ -13,16 +13,25 @@ use super::request::{self, Band};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub(super) u64);
 
-/// All calls that have not been answered. Each array has an element for each band.
-///
-/// Ids only grow, so every queue is in the order of its ids, and every map in the
-/// order of issue. No operation visits more calls than it removes.
+/// All calls that have not been answered.
 #[derive(Debug)]
 pub(super) struct Calls<T> {
     first_id: u64,
     next_id: u64,
     /// Whether the requests of calls end in a line feed.
     line_feeds: bool,
+    /// How many calls have a caller.
+    pending: usize,
+    /// Nothing where there has been no call for long: most of many ports are idle.
+    under_way: Option<Box<UnderWay<T>>>,
+}
+
+/// What is under way. Each array has an element for each band.
+///
+/// Ids only grow, so every queue is in the order of its ids, and every map in the
+/// order of issue. No operation visits more calls than it removes.
+#[derive(Debug)]
+struct UnderWay<T> {
     /// Requests to send; those out of band go first.
     queued: [VecDeque<Request<T>>; 2],
     /// The calls that QEMU has, or may have.
@@ -33,11 +42,23 @@ pub(super) struct Calls<T> {
     handed_over: Vec<(u64, Band)>,
     /// The last call that was handed over and carries something.
     carrier: Option<(u64, Band)>,
-    /// How many calls have a caller.
-    pending: usize,
     /// How many abandoned calls were looked at, for the tests.
     #[cfg(test)]
     steps: usize,
+}
+
+impl<T> Default for UnderWay<T> {
+    fn default() -> Self {
+        Self {
+            queued: Default::default(),
+            sent: Default::default(),
+            abandoned: Default::default(),
+            handed_over: Vec::new(),
+            carrier: None,
+            #[cfg(test)]
+            steps: 0,
+        }
+    }
 }
 
 /// A call that is under way, or that got its reply or its end.
@@ -85,15 +106,13 @@ impl<T> Calls<T> {
             first_id,
             next_id: first_id,
             line_feeds: true,
-            queued: Default::default(),
-            sent: Default::default(),
-            abandoned: Default::default(),
-            handed_over: Vec::new(),
-            carrier: None,
             pending: 0,
-            #[cfg(test)]
-            steps: 0,
+            under_way: None,
         }
+    }
+
+    fn under_way(&mut self) -> &mut UnderWay<T> {
+        self.under_way.get_or_insert_default()
     }
 
     /// Whether no request was made yet, of any connection.
@@ -108,34 +127,42 @@ impl<T> Calls<T> {
 
     /// Whether a call was handed over that has no reply yet.
     pub(super) fn awaits_reply(&self) -> bool {
-        self.sent.iter().any(|sent| !sent.is_empty())
+        let under_way = self.under_way.as_ref();
+        under_way.is_some_and(|it| it.sent.iter().any(|sent| !sent.is_empty()))
     }
 
     /// How many requests wait for a reply, be they sent or not, also those that have no
     /// caller left.
     pub(super) fn unanswered(&self) -> usize {
-        self.sent() + self.queued.iter().map(VecDeque::len).sum::<usize>()
+        let queued = self.queues().map(VecDeque::len).sum::<usize>();
+        self.sent() + queued
     }
 
     /// How many calls QEMU has that it did not answer.
     pub(super) fn sent(&self) -> usize {
-        self.sent.iter().map(BTreeMap::len).sum()
+        let under_way = self.under_way.iter();
+        under_way.flat_map(|it| &it.sent).map(BTreeMap::len).sum()
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        self.queued.iter().any(|queue| !queue.is_empty())
+        self.queues().any(|queue| !queue.is_empty())
+    }
+
+    fn queues(&self) -> impl Iterator<Item = &VecDeque<Request<T>>> {
+        self.under_way.iter().flat_map(|it| &it.queued)
     }
 
     /// Whether a request of this id waits to be handed over.
     pub(super) fn is_queued(&self, id: u64) -> bool {
-        self.queued.iter().any(|queue| place(queue, id).is_some())
+        self.queues().any(|queue| place(queue, id).is_some())
     }
 
     /// The command of a call that has a caller.
     pub(super) fn command(&self, id: u64) -> Option<&str> {
-        let sent = self.sent.iter().find_map(|sent| sent.get(&id));
+        let under_way = self.under_way.as_ref()?;
+        let sent = under_way.sent.iter().find_map(|sent| sent.get(&id));
         let call = sent.or_else(|| {
-            let mut queues = self.queued.iter();
+            let mut queues = under_way.queued.iter();
             queues.find_map(|queue| queue[place(queue, id)?].call.as_ref())
         })?;
         call.token.as_ref().map(|_| &*call.command)
@@ -164,13 +191,16 @@ impl<T> Calls<T> {
             line.push(b'\n');
         }
         let call = None;
-        self.queued[Band::In as usize].push_back(Request { id, line, call });
+        let request = Request { id, line, call };
+        self.under_way().queued[Band::In as usize].push_back(request);
         id
     }
 
     /// Takes back the requests that were not handed over. None of them is a call's.
     pub(super) fn clear_requests(&mut self) {
-        self.queued = Default::default();
+        if let Some(under_way) = &mut self.under_way {
+            under_way.queued = Default::default();
+        }
     }
 
     /// Queues the request of a call. Without a token its reply is ignored.
@@ -195,13 +225,99 @@ impl<T> Calls<T> {
             carries,
             is_sent: false,
         });
-        self.queued[band as usize].push_back(Request { id, line, call });
+        let request = Request { id, line, call };
+        self.under_way().queued[band as usize].push_back(request);
         id
     }
 
     /// All that may be sent now in one piece, which a call that carries something starts.
     /// With a limit, so many calls in band can be in flight.
     pub(super) fn poll_transmit(&mut self, limit: Option<usize>) -> Option<Vec<u8>> {
+        self.under_way.as_mut()?.poll_transmit(limit)
+    }
+
+    /// The token of the call in flight that carries something.
+    pub(super) fn carrier_token(&mut self) -> Option<&mut T> {
+        let under_way = self.under_way.as_mut()?;
+        let (id, band) = under_way.carrier?;
+        under_way.sent[band as usize].get_mut(&id)?.token.as_mut()
+    }
+
+    /// Gives back the memory of what holds nothing.
+    pub(super) fn shrink_to_fit(&mut self) {
+        if let Some(under_way) = &mut self.under_way {
+            under_way
+                .queued
+                .iter_mut()
+                .for_each(VecDeque::shrink_to_fit);
+            under_way.handed_over.shrink_to_fit();
+        }
+        if self.unanswered() == 0 {
+            self.under_way = None;
+        }
+    }
+
+    /// What was handed over has been sent.
+    pub(super) fn transmitted(&mut self) {
+        if let Some(under_way) = &mut self.under_way {
+            under_way.handed_over.clear();
+        }
+    }
+
+    /// What was handed over did not reach QEMU.
+    pub(super) fn transmit_failed(&mut self) {
+        if let Some(under_way) = &mut self.under_way {
+            for (id, band) in under_way.handed_over.drain(..) {
+                if let Some(call) = under_way.sent[band as usize].get_mut(&id) {
+                    call.is_sent = false;
+                }
+            }
+        }
+    }
+
+    /// Takes the token of a call. What was sent keeps its place until QEMU answers.
+    pub(super) fn abandon(&mut self, id: u64) -> Option<T> {
+        let token = self.under_way.as_mut()?.abandon(id);
+        self.pending -= usize::from(token.is_some());
+        token
+    }
+
+    /// Takes the call that a reply with this id answers, if QEMU has it.
+    pub(super) fn answered(&mut self, id: u64) -> Option<Call<T>> {
+        let call = self.under_way.as_mut()?.answered(id);
+        let has_caller = call.as_ref().is_some_and(|call| call.token.is_some());
+        self.pending -= usize::from(has_caller);
+        call
+    }
+
+    /// The oldest call in band that QEMU has.
+    pub(super) fn oldest_sent(&self) -> Option<u64> {
+        let under_way = self.under_way.as_ref()?;
+        let (&id, _) = under_way.sent[Band::In as usize].first_key_value()?;
+        Some(id)
+    }
+
+    /// Takes the calls that QEMU has, in the order of issue; what was not sent yet stays.
+    pub(super) fn take_sent(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
+        let calls = self.under_way().take_sent();
+        let with_caller = calls.values().filter(|call| call.token.is_some());
+        self.pending -= with_caller.count();
+        calls.into_values()
+    }
+
+    /// Takes all calls, in the order of issue, and forgets all requests.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
+        self.pending = 0;
+        let mut under_way = self.under_way.take().unwrap_or_default();
+        let mut calls = under_way.take_sent();
+        let requests = under_way.queued.into_iter().flatten();
+        calls.extend(requests.filter_map(|request| Some((request.id, request.call?))));
+        calls.into_values()
+    }
+}
+
+impl<T> UnderWay<T> {
+    fn poll_transmit(&mut self, limit: Option<usize>) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         while let Some((band, request)) = self.next_request(limit, bytes.is_empty()) {
             if let Some(mut call) = request.call {
@@ -251,46 +367,17 @@ impl<T> Calls<T> {
         self.sent[band as usize].get(&id)
     }
 
-    /// The token of the call in flight that carries something.
-    pub(super) fn carrier_token(&mut self) -> Option<&mut T> {
-        let (id, band) = self.carrier?;
-        self.sent[band as usize].get_mut(&id)?.token.as_mut()
-    }
-
-    /// Gives back the memory of what holds nothing.
-    pub(super) fn shrink_to_fit(&mut self) {
-        self.queued.iter_mut().for_each(VecDeque::shrink_to_fit);
-        self.handed_over.shrink_to_fit();
-    }
-
-    /// What was handed over has been sent.
-    pub(super) fn transmitted(&mut self) {
-        self.handed_over.clear();
-    }
-
-    /// What was handed over did not reach QEMU.
-    pub(super) fn transmit_failed(&mut self) {
-        for (id, band) in self.handed_over.drain(..) {
-            if let Some(call) = self.sent[band as usize].get_mut(&id) {
-                call.is_sent = false;
-            }
-        }
-    }
-
-    /// Takes the token of a call. What was sent keeps its place until QEMU answers.
-    pub(super) fn abandon(&mut self, id: u64) -> Option<T> {
+    fn abandon(&mut self, id: u64) -> Option<T> {
         for band in [Band::In, Band::Out] {
             if let Some(call) = self.sent[band as usize].get_mut(&id) {
                 let token = call.token.take()?;
                 call.arguments = None;
-                self.pending -= 1;
                 self.remember_abandoned(id, band);
                 return Some(token);
             }
             let queue = &mut self.queued[band as usize];
             if let Some(at) = place(queue, id) {
                 queue[at].call.as_ref()?.token.as_ref()?;
-                self.pending -= 1;
                 return queue.remove(at)?.call?.token;
             }
         }
@@ -309,16 +396,13 @@ impl<T> Calls<T> {
         }
     }
 
-    /// Takes the call that a reply with this id answers, if QEMU has it.
-    pub(super) fn answered(&mut self, id: u64) -> Option<Call<T>> {
+    fn answered(&mut self, id: u64) -> Option<Call<T>> {
         let [in_band, out_of_band] = &mut self.sent;
         let (band, call) = match in_band.remove(&id) {
             Some(call) => (Band::In, call),
             None => (Band::Out, out_of_band.remove(&id)?),
         };
-        if call.token.is_some() {
-            self.pending -= 1;
-        } else {
+        if call.token.is_none() {
             self.abandoned[band as usize].remove(&id);
         }
         if band == Band::In {
@@ -359,34 +443,13 @@ impl<T> Calls<T> {
         }
     }
 
-    /// The oldest call in band that QEMU has.
-    pub(super) fn oldest_sent(&self) -> Option<u64> {
-        let (&id, _) = self.sent[Band::In as usize].first_key_value()?;
-        Some(id)
-    }
-
-    /// Takes the calls that QEMU has, in the order of issue; what was not sent yet stays.
-    pub(super) fn take_sent(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
+    /// Takes the calls that QEMU has, by their ids.
+    fn take_sent(&mut self) -> BTreeMap<u64, Call<T>> {
         self.handed_over.clear();
         self.abandoned = Default::default();
         let [mut calls, out_of_band] = std::mem::take(&mut self.sent);
         calls.extend(out_of_band);
-        let with_caller = calls.values().filter(|call| call.token.is_some());
-        self.pending -= with_caller.count();
-        calls.into_values()
-    }
-
-    /// Takes all calls, in the order of issue, and forgets all requests.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
-        let queues = std::mem::take(&mut self.queued);
-        self.handed_over.clear();
-        self.abandoned = Default::default();
-        self.pending = 0;
-        let [mut calls, out_of_band] = std::mem::take(&mut self.sent);
-        calls.extend(out_of_band);
-        let requests = queues.into_iter().flatten();
-        calls.extend(requests.filter_map(|request| Some((request.id, request.call?))));
-        calls.into_values()
+        calls
     }
 }
 
@@ -424,7 +487,8 @@ mod tests {
                 (0, abandoned == count - 1)
             );
             let most = usize::try_from(count).unwrap() + 1;
-            assert!(calls.steps <= most, "{} steps", calls.steps);
+            let steps = calls.under_way().steps;
+            assert!(steps <= most, "{steps} steps");
         }
     }
 

@@ -33,7 +33,7 @@ pub(super) struct Core<T> {
     /// How the connection was opened.
     opening: Opening,
     /// Why the session is closed or failed.
-    pub(super) error: Option<Error>,
+    pub(super) error: Option<Box<Error>>,
 }
 
 /// What the end of a connection says of a `quit` that QEMU has.
@@ -85,7 +85,7 @@ impl<T> Core<T> {
         if self.state != state {
             self.state = state;
             let error = match state {
-                State::Closed | State::Failed => self.error.clone(),
+                State::Closed | State::Failed => self.error.as_deref().cloned(),
                 _ => None,
             };
             self.outputs.push_back(Queued::State(state, error));
@@ -124,7 +124,7 @@ impl<T> Core<T> {
         }
         match (self.state, &self.error) {
             (State::Ready, _) => {}
-            (State::Failed, Some(error)) => return Err(error.clone()),
+            (State::Failed, Some(error)) => return Err((**error).clone()),
             (state, _) => {
                 let command = command.into();
                 return Err(UsageError::NotReady { command, state }.into());
@@ -184,7 +184,7 @@ impl<T> Core<T> {
         self.end_connection(&error, quit);
         // What failed stays the reason when the connection goes in consequence.
         if self.state != State::Failed {
-            self.error = Some(error);
+            self.error = Some(error.into());
         }
         self.set_state(State::Closed);
     }
@@ -192,7 +192,7 @@ impl<T> Core<T> {
     pub(super) fn fail_session(&mut self, error: PeerError) {
         let error = Error::from(error);
         self.end_connection(&error, Quit::Unknown);
-        self.error = Some(error);
+        self.error = Some(error.into());
         self.set_state(State::Failed);
     }
 

@@ -62,12 +62,9 @@ pub(super) fn parse(greeting: &str) -> Result<Greeting, String> {
     };
     let package = package.map(|package| string(package, MAX_PACKAGE));
     let names = capabilities.map_or(Some(Vec::new()), |array| {
-        Some(
-            json::items(array)?
-                .filter_map(name)
-                .take(MAX_CAPABILITIES)
-                .collect(),
-        )
+        let names = json::items(array)?.filter_map(name).take(MAX_CAPABILITIES);
+        // It stays for as long as the connection does: no room for more.
+        Some(names.collect::<Vec<_>>().into_boxed_slice().into_vec())
     });
     Ok(Greeting {
         version: Version {

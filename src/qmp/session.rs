@@ -61,7 +61,7 @@ impl<T> Session<T> {
     /// Why the session is closed or failed.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
-        self.core.error.as_ref()
+        self.core.error.as_deref()
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) would return something, now or
