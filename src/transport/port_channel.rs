@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use glib::object::WeakRefNotify;
 use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
-use super::spice::{Channel, ChannelEvent, PortChannel};
+use super::spice::{Channel, ChannelEvent, PortChannel, PortHandler};
 use super::{Incoming, Sink, Transport};
 use crate::home::{Bound, Home};
 
@@ -16,7 +17,7 @@ pub struct SpiceTransport {
     channel: glib::WeakRef<PortChannel>,
     home: Home,
     link: Rc<Link>,
-    handlers: RefCell<Vec<SignalHandlerId>>,
+    handlers: RefCell<Option<[SignalHandlerId; 4]>>,
     gone: RefCell<Option<WeakRefNotify<PortChannel>>>,
 }
 
@@ -71,39 +72,8 @@ impl Transport for SpiceTransport {
         }
         // What spice-gtk calls on another thread has no effect.
         let link = || self.home.bind(self.link.clone());
-        let handlers = [
-            channel.connect_port_data({
-                let link = link();
-                move |bytes| with(&link, |link| link.data(bytes))
-            }),
-            channel.connect_port_event({
-                let link = link();
-                move |event| {
-                    if event == PORT_EVENT_CLOSED {
-                        with(&link, |link| {
-                            link.closed("the virtual machine closed the port");
-                        });
-                    }
-                }
-            }),
-            channel.connect_notify(Some("port-opened"), {
-                let link = link();
-                move |channel, _| {
-                    with(&link, |link| {
-                        if channel.is_port_opened() {
-                            link.opened();
-                        } else {
-                            link.closed("the virtual machine closed the port");
-                        }
-                    });
-                }
-            }),
-            channel.upcast_ref::<Channel>().connect_channel_event({
-                let link = link();
-                move |_, event| with(&link, |link| link.channel_event(event))
-            }),
-        ];
-        self.handlers.replace(handlers.into());
+        let handlers = channel.connect_all(&Arc::new(link()));
+        self.handlers.replace(Some(handlers));
         let gone = channel.add_weak_ref_notify({
             let link = link();
             move || {
@@ -155,7 +125,7 @@ impl Transport for SpiceTransport {
         }
         let handlers = self.handlers.take();
         if let Some(channel) = self.channel.upgrade() {
-            for handler in handlers {
+            for handler in handlers.into_iter().flatten() {
                 channel.disconnect(handler);
             }
         }
@@ -173,6 +143,34 @@ impl Transport for SpiceTransport {
 impl Drop for SpiceTransport {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl PortHandler for Bound<Rc<Link>> {
+    fn data(&self, bytes: &[u8]) {
+        with(self, |link| link.data(bytes));
+    }
+
+    fn event(&self, event: i32) {
+        if event == PORT_EVENT_CLOSED {
+            with(self, |link| {
+                link.closed("the virtual machine closed the port");
+            });
+        }
+    }
+
+    fn opened(&self, channel: &PortChannel) {
+        with(self, |link| {
+            if channel.is_port_opened() {
+                link.opened();
+            } else {
+                link.closed("the virtual machine closed the port");
+            }
+        });
+    }
+
+    fn channel_event(&self, event: ChannelEvent) {
+        with(self, |link| link.channel_event(event));
     }
 }
 

@@ -5,11 +5,14 @@
 
 use std::ffi::{c_int, c_ulong};
 use std::io;
+use std::sync::Arc;
 
 use gio::prelude::SocketExt;
 use glib::prelude::*;
 use glib::signal::{SignalHandlerId, connect_raw};
-use glib::translate::{FromGlibPtrContainer, from_glib_borrow, from_glib_full, from_glib_none};
+use glib::translate::{
+    FromGlibPtrContainer, from_glib, from_glib_borrow, from_glib_full, from_glib_none,
+};
 use spice_client_glib_sys as ffi;
 
 use super::io_kind;
@@ -68,6 +71,18 @@ pub(crate) enum Connection {
     Up,
     /// The server ended it, which spice-gtk has yet to notice.
     Lost,
+}
+
+/// What happens on a port channel. Any thread may drop the last reference.
+pub(super) trait PortHandler: Send + Sync + 'static {
+    /// Bytes have come.
+    fn data(&self, bytes: &[u8]);
+    /// The server reports an event of the port.
+    fn event(&self, event: c_int);
+    /// Whether the port is opened has changed.
+    fn opened(&self, channel: &PortChannel);
+    /// The connection of the channel has changed.
+    fn channel_event(&self, event: ChannelEvent);
 }
 
 impl Session {
@@ -336,12 +351,13 @@ impl PortChannel {
         read <= FIRST_MESSAGES.saturating_add(name)
     }
 
-    pub(super) fn connect_port_data<F: Fn(&[u8]) + 'static>(&self, f: F) -> SignalHandlerId {
-        unsafe extern "C" fn trampoline<F: Fn(&[u8]) + 'static>(
+    /// Has `handler` told what happens on the channel. All that is connected shares it.
+    pub(super) fn connect_all<H: PortHandler>(&self, handler: &Arc<H>) -> [SignalHandlerId; 4] {
+        unsafe extern "C" fn data<H: PortHandler>(
             _channel: *mut ffi::SpicePortChannel,
             data: glib::ffi::gpointer,
             size: c_int,
-            f: glib::ffi::gpointer,
+            handler: glib::ffi::gpointer,
         ) {
             let Ok(size) = usize::try_from(size) else {
                 return;
@@ -350,44 +366,70 @@ impl PortChannel {
                 return;
             }
             // SAFETY: the signal's `size` bytes at `data` are spice-gtk's until
-            // the emission ends; `f` is the boxed `F` that was connected.
+            // the emission ends; the handler is the one that was connected.
             unsafe {
-                (*f.cast::<F>())(std::slice::from_raw_parts(data.cast(), size));
+                let bytes = std::slice::from_raw_parts(data.cast(), size);
+                (*handler.cast::<H>()).data(bytes);
             }
         }
-        // SAFETY: `trampoline` has the signature of `port-data` and takes the box.
-        unsafe {
-            connect_raw(
-                self.as_ptr().cast(),
-                c"port-data".as_ptr(),
-                Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
-                    trampoline::<F> as *const (),
-                )),
-                Box::into_raw(Box::new(f)),
-            )
-        }
-    }
-
-    pub(super) fn connect_port_event<F: Fn(c_int) + 'static>(&self, f: F) -> SignalHandlerId {
-        unsafe extern "C" fn trampoline<F: Fn(c_int) + 'static>(
+        unsafe extern "C" fn event<H: PortHandler>(
             _channel: *mut ffi::SpicePortChannel,
             event: c_int,
-            f: glib::ffi::gpointer,
+            handler: glib::ffi::gpointer,
         ) {
-            // SAFETY: `f` is the boxed `F` that was connected.
-            unsafe { (*f.cast::<F>())(event) };
+            // SAFETY: the handler is the one that was connected.
+            unsafe { (*handler.cast::<H>()).event(event) };
         }
-        // SAFETY: `trampoline` has the signature of `port-event` and takes the box.
-        unsafe {
-            connect_raw(
+        unsafe extern "C" fn opened<H: PortHandler>(
+            channel: *mut ffi::SpicePortChannel,
+            _property: glib::ffi::gpointer,
+            handler: glib::ffi::gpointer,
+        ) {
+            // SAFETY: GObject calls it with the channel, and the handler as above.
+            unsafe {
+                let channel = from_glib_borrow::<_, PortChannel>(channel);
+                (*handler.cast::<H>()).opened(&channel);
+            }
+        }
+        unsafe extern "C" fn channel_event<H: PortHandler>(
+            channel: *mut ffi::SpiceChannel,
+            event: ffi::SpiceChannelEvent,
+            handler: glib::ffi::gpointer,
+        ) {
+            // SAFETY: as above.
+            unsafe {
+                let channel = from_glib_borrow::<_, Channel>(channel);
+                if let Some(event) = channel.event(event) {
+                    (*handler.cast::<H>()).channel_event(event);
+                }
+            }
+        }
+        unsafe extern "C" fn dropped<H: PortHandler>(
+            handler: glib::ffi::gpointer,
+            _closure: *mut glib::gobject_ffi::GClosure,
+        ) {
+            // SAFETY: this is the reference that was connected, and goes with it, once.
+            drop(unsafe { Arc::from_raw(handler.cast::<H>().cast_const()) });
+        }
+        let signals = [
+            (c"port-data", data::<H> as *const ()),
+            (c"port-event", event::<H> as *const ()),
+            (c"notify::port-opened", opened::<H> as *const ()),
+            (c"channel-event", channel_event::<H> as *const ()),
+        ];
+        // SAFETY: each function has the signature of its signal's handlers, and takes the
+        // handler, of which each has a reference.
+        signals.map(|(signal, called)| unsafe {
+            let called = std::mem::transmute::<*const (), unsafe extern "C" fn()>(called);
+            from_glib(glib::gobject_ffi::g_signal_connect_data(
                 self.as_ptr().cast(),
-                c"port-event".as_ptr(),
-                Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
-                    trampoline::<F> as *const (),
-                )),
-                Box::into_raw(Box::new(f)),
-            )
-        }
+                signal.as_ptr(),
+                Some(called),
+                Arc::into_raw(handler.clone()).cast_mut().cast(),
+                Some(dropped::<H>),
+                0,
+            ))
+        })
     }
 
     /// Sends `bytes`; `done` is called once, from the main context.
