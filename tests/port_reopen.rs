@@ -160,10 +160,11 @@ fn a_bad_line_fails_what_is_in_flight_and_no_more() {
         ] {
             let (port, server) = script::ready(main);
             let ends = Ends::default();
-            call(&port, "in-flight", &ends);
-            main.drain();
-            server.request("in-flight");
             // The first command leaves at once, and the others with the next dispatch.
+            call(&port, "in-flight", &ends);
+            call(&port, "in-flight-too", &ends);
+            main.drain();
+            assert_eq!(server.requests().len(), 2);
             call(&port, "sent", &ends);
             call(&port, "not-sent", &ends);
             server.line(line);
@@ -174,7 +175,8 @@ fn a_bad_line_fails_what_is_in_flight_and_no_more() {
                     [
                         (first, Err(Error::Peer(PeerError::Malformed(_)))),
                         (second, Err(Error::Peer(PeerError::Malformed(_)))),
-                    ] if first == "in-flight" && second == "sent"
+                        (third, Err(Error::Peer(PeerError::Malformed(_)))),
+                    ] if first == "in-flight" && second == "in-flight-too" && third == "sent"
                 ),
                 "{line}: {ends:?}"
             );
@@ -185,7 +187,7 @@ fn a_bad_line_fails_what_is_in_flight_and_no_more() {
             assert_eq!(requests[1].command, "not-sent");
             server.reply(&requests[1], json!({}));
             main.drain();
-            assert_eq!(ends.borrow()[2].1, Ok("{}".into()));
+            assert_eq!(ends.borrow()[3].1, Ok("{}".into()));
         }
     });
 }

@@ -376,7 +376,7 @@ impl Owner for QmpPort {
     }
 
     fn hears_pending(&self) -> bool {
-        signals::hears(self.obj().upcast_ref(), gstr!("pending"))
+        signals::hears_pending(self.obj().upcast_ref())
     }
 
     fn event(&self, event: Event) {
@@ -404,7 +404,7 @@ impl Owner for QmpPort {
                 }
                 Change::Status => notify(gstr!("status")),
                 Change::Responsive => notify(gstr!("responsive")),
-                Change::Pending => notify(gstr!("pending")),
+                Change::Pending => port.notify_pending(),
                 Change::LastError => notify(gstr!("last-error")),
                 Change::Dropped => glib::g_warning!(
                     "SpiceQmp",

@@ -23,9 +23,12 @@ static EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(EVENT));
 pub(super) static QMP_EVENT_ID: Lazy<SignalId> = Lazy::new(|| signal_id(QMP_EVENT));
 static NOTIFY_ID: Lazy<SignalId> = Lazy::new(|| signal_id("notify"));
 
+static PENDING: Lazy<glib::Quark> = Lazy::new(|| glib::Quark::from_str("pending"));
+static PORT: Lazy<glib::Type> =
+    Lazy::new(|| glib::Type::from_name(TYPE_NAME).expect("there is a port"));
+
 fn signal_id(name: &str) -> SignalId {
-    let port = glib::Type::from_name(TYPE_NAME).expect("there is a port");
-    SignalId::lookup(name, port).expect("a signal of the port's")
+    SignalId::lookup(name, *PORT).expect("a signal of the port's")
 }
 
 /// The signals of the class.
@@ -204,15 +207,21 @@ impl Listeners {
 /// Notifies of a property, where anybody hears it: asking takes a fifth of the time that
 /// notifying nobody would.
 pub(super) fn notify(port: &glib::Object, property: &'static glib::GStr) {
-    if hears(port, property) {
+    if hears(port, glib::Quark::from_static_str(property)) {
         port.notify(property);
     }
 }
 
-/// Whether anybody is notified of a property.
-pub(super) fn hears(port: &glib::Object, property: &'static glib::GStr) -> bool {
-    let detail = glib::Quark::from_static_str(property);
-    has_handler(port, *NOTIFY_ID, Some(detail)) || has_handler(port, *NOTIFY_ID, None)
+/// Whether anybody is notified of the property `pending`, which changes with each call.
+pub(super) fn hears_pending(port: &glib::Object) -> bool {
+    hears(port, *PENDING)
+}
+
+/// Whether anybody is notified of a property: handlers, or the class of a derived type.
+fn hears(port: &glib::Object, property: glib::Quark) -> bool {
+    has_handler(port, *NOTIFY_ID, Some(property))
+        || has_handler(port, *NOTIFY_ID, None)
+        || port.type_() != *PORT
 }
 
 fn has_handler(port: &glib::Object, signal: SignalId, detail: Option<glib::Quark>) -> bool {
