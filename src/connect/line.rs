@@ -202,7 +202,7 @@ impl Link {
                 self.ended(incoming);
                 return Flow::On;
             }
-            Incoming::Connecting | Incoming::Data(_) | Incoming::Written => {}
+            Incoming::Connecting | Incoming::Data(_) | Incoming::Pause | Incoming::Written => {}
         }
         self.report(incoming)
     }

@@ -218,7 +218,7 @@ impl Inner {
                 self.end_when_written();
             }
             Incoming::WriteFailed(_) | Incoming::Closed(_) => self.end(),
-            Incoming::Connecting | Incoming::Data(_) => {}
+            Incoming::Connecting | Incoming::Data(_) | Incoming::Pause => {}
         }
         if self.server.borrow().wants_input() {
             Flow::On
