@@ -129,10 +129,10 @@ class Documents(unittest.TestCase):
 
     def check(self, program, command):
         """Each program pauses the machine, but one that lists its disks."""
-        for address in [uri] if "spice_session_new" in program else [qmp]:
+        for address in [uri] if "spice_session_new" in program else [qmp, uri, "dbus:"]:
             output = self.run_program(command, address)
             if "query-block" in program:
-                self.assertEqual(output, "")
+                self.assertEqual(output, "cd\n")
             else:
                 self.assertNotEqual(output, "")
                 self.assertEqual(self.monitor.state(), "paused")
