@@ -35,7 +35,7 @@ fn main() -> Result<(), Error> {
 
 | to | see |
 |---|---|
-| connect to an address | [`QmpPort::open`] |
+| connect to an address | [`QmpPort::open`]; with a password, or to connect again by itself: [`Connector`] |
 | find the port of a SPICE session, or attach to its channel | `QmpPort::find`, `QmpPort::get` (feature `spice`) |
 | use a D-Bus display that a viewer is connected to | [`QmpPort::find_on_bus`] |
 | use any stream | [`QmpPort::for_stream`] |
@@ -43,6 +43,8 @@ fn main() -> Result<(), Error> {
 | follow events | [`QmpPort::events`], [`QmpPort::connect_qmp_event`], [`QmpPort::wait_event`] |
 | follow the run state | [`QmpPort::status`], [`QmpPort::connect_status_notify`] |
 | make a power menu, show why the machine stopped | [`Machine`] |
+| list drives and change media | [`Machine::drives`], [`Drive`] |
+| run a job to its end, list jobs | [`Machine::run_job`], [`Machine::jobs`] |
 | know which commands a QEMU has | [`Machine::load_schema`] |
 | know why something failed | [`Error`]; [`QmpErrorCode`] for C and GLib |
 | speak QMP without GLib | [`qmp`] |
