@@ -96,7 +96,7 @@ pub use machine::Screenshot;
 #[cfg(feature = "gobject")]
 pub use machine::{
     Condition, ConditionCode, ConditionSeverity, Drive, Insert, Job, List, Machine, RunJob, Schema,
-    Unplug,
+    Snapshot, Unplug,
 };
 #[cfg(all(feature = "gobject", unix))]
 pub use port::MAX_FDS;

@@ -1,24 +1,31 @@
-//! A schema that is being loaded, or was: data only.
+//! Something that is under way, or has ended, such as the load of a schema: data only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::schema::Schema;
 use crate::qmp::Error;
 
 /// What several askers wait for. Any thread may drop it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Fetch(Arc<Mutex<Progress>>);
+#[derive(Debug)]
+pub(super) struct Fetch<T>(Arc<Mutex<Progress<T>>>);
 
-#[derive(Debug, Default)]
-struct Progress {
-    result: Option<Result<Schema, Error>>,
+#[derive(Debug)]
+struct Progress<T> {
+    result: Option<Result<T, Error>>,
     wakers: Vec<Waker>,
 }
 
-impl Fetch {
+impl<T: Clone> Fetch<T> {
+    /// One that is under way.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Progress {
+            result: None,
+            wakers: Vec::new(),
+        })))
+    }
+
     /// The result, once there is one.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Result<Schema, Error>> {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Result<T, Error>> {
         let mut progress = self.lock();
         if let Some(result) = &progress.result {
             return Poll::Ready(result.clone());
@@ -30,7 +37,7 @@ impl Fetch {
     }
 
     /// Ends it.
-    pub(super) fn end(&self, result: Result<Schema, Error>) {
+    pub(super) fn end(&self, result: Result<T, Error>) {
         let mut progress = self.lock();
         progress.result = Some(result);
         let wakers = std::mem::take(&mut progress.wakers);
@@ -43,7 +50,14 @@ impl Fetch {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, Progress<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// Not derived: that would ask for a `T` that is `Clone`.
+impl<T> Clone for Fetch<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }

@@ -20,6 +20,8 @@ use super::jobs::{Jobs, ShownMigration};
 #[cfg(unix)]
 use super::leftover::Leftover;
 use super::list::List;
+use super::schema::Schema;
+use super::snapshots::Snapshots;
 use crate::home::Home;
 use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 
@@ -48,6 +50,9 @@ pub struct Machine {
     /// they end: `notify::status` of the job is emitted before. A migration is listed while
     /// [`run_job`](super::Machine::run_job) runs it; others are not.
     #[property(name = "jobs", type = List, get = Self::jobs)]
+    /// The [`Snapshot`](super::Snapshot)s on the disks, in the order in which the disks list
+    /// them. They are loaded when they are first asked for, and again when a job has ended.
+    #[property(name = "snapshots", type = List, get = Self::snapshots)]
     port: RefCell<Option<QmpPort>>,
     /// The port's. Set in the construction.
     home: OnceCell<Home>,
@@ -64,10 +69,13 @@ pub struct Machine {
     looks_up: Cell<bool>,
     was_ready: Cell<bool>,
     /// The schema, once somebody has asked for it.
-    schema: RefCell<Option<Fetch>>,
+    schema: RefCell<Option<Fetch<Schema>>>,
     drives: OnceCell<List>,
     /// The list of jobs and where it comes from, once somebody has asked for it.
     jobs: OnceCell<(List, Jobs)>,
+    snapshots: OnceCell<List>,
+    /// The last thing that was begun with a snapshot.
+    last_deed: RefCell<Option<Fetch<()>>>,
     /// What QEMU keeps of screenshots.
     #[cfg(unix)]
     leftovers: RefCell<Vec<Leftover>>,
@@ -372,6 +380,16 @@ impl Machine {
         let new = || List::new(self.port().as_ref(), Drives);
         self.drives.get_or_init(new).clone()
     }
+
+    pub(super) fn snapshots(&self) -> List {
+        let new = || List::new(self.port().as_ref(), Snapshots);
+        self.snapshots.get_or_init(new).clone()
+    }
+
+    /// Notes what is done with a snapshot now, and returns what was before.
+    pub(super) fn note_deed(&self, deed: Fetch<()>) -> Option<Fetch<()>> {
+        self.last_deed.replace(Some(deed))
+    }
 }
 
 /// The jobs.
@@ -396,12 +414,12 @@ impl Machine {
 
 /// The schema.
 impl Machine {
-    pub(super) fn schema(&self) -> Option<Fetch> {
+    pub(super) fn schema(&self) -> Option<Fetch<Schema>> {
         self.schema.borrow().clone()
     }
 
     /// Keeps this one, or none. Who waits for the one before gets it all the same.
-    pub(super) fn keep_schema(&self, schema: Option<Fetch>) {
+    pub(super) fn keep_schema(&self, schema: Option<Fetch<Schema>>) {
         self.schema.replace(schema);
     }
 }

@@ -29,7 +29,7 @@ impl Machine {
         poll_fn(|cx| fetch.poll(cx)).await
     }
 
-    fn fetch(&self) -> Result<Fetch, Error> {
+    fn fetch(&self) -> Result<Fetch<Schema>, Error> {
         if !self.imp().home().is_here() {
             return Err(not_supported("a machine is used on its port's thread"));
         }
@@ -47,8 +47,8 @@ impl Machine {
         Ok(self.start_fetch(&port))
     }
 
-    fn start_fetch(&self, port: &QmpPort) -> Fetch {
-        let fetch = Fetch::default();
+    fn start_fetch(&self, port: &QmpPort) -> Fetch<Schema> {
+        let fetch = Fetch::new();
         self.imp().keep_schema(Some(fetch.clone()));
         let (machine, own) = (self.downgrade(), fetch.clone());
         port.execute_with(COMMAND, None, CallOptions::default(), move |reply| {

@@ -28,6 +28,9 @@ mod run_job;
 mod schema;
 #[cfg(unix)]
 mod screenshot;
+mod snapshot;
+mod snapshot_deeds;
+mod snapshots;
 mod started_job;
 mod unplug;
 
@@ -43,6 +46,7 @@ pub use run_job::RunJob;
 pub use schema::Schema;
 #[cfg(unix)]
 pub use screenshot::Screenshot;
+pub use snapshot::Snapshot;
 pub use unplug::Unplug;
 
 use crate::port::QmpPort;
@@ -89,6 +93,7 @@ glib::wrapper! {
     /// | `drives` | [`List`] of [`Drive`]s | the drives, and what is in them |
     /// | `condition` | [`Condition`] or NULL | why the machine does not run, where that is not just a pause |
     /// | `jobs` | [`List`] of [`Job`]s | what QEMU does in the background |
+    /// | `snapshots` | [`List`] of [`Snapshot`]s | states of the machine on its disks, to which it can return |
     ///
     /// # Signals
     ///

@@ -68,6 +68,7 @@ enum Guest {
     KeepMemory,
     LockTray,
     EjectMedium,
+    Count,
 }
 
 impl RunState {
@@ -102,6 +103,9 @@ impl RunState {
     /// medium. Both do so at `reach`.
     pub const LOCKS_TRAY: Self = Self::answering("running", Way::Nmi(Guest::LockTray));
     pub const EJECTS_MEDIUM: Self = Self::answering("running", Way::Nmi(Guest::EjectMedium));
+
+    /// A guest that counts how often it was at `reach`, in the byte at [`COUNT`].
+    pub const COUNTS: Self = Self::answering("running", Way::Nmi(Guest::Count));
 
     /// All that a machine can be brought into here: not `internal-error`, `colo` and
     /// `save-vm`, in which no monitor is served.
@@ -219,6 +223,9 @@ impl RunState {
         }
     }
 }
+
+/// Where [`RunState::COUNTS`] counts.
+pub const COUNT: u64 = 0x7e00;
 
 fn add(config: Config, args: &[&str]) -> Config {
     args.iter().fold(config, |config, arg| config.arg(*arg))
@@ -467,6 +474,8 @@ impl Guest {
             // PREVENT ALLOW MEDIUM REMOVAL: prevent; START STOP UNIT: eject
             Guest::LockTray => packet(0x1e, 1),
             Guest::EjectMedium => packet(0x1b, 2),
+            // inc byte [COUNT]; iret
+            Guest::Count => b"\xfe\x06\x00\x7e\xcf".to_vec(),
         }
     }
 }

@@ -1,0 +1,152 @@
+//! A snapshot of a machine, as a GObject.
+
+use glib::subclass::prelude::*;
+
+use super::list::{List, Record};
+use crate::home::Home;
+use crate::port::QmpPort;
+
+glib::wrapper! {
+    /// A state of a machine that is kept on its disks: an item of
+    /// [`Machine::snapshots`](super::Machine::snapshots).
+    ///
+    /// It belongs to the port's thread. One that was deleted is in the list no more, and
+    /// stays as it was; one that is saved under the same name is the same object.
+    ///
+    /// # Properties
+    ///
+    /// | name | type | |
+    /// |---|---|---|
+    /// | `tag` | string | its name. It never changes |
+    /// | `date` | signed | when it was taken: seconds since 1970, UTC |
+    /// | `state-size` | unsigned | the size of the machine's state in bytes, most of which is its memory; 0 for a snapshot of disks alone, as `qemu-img` takes them |
+    /// | `clock` | signed | for how long the machine had run: microseconds |
+    /// | `loadable` | boolean | whether each disk has it, and one the machine's state: others can only be deleted |
+    pub struct Snapshot(ObjectSubclass<imp::Snapshot>);
+}
+
+impl Snapshot {
+    /// Whether the calling thread is the one of the port, and runs its main context or
+    /// could: no other may use the snapshot. For bindings to languages that do not see to
+    /// that.
+    pub fn is_on_its_thread(&self) -> bool {
+        self.imp().home().is_here()
+    }
+}
+
+/// What is known of a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Details {
+    pub(super) date: i64,
+    pub(super) state_size: u64,
+    pub(super) clock: i64,
+    pub(super) loadable: bool,
+}
+
+/// [`Details`], and of which snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Described {
+    pub(super) tag: String,
+    pub(super) details: Details,
+}
+
+impl Record for Described {
+    type Item = Snapshot;
+
+    fn id(&self) -> &str {
+        &self.tag
+    }
+
+    fn make(self, _: &List, port: &QmpPort) -> Snapshot {
+        let snapshot: Snapshot = glib::Object::new();
+        snapshot.imp().set_up(port, self);
+        snapshot
+    }
+
+    fn update(self, snapshot: &Snapshot) {
+        snapshot.imp().update(self.details);
+    }
+}
+
+mod imp {
+    use std::cell::{OnceCell, RefCell};
+
+    use glib::prelude::*;
+    use glib::subclass::prelude::*;
+
+    use super::{Described, Details, Home, QmpPort};
+    use crate::machine::follow::may_use;
+
+    #[derive(Default, glib::Properties)]
+    #[properties(wrapper_type = super::Snapshot)]
+    pub struct Snapshot {
+        /// Its name.
+        #[property(name = "tag", type = String, get = Self::tag)]
+        tag: OnceCell<String>,
+        /// When it was taken: seconds since 1970, UTC.
+        #[property(name = "date", get, type = i64, member = date)]
+        /// The size of the machine's state in bytes, most of which is its memory.
+        #[property(name = "state-size", get, type = u64, member = state_size)]
+        /// For how long the machine had run: microseconds.
+        #[property(name = "clock", get, type = i64, member = clock)]
+        /// Whether the machine can return to it.
+        #[property(name = "loadable", get, type = bool, member = loadable)]
+        details: RefCell<Details>,
+        /// The port's.
+        home: OnceCell<Home>,
+    }
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for Snapshot {
+        const NAME: &'static str = "SpiceQmp1Snapshot";
+        type Type = super::Snapshot;
+    }
+
+    impl ObjectImpl for Snapshot {
+        fn properties() -> &'static [glib::ParamSpec] {
+            Self::derived_properties()
+        }
+
+        fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
+            if may_use(self.home(), "a snapshot", property.name()) {
+                self.derived_property(id, property)
+            } else {
+                property.default_value().clone()
+            }
+        }
+    }
+
+    impl Snapshot {
+        pub(super) fn set_up(&self, port: &QmpPort, described: Described) {
+            let _ = self.home.set(Home::on(port.main_context()));
+            let _ = self.tag.set(described.tag);
+            self.details.replace(described.details);
+        }
+
+        /// Notifies of what has changed.
+        pub(super) fn update(&self, details: Details) {
+            let before = self.details.replace(details);
+            let (now, snapshot) = (self.details.borrow().clone(), self.obj());
+            if now.date != before.date {
+                snapshot.notify_date();
+            }
+            if now.state_size != before.state_size {
+                snapshot.notify_state_size();
+            }
+            if now.clock != before.clock {
+                snapshot.notify_clock();
+            }
+            if now.loadable != before.loadable {
+                snapshot.notify_loadable();
+            }
+        }
+
+        fn tag(&self) -> String {
+            self.tag.get().cloned().unwrap_or_default()
+        }
+
+        pub(super) fn home(&self) -> &Home {
+            self.home.get_or_init(Home::here)
+        }
+    }
+}
