@@ -398,6 +398,11 @@ fn reasons_are_plain() {
                 "the state of the machine cannot be written: the host may have no space left \
                  (Error while writing VM state: Input/output error)",
             ),
+            (
+                "ram_save_setup failed: No space left on device",
+                "the state of the machine cannot be written: the host may have no space left \
+                 (ram_save_setup failed: No space left on device)",
+            ),
             // The disk is not to blame.
             (
                 "Device 'n0' is writable but does not support snapshots",

@@ -258,7 +258,7 @@ fn explain(error: Error, disks: &[Disk]) -> Error {
         .find(|it| it.format != "qcow2" && desc.contains(&format!("'{}'", it.node)));
     let meaning = if let Some(Disk { name, format, .. }) = unfit {
         format!("the drive {name} has the format {format}, which holds no snapshots")
-    } else if desc.contains("writing VM state") {
+    } else if &*command == Deed::Save.command() && is_about_writing(&desc) {
         "the state of the machine cannot be written: the host may have no space left".into()
     } else if desc.contains("loading VM state") {
         "the state does not fit the machine: its memory or devices may be others now".into()
@@ -274,4 +274,10 @@ fn explain(error: Error, disks: &[Disk]) -> Error {
         class,
         desc: format!("{meaning} ({desc})").into(),
     }
+}
+
+/// Whether QEMU could not write: it says "I/O error" also of a disk that is full.
+fn is_about_writing(desc: &str) -> bool {
+    let errors = ["Input/output error", "No space left on device"];
+    errors.iter().any(|error| desc.contains(error))
 }
