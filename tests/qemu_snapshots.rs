@@ -290,8 +290,7 @@ fn what_cannot_be_is_refused_while_it_runs() {
         );
         assert_eq!(
             text(place.save("disks")),
-            "snapshot-save: the drive /machine/peripheral/disk-n0/virtio-backend has a snapshot \
-             \"disks\" already"
+            "snapshot-save: the drive disk-n0 has a snapshot \"disks\" already"
         );
         assert_eq!(
             text(place.delete("unknown")),

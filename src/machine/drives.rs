@@ -120,7 +120,7 @@ impl Block<'_> {
 }
 
 /// The name of the device in a path such as `/machine/peripheral/us0/us0.0/legacy[0]`.
-fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     let below = |folder| id.strip_prefix(folder)?.split('/').next();
     let folders = [
         "/machine/peripheral/",

@@ -81,7 +81,7 @@ mod imp {
     #[properties(wrapper_type = super::Snapshot)]
     pub struct Snapshot {
         /// Its name.
-        #[property(name = "tag", type = String, get = Self::tag)]
+        #[property(name = "tag", type = String, default = "", get = Self::tag)]
         tag: OnceCell<String>,
         /// When it was taken: seconds since 1970, UTC.
         #[property(name = "date", get, type = i64, member = date)]

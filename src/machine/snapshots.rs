@@ -6,6 +6,7 @@ use std::future::Future;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::drives::short;
 use super::list::{List, Source};
 use super::snapshot::{Described, Details};
 use crate::port::{Event, QmpPort};
@@ -144,13 +145,15 @@ fn read(reply: &str) -> Result<Vec<Disk>, Error> {
     #[derive(Deserialize)]
     struct Inserted {
         ro: bool,
+        #[serde(default)]
         drv: String,
         #[serde(rename = "node-name")]
         node: Option<String>,
+        #[serde(default)]
         image: Image,
     }
 
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
     struct Image {
         #[serde(default)]
         snapshots: Vec<OnDisk>,
@@ -171,14 +174,57 @@ fn read(reply: &str) -> Result<Vec<Disk>, Error> {
         let node = inserted.node?;
         // Two devices may share one.
         nodes.insert(node.clone()).then(|| Disk {
-            name: [block.qdev.unwrap_or_default(), block.device]
-                .into_iter()
-                .find(|name| !name.is_empty())
-                .unwrap_or_else(|| node.clone()),
+            name: match &block.qdev {
+                Some(qdev) if block.device.is_empty() => short(qdev).to_owned(),
+                _ => block.device,
+            },
             node,
             format: inserted.drv,
             snapshots: inserted.image.snapshots,
         })
     });
     Ok(disks.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_that_is_too_long_is_not_read() {
+        let padded = |len: usize| format!("[{}]", " ".repeat(len - 2));
+        assert_eq!(read(&padded(MAX_REPLY)), Ok(Vec::new()));
+        let error = read(&padded(MAX_REPLY + 1)).unwrap_err().to_string();
+        assert!(error.contains("4194304 bytes"), "{error}");
+    }
+
+    /// As QEMU 10.0 says it, but for what is not read.
+    #[test]
+    fn disks_are_what_can_be_written_to() {
+        let reply = r##"[
+            {"device": "", "qdev": "cd0", "removable": true, "locked": false},
+            {"device": "ide1-cd0", "qdev": "/machine/unattached/device[18]",
+             "inserted": {"file": "a.iso", "ro": true, "drv": "raw", "node-name": "#block1",
+                          "image": {"format": "raw"}}},
+            {"device": "", "qdev": "/machine/peripheral/vb0/virtio-backend",
+             "inserted": {"file": "d", "ro": false, "drv": "qcow2", "node-name": "n0",
+                          "image": {"format": "qcow2", "snapshots": [
+                {"id": "1", "name": "a \u00e4", "vm-state-size": 7, "date-sec": 5,
+                 "date-nsec": 6, "vm-clock-sec": 1, "vm-clock-nsec": 2999}]}}},
+            {"device": "floppy0", "qdev": "fl0",
+             "inserted": {"file": "f", "ro": false, "node-name": "#block2"}},
+            {"device": "old", "inserted": {"ro": false, "drv": "qcow2"}}
+        ]"##;
+        let disks = read(reply).unwrap();
+        let names: Vec<_> = disks.iter().map(|it| (&*it.name, &*it.node)).collect();
+        assert_eq!(names, [("vb0", "n0"), ("floppy0", "#block2")]);
+        let details = Details {
+            date: 5,
+            state_size: 7,
+            clock: 1_000_002,
+            loadable: false,
+        };
+        let tag = "a ä".to_owned();
+        assert_eq!(snapshots(&disks), [Described { tag, details }]);
+    }
 }

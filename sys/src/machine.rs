@@ -474,7 +474,7 @@ pub unsafe extern "C" fn spice_qmp_machine_screenshot_finish(
     non_snake_case,
     reason = "the checks have the names by which C knows them"
 )]
-fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
+pub(crate) fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
     is_a(machine.cast(), Machine::static_type())
 }
 
@@ -483,7 +483,7 @@ fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
     non_snake_case,
     reason = "the checks have the names by which C knows them"
 )]
-fn IS_THREAD_OF_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
+pub(crate) fn IS_THREAD_OF_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
     // SAFETY: it is a live SpiceQmpMachine; any thread may ask.
     unsafe { borrow(machine) }.is_on_its_thread()
 }
@@ -491,7 +491,7 @@ fn IS_THREAD_OF_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
 /// # Safety
 ///
 /// `machine` is a live `SpiceQmpMachine`, and stays so while the result is used.
-unsafe fn borrow(machine: *mut SpiceQmpMachine) -> Borrowed<Machine> {
+pub(crate) unsafe fn borrow(machine: *mut SpiceQmpMachine) -> Borrowed<Machine> {
     // SAFETY: as the caller promises.
     unsafe { from_glib_borrow(machine.cast::<<Machine as ObjectType>::GlibType>()) }
 }

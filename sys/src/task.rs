@@ -51,6 +51,9 @@ pub(crate) enum Operation {
     Insert,
     Eject,
     ConnectorOpen,
+    SaveSnapshot,
+    LoadSnapshot,
+    DeleteSnapshot,
 }
 
 impl Operation {
@@ -84,6 +87,9 @@ impl Operation {
             Self::JobDismiss => "spice_qmp_job_dismiss",
             Self::Unplug => "spice_qmp_machine_unplug",
             Self::Screenshot => "spice_qmp_machine_screenshot",
+            Self::SaveSnapshot => "spice_qmp_machine_save_snapshot",
+            Self::LoadSnapshot => "spice_qmp_machine_load_snapshot",
+            Self::DeleteSnapshot => "spice_qmp_machine_delete_snapshot",
             Self::LoadSchema => "spice_qmp_machine_load_schema",
             Self::ConnectorOpen => "spice_qmp_connector_open",
             Self::Insert => "spice_qmp_drive_insert",
@@ -93,7 +99,7 @@ impl Operation {
 
     /// A unique address, which tags our tasks.
     fn tag(self) -> gpointer {
-        static TAGS: [u8; Operation::ConnectorOpen as usize + 1] = [0; _];
+        static TAGS: [u8; Operation::DeleteSnapshot as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
     }
 }

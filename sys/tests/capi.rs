@@ -129,6 +129,20 @@ fn drives_under_valgrind() {
 }
 
 #[test]
+fn snapshots() {
+    run(
+        &mut with_library(Compiler::c().compile("snapshots", "snapshots")),
+        "",
+    );
+}
+
+#[test]
+fn snapshots_under_valgrind() {
+    let program = Compiler::c().compile("snapshots", "snapshots-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
+#[test]
 fn jobs() {
     run(&mut with_library(Compiler::c().compile("jobs", "jobs")), "");
 }

@@ -28,8 +28,10 @@ fn header_is_up_to_date() {
         "list",
         "drive",
         "job",
+        "snapshot",
         "machine",
         "connector",
+        "machine_snapshots",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));
     }

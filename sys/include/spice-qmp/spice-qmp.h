@@ -42,6 +42,7 @@
 #define SpiceQmpDrive SpiceQmp1Drive
 #define SpiceQmpInsertFlags SpiceQmp1InsertFlags
 #define SpiceQmpJob SpiceQmp1Job
+#define SpiceQmpSnapshot SpiceQmp1Snapshot
 #define SpiceQmpJobProgress SpiceQmp1JobProgress
 #define SpiceQmpConditionCode SpiceQmp1ConditionCode
 #define SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity
@@ -372,6 +373,8 @@ typedef struct SpiceQmpPort SpiceQmpPort;
  * Since: 0.1
  */
 typedef struct SpiceQmpSchema SpiceQmpSchema;
+
+typedef struct SpiceQmpSnapshot SpiceQmpSnapshot;
 
 #if !defined(SPICE_QMP_BASE_IS_DECLARED)
 /**
@@ -2428,6 +2431,81 @@ gboolean spice_qmp_job_dismiss_finish(SpiceQmpJob *job,
                                       GError **error);
 
 /**
+ * spice_qmp_snapshot_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpSnapshot
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_snapshot_get_type(void);
+
+/**
+ * spice_qmp_snapshot_dup_tag: (get-property tag)
+ * @snapshot: a #SpiceQmpSnapshot
+ *
+ * The name of the snapshot: the property #SpiceQmpSnapshot:tag.
+ *
+ * Returns: (transfer full): the name
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_snapshot_dup_tag(SpiceQmpSnapshot *snapshot);
+
+/**
+ * spice_qmp_snapshot_get_date: (get-property date)
+ * @snapshot: a #SpiceQmpSnapshot
+ *
+ * When the snapshot was taken: the property #SpiceQmpSnapshot:date.
+ *
+ * Returns: the seconds since 1970, UTC
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+int64_t spice_qmp_snapshot_get_date(SpiceQmpSnapshot *snapshot);
+
+/**
+ * spice_qmp_snapshot_get_state_size: (get-property state-size)
+ * @snapshot: a #SpiceQmpSnapshot
+ *
+ * The size of the state of the machine: the property #SpiceQmpSnapshot:state-size.
+ *
+ * Returns: the number of bytes, or 0 if the snapshot is of disks only
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+uint64_t spice_qmp_snapshot_get_state_size(SpiceQmpSnapshot *snapshot);
+
+/**
+ * spice_qmp_snapshot_get_clock: (get-property clock)
+ * @snapshot: a #SpiceQmpSnapshot
+ *
+ * How long the machine had been running: the property #SpiceQmpSnapshot:clock.
+ *
+ * Returns: a time span in microseconds, as #GTimeSpan
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+int64_t spice_qmp_snapshot_get_clock(SpiceQmpSnapshot *snapshot);
+
+/**
+ * spice_qmp_snapshot_get_loadable: (get-property loadable)
+ * @snapshot: a #SpiceQmpSnapshot
+ *
+ * Whether the machine can return to the snapshot: the property #SpiceQmpSnapshot:loadable.
+ *
+ * Returns: %TRUE if it can
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_snapshot_get_loadable(SpiceQmpSnapshot *snapshot);
+
+/**
  * spice_qmp_machine_get_type:
  *
  * Returns: the #GType of #SpiceQmpMachine
@@ -2952,6 +3030,155 @@ SpiceQmpPort *spice_qmp_connector_open_finish(SpiceQmpConnector *connector,
                                               GAsyncResult *result,
                                               GError **error);
 
+/**
+ * spice_qmp_machine_get_snapshots: (get-property snapshots)
+ * @machine: a #SpiceQmpMachine
+ *
+ * The snapshots on the disks of the machine: the property #SpiceQmpMachine:snapshots.
+ *
+ * Returns: (transfer none): a list of #SpiceQmpSnapshot
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpList *spice_qmp_machine_get_snapshots(SpiceQmpMachine *machine);
+
+/**
+ * spice_qmp_machine_save_snapshot_async:
+ * @machine: a #SpiceQmpMachine
+ * @tag: the name of the new snapshot
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when this is done, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Saves the state of the machine and of its disks under a new name. If the machine is
+ * running, it goes on when this has been done.
+ *
+ * All disks that can be written to must be able to hold snapshots, as those in the format
+ * qcow2 can. QEMU does nothing else meanwhile, for any client; there is neither progress
+ * nor a deadline. Cancelling the call does not stop it: only the result is lost. What is
+ * done with another snapshot of the machine meanwhile waits for it.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_machine_save_snapshot_async(SpiceQmpMachine *machine,
+                                           const char *tag,
+                                           GCancellable *cancellable,
+                                           GAsyncReadyCallback callback,
+                                           gpointer user_data);
+
+/**
+ * spice_qmp_machine_save_snapshot_finish:
+ * @machine: a #SpiceQmpMachine
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_machine_save_snapshot_async(). The errors are those of
+ * spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC if there is a snapshot of this
+ * name, the machine has no disk, or one that holds no snapshots, or the state cannot be
+ * written; %SPICE_QMP_ERROR_INVALID_ARGUMENT if the name is empty or has more than 255 bytes;
+ * %SPICE_QMP_ERROR_NOT_SUPPORTED if spice_qmp_port_is_mute() is %TRUE for the port. On error
+ * everything is as it was.
+ *
+ * Returns: %TRUE if the snapshot has been saved
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_machine_save_snapshot_finish(SpiceQmpMachine *machine,
+                                                GAsyncResult *result,
+                                                GError **error);
+
+/**
+ * spice_qmp_machine_load_snapshot_async:
+ * @machine: a #SpiceQmpMachine
+ * @tag: the name of a snapshot
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when this is done, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Returns to a snapshot: the memory and all disks become what they were, and what they are
+ * now is lost.
+ *
+ * A machine that is running is paused, and is resumed when this has been done or has failed.
+ * A machine that is not running stays as it is. If the connection ends meanwhile, the
+ * machine may stay paused. Otherwise this is like spice_qmp_machine_save_snapshot_async().
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_machine_load_snapshot_async(SpiceQmpMachine *machine,
+                                           const char *tag,
+                                           GCancellable *cancellable,
+                                           GAsyncReadyCallback callback,
+                                           gpointer user_data);
+
+/**
+ * spice_qmp_machine_load_snapshot_finish:
+ * @machine: a #SpiceQmpMachine
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_machine_load_snapshot_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), %SPICE_QMP_ERROR_NOT_SUPPORTED if
+ * spice_qmp_port_is_mute() is %TRUE for the port, and %SPICE_QMP_ERROR_GENERIC.
+ *
+ * The latter means that nothing has been changed, because there is no such snapshot, a disk
+ * does not have it, or it is of disks only. It can also mean that the state does not fit the
+ * machine, which may have had other devices or another size of memory. QEMU finds this out
+ * only when it has restored the disks and reset the machine.
+ *
+ * Returns: %TRUE if the machine has returned to the snapshot
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_machine_load_snapshot_finish(SpiceQmpMachine *machine,
+                                                GAsyncResult *result,
+                                                GError **error);
+
+/**
+ * spice_qmp_machine_delete_snapshot_async:
+ * @machine: a #SpiceQmpMachine
+ * @tag: the name of a snapshot
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when this is done, or
+ *   with an error
+ * @user_data: for @callback
+ *
+ * Deletes a snapshot from all disks that have it. Cancelling the call does not stop it.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_machine_delete_snapshot_async(SpiceQmpMachine *machine,
+                                             const char *tag,
+                                             GCancellable *cancellable,
+                                             GAsyncReadyCallback callback,
+                                             gpointer user_data);
+
+/**
+ * spice_qmp_machine_delete_snapshot_finish:
+ * @machine: a #SpiceQmpMachine
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_machine_delete_snapshot_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), %SPICE_QMP_ERROR_GENERIC if there is no such snapshot, and
+ * %SPICE_QMP_ERROR_NOT_SUPPORTED if spice_qmp_port_is_mute() is %TRUE for the port.
+ *
+ * Returns: %TRUE if the snapshot has been deleted
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_machine_delete_snapshot_finish(SpiceQmpMachine *machine,
+                                                  GAsyncResult *result,
+                                                  GError **error);
+
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
 #define SPICE_TYPE_QMP_PORT (spice_qmp_port_get_type())
@@ -2978,6 +3205,9 @@ SpiceQmpPort *spice_qmp_connector_open_finish(SpiceQmpConnector *connector,
 #define SPICE_TYPE_QMP_JOB (spice_qmp_job_get_type())
 #define SPICE_QMP_JOB(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_JOB, SpiceQmpJob))
 #define SPICE_IS_QMP_JOB(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_JOB))
+#define SPICE_TYPE_QMP_SNAPSHOT (spice_qmp_snapshot_get_type())
+#define SPICE_QMP_SNAPSHOT(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_SNAPSHOT, SpiceQmpSnapshot))
+#define SPICE_IS_QMP_SNAPSHOT(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_SNAPSHOT))
 #endif
 #define SPICE_TYPE_QMP_EVENT (spice_qmp_event_get_type())
 #define SPICE_TYPE_QMP_SCHEMA (spice_qmp_schema_get_type())
@@ -3010,6 +3240,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSchema, spice_qmp_schema_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpList, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpDrive, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpJob, g_object_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSnapshot, g_object_unref)
 
 /* The names of the GTypes, which the generated C of Vala uses. */
 typedef SpiceQmpPort SpiceQmp1Port;
@@ -3027,6 +3258,7 @@ typedef SpiceQmpList SpiceQmp1List;
 typedef SpiceQmpDrive SpiceQmp1Drive;
 typedef SpiceQmpInsertFlags SpiceQmp1InsertFlags;
 typedef SpiceQmpJob SpiceQmp1Job;
+typedef SpiceQmpSnapshot SpiceQmp1Snapshot;
 typedef SpiceQmpJobProgress SpiceQmp1JobProgress;
 typedef SpiceQmpConditionCode SpiceQmp1ConditionCode;
 typedef SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity;
@@ -3415,6 +3647,69 @@ G_END_DECLS
  * SpiceQmpJob:error: (getter dup_error)
  *
  * Why the job failed, in QEMU's words, or %NULL.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpMachine:snapshots: (getter get_snapshots)
+ *
+ * States of the machine that are kept on its disks: a #SpiceQmpList of #SpiceQmpSnapshot,
+ * in the order in which the disks list them. They are loaded when they are first asked
+ * for, and again when any job has ended. QEMU reports nothing else that changes them, such
+ * as what is done with a human monitor: see spice_qmp_list_refresh().
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpSnapshot:
+ *
+ * A state of a machine that is kept on its disks: an item of #SpiceQmpMachine:snapshots.
+ * When it has been deleted, it keeps its last values. Like the machine it belongs to the
+ * thread of the port.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpSnapshot:tag: (getter dup_tag)
+ *
+ * The name of the snapshot, by which functions of the machine know it.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpSnapshot:date: (getter get_date)
+ *
+ * When the snapshot was taken: seconds since 1970, UTC.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpSnapshot:state-size: (getter get_state_size)
+ *
+ * The size of the state of the machine in bytes, most of which is its memory. It is 0 for a
+ * snapshot of disks only, as `qemu-img` takes them.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpSnapshot:clock: (getter get_clock)
+ *
+ * How long the machine had been running: a time span in microseconds, as #GTimeSpan.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpSnapshot:loadable: (getter get_loadable)
+ *
+ * Whether the machine can return to the snapshot: each disk has it, and one has the state of
+ * the machine. Others can only be deleted.
  *
  * Since: 0.1
  */

@@ -154,6 +154,7 @@ test_types(void)
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_DRIVE, G_TYPE_OBJECT));
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_INSERT_FLAGS), ==, "SpiceQmp1InsertFlags");
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_JOB), ==, "SpiceQmp1Job");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_SNAPSHOT), ==, "SpiceQmp1Snapshot");
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_JOB, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_PORT, G_TYPE_OBJECT));
     g_assert_true(g_type_is_a(SPICE_TYPE_QMP_STATUS, G_TYPE_BOXED));
@@ -234,8 +235,10 @@ test_machine_class(void)
     guint count;
 
     g_free(g_object_class_list_properties(klass, &count));
-    g_assert_cmpuint(count, ==, 4);
+    g_assert_cmpuint(count, ==, 5);
     g_assert_true(g_object_class_find_property(klass, "drives")->value_type ==
+                  SPICE_TYPE_QMP_LIST);
+    g_assert_true(g_object_class_find_property(klass, "snapshots")->value_type ==
                   SPICE_TYPE_QMP_LIST);
     g_assert_true(g_object_class_find_property(klass, "jobs")->value_type ==
                   SPICE_TYPE_QMP_LIST);
@@ -294,6 +297,22 @@ test_drive_class(void)
     assert_readable(klass, "tray-open", G_TYPE_BOOLEAN);
     assert_readable(klass, "io-status", G_TYPE_STRING);
     assert_readable(klass, "lost-medium", G_TYPE_STRING);
+    g_type_class_unref(klass);
+}
+
+static void
+test_snapshot_class(void)
+{
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_SNAPSHOT);
+    guint count;
+
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, 5);
+    assert_readable(klass, "tag", G_TYPE_STRING);
+    assert_readable(klass, "date", G_TYPE_INT64);
+    assert_readable(klass, "state-size", G_TYPE_UINT64);
+    assert_readable(klass, "clock", G_TYPE_INT64);
+    assert_readable(klass, "loadable", G_TYPE_BOOLEAN);
     g_type_class_unref(klass);
 }
 
@@ -369,8 +388,10 @@ test_macros(void)
     g_autoptr(SpiceQmpDrive) drive = NULL;
     g_autoptr(SpiceQmpList) list = NULL;
     SpiceQmp1Job *no_job = NULL;
+    SpiceQmp1Snapshot *no_snapshot = NULL;
     SpiceQmp1JobProgress no_progress = NULL;
     g_autoptr(SpiceQmpJob) job = NULL;
+    g_autoptr(SpiceQmpSnapshot) snapshot = NULL;
     g_autoptr(SpiceQmpCondition) condition = NULL;
     g_autoptr(SpiceQmpPort) port = NULL;
     g_autoptr(SpiceQmpStatus) status = NULL;
@@ -392,6 +413,9 @@ test_macros(void)
     g_assert_null(drive);
     g_assert_false(SPICE_IS_QMP_JOB(no_job));
     g_assert_null(SPICE_QMP_JOB(no_job));
+    g_assert_false(SPICE_IS_QMP_SNAPSHOT(no_snapshot));
+    g_assert_null(SPICE_QMP_SNAPSHOT(no_snapshot));
+    g_assert_null(snapshot);
     g_assert_true(no_progress == NULL);
     g_assert_null(job);
     g_assert_null(condition);
@@ -423,6 +447,7 @@ main(int argc, char **argv)
     g_test_add_func("/abi/drive-class", test_drive_class);
     g_test_add_func("/abi/job-class", test_job_class);
     g_test_add_func("/abi/connector-class", test_connector_class);
+    g_test_add_func("/abi/snapshot-class", test_snapshot_class);
     g_test_add_func("/abi/macros", test_macros);
     return g_test_run();
 }

@@ -9,7 +9,8 @@
  *   large         returns a string of "size" bytes
  *   emit          sends the event "name" with "data", then answers
  *   hang-up       closes the stream
- * and those of drives: a CD-ROM drive with a medium, and a floppy drive.
+ * and those of drives: a CD-ROM drive with a medium, and a floppy drive; and of snapshots,
+ * whose jobs end at once.
  */
 #ifndef TESTS_SERVER_H
 #define TESTS_SERVER_H
@@ -32,6 +33,9 @@ typedef struct {
     gboolean one_drive; /* without the floppy drive */
     gboolean broken;    /* answers query-block with something else */
     const char *jobs; /* the reply to query-jobs, or NULL for none */
+    char *snapshots;            /* those of a disk, as JSON; or NULL for no disk */
+    const char *snapshot_error; /* why a job of snapshots fails, or NULL */
+    char *snapshot_job;         /* the reply to query-jobs after one */
 } Server;
 
 static const char *GREETING =
@@ -115,17 +119,52 @@ server_query_block(Server *server, gint64 id)
                          ? g_strdup_printf(", \"inserted\": {\"file\": \"%s\", \"ro\": true}",
                                            server->medium)
                          : g_strdup("");
+    char *disk =
+        server->snapshots
+            ? g_strdup_printf(", {\"device\": \"\", \"qdev\": \"hd0\", \"removable\": false,"
+                              " \"locked\": false, \"inserted\": {\"file\": \"d\","
+                              " \"ro\": false, \"drv\": \"qcow2\", \"node-name\": \"n0\","
+                              " \"image\": {\"snapshots\": %s}}}",
+                              server->snapshots)
+            : g_strdup("");
     char *drives = g_strdup_printf(
         "[{\"device\": \"\", \"qdev\": \"cd0\", \"removable\": true, \"locked\": false,"
-        " \"tray_open\": false, \"io-status\": \"ok\"%s}%s]",
+        " \"tray_open\": false, \"io-status\": \"ok\"%s}%s%s]",
         inserted,
         server->one_drive ? ""
                           : ", {\"device\": \"\", \"qdev\": \"fl0\", \"removable\": true,"
-                            " \"locked\": false}");
+                            " \"locked\": false}",
+        disk);
 
     server_answer(server, id, "return", server->broken ? "{}" : drives);
     g_free(inserted);
+    g_free(disk);
     g_free(drives);
+}
+
+/* A job that saves, loads or deletes a snapshot. */
+static inline void
+server_snapshot_job(Server *server, gint64 id, const char *kind, const char *job)
+{
+    static const char *const states[] = { "created", "running", "concluded" };
+    char *why = server->snapshot_error
+                    ? g_strdup_printf(", \"error\": \"%s\"", server->snapshot_error)
+                    : g_strdup("");
+    guint i;
+
+    g_free(server->snapshot_job);
+    server->snapshot_job = g_strdup_printf(
+        "[{\"id\": \"%s\", \"type\": \"%s\", \"status\": \"concluded\","
+        " \"current-progress\": 1, \"total-progress\": 1%s}]",
+        job, kind, why);
+    g_free(why);
+    for (i = 0; i < G_N_ELEMENTS(states); i++) {
+        char *data = g_strdup_printf("{\"id\": \"%s\", \"status\": \"%s\"}", job, states[i]);
+
+        server_event(server, "JOB_STATUS_CHANGE", data);
+        g_free(data);
+    }
+    server_answer(server, id, "return", "{}");
 }
 
 /* QEMU finds that "/locked.img" is in use when the old medium is gone. */
@@ -184,7 +223,13 @@ server_handle(Server *server, const char *line)
         g_clear_pointer(&server->medium, g_free);
         server_answer(server, id, "return", "{}");
     } else if (strcmp(command, "query-jobs") == 0) {
-        server_answer(server, id, "return", server->jobs ? server->jobs : "[]");
+        server_answer(server, id, "return",
+                      server->jobs           ? server->jobs
+                      : server->snapshot_job ? server->snapshot_job
+                                             : "[]");
+    } else if (g_str_has_prefix(command, "snapshot-")) {
+        server_snapshot_job(server, id, command,
+                            json_object_get_string_member(arguments, "job-id"));
     } else if (strcmp(command, "echo") == 0) {
         char *json = given ? json_to_string(given, FALSE) : g_strdup("null");
 
@@ -304,6 +349,8 @@ server_free(Server *server)
     g_object_unref(server->cancellable);
     g_string_free(server->log, TRUE);
     g_free(server->medium);
+    g_free(server->snapshots);
+    g_free(server->snapshot_job);
     g_free(server);
 }
 

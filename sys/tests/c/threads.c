@@ -12,6 +12,7 @@ typedef struct {
     SpiceQmpList *list;
     SpiceQmpDrive *drive;
     SpiceQmpJob *job;
+    SpiceQmpSnapshot *snapshot;
     SpiceQmpCondition *condition;
     SpiceSession *session;
     SpicePortChannel *channel;
@@ -56,6 +57,10 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
                       " \"current-progress\": 1, \"total-progress\": 2}]";
     WAIT_UNTIL((t->job = g_list_model_get_item(
                     G_LIST_MODEL(spice_qmp_machine_get_jobs(t->machine)), 0)));
+    t->server->snapshots = g_strdup("[{\"name\": \"s\", \"vm-state-size\": 1, \"date-sec\": 1,"
+                                    " \"vm-clock-sec\": 1, \"vm-clock-nsec\": 0}]");
+    WAIT_UNTIL((t->snapshot = g_list_model_get_item(
+                    G_LIST_MODEL(spice_qmp_machine_get_snapshots(t->machine)), 0)));
     t->schema = load_schema(t->machine, &error);
     g_assert_no_error(error);
     server_event(t->server, "SHUTDOWN", "{\"guest\": true}");
@@ -70,6 +75,7 @@ clear_machine(Things *t)
 {
     g_clear_object(&t->drive);
     g_clear_object(&t->job);
+    g_clear_object(&t->snapshot);
     g_clear_object(&t->list);
     g_clear_object(&t->machine);
     g_clear_object(&t->connector);
@@ -209,6 +215,11 @@ ASYNC_OF(drive, insert, "IS_THREAD_OF_DRIVE(drive)", t->drive, "/a.iso", NULL,
 ASYNC_OF(drive, eject, "IS_THREAD_OF_DRIVE(drive)", t->drive, TRUE)
 ASYNC_OF(machine, run_job, "IS_THREAD_OF_MACHINE(machine)", t->machine, "block-stream", NULL,
          NULL, NULL, NULL)
+#define SNAPSHOT_ASYNC(name)                                                   \
+    ASYNC_OF(machine, name, "IS_THREAD_OF_MACHINE(machine)", t->machine, "s")
+SNAPSHOT_ASYNC(delete_snapshot)
+SNAPSHOT_ASYNC(load_snapshot)
+SNAPSHOT_ASYNC(save_snapshot)
 #define JOB_ASYNC(name) ASYNC_OF(job, name, "IS_THREAD_OF_JOB(job)", t->job)
 JOB_ASYNC(cancel)
 JOB_ASYNC(complete)
@@ -263,6 +274,14 @@ FINISH_OF(machine, run_job,
           spice_qmp_machine_run_job_async(t->machine, "refuse", "{\"job-id\": 7}", NULL, NULL,
                                           NULL, NULL, on_reply, &t->reply),
           gboolean, (void) value, t->machine, t->result)
+/* A name that is refused. */
+#define SNAPSHOT_FINISH(name, tag)                                             \
+    FINISH_OF(machine, name,                                                   \
+              spice_qmp_machine_##name##_async(t->machine, tag, NULL, on_reply, &t->reply), \
+              gboolean, (void) value, t->machine, t->result)
+SNAPSHOT_FINISH(delete_snapshot, "x")
+SNAPSHOT_FINISH(load_snapshot, "x")
+SNAPSHOT_FINISH(save_snapshot, "s")
 #define JOB_FINISH(name)                                                       \
     FINISH_OF(job, name, spice_qmp_job_##name##_async(t->job, NULL, on_reply, &t->reply), \
               gboolean, (void) value, t->job, t->result)
@@ -501,6 +520,40 @@ use_machine_get_jobs(Things *t)
     g_test_assert_expected_messages();
 }
 
+static void
+use_machine_get_snapshots(Things *t)
+{
+    expect_critical("spice_qmp_machine_get_snapshots", "IS_THREAD_OF_MACHINE(machine)");
+    g_assert_null(spice_qmp_machine_get_snapshots(t->machine));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_snapshot_dup_tag(Things *t)
+{
+    char *tag;
+
+    expect_property("tag");
+    tag = spice_qmp_snapshot_dup_tag(t->snapshot);
+    g_test_assert_expected_messages();
+    g_assert_cmpstr(tag, ==, "");
+    g_free(tag);
+}
+
+#define SNAPSHOT_NUMBER(function, property)                                    \
+    static void                                                                \
+    use_snapshot_get_##function(Things *t)                                     \
+    {                                                                          \
+        expect_property(property);                                             \
+        g_assert_true(spice_qmp_snapshot_get_##function(t->snapshot) == 0);    \
+        g_test_assert_expected_messages();                                     \
+    }
+
+SNAPSHOT_NUMBER(clock, "clock")
+SNAPSHOT_NUMBER(date, "date")
+SNAPSHOT_NUMBER(loadable, "loadable")
+SNAPSHOT_NUMBER(state_size, "state-size")
+
 #define JOB_STRING(property, fallback)                                         \
     static void                                                                \
     use_job_dup_##property(Things *t)                                          \
@@ -620,6 +673,7 @@ use_values(Things *t)
     g_assert_cmpuint(spice_qmp_drive_get_type(), ==, SPICE_TYPE_QMP_DRIVE);
     g_assert_cmpuint(spice_qmp_insert_flags_get_type(), ==, SPICE_TYPE_QMP_INSERT_FLAGS);
     g_assert_cmpuint(spice_qmp_job_get_type(), ==, SPICE_TYPE_QMP_JOB);
+    g_assert_cmpuint(spice_qmp_snapshot_get_type(), ==, SPICE_TYPE_QMP_SNAPSHOT);
     g_assert_cmpuint(spice_qmp_condition_get_type(), ==, SPICE_TYPE_QMP_CONDITION);
     g_assert_cmpuint(spice_qmp_condition_code_get_type(), ==, SPICE_TYPE_QMP_CONDITION_CODE);
     g_assert_cmpuint(spice_qmp_condition_severity_get_type(), ==,
@@ -734,16 +788,23 @@ static const Function functions[] = {
     { "spice_qmp_list_get_loading", use_list_get_loading, NULL },
     VALUE(list_get_type),
     { "spice_qmp_list_refresh", use_list_refresh, NULL },
+    { "spice_qmp_machine_delete_snapshot_async", use_delete_snapshot_async, NULL },
+    { "spice_qmp_machine_delete_snapshot_finish", use_delete_snapshot_finish, start_delete_snapshot },
     { "spice_qmp_machine_dup_condition", use_machine_dup_condition, NULL },
     { "spice_qmp_machine_get_drives", use_machine_get_drives, NULL },
     { "spice_qmp_machine_get_jobs", use_machine_get_jobs, NULL },
     { "spice_qmp_machine_get_port", use_machine_get_port, NULL },
+    { "spice_qmp_machine_get_snapshots", use_machine_get_snapshots, NULL },
     VALUE(machine_get_type),
     { "spice_qmp_machine_load_schema_async", use_load_schema_async, NULL },
     { "spice_qmp_machine_load_schema_finish", use_load_schema_finish, start_load_schema },
+    { "spice_qmp_machine_load_snapshot_async", use_load_snapshot_async, NULL },
+    { "spice_qmp_machine_load_snapshot_finish", use_load_snapshot_finish, start_load_snapshot },
     { "spice_qmp_machine_new", use_machine_new, NULL },
     { "spice_qmp_machine_run_job_async", use_run_job_async, NULL },
     { "spice_qmp_machine_run_job_finish", use_run_job_finish, start_run_job },
+    { "spice_qmp_machine_save_snapshot_async", use_save_snapshot_async, NULL },
+    { "spice_qmp_machine_save_snapshot_finish", use_save_snapshot_finish, start_save_snapshot },
     { "spice_qmp_machine_screenshot_async", use_screenshot_async, NULL },
     { "spice_qmp_machine_screenshot_finish", use_screenshot_finish, start_screenshot },
     { "spice_qmp_machine_unplug_async", use_unplug_async, NULL },
@@ -789,6 +850,13 @@ static const Function functions[] = {
     VALUE(schema_list_commands),
     VALUE(schema_ref),
     VALUE(schema_unref),
+#define SNAPSHOT(name) { "spice_qmp_snapshot_" #name, use_snapshot_##name, NULL }
+    SNAPSHOT(dup_tag),
+    SNAPSHOT(get_clock),
+    SNAPSHOT(get_date),
+    SNAPSHOT(get_loadable),
+    SNAPSHOT(get_state_size),
+    VALUE(snapshot_get_type),
     VALUE(status_get_type),
     VALUE(status_ref),
     VALUE(status_unref),
