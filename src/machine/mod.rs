@@ -85,6 +85,14 @@ glib::wrapper! {
     /// fail. QEMU does not report new drives, locks, and what another client does to a drive
     /// without a tray: [`List::refresh`] is for these, such as when a menu is opened.
     ///
+    /// # Snapshots
+    ///
+    /// `snapshots` lists the states of the machine that are kept on its disks, and follows
+    /// jobs, whoever starts them. [`save_snapshot`](Self::save_snapshot),
+    /// [`load_snapshot`](Self::load_snapshot) and [`delete_snapshot`](Self::delete_snapshot)
+    /// take what can be written to for its disks, as `savevm` of QEMU's human monitor does.
+    /// But a block node that no drive has is left alone.
+    ///
     /// # Properties
     ///
     /// | name | type | |

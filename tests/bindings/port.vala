@@ -237,11 +237,29 @@ async void with_drives () throws Error {
     assert (yield port.close_async ());
 }
 
+async void with_snapshots () throws Error {
+    var path = Environment.get_variable ("SPICE_QMP_TEST_SOCKET");
+    var port = yield SpiceQmp.Port.open_async (@"unix:$path");
+    var machine = new SpiceQmp.Machine (port);
+    unowned SpiceQmp.List snapshots = machine.get_snapshots ();
+    assert (snapshots == machine.snapshots);
+    assert (snapshots.get_item_type () == typeof (SpiceQmp.Snapshot));
+    assert (snapshots.get_item (0) == null);
+    try {
+        yield machine.load_snapshot_async ("none");
+        assert_not_reached ();
+    } catch (SpiceQmp.Error error) {
+        assert (error is SpiceQmp.Error.GENERIC);
+    }
+    assert (yield port.close_async ());
+}
+
 async void run () throws Error {
     yield over_spice ();
     yield over_socket ();
     yield with_machine ();
     yield with_drives ();
+    yield with_snapshots ();
 }
 
 int main () {

@@ -66,6 +66,45 @@ async function jobs(port, machine) {
     ok(failure?.message.includes('Input/output error'), `the error: ${failure}`);
 }
 
+// A snapshot on a disk that is plugged in, and one that is not there.
+async function snapshots(port, machine) {
+    const execute = (command, parameters) =>
+        port.execute_async(command, JSON.stringify(parameters), null);
+    const [file, stream] = Gio.File.new_tmp('snapshots-XXXXXX');
+    stream.close(null);
+    const path = file.get_path();
+    const [, , , code] = GLib.spawn_command_line_sync(`qemu-img create -q -f qcow2 ${path} 1M`);
+    ok(code === 0, 'a disk');
+    await execute('blockdev-add',
+        {driver: 'qcow2', 'node-name': 'n', file: {driver: 'file', filename: path}});
+    await execute('device_add', {driver: 'virtio-scsi-pci'});
+    await execute('device_add', {driver: 'scsi-hd', id: 'd', drive: 'n'});
+
+    ok(await machine.save_snapshot_async('a', null), 'saved');
+    const list = machine.snapshots;
+    list.refresh();
+    while (list.loading)
+        await port.execute_async('query-name', null, null);
+    const [snapshot, ...others] = [...list];
+    ok(snapshot instanceof SpiceQmp.Snapshot && others.length === 0, 'one');
+    ok(snapshot.tag === 'a' && snapshot.loadable && snapshot.state_size > 10000, 'the snapshot');
+    ok(Math.abs(snapshot.date - Date.now() / 1000) < 3600, `the date: ${snapshot.date}`);
+    ok(await machine.load_snapshot_async('a', null), 'loaded');
+    let failure = null;
+    try {
+        await machine.load_snapshot_async('b', null);
+    } catch (error) {
+        failure = error;
+    }
+    ok(failure?.message.includes('there is no snapshot "b"'), `the error: ${failure}`);
+    ok(await machine.delete_snapshot_async('a', null), 'deleted');
+    ok(list.get_n_items() === 0, 'none');
+
+    ok(await machine.unplug_async('d', 0, null), 'unplugged');
+    await execute('blockdev-del', {'node-name': 'n'});
+    file.delete(null);
+}
+
 async function main() {
     allArePromises();
     const port = await SpiceQmp.Port.open_async(`unix:${GLib.getenv('SPICE_QMP_TEST_SOCKET')}`, null);
@@ -98,6 +137,7 @@ async function main() {
         ok(drive.id === 'cd0' && await drive.eject_async(true, null), 'ejected');
     ok([...machine.drives].length === 1, 'one drive');
     await jobs(port, machine);
+    await snapshots(port, machine);
     ok(await port.close_async(null), 'closed');
 }
 

@@ -11,7 +11,10 @@ import gc
 import json
 import os
 import socket
+import subprocess
+import tempfile
 import threading
+import time
 import unittest
 import weakref
 
@@ -244,6 +247,39 @@ class Await(unittest.TestCase):
         self.assertEqual(job.props.status, "null")
         for node in ("s", "t", "b"):
             await self.port.execute("blockdev-del", {"node-name": node})
+
+    @in_loop
+    async def test_snapshots(self):
+        """One is saved, loaded and deleted; one is not there."""
+        machine = SpiceQmp.Machine.new(self.port)
+        with self.assertRaisesRegex(GLib.Error, "no disk"):
+            await machine.save_snapshot("a")
+        with tempfile.NamedTemporaryFile() as file:
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", file.name, "1M"], check=True)
+            node = {"driver": "qcow2", "file": {"driver": "file", "filename": file.name}}
+            await self.port.execute("blockdev-add", {**node, "node-name": "n"})
+            await self.port.execute("device_add", {"driver": "virtio-scsi-pci"})
+            await self.port.execute("device_add", {"driver": "scsi-hd", "id": "d", "drive": "n"})
+
+            self.assertTrue(await machine.save_snapshot("a"))
+            snapshots = machine.get_snapshots()
+            snapshots.refresh()
+            while snapshots.get_loading():
+                await asyncio.sleep(0.01)
+            [snapshot] = snapshots
+            self.assertIsInstance(snapshot, SpiceQmp.Snapshot)
+            self.assertEqual((snapshot.props.tag, snapshot.get_loadable()), ("a", True))
+            self.assertGreater(snapshot.get_state_size(), 10_000)
+            self.assertLess(abs(snapshot.get_date() - time.time()), 3600)
+            self.assertGreaterEqual(snapshot.get_clock(), 0)
+            self.assertTrue(await machine.load_snapshot("a"))
+            with self.assertRaisesRegex(GLib.Error, 'there is no snapshot "b"'):
+                await machine.load_snapshot("b")
+            self.assertTrue(await machine.delete_snapshot("a"))
+            self.assertEqual(len(snapshots), 0)
+
+            self.assertTrue(await machine.unplug("d", 0))
+            await self.port.execute("blockdev-del", {"node-name": "n"})
 
     @in_loop
     async def test_cancel(self):
