@@ -62,7 +62,7 @@ class Await(unittest.TestCase):
             ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro")),
             os.environ["SPICE_QMP_TEST_VERSION"],
         )
-        self.assertEqual(await port.execute("query-block"), [])
+        self.assertEqual(await port.execute("query-jobs"), [])
         path = {"path": "/machine", "property": "type"}
         self.assertRegex(await port.execute("qom-get", path), "^pc-.*-machine$")
         self.assertEqual(await port.execute("qom-get", arguments=path), await port.execute("qom-get", path))
