@@ -426,6 +426,30 @@ fn idle_drives_never_wake_the_program() {
 }
 
 #[test]
+fn idle_snapshots_never_wake_the_program() {
+    with_own_pushed(|main| {
+        let (port, server) = script::ready(main);
+        let snapshots = Machine::new(&port).snapshots();
+        main.drain();
+        assert_eq!(sleeps_for(main), None, "nobody has asked");
+        snapshots.refresh();
+        main.drain();
+        server.answer("query-block", serde_json::json!([]));
+        assert_eq!(sleeps_for(main), None, "loaded");
+        let ended = serde_json::json!({ "id": "j", "status": "concluded" });
+        server.event_with("JOB_STATUS_CHANGE", &ended);
+        main.until("a question", || {
+            let requests = server.requests();
+            for request in &requests {
+                server.reply(request, serde_json::json!([]));
+            }
+            !requests.is_empty()
+        });
+        assert_eq!(sleeps_for(main), None, "loaded again");
+    });
+}
+
+#[test]
 fn jobs_wake_the_program_only_while_one_runs() {
     with_own_pushed(|main| {
         let (port, server) = script::ready(main);

@@ -21,7 +21,7 @@ use serde_json::json;
 use spice_qmp::qmp::limits::{MAX_ABANDONED, MAX_DEPTH, MAX_MESSAGE_SIZE, MAX_TREE_SIZE};
 use spice_qmp::qmp::{Band, CallId, Error, Ignored, Opening, Output, PeerError, Session, State};
 use spice_qmp::transport::{Flow, Incoming, Transport};
-use spice_qmp::{CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Machine, QmpPort};
+use spice_qmp::{CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, List, Machine, QmpPort};
 use watch::Watch;
 
 /// How much a peer sends in one go.
@@ -308,26 +308,47 @@ fn a_hostile_schema_costs_a_multiple_of_its_text_for_a_moment() {
     });
 }
 
-/// As many drives as a reply may have, and as a list may have.
 #[test]
 fn hostile_drives_cost_a_multiple_of_their_text() {
+    let drive = |number: usize| {
+        format!(r#"{{"device":"","qdev":"{number:x}","removable":true,"locked":true}},"#)
+    };
+    hostile_blocks(Machine::drives, ("[", "]"), drive);
+}
+
+#[test]
+fn hostile_snapshots_cost_a_multiple_of_their_text() {
+    let snapshot = |number: usize| {
+        let times = r#""date-sec":1,"vm-clock-sec":1,"vm-clock-nsec":1"#;
+        format!(r#"{{"name":"{number:x}","vm-state-size":1,{times}}},"#)
+    };
+    let disk = (
+        r#"[{"device":"","inserted":{"ro":false,"node-name":"n","image":{"snapshots":["#,
+        "]}}}]",
+    );
+    hostile_blocks(Machine::snapshots, disk, snapshot);
+}
+
+/// As many items as a reply of `query-block` may have, and as a list may have.
+fn hostile_blocks(
+    list: fn(&Machine) -> List,
+    (head, tail): (&str, &str),
+    item: impl Fn(usize) -> String,
+) {
     const LONGEST: usize = 4 << 20;
     with_own_pushed(|main| {
         let watch = Watch::start();
-        let drive = |number: usize| {
-            format!(r#"{{"device":"","qdev":"{number:x}","removable":true,"locked":true}},"#)
-        };
-        let most = (LONGEST - 2) / drive(0xf_ffff).len();
+        let most = (LONGEST - head.len() - tail.len()) / item(0xf_ffff).len();
         for (number, accepted) in [(most, 0), (4097, 0), (4096, 4096)] {
             let (port, server) = script::ready(main);
-            let list = Machine::new(&port).drives();
+            let list = list(&Machine::new(&port));
             list.refresh();
             main.drain();
             let request = server.request("query-block");
-            let drives: String = (0..number).map(drive).collect();
-            let text = format!("[{}]", drives.trim_end_matches(','));
+            let items: String = (0..number).map(&item).collect();
+            let text = format!("{head}{}{tail}", items.trim_end_matches(','));
             assert!(text.len() <= LONGEST);
-            drop(drives);
+            drop(items);
             let before = watch.held();
             watch.take_peak();
             server.peer.send(b"{\"return\": ");
