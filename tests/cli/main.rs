@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod devices;
+mod drives;
 mod hmp;
 mod leaving;
 mod limits;

@@ -45,6 +45,19 @@ fn hostile(command: &str) -> Vec<String> {
         "query-name" => vec![format!(
             r#"{{"return":{{"{HOSTILE}":"{HOSTILE}"}},"id":$ID}}"#
         )],
+        "query-block" => {
+            vec![format!(
+            r#"{{"return":[{{"qdev":"d1","device":"{HOSTILE}","removable":true,"locked":false,
+                "io-status":"{HOSTILE}","inserted":{{"file":"{HOSTILE}","ro":false,
+                "node-name":"{HOSTILE}","drv":"{HOSTILE}","image":{{"snapshots":[{{
+                "name":"{HOSTILE}","vm-state-size":1,"date-sec":1,"date-nsec":0,
+                "vm-clock-sec":0,"vm-clock-nsec":0}}]}}}}}}],"id":$ID}}"#
+        )
+        .replace('\n', " ")]
+        }
+        "query-jobs" => vec![format!(
+            r#"{{"return":[{{"id":"{HOSTILE}","type":"{HOSTILE}","status":"{HOSTILE}","current-progress":1,"total-progress":2,"error":"{HOSTILE}"}}],"id":$ID}}"#
+        )],
         "human-monitor-command" => vec![format!(r#"{{"return":"{HOSTILE}","id":$ID}}"#)],
         // `nul-in-error` is a case of its own.
         _ => vec![format!(
@@ -67,7 +80,7 @@ fn assert_plain(text: &str, lines: usize) {
 
 const ENDLESS: &[&str] = &["watch"];
 
-const CASES: [(&[&str], usize); 21] = [
+const CASES: [(&[&str], usize); 26] = [
     (&["status"], 3),
     (&["--json", "status"], 1),
     (&["pause"], 1),
@@ -89,6 +102,11 @@ const CASES: [(&[&str], usize); 21] = [
     (&["--json", "screenshot", "/dev/null"], 1),
     (&["unplug", "disk1"], 1),
     (&["--json", "unplug", "disk1"], 1),
+    (&["drives"], 1),
+    (&["--json", "drives"], 1),
+    (&["insert", "d1", "file"], 1),
+    (&["--json", "insert", "d1", "file"], 1),
+    (&["eject", "d1"], 1),
     (ENDLESS, 1),
     (&["--json", "watch"], 1),
 ];

@@ -1,9 +1,11 @@
 //! The commands: each takes a port and prints its result.
 
+mod drives;
 mod events;
 mod exec;
 mod hmp;
 mod machine;
+mod model;
 mod ports;
 mod schema;
 mod screenshot;
@@ -43,6 +45,9 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Watch => watch::run(&target, output).await,
         Command::Screenshot(screenshot) => screenshot::run(&target, screenshot, output).await,
         Command::Unplug(unplug) => unplug::run(&target, unplug, output).await,
+        Command::Drives => drives::list(&target, output).await,
+        Command::Insert(insert) => drives::insert(&target, insert, output).await,
+        Command::Eject(eject) => drives::eject(&target, eject, output).await,
         Command::Ports => ports::list(&target, output).await,
         Command::Shell => shell::run(&target, output).await,
         Command::Commands(args) => schema::list(&target, args, output).await,
