@@ -7,6 +7,7 @@ mod common;
 mod devices;
 mod drives;
 mod hmp;
+mod jobs;
 mod leaving;
 mod limits;
 mod machine;

@@ -80,7 +80,7 @@ fn assert_plain(text: &str, lines: usize) {
 
 const ENDLESS: &[&str] = &["watch"];
 
-const CASES: [(&[&str], usize); 26] = [
+const CASES: [(&[&str], usize); 30] = [
     (&["status"], 3),
     (&["--json", "status"], 1),
     (&["pause"], 1),
@@ -107,6 +107,10 @@ const CASES: [(&[&str], usize); 26] = [
     (&["insert", "d1", "file"], 1),
     (&["--json", "insert", "d1", "file"], 1),
     (&["eject", "d1"], 1),
+    (&["jobs"], 1),
+    (&["--json", "jobs"], 1),
+    (&["job", "blockdev-backup"], 1),
+    (&["--json", "job", "blockdev-backup"], 1),
     (ENDLESS, 1),
     (&["--json", "watch"], 1),
 ];
@@ -223,4 +227,31 @@ fn in_arguments() {
             "{text}"
         );
     }
+}
+
+/// A job with such a name has a bar, whose own escapes move the cursor.
+#[test]
+fn in_bars() {
+    let server = Server::start(GREETING, hostile);
+    let tool = env!("CARGO_BIN_EXE_spice-qmp");
+    let mut script = Command::new("script");
+    let follow = format!("{tool} jobs --follow --timeout 4");
+    script
+        .args(["-qec", &follow, "/dev/null"])
+        .env("SPICE_QMP_ADDRESS", server.address())
+        .env("TERM", "xterm")
+        .env("COLUMNS", "4000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let text = Tool::spawn(&mut script).end().stdout;
+    assert_has(
+        &text,
+        r"\x1b]0;PWNED\x07\x1b[2J\x9b2J\r\nspice-qmp: all is well",
+    );
+    let own = [
+        "\x1b[2K", "\x1b[1A", "\x1b[1B", "\x1b[0m", "\x1b[1m", "\x1b[31m", "\r",
+    ];
+    let plain = own.iter().fold(text, |text, own| text.replace(own, ""));
+    assert_plain(&plain, plain.lines().count());
 }

@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::details::{
     COMMANDS_DETAILS, DETAILS, DRIVES_DETAILS, EJECT_DETAILS, EVENTS_DETAILS, EXAMPLES,
-    EXEC_DETAILS, HMP_DETAILS, INSERT_DETAILS, SCHEMA_DETAILS, SHARE_DETAILS, SHELL_DETAILS,
-    WAIT_DETAILS,
+    EXEC_DETAILS, HMP_DETAILS, INSERT_DETAILS, JOB_DETAILS, JOBS_DETAILS, SCHEMA_DETAILS,
+    SHARE_DETAILS, SHELL_DETAILS, WAIT_DETAILS,
 };
 use crate::failure::Failure;
 use crate::style::{acts_on_terminals, escaped};
@@ -38,7 +38,7 @@ pub(crate) struct Cli {
     pub(crate) json: bool,
 
     /// How long to wait for the connection, and for each answer [default: 10]; for
-    /// events, watch and wait: how long at most
+    /// events, watch, wait, job and jobs --follow: how long at most
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 
@@ -123,6 +123,10 @@ pub(crate) enum Command {
     Insert(Insert),
     /// Open the tray of a drive, and remove its medium
     Eject(Eject),
+    /// Execute a command that starts a job, and wait until the job is over
+    Job(JobArgs),
+    /// List what QEMU does in the background, such as backups
+    Jobs(Jobs),
     /// List the SPICE server's ports, and which of them speak QMP
     Ports,
     /// Execute commands from a terminal or a script, one a line
@@ -238,6 +242,25 @@ pub(crate) struct Eject {
     /// Open the tray also where the guest has locked it
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = JOB_DETAILS)]
+pub(crate) struct JobArgs {
+    /// The command, such as blockdev-backup
+    #[arg(value_name = "COMMAND")]
+    pub(crate) name: String,
+    /// Its arguments, as for exec
+    #[arg(value_name = "KEY=VALUE|JSON|-")]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = JOBS_DETAILS)]
+pub(crate) struct Jobs {
+    /// Go on, and show how they go
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

@@ -53,8 +53,8 @@ Certificates of SPICE servers:
 
 JSON:
   With --json each result is one line of JSON on standard output: one object for
-  status, QEMU's return value for commands, one object per line for events and
-  watch. An error is one line on standard error:
+  status, QEMU's return value for commands, one object per line for events, watch,
+  job and jobs --follow. An error is one line on standard error:
     {\"error\": {\"kind\": ..., \"class\": ..., \"message\": ..., \"hint\": ...}}
   kind is qmp, output, usage, connection or timeout. class is QEMU's error class
   and comes with qmp only; hint comes where there is one. What is no error is a
@@ -179,6 +179,34 @@ is like pulling the disc out of a drive that is being read.
 Examples:
   spice-qmp eject cd0
   spice-qmp eject --force cd0";
+
+pub(crate) const JOB_DETAILS: &str = "\
+It ends when the job is over, with 1 where that failed. A job-id is added where there is
+none. On a terminal a bar shows the progress; with --json each change is a line with the
+members of query-jobs and the time, and the last line is {\"completed\": COMMAND}.
+
+Ctrl+C, or the end of --timeout, has QEMU cancel the job, and waits until it has. A job
+has no other limit. Some jobs wait for another command before they end, such as a mirror
+for job-complete: give those a job-id. migrate is a job, too.
+
+Examples:
+  spice-qmp job blockdev-backup device=disk target=copy sync=full
+  spice-qmp job block-commit device=disk
+  spice-qmp job --timeout 600 migrate uri=tcp:host:4444";
+
+pub(crate) const JOBS_DETAILS: &str = "\
+Each line has the job's id, its type, its status, how much is done, and why it failed.
+With --json it is an array of the objects of query-jobs.
+
+--follow shows bars on a terminal, and prints a line for each change otherwise; with
+--json an object with the time. Status null is a job that QEMU has forgotten. It ends
+when QEMU does, with success; with 3 when the connection is lost, and with 4 after
+--timeout, if that is given.
+
+Examples:
+  spice-qmp jobs
+  spice-qmp exec job-cancel id=backup0
+  spice-qmp jobs --follow --json";
 
 pub(crate) const COMMANDS_DETAILS: &str = "\
 Arguments in brackets may be left out; ... stands for those that depend on the value of

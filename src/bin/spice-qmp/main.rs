@@ -1,6 +1,7 @@
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
 mod arguments;
+mod bars;
 mod cli;
 mod clock;
 mod commands;
@@ -13,6 +14,7 @@ mod feed;
 mod help_files;
 mod hints;
 mod inherited;
+mod job_line;
 mod json_text;
 #[cfg(feature = "spice")]
 mod leave;

@@ -4,6 +4,8 @@ mod drives;
 mod events;
 mod exec;
 mod hmp;
+mod job;
+mod jobs;
 mod machine;
 mod model;
 mod ports;
@@ -48,6 +50,8 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Drives => drives::list(&target, output).await,
         Command::Insert(insert) => drives::insert(&target, insert, output).await,
         Command::Eject(eject) => drives::eject(&target, eject, output).await,
+        Command::Job(args) => job::run(&target, args, output).await,
+        Command::Jobs(jobs) => jobs::run(&target, jobs, output).await,
         Command::Ports => ports::list(&target, output).await,
         Command::Shell => shell::run(&target, output).await,
         Command::Commands(args) => schema::list(&target, args, output).await,
