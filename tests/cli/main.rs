@@ -16,6 +16,7 @@ mod record;
 mod schema;
 mod server;
 mod shell;
+mod snapshots;
 mod startup;
 mod terminal;
 mod text;

@@ -80,7 +80,7 @@ fn assert_plain(text: &str, lines: usize) {
 
 const ENDLESS: &[&str] = &["watch"];
 
-const CASES: [(&[&str], usize); 30] = [
+const CASES: [(&[&str], usize); 34] = [
     (&["status"], 3),
     (&["--json", "status"], 1),
     (&["pause"], 1),
@@ -111,6 +111,10 @@ const CASES: [(&[&str], usize); 30] = [
     (&["--json", "jobs"], 1),
     (&["job", "blockdev-backup"], 1),
     (&["--json", "job", "blockdev-backup"], 1),
+    (&["snapshot", "list"], 1),
+    (&["--json", "snapshot", "list"], 1),
+    (&["snapshot", "save", "x"], 1),
+    (&["--json", "snapshot", "delete", "x"], 1),
     (ENDLESS, 1),
     (&["--json", "watch"], 1),
 ];

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::details::{
     COMMANDS_DETAILS, DETAILS, DRIVES_DETAILS, EJECT_DETAILS, EVENTS_DETAILS, EXAMPLES,
     EXEC_DETAILS, HMP_DETAILS, INSERT_DETAILS, JOB_DETAILS, JOBS_DETAILS, SCHEMA_DETAILS,
-    SHARE_DETAILS, SHELL_DETAILS, WAIT_DETAILS,
+    SHARE_DETAILS, SHELL_DETAILS, SNAPSHOT_DETAILS, WAIT_DETAILS,
 };
 use crate::failure::Failure;
 use crate::style::{acts_on_terminals, escaped};
@@ -127,6 +127,9 @@ pub(crate) enum Command {
     Job(JobArgs),
     /// List what QEMU does in the background, such as backups
     Jobs(Jobs),
+    /// Save, load and delete snapshots of the machine and its disks
+    #[command(subcommand, after_help = SNAPSHOT_DETAILS)]
+    Snapshot(SnapshotAction),
     /// List the SPICE server's ports, and which of them speak QMP
     Ports,
     /// Execute commands from a terminal or a script, one a line
@@ -261,6 +264,27 @@ pub(crate) struct Jobs {
     /// Go on, and show how they go
     #[arg(long)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotAction {
+    /// List them
+    List,
+    /// Save the machine's state and its disks as they are now
+    Save {
+        /// A name that no snapshot has yet
+        tag: String,
+    },
+    /// Return to a snapshot: what the machine and its disks are now is lost
+    Load {
+        /// The name of the snapshot
+        tag: String,
+    },
+    /// Delete a snapshot
+    Delete {
+        /// The name of the snapshot
+        tag: String,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -208,6 +208,17 @@ Examples:
   spice-qmp exec job-cancel id=backup0
   spice-qmp jobs --follow --json";
 
+pub(crate) const SNAPSHOT_DETAILS: &str = "\
+A snapshot holds the memory and all disks that can be written to, which must be able to
+hold it, as qcow2 files are. QEMU does nothing else meanwhile, and --timeout does not
+count; after Ctrl+C the end is awaited. A machine that runs goes on afterwards.
+
+Examples:
+  spice-qmp snapshot save before-update
+  spice-qmp snapshot list
+  spice-qmp snapshot load before-update
+  spice-qmp snapshot delete before-update";
+
 pub(crate) const COMMANDS_DETAILS: &str = "\
 Arguments in brackets may be left out; ... stands for those that depend on the value of
 another one. With --json it prints the elements of query-qmp-schema.

@@ -13,6 +13,7 @@ mod schema;
 mod screenshot;
 mod share;
 mod shell;
+mod snapshot;
 mod unplug;
 mod wait;
 mod watch;
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Eject(eject) => drives::eject(&target, eject, output).await,
         Command::Job(args) => job::run(&target, args, output).await,
         Command::Jobs(jobs) => jobs::run(&target, jobs, output).await,
+        Command::Snapshot(action) => snapshot::run(&target, action, output).await,
         Command::Ports => ports::list(&target, output).await,
         Command::Shell => shell::run(&target, output).await,
         Command::Commands(args) => schema::list(&target, args, output).await,
