@@ -12,6 +12,7 @@ mod leaving;
 mod limits;
 mod machine;
 mod many;
+mod reconnecting;
 mod record;
 mod schema;
 mod server;

@@ -67,6 +67,15 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// Whether the end of a connection is followed by a new one.
+    pub(crate) fn reconnects(&self) -> bool {
+        match &self.command {
+            Command::Events(events) => events.reconnect,
+            Command::Watch(watch) => watch.reconnect,
+            _ => false,
+        }
+    }
+
     /// How long the connection and each answer may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(TIMEOUT)
@@ -105,7 +114,7 @@ pub(crate) enum Command {
     ///
     /// Ends with success when QEMU ends, with 3 when the connection is lost, and with 4
     /// after --timeout, if that is given.
-    Watch,
+    Watch(Watch),
     /// Save a picture of the screen as a PNG file
     ///
     /// QEMU (7.1 or later) writes it through a file descriptor, so the file is made here
@@ -185,6 +194,16 @@ pub(crate) struct Events {
     /// End after this many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+    /// Connect again when the connection ends, for as long as it takes
+    #[arg(long)]
+    pub(crate) reconnect: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Connect again when the connection ends, for as long as it takes
+    #[arg(long)]
+    pub(crate) reconnect: bool,
 }
 
 #[derive(Debug, Args)]

@@ -146,11 +146,13 @@ Each line is an object with the members event, data and timestamp, as in QMP. Wh
 the output is read too slowly, the oldest events are dropped, and their number is
 written to standard error. It ends when QEMU does, with success; with 3 when the
 connection is lost, or ends before --count events came; and with 4 after --timeout, if
-that is given.
+that is given. With --reconnect neither ends it, unless the server then refuses the login;
+what happens until it is connected again is missed.
 
 Examples:
   spice-qmp events
   spice-qmp events --timeout 60 BLOCK_JOB_COMPLETED
+  spice-qmp events --reconnect SHUTDOWN GUEST_PANICKED
   spice-qmp events --count 1 SHUTDOWN GUEST_PANICKED";
 
 pub(crate) const DRIVES_DETAILS: &str = "\

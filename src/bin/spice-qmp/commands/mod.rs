@@ -45,7 +45,7 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Hmp(hmp) => hmp::run(&target, hmp, output).await,
         Command::Events(events) => events::run(&target, events, output).await,
         Command::Wait(wait) => wait::run(&target, wait, output).await,
-        Command::Watch => watch::run(&target, output).await,
+        Command::Watch(_) => watch::run(&target, output).await,
         Command::Screenshot(screenshot) => screenshot::run(&target, screenshot, output).await,
         Command::Unplug(unplug) => unplug::run(&target, unplug, output).await,
         Command::Drives => drives::list(&target, output).await,
