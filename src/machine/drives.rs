@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::drive::{Described, State};
-use super::list::{List, Source};
+use super::list::{List, Source, text};
 use crate::port::{Event, QmpPort};
 use crate::qmp::{Error, PeerError, misfit};
 
@@ -99,21 +99,21 @@ fn read(reply: &str) -> Result<Vec<Described>, Error> {
 
 impl Block<'_> {
     fn describe(self) -> Option<Described> {
-        let id = self.qdev.filter(|qdev| !qdev.is_empty())?.into_owned();
+        let id = text(&self.qdev.filter(|qdev| !qdev.is_empty())?);
         let name = if self.device.is_empty() {
             short(&id).to_owned()
         } else {
-            self.device.into_owned()
+            text(&self.device)
         };
         let read_only = self.inserted.as_ref().is_some_and(|it| it.ro);
         let state = State {
             name,
             removable: self.removable,
-            medium: self.inserted.map(|it| it.file.into_owned()),
+            medium: self.inserted.map(|it| text(&it.file)),
             read_only,
             locked: self.locked,
             tray_open: self.tray_open,
-            io_status: self.io_status.map(Cow::into_owned),
+            io_status: self.io_status.map(|it| text(&it)),
         };
         Some(Described { id, state })
     }

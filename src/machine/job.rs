@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::list::{List, Record};
+use super::list::{List, Record, text};
 use crate::home::Home;
 use crate::port::QmpPort;
 use crate::qmp::{Error, UsageError};
@@ -174,7 +174,7 @@ impl Record for JobRecord {
 mod imp {
     use std::cell::{Cell, OnceCell, RefCell};
 
-    use super::{Home, JobRecord, QmpPort};
+    use super::{Home, JobRecord, QmpPort, text};
     use crate::machine::follow::may_use;
     use glib::prelude::*;
     use glib::subclass::prelude::*;
@@ -232,8 +232,8 @@ mod imp {
         pub(super) fn set_up(&self, port: &QmpPort, record: &JobRecord) {
             let _ = self.home.set(Home::on(port.main_context()));
             let _ = self.port.set(port.clone());
-            self.id.replace(record.id.clone());
-            self.kind.replace(record.kind.clone());
+            self.id.replace(text(&record.id));
+            self.kind.replace(text(&record.kind));
             self.is_migration.set(record.is_migration);
         }
 
@@ -247,8 +247,9 @@ mod imp {
         }
 
         pub(super) fn set_status(&self, status: &str) {
+            let status = text(status);
             if *self.status.borrow() != status {
-                self.status.replace(status.to_owned());
+                self.status.replace(status);
                 self.obj().notify_status();
             }
         }
@@ -268,8 +269,9 @@ mod imp {
         }
 
         pub(super) fn set_error(&self, error: &str) {
-            if self.error.borrow().as_deref() != Some(error) {
-                self.error.replace(Some(error.to_owned()));
+            let error = Some(text(error));
+            if *self.error.borrow() != error {
+                self.error.replace(error);
                 self.obj().notify_error();
             }
         }

@@ -72,6 +72,11 @@ pub(super) trait Source: Send + 'static {
     fn loaded(&self, _list: &List) {}
 }
 
+/// A string for properties, which end at a NUL. Those of a peer may have one inside.
+pub(super) fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// What QEMU says of an item.
 pub(super) trait Record: 'static {
     type Item: IsA<glib::Object>;

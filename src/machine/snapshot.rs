@@ -2,7 +2,7 @@
 
 use glib::subclass::prelude::*;
 
-use super::list::{List, Record};
+use super::list::{List, Record, text};
 use crate::home::Home;
 use crate::port::QmpPort;
 
@@ -74,7 +74,7 @@ mod imp {
     use glib::prelude::*;
     use glib::subclass::prelude::*;
 
-    use super::{Described, Details, Home, QmpPort};
+    use super::{Described, Details, Home, QmpPort, text};
     use crate::machine::follow::may_use;
 
     #[derive(Default, glib::Properties)]
@@ -119,7 +119,7 @@ mod imp {
     impl Snapshot {
         pub(super) fn set_up(&self, port: &QmpPort, described: Described) {
             let _ = self.home.set(Home::on(port.main_context()));
-            let _ = self.tag.set(described.tag);
+            let _ = self.tag.set(text(&described.tag));
             self.details.replace(described.details);
         }
 

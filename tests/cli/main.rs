@@ -5,15 +5,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod devices;
+mod drives;
 mod hmp;
+mod jobs;
 mod leaving;
 mod limits;
 mod machine;
 mod many;
+mod reconnecting;
 mod record;
 mod schema;
 mod server;
 mod shell;
+mod snapshots;
 mod startup;
 mod terminal;
 mod text;

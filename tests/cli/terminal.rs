@@ -45,6 +45,19 @@ fn hostile(command: &str) -> Vec<String> {
         "query-name" => vec![format!(
             r#"{{"return":{{"{HOSTILE}":"{HOSTILE}"}},"id":$ID}}"#
         )],
+        "query-block" => {
+            vec![format!(
+            r#"{{"return":[{{"qdev":"d1","device":"{HOSTILE}","removable":true,"locked":false,
+                "io-status":"{HOSTILE}","inserted":{{"file":"{HOSTILE}","ro":false,
+                "node-name":"{HOSTILE}","drv":"{HOSTILE}","image":{{"snapshots":[{{
+                "name":"{HOSTILE}","vm-state-size":1,"date-sec":1,"date-nsec":0,
+                "vm-clock-sec":0,"vm-clock-nsec":0}}]}}}}}}],"id":$ID}}"#
+        )
+        .replace('\n', " ")]
+        }
+        "query-jobs" => vec![format!(
+            r#"{{"return":[{{"id":"{HOSTILE}","type":"{HOSTILE}","status":"{HOSTILE}","current-progress":1,"total-progress":2,"error":"{HOSTILE}"}}],"id":$ID}}"#
+        )],
         "human-monitor-command" => vec![format!(r#"{{"return":"{HOSTILE}","id":$ID}}"#)],
         // `nul-in-error` is a case of its own.
         _ => vec![format!(
@@ -67,7 +80,7 @@ fn assert_plain(text: &str, lines: usize) {
 
 const ENDLESS: &[&str] = &["watch"];
 
-const CASES: [(&[&str], usize); 21] = [
+const CASES: [(&[&str], usize); 34] = [
     (&["status"], 3),
     (&["--json", "status"], 1),
     (&["pause"], 1),
@@ -89,6 +102,19 @@ const CASES: [(&[&str], usize); 21] = [
     (&["--json", "screenshot", "/dev/null"], 1),
     (&["unplug", "disk1"], 1),
     (&["--json", "unplug", "disk1"], 1),
+    (&["drives"], 1),
+    (&["--json", "drives"], 1),
+    (&["insert", "d1", "file"], 1),
+    (&["--json", "insert", "d1", "file"], 1),
+    (&["eject", "d1"], 1),
+    (&["jobs"], 1),
+    (&["--json", "jobs"], 1),
+    (&["job", "blockdev-backup"], 1),
+    (&["--json", "job", "blockdev-backup"], 1),
+    (&["snapshot", "list"], 1),
+    (&["--json", "snapshot", "list"], 1),
+    (&["snapshot", "save", "x"], 1),
+    (&["--json", "snapshot", "delete", "x"], 1),
     (ENDLESS, 1),
     (&["--json", "watch"], 1),
 ];
@@ -205,4 +231,31 @@ fn in_arguments() {
             "{text}"
         );
     }
+}
+
+/// A job with such a name has a bar, whose own escapes move the cursor.
+#[test]
+fn in_bars() {
+    let server = Server::start(GREETING, hostile);
+    let tool = env!("CARGO_BIN_EXE_spice-qmp");
+    let mut script = Command::new("script");
+    let follow = format!("{tool} jobs --follow --timeout 4");
+    script
+        .args(["-qec", &follow, "/dev/null"])
+        .env("SPICE_QMP_ADDRESS", server.address())
+        .env("TERM", "xterm")
+        .env("COLUMNS", "4000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let text = Tool::spawn(&mut script).end().stdout;
+    assert_has(
+        &text,
+        r"\x1b]0;PWNED\x07\x1b[2J\x9b2J\r\nspice-qmp: all is well",
+    );
+    let own = [
+        "\x1b[2K", "\x1b[1A", "\x1b[1B", "\x1b[0m", "\x1b[1m", "\x1b[31m", "\r",
+    ];
+    let plain = own.iter().fold(text, |text, own| text.replace(own, ""));
+    assert_plain(&plain, plain.lines().count());
 }

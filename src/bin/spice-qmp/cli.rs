@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::details::{
+    COMMANDS_DETAILS, DETAILS, DRIVES_DETAILS, EJECT_DETAILS, EVENTS_DETAILS, EXAMPLES,
+    EXEC_DETAILS, HMP_DETAILS, INSERT_DETAILS, JOB_DETAILS, JOBS_DETAILS, SCHEMA_DETAILS,
+    SHARE_DETAILS, SHELL_DETAILS, SNAPSHOT_DETAILS, WAIT_DETAILS,
+};
 use crate::failure::Failure;
 use crate::style::{acts_on_terminals, escaped};
 
@@ -33,7 +38,7 @@ pub(crate) struct Cli {
     pub(crate) json: bool,
 
     /// How long to wait for the connection, and for each answer [default: 10]; for
-    /// events, watch and wait: how long at most
+    /// events, watch, wait, job and jobs --follow: how long at most
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 
@@ -62,6 +67,15 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// Whether the end of a connection is followed by a new one.
+    pub(crate) fn reconnects(&self) -> bool {
+        match &self.command {
+            Command::Events(events) => events.reconnect,
+            Command::Watch(watch) => watch.reconnect,
+            _ => false,
+        }
+    }
+
     /// How long the connection and each answer may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(TIMEOUT)
@@ -100,7 +114,7 @@ pub(crate) enum Command {
     ///
     /// Ends with success when QEMU ends, with 3 when the connection is lost, and with 4
     /// after --timeout, if that is given.
-    Watch,
+    Watch(Watch),
     /// Save a picture of the screen as a PNG file
     ///
     /// QEMU (7.1 or later) writes it through a file descriptor, so the file is made here
@@ -111,6 +125,20 @@ pub(crate) enum Command {
     /// The guest may refuse, which ends with 1, or not react within --timeout, which ends
     /// with 4.
     Unplug(Unplug),
+    /// List the drives, and what is in them
+    #[command(after_help = DRIVES_DETAILS)]
+    Drives,
+    /// Insert a medium into a drive, in place of the one that is there
+    Insert(Insert),
+    /// Open the tray of a drive, and remove its medium
+    Eject(Eject),
+    /// Execute a command that starts a job, and wait until the job is over
+    Job(JobArgs),
+    /// List what QEMU does in the background, such as backups
+    Jobs(Jobs),
+    /// Save, load and delete snapshots of the machine and its disks
+    #[command(subcommand, after_help = SNAPSHOT_DETAILS)]
+    Snapshot(SnapshotAction),
     /// List the SPICE server's ports, and which of them speak QMP
     Ports,
     /// Execute commands from a terminal or a script, one a line
@@ -166,6 +194,16 @@ pub(crate) struct Events {
     /// End after this many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+    /// Connect again when the connection ends, for as long as it takes
+    #[arg(long)]
+    pub(crate) reconnect: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Connect again when the connection ends, for as long as it takes
+    #[arg(long)]
+    pub(crate) reconnect: bool,
 }
 
 #[derive(Debug, Args)]
@@ -195,6 +233,77 @@ pub(crate) struct Screenshot {
 pub(crate) struct Unplug {
     /// The id of the device, or its path
     pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = INSERT_DETAILS)]
+pub(crate) struct Insert {
+    /// The name or id of the drive, as spice-qmp drives has it
+    pub(crate) drive: String,
+    /// A file on the machine where QEMU runs
+    pub(crate) file: String,
+    /// The format of the file, such as raw or qcow2, instead of a guess
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Do not let the guest write to the medium
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Let the guest write to the medium
+    #[arg(long, conflicts_with = "read_only")]
+    pub(crate) writable: bool,
+    /// Open the tray also where the guest has locked it (QEMU 7.1 and later)
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EJECT_DETAILS)]
+pub(crate) struct Eject {
+    /// The name or id of the drive, as spice-qmp drives has it
+    pub(crate) drive: String,
+    /// Open the tray also where the guest has locked it
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = JOB_DETAILS)]
+pub(crate) struct JobArgs {
+    /// The command, such as blockdev-backup
+    #[arg(value_name = "COMMAND")]
+    pub(crate) name: String,
+    /// Its arguments, as for exec
+    #[arg(value_name = "KEY=VALUE|JSON|-")]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = JOBS_DETAILS)]
+pub(crate) struct Jobs {
+    /// Go on, and show how they go
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotAction {
+    /// List them
+    List,
+    /// Save the machine's state and its disks as they are now
+    Save {
+        /// A name that no snapshot has yet
+        tag: String,
+    },
+    /// Return to a snapshot: what the machine and its disks are now is lost
+    Load {
+        /// The name of the snapshot
+        tag: String,
+    },
+    /// Delete a snapshot
+    Delete {
+        /// The name of the snapshot
+        tag: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -273,197 +382,3 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// GLib's timers count whole milliseconds, in 32 bits.
 const SHORTEST: f64 = 0.001;
 const LONGEST: f64 = 1_000_000.0;
-
-const EXAMPLES: &str = "\
-Examples:
-  spice-qmp --connect spice://localhost:5900 status
-  spice-qmp --connect unix:/run/vm/qmp.sock exec device_del id=disk1
-
---help explains addresses, passwords, JSON and exit codes.";
-
-const DETAILS: &str = "\
-Examples:
-  spice-qmp --connect spice://localhost:5900 status
-  export SPICE_QMP_ADDRESS=spice+unix:///run/vm/spice.sock
-  spice-qmp pause
-  spice-qmp exec device_del id=disk1
-  spice-qmp exec query-block | jq '.[].device'
-  spice-qmp events --count 1 SHUTDOWN
-
-Addresses:
-  spice://host:port   a SPICE server; it must offer a QMP port:
-                        -chardev spiceport,id=qmp,name=org.qemu.monitor.qmp.0
-                        -mon chardev=qmp,mode=control
-  spice+tls://host:port  the same over TLS: -spice tls-port=port,x509-dir=...
-  spice://host?port=PORT&tls-port=PORT  a server with both: TLS where it wants that
-  spice+unix:///path  the same on a Unix socket
-  unix:/path          a QMP socket: -qmp unix:/path,server=on,wait=off
-  unix:@name          a QMP socket with an abstract name
-  tcp:host:port       a QMP socket: -qmp tcp:host:port,server=on,wait=off
-  dbus:               a D-Bus display (-display dbus) of org.qemu on the session bus,
-                      with a QMP chardev:
-                        -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0
-                        -mon chardev=qmp,mode=control
-  dbus:NAME           the same, where QEMU has another name
-  dbus:address=ADDRESS,name=NAME  on another bus: -display dbus,addr=ADDRESS
-  fd:N                a connected QMP socket that spice-qmp is started with
-
-  QEMU 11.1 announces -object monitor-qmp,id=mon,chardev=qmp in place of -mon
-  (untested here).
-
-  SPICE serves one client at a time: to connect ends the session of a viewer
-  that is connected. A QMP socket or D-Bus chardev leaves viewers alone.
-
-Passwords of SPICE servers:
-  come from --password-file, or else from SPICE_QMP_PASSWORD in the environment.
-  Where the server refuses the login and a person sits at the terminal, they are
-  asked. There is no option for the password itself: others could see it.
-
-Certificates of SPICE servers:
-  are trusted where a CA of the system signed them, or one in --ca-file FILE, or,
-  without that, in ~/.spicec/spice_truststore.pem, as for other SPICE viewers. For a
-  CA of your own that is ca-cert.pem of QEMU's x509-dir. The certificate must be for
-  the host of the address, or have the subject of --host-subject.
-
-JSON:
-  With --json each result is one line of JSON on standard output: one object for
-  status, QEMU's return value for commands, one object per line for events and
-  watch. An error is one line on standard error:
-    {\"error\": {\"kind\": ..., \"class\": ..., \"message\": ..., \"hint\": ...}}
-  kind is qmp, output, usage, connection or timeout. class is QEMU's error class
-  and comes with qmp only; hint comes where there is one. What is no error is a
-  line {\"note\": {\"message\": ...}} there.
-
-Transcripts:
-  --record FILE appends a line of JSON for each message:
-    {\"time\": ..., \"direction\": ..., \"message\": ...}
-  direction is sent (a command), received (a return value, an error or an event) or
-  local (the state of the connection, or why a command has no answer). Passwords and
-  what else may be a secret are shown as ***, and so is all text of the human monitor.
-  FILE gets mode 0600. It must be new, or a regular file of your own: a symbolic link
-  is not followed, and a file with several names (hard links) is not written to.
-
-Leaving:
-  QEMU freezes for ever when a SPICE client goes away while it owes an answer. So
-  over SPICE the tool stays until QEMU has answered, also after --timeout, Ctrl+C,
-  SIGTERM or SIGHUP, and says so. A second signal ends it at once. A command that
-  takes long is better executed over a QMP socket, which may be left at any time.
-
-Machines that are stopped by an error:
-  Over SPICE, QEMU says nothing while the machine is stopped in one of the states
-  io-error, guest-panicked, shutdown, watchdog, internal-error, debug,
-  finish-migrate, postmigrate and restore-vm. Use a QMP socket then.
-
-Exit codes:
-  0  success
-  1  QEMU refused the command, or the output cannot be written
-  2  the command line is wrong
-  3  no connection: unreachable, login refused, no QMP port, not QMP, or closed
-  4  no answer, or no end of what was waited for, within --timeout
-  129, 130, 143  ended by SIGHUP, SIGINT (Ctrl+C), SIGTERM";
-
-const EXEC_DETAILS: &str = "\
-Values are JSON where they read as JSON, and text otherwise: count=3 is a number,
-on=true a boolean, id=disk1 a text, and id='\"3\"' the text 3. Keys with dots make
-nested objects. Give secrets on standard input: others can see the command line.
-
-The return value is printed as JSON, with its members in QEMU's order and numbers
-as they came: over several lines on a terminal, in one line in a pipe or with --json.
-
-Several commands are executed over one connection, one after the other, each when its
-line has come: NAME KEY=VALUE ... with the shell's quotes, NAME JSON, or the QMP
-{\"execute\": NAME, \"arguments\": {...}}. Empty lines and those that begin with # are
-left out. A file is checked first as a whole. They end at the first one that QEMU refuses;
-with --keep-going each refusal is reported, and 1 is the exit code in the end.
-
---wait-for begins to wait before the first command is sent: an event that comes before
-the answer counts. It is printed after the answers, as wait prints it. It is waited for
-until QEMU ends, or for --timeout.
-
-Examples:
-  spice-qmp exec query-block
-  spice-qmp exec blockdev-add driver=file node-name=d1 filename=/d1.raw cache.direct=true
-  spice-qmp exec device_del '{\"id\": \"disk1\"}'
-  spice-qmp exec set_password - < arguments.json
-  printf '%s\\n' stop 'device_del id=disk1' cont | spice-qmp exec -
-  spice-qmp exec --wait-for BLOCK_JOB_COMPLETED block-commit job-id=j device=d1";
-
-const HMP_DETAILS: &str = "\
-Several words are joined by spaces. The text is printed as QEMU's human monitor has it;
-what would act on the terminal is written as an escape. With --json it is a JSON text.
-QEMU does not say whether such a command has failed: it has where the text begins with
-\"Error: \" or \"unknown command:\"; that text goes to standard error, with exit code 1.
-Give secrets on standard input: others can see the command line.
-
-Examples:
-  spice-qmp hmp info registers
-  spice-qmp hmp 'drive_backup -n disk0 /backup.img'
-  spice-qmp hmp - < command";
-
-const WAIT_DETAILS: &str = "\
-The wait begins before the command is sent, so that nothing is missed. The event is
-printed as JSON, and so is the state. Names of run states in lower case are those
-(paused, shutdown ...), all other names are events (SHUTDOWN, STOP or stop ...). A state
-that the machine is in already ends the wait; with a command, if it is in it after that.
-It waits until QEMU ends, or for --timeout.
-
-Exit codes: 0 where it came, 1 where QEMU refused the command, 3 where the connection
-was lost, 4 after --timeout.
-
-Examples:
-  spice-qmp wait SHUTDOWN --timeout 60 -- system_powerdown
-  spice-qmp wait io-error guest-panicked shutdown
-  spice-qmp wait DEVICE_DELETED -- device_del id=disk1";
-
-const EVENTS_DETAILS: &str = "\
-Each line is an object with the members event, data and timestamp, as in QMP. Where
-the output is read too slowly, the oldest events are dropped, and their number is
-written to standard error. It ends when QEMU does, with success; with 3 when the
-connection is lost, or ends before --count events came; and with 4 after --timeout, if
-that is given.
-
-Examples:
-  spice-qmp events
-  spice-qmp events --timeout 60 BLOCK_JOB_COMPLETED
-  spice-qmp events --count 1 SHUTDOWN GUEST_PANICKED";
-
-const COMMANDS_DETAILS: &str = "\
-Arguments in brackets may be left out; ... stands for those that depend on the value of
-another one. With --json it prints the elements of query-qmp-schema.
-
-Examples:
-  spice-qmp commands
-  spice-qmp commands snapshot";
-
-const SCHEMA_DETAILS: &str = "\
-Each argument has its type: bool, int, str, the values of an enum (on|off), an array
-([str]), or an object, whose members follow. With --json it prints the elements of
-query-qmp-schema: the command, and all types that it refers to.
-
-Examples:
-  spice-qmp schema device_del
-  spice-qmp schema BLOCK_JOB_COMPLETED";
-
-const SHELL_DETAILS: &str = "\
-A line is a command as exec takes it, with quotes as in a shell; a command in JSON as
-QMP has it; or hmp and a command line of the human monitor. On a terminal, Tab completes
-commands, arguments, values and ids, events are shown as they come, and .help lists what
-else there is. Empty lines and lines that begin with # are left out.
-
-The lines of a terminal are kept in ~/.local/state/spice-qmp/history (XDG_STATE_HOME),
-but for those that hold a secret or begin with a space.
-
-Examples:
-  spice-qmp shell
-  printf 'stop\\nsystem_reset\\ncont\\n' | spice-qmp shell";
-
-const SHARE_DETAILS: &str = "\
-Each client is greeted as by QEMU, negotiates, and uses ids of its own; all get QEMU's
-events. Commands are passed on in turn, a few at a time. A client that does not read
-what it is sent is left, as is one that does not negotiate within --timeout. Files
-cannot be passed (getfd, add-fd). Whoever can connect controls the machine: the socket
-is the user's alone.
-
-Example:
-  spice-qmp --connect spice://localhost:5900 share unix:/run/user/1000/vm.sock &
-  qmp-shell /run/user/1000/vm.sock";

@@ -20,6 +20,13 @@ pub(crate) fn local_time() -> String {
     time.map(String::from).unwrap_or_default()
 }
 
+/// A time in seconds since 1970, likewise.
+pub(crate) fn local_date(seconds: i64) -> String {
+    let time = glib::DateTime::from_unix_local(seconds);
+    let time = time.and_then(|time| time.format("%Y-%m-%d %H:%M:%S"));
+    time.map_or_else(|_| "-".to_owned(), String::from)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

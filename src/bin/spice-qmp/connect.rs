@@ -20,6 +20,8 @@ pub(crate) struct Target {
     /// The time of `--timeout`, where that was given: what would go on for ever ends then.
     pub(crate) limit: Option<Duration>,
     wait: bool,
+    /// Whether the end of a connection is followed by a new one.
+    pub(crate) reconnects: bool,
     #[cfg(feature = "spice")]
     pub(crate) password_file: Option<std::path::PathBuf>,
     pub(crate) tls: Tls,
@@ -80,11 +82,17 @@ impl Target {
                 }
             }
         }
+        if cli.reconnects() && matches!(place, Place::Inherited(_)) {
+            return Err(Failure::usage(
+                "--reconnect needs an address: a socket that is inherited cannot be connected again",
+            ));
+        }
         Ok(Self {
             place,
             timeout: cli.timeout(),
             limit: cli.timeout,
             wait: cli.wait,
+            reconnects: cli.reconnects(),
             #[cfg(feature = "spice")]
             password_file: cli.password_file.clone(),
             tls: Tls::new(cli)?,
@@ -109,7 +117,12 @@ impl Target {
 
     pub(crate) fn connector(&self, address: &str) -> Connector {
         let connector = Connector::builder(address);
-        connector.timeout(self.timeout).wait(self.wait).build()
+        let connector = connector.timeout(self.timeout).wait(self.wait);
+        if self.reconnects {
+            connector.reconnect(RECONNECT).build()
+        } else {
+            connector.build()
+        }
     }
 
     async fn connect(&self) -> Result<QmpPort, Stop> {
@@ -149,3 +162,6 @@ impl Target {
         }
     }
 }
+
+/// How long it first waits before it connects again.
+const RECONNECT: Duration = Duration::from_millis(250);

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use spice_qmp::QmpPort;
+use spice_qmp::{PortState, QmpPort};
 
+use crate::connect::Target;
 use crate::failure::{Failure, Stop, note};
 use crate::output::Output;
 
@@ -23,6 +24,17 @@ impl End {
         Self { shutdown }
     }
 
+    /// Where the port is connected again, only says so.
+    pub(crate) fn watch_or_report(port: &QmpPort, target: &Target, output: &Output) -> Self {
+        if target.reconnects {
+            report_losses(port, output.is_json());
+            return Self {
+                shutdown: Rc::default(),
+            };
+        }
+        Self::watch(port)
+    }
+
     /// Whether QEMU said that the machine shuts down.
     pub(crate) fn was_shut_down(&self) -> bool {
         self.shutdown.get()
@@ -35,6 +47,28 @@ impl End {
         }
         Err(ended(port, "and the machine was not shut down"))
     }
+}
+
+/// Whether the connection has ended for good.
+pub(crate) fn is_over(port: &QmpPort) -> bool {
+    match port.state() {
+        PortState::Failed => true,
+        PortState::Closed | PortState::Connecting => port.reconnect() == 0,
+        _ => false,
+    }
+}
+
+/// Says when the connection has ended, and when there is a new one.
+fn report_losses(port: &QmpPort, json: bool) {
+    port.connect_ready_notify(move |port| {
+        let reason = port.last_error();
+        let reason = reason.as_ref().map(glib::Error::message);
+        match (port.ready(), reason) {
+            (true, _) => note(json, "connected again"),
+            (false, Some(reason)) => note(json, &format!("{reason}; connecting again")),
+            (false, None) => note(json, "the connection has ended; connecting again"),
+        }
+    });
 }
 
 /// The connection ended too early, for the reason that the port has.

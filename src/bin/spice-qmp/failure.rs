@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::json;
-use spice_qmp::{Error, ErrorClass, UsageError};
+use spice_qmp::{Error, ErrorClass, QmpErrorCode, UsageError};
 
 use crate::json_text::compact;
 use crate::style::{Line, error_style, label_style, print_error_line};
@@ -180,6 +180,26 @@ impl From<io::Error> for Stop {
             return Self::StdoutClosed;
         }
         Failure::new(Kind::Output, format!("cannot write the output: {error}")).into()
+    }
+}
+
+/// An error of a list.
+impl From<&glib::Error> for Failure {
+    fn from(error: &glib::Error) -> Self {
+        use QmpErrorCode as Code;
+
+        let kind = match error.kind::<Code>() {
+            Some(
+                Code::Generic
+                | Code::CommandNotFound
+                | Code::DeviceNotActive
+                | Code::DeviceNotFound
+                | Code::KvmMissingCap,
+            ) => Kind::Qmp,
+            None if error.matches(gio::IOErrorEnum::TimedOut) => Kind::Timeout,
+            _ => Kind::Connection,
+        };
+        Self::new(kind, error.message())
     }
 }
 

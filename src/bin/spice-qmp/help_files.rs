@@ -57,8 +57,8 @@ fn write_page(man: &Man, command: &clap::Command, file: &mut impl Write) -> io::
     man.render_synopsis_section(file)?;
     man.render_description_section(file)?;
     man.render_options_section(file)?;
-    let is_main = command.has_subcommands();
-    if is_main {
+    let is_main = command.get_name() == "spice-qmp";
+    if command.has_subcommands() {
         man.render_subcommands_section(file)?;
     }
     let mut page = Roff::new();

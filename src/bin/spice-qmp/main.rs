@@ -1,10 +1,12 @@
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
 mod arguments;
+mod bars;
 mod cli;
 mod clock;
 mod commands;
 mod connect;
+mod details;
 mod ending;
 mod event_line;
 mod failure;
@@ -12,6 +14,7 @@ mod feed;
 mod help_files;
 mod hints;
 mod inherited;
+mod job_line;
 mod json_text;
 #[cfg(feature = "spice")]
 mod leave;
@@ -33,6 +36,7 @@ mod signals;
 mod spice_gtk;
 mod style;
 mod suggest;
+mod table;
 mod tls;
 mod trust;
 mod wait;

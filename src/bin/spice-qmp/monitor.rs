@@ -71,12 +71,17 @@ impl Monitor {
                     // It was not sent, and will not be.
                     self.call.take();
                 }
-                Err(Error::TimedOut {
-                    what: command.into(),
-                    after: self.timeout,
-                    hint: if held_back { MUTE } else { "" },
-                })
+                Err(self.late(command, held_back))
             })
+    }
+
+    /// The error of a command that was not answered in time; or not even sent.
+    pub(crate) fn late(&self, command: &str, held_back: bool) -> Error {
+        Error::TimedOut {
+            what: command.into(),
+            after: self.timeout,
+            hint: if held_back { MUTE } else { "" },
+        }
     }
 
     /// Whether the port keeps commands back until the machine runs again.

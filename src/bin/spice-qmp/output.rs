@@ -57,6 +57,11 @@ impl Output {
         self.json
     }
 
+    /// Whether people read it, on a terminal.
+    pub(crate) fn is_for_people(&self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+
     /// Whether text has colours.
     pub(crate) fn has_colors(&self) -> bool {
         self.colors
@@ -115,10 +120,10 @@ impl Output {
     /// JSON text that a person may read: spread over lines on a terminal, unless
     /// `--json` asks for one line.
     pub(crate) async fn json_text(&mut self, text: &str) -> Result<(), Stop> {
-        let layout = if self.json || !io::stdout().is_terminal() {
-            Layout::Compact
-        } else {
+        let layout = if self.is_for_people() {
             Layout::Pretty
+        } else {
+            Layout::Compact
         };
         self.write_json(text, layout).await
     }

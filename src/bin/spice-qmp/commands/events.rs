@@ -9,7 +9,7 @@ use spice_qmp::{Event, EventStream, QmpPort};
 
 use crate::cli::Events;
 use crate::connect::Target;
-use crate::ending::{End, ended, report_dropped};
+use crate::ending::{End, ended, is_over, report_dropped};
 use crate::event_line::EventLine;
 use crate::failure::{Failure, Kind, Stop};
 use crate::output::{Output, writable};
@@ -28,7 +28,7 @@ async fn print(
     target: &Target,
     output: &mut Output,
 ) -> Result<(), Stop> {
-    let end = End::watch(port);
+    let end = End::watch_or_report(port, target, output);
     let mut over = pin!(over(target.limit));
     let upper: Vec<_> = events.names.iter().map(|it| it.to_uppercase()).collect();
     let names = events.names.iter().chain(&upper).map(String::as_str);
@@ -111,7 +111,7 @@ async fn next_step(
 
 /// The next event; nothing when the connection has ended, and all events were taken.
 async fn next_event(port: &QmpPort, stream: &mut EventStream) -> Option<Event> {
-    let mut ended = pin!(until(port, &["notify::ready"], |port| !port.ready()));
+    let mut ended = pin!(until(port, &["notify::state"], is_over));
     poll_fn(|cx| match Pin::new(&mut *stream).poll_next(cx) {
         Poll::Pending => ended.as_mut().poll(cx).map(|()| None),
         event @ Poll::Ready(_) => event,

@@ -1,14 +1,19 @@
 //! The commands: each takes a port and prints its result.
 
+mod drives;
 mod events;
 mod exec;
 mod hmp;
+mod job;
+mod jobs;
 mod machine;
+mod model;
 mod ports;
 mod schema;
 mod screenshot;
 mod share;
 mod shell;
+mod snapshot;
 mod unplug;
 mod wait;
 mod watch;
@@ -40,9 +45,15 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Hmp(hmp) => hmp::run(&target, hmp, output).await,
         Command::Events(events) => events::run(&target, events, output).await,
         Command::Wait(wait) => wait::run(&target, wait, output).await,
-        Command::Watch => watch::run(&target, output).await,
+        Command::Watch(_) => watch::run(&target, output).await,
         Command::Screenshot(screenshot) => screenshot::run(&target, screenshot, output).await,
         Command::Unplug(unplug) => unplug::run(&target, unplug, output).await,
+        Command::Drives => drives::list(&target, output).await,
+        Command::Insert(insert) => drives::insert(&target, insert, output).await,
+        Command::Eject(eject) => drives::eject(&target, eject, output).await,
+        Command::Job(args) => job::run(&target, args, output).await,
+        Command::Jobs(jobs) => jobs::run(&target, jobs, output).await,
+        Command::Snapshot(action) => snapshot::run(&target, action, output).await,
         Command::Ports => ports::list(&target, output).await,
         Command::Shell => shell::run(&target, output).await,
         Command::Commands(args) => schema::list(&target, args, output).await,

@@ -7,7 +7,7 @@ use spice_qmp::qmp::is_human_monitor_name;
 use crate::connect::Target;
 use crate::failure::{Stop, note};
 use crate::output::Output;
-use crate::style::escaped;
+use crate::table;
 
 #[derive(Debug, Serialize)]
 struct Port {
@@ -31,17 +31,17 @@ pub(crate) async fn list(target: &Target, output: &mut Output) -> Result<(), Sto
     if ports.is_empty() {
         note(false, "the SPICE server has no ports");
     }
-    let width = |port: &Port| escaped(&port.name).chars().count();
-    let widest = ports.iter().map(width).max().unwrap_or(0);
-    for port in &ports {
-        let Port { name, qmp } = port;
+    let row = |Port { name, qmp }: Port| {
         let speaks = match qmp {
             true => "QMP",
-            false if is_human_monitor_name(name) => "human monitor",
+            false if is_human_monitor_name(&name) => "human monitor",
             false => "-",
         };
-        let space = " ".repeat(widest - width(port));
-        output.line(format!("{name}{space}  {speaks}")).await?;
+        [name, speaks.to_owned()]
+    };
+    let rows: Vec<_> = ports.into_iter().map(row).collect();
+    for line in table::lines(&rows) {
+        output.line(line).await?;
     }
     Ok(())
 }

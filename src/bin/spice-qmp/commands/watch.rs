@@ -8,7 +8,7 @@ use spice_qmp::{Condition, ConditionCode, Machine, QmpPort, Status};
 use crate::clock::{local_time, utc_now};
 use crate::commands::machine::Reason;
 use crate::connect::Target;
-use crate::ending::{End, report_dropped};
+use crate::ending::{End, is_over, report_dropped};
 use crate::failure::{Failure, Kind, Stop};
 use crate::feed::Feed;
 use crate::output::Output;
@@ -35,6 +35,8 @@ struct ReasonLine<'a> {
 enum News {
     Status(Status),
     Condition(Condition),
+    /// The connection has ended, and will be made again.
+    Lost,
     /// The connection has ended.
     End,
 }
@@ -43,7 +45,7 @@ enum News {
 pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
-            let end = End::watch(port);
+            let end = End::watch_or_report(port, target, output);
             let machine = Machine::new(port);
             let feed = feed_news(port, &machine);
             if port.status().is_none() {
@@ -66,6 +68,8 @@ pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop
                         }
                     }
                     News::Condition(condition) => print_condition(&condition, output).await?,
+                    // The same state is news on the next connection.
+                    News::Lost => last = None,
                     News::End => return end.result(port),
                 }
             }
@@ -108,13 +112,15 @@ fn feed_news(port: &QmpPort, machine: &Machine) -> Feed<News> {
     let push_end = {
         let feed = feed.clone();
         move |port: &QmpPort| {
-            if !port.ready() {
+            if is_over(port) {
                 feed.push(News::End);
+            } else if !port.ready() {
+                feed.push(News::Lost);
             }
         }
     };
     push_end(port);
-    port.connect_ready_notify(push_end);
+    port.connect_state_notify(push_end);
     feed
 }
 
