@@ -103,7 +103,10 @@ impl Viewer {
         let exit = self.process.wait(Duration::from_secs(15));
         let log = self.desktop.log(LOG);
         assert!(exit.is_some_and(|exit| exit.success()), "{exit:?}: {log}");
-        assert!(!log.contains("CRITICAL"), "{log}");
+        // GTK 3 says the latter itself of a dialog that a key has closed.
+        let is_bad =
+            |line: &str| line.contains("CRITICAL") && !line.contains("WIDGET_REALIZED_FOR_EVENT");
+        assert!(!log.lines().any(is_bad), "{log}");
         self.guest.status().expect("QEMU lives");
     }
 }
