@@ -146,6 +146,12 @@ impl Desktop {
         self.xdotool(&["key", key]).expect("a key");
     }
 
+    /// Types a text.
+    pub fn type_text(&self, text: &str) {
+        self.xdotool(&["type", "--delay", "50", text])
+            .expect("a text");
+    }
+
     /// Makes a picture of the screen, where `ImageMagick` is installed.
     pub fn picture(&self, to: &Path) {
         let mut import = Command::new("import");
