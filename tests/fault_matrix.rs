@@ -20,12 +20,12 @@ use matrix::cases::{Case, Use};
 use matrix::drive::{play_all, play_here, play_share};
 use matrix::expected::Outcome;
 use matrix::program::{
-    Call, Kind, LONG, MAX_MESSAGE, Program, RIGHT, SUPPORTED, What, long_arguments,
+    Call, DRIVE, Kind, LONG, MAX_MESSAGE, Program, RIGHT, SUPPORTED, What, long_arguments,
 };
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
 use spice_qmp::transport::{DbusTransport, Fds, SpiceTransport, StreamTransport, Transport, pair};
-use spice_qmp::{CallOptions, Error, Machine, PortState, QmpPort};
+use spice_qmp::{CallOptions, Drive, Error, List, Machine, PortState, QmpPort};
 
 /// Most cases that wait do so for a second: that many wait at once.
 const THREADS: usize = 24;
@@ -190,6 +190,8 @@ struct Ports {
     /// What can be cancelled.
     call: Cell<Option<CallId>>,
     task: RefCell<Option<glib::JoinHandle<()>>>,
+    /// One that is loading.
+    list: Rc<RefCell<Option<List>>>,
     /// What goes with each command. The last that is dropped.
     watched: Option<Watched>,
 }
@@ -222,6 +224,7 @@ impl Ports {
             ends: Rc::default(),
             call: Cell::default(),
             task: RefCell::default(),
+            list: Rc::default(),
             watched: None,
         }
     }
@@ -255,6 +258,9 @@ impl Ports {
                 end.with(schema.map(|schema| schema.has_command(SUPPORTED)));
             });
         }
+        if call.way == Use::List {
+            return self.show(&Machine::new(port).drives(), end);
+        }
         let arguments = call.long.then(|| long_arguments(self.long));
         let command = self.command(call);
         if call.way == Use::Future {
@@ -282,6 +288,25 @@ impl Ports {
             }
         });
         self.call.set(Some(id));
+    }
+
+    /// As a list view does.
+    fn show(&self, list: &List, end: End) {
+        let (kept, end) = (self.list.clone(), Cell::new(Some(end)));
+        list.connect_loading_notify(move |list| {
+            if list.loading() {
+                return;
+            }
+            kept.take();
+            let result = match list.error() {
+                Some(error) => Err(error),
+                None => Ok(list.item(0).and_downcast::<Drive>()),
+            };
+            let end = end.take().expect("it is loaded once");
+            end.with_error(result.map(|drive| drive.is_some_and(|it| it.name() == DRIVE)));
+        });
+        self.list.replace(Some(list.clone()));
+        list.n_items();
     }
 
     fn wait_ready(&self, port: &QmpPort, call: Call, end: End) {
@@ -319,16 +344,17 @@ struct End {
 
 impl End {
     /// The call has ended, and with the right answer (`true`) if with any.
-    fn with(mut self, result: Result<bool, Error>) {
+    fn with(self, result: Result<bool, Error>) {
+        self.with_error(result.map_err(glib::Error::from));
+    }
+
+    fn with_error(mut self, result: Result<bool, glib::Error>) {
         let outcome = match result {
             // Fire and forget.
             _ if self.way == Use::NullCallback => Outcome::Unseen,
             Ok(true) => Outcome::Success,
             Ok(false) => Outcome::Other("somebody else's answer".into()),
-            Err(error) => {
-                let error = glib::Error::from(error);
-                Outcome::of_error(error.domain().as_str(), error.code())
-            }
+            Err(error) => Outcome::of_error(error.domain().as_str(), error.code()),
         };
         self.note(outcome);
         match self.way {
@@ -422,6 +448,7 @@ impl Program for Ports {
             // One that leaves at once, as those of a viewer's power menu do.
             Use::NullCallback => "stop",
             Use::Supports => "query-qmp-schema",
+            Use::List => "query-block",
             _ => "query-status",
         }
     }
@@ -439,6 +466,7 @@ impl Program for Ports {
         self.port.take();
         self.task.take();
         self.call.take();
+        self.list.take();
     }
 
     fn state(&self) -> Option<PortState> {

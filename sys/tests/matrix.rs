@@ -159,6 +159,7 @@ fn function(call: Call) -> &'static str {
         (What::WaitReady, _) => "wait",
         (What::Close, _) => "close",
         (What::Command, Use::Supports) => "supports",
+        (What::Command, Use::List) => "list",
         (What::Command, Use::Future) => "variant",
         // The others have no arguments.
         (What::Command, _) if call.long => "execute",
@@ -208,9 +209,7 @@ impl Program for Ports {
             Use::NullCallback => "null",
             Use::UnrefInCallback => "unref",
             Use::NestedLoop => "nested",
-            Use::Callback | Use::Future | Use::Cancelled | Use::Deadline | Use::Supports => {
-                "callback"
-            }
+            _ => "callback",
         };
         if call.way == Use::NullCallback {
             self.forgotten.borrow_mut().push(call.slot);
@@ -224,6 +223,7 @@ impl Program for Ports {
         match function(call) {
             "action" | "menu" => "stop",
             "supports" => "query-qmp-schema",
+            "list" => "query-block",
             _ => "query-status",
         }
     }

@@ -92,6 +92,9 @@ pub enum Use {
     /// Loads the schema: the short command that it needs, also where the server stops
     /// reading. In the moments before the port is ready that is what is refused.
     Supports,
+    /// Asks for the list of drives, and waits until it is not `loading` any more. In the
+    /// moments before the port is ready, and while a server starts anew, the list waits.
+    List,
 }
 
 impl Use {
@@ -104,6 +107,7 @@ impl Use {
         Self::UnrefInCallback,
         Self::NestedLoop,
         Self::Supports,
+        Self::List,
     ];
 
     pub fn name(self) -> &'static str {
@@ -116,7 +120,13 @@ impl Use {
             Self::UnrefInCallback => "unref_in_callback",
             Self::NestedLoop => "nested_loop",
             Self::Supports => "supports",
+            Self::List => "list",
         }
+    }
+
+    /// Whether it gives a short command of its own, wherever it happens.
+    pub fn loads(self) -> bool {
+        matches!(self, Self::Supports | Self::List)
     }
 }
 
@@ -159,7 +169,7 @@ impl Case {
     /// Whether a write of the port's can fail: not where a short command is all there is,
     /// which has been written by then.
     pub fn may_fail_writes(self, peer: &dyn Peer) -> bool {
-        peer.fails_writes() && self.way != Use::Supports
+        peer.fails_writes() && !self.way.loads()
     }
 }
 

@@ -158,10 +158,10 @@ pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
     Expected {
         goes_on: state == PortState::Ready
             && !matches!(effect, Effect::Quiet | Effect::FailsAndQuiet(_)),
-        command: if early {
-            Outcome::NotReady
-        } else {
-            end.clone()
+        command: match case.way {
+            Use::List if early => early_list(&end),
+            _ if early => Outcome::NotReady,
+            _ => end.clone(),
         },
         wait: early.then_some(end),
         program_closes,
@@ -182,12 +182,22 @@ fn command(case: Case, effect: &Effect) -> Option<Outcome> {
         Effect::Fails(outcome) | Effect::FailsAndQuiet(outcome) => Some(outcome.clone()),
         // It is the command's own write that shows it.
         Effect::Lost if idle && case.fault == Fault::WriteError => Some(Outcome::Closed),
+        // The list waits for the new session.
+        Effect::Renewed if idle && case.way == Use::List => Some(Outcome::Success),
         Effect::Lost | Effect::Renewed if idle => Some(Outcome::NotReady),
         Effect::Lost | Effect::Renewed => Some(Outcome::Closed),
         Effect::NotQmp if idle => Some(Outcome::NotQmp),
         Effect::NotQmp => Some(Outcome::Protocol),
         // No command is given that early.
         Effect::NoGreeting(_) => Some(Outcome::NotReady),
+    }
+}
+
+/// How a list ends that waits for the port, too.
+fn early_list(wait: &Outcome) -> Outcome {
+    match wait {
+        Outcome::Closed => Outcome::NotReady,
+        outcome => outcome.clone(),
     }
 }
 

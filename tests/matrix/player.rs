@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::cases::{Case, Use};
 use super::expected::{Expected, expected};
-use super::program::{Call, Program, SUPPORTED, What};
+use super::program::{Call, DRIVE, Program, SUPPORTED, What};
 use super::script::Step;
 use crate::common::peers::Peer;
 
@@ -25,6 +25,9 @@ fn answer(id: u64, command: Option<&str>) -> String {
         |name| json!({ "running": name == "running", "singlestep": false, "status": name });
     let value = match command {
         Some("query-qmp-schema") => json!([{ "name": SUPPORTED, "meta-type": "command" }]),
+        Some("query-block") => json!([
+            { "device": DRIVE, "qdev": DRIVE, "removable": true, "locked": false },
+        ]),
         Some(_) => status("running"),
         None => status("debug"),
     };
@@ -307,7 +310,7 @@ impl Player {
     fn the_call(&self, what: What) -> Call {
         // Before the port is ready it is the wait; the command is refused.
         let early = self.case.is_early() && what == What::Command;
-        let plain = early && self.case.way != Use::Supports;
+        let plain = early && !self.case.way.loads();
         Call {
             slot: if what == What::Command { COMMAND } else { WAIT },
             what,

@@ -85,3 +85,6 @@ pub const RIGHT: &str = r#""running":true"#;
 
 /// The command that is in the right schema.
 pub const SUPPORTED: &str = "stop";
+
+/// The drive that is in the right list.
+pub const DRIVE: &str = "cd0";

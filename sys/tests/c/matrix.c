@@ -4,7 +4,7 @@
  *   connect PATH       a port on a stream to this socket
  *   open PATH          a port by spice_qmp_port_open_async()
  *   call SLOT WHAT HOW LONG TIMEOUT
- *                      WHAT: status, execute, variant, action, menu, supports,
+ *                      WHAT: status, execute, variant, action, menu, supports, list,
  *                      wait, close; variant also waits for an event, until the call has ended
  *                      HOW: callback, null, unref, nested
  *   cancel SLOT        cancels that call
@@ -39,6 +39,7 @@ typedef struct {
     char how[16];
     GCancellable *cancellable;
     GCancellable *waiting; /* for an event that never comes */
+    SpiceQmpList *list;    /* one that is loading */
 } Slot;
 
 static Slot slots[SLOTS];
@@ -228,6 +229,44 @@ loaded(GObject *source, GAsyncResult *result, gpointer user_data)
     note_end(user_data, right, error);
 }
 
+static void
+list_changed(SpiceQmpList *list, GParamSpec *pspec G_GNUC_UNUSED, gpointer user_data)
+{
+    Slot *slot = user_data;
+    SpiceQmpDrive *drive;
+    GError *error;
+    gboolean right = FALSE;
+
+    if (spice_qmp_list_get_loading(list))
+        return;
+    /* It is loaded once. */
+    g_assert_true(slot->list == list);
+    error = spice_qmp_list_dup_error(list);
+    drive = g_list_model_get_item(G_LIST_MODEL(list), 0);
+    if (drive) {
+        char *name = spice_qmp_drive_dup_name(drive);
+
+        right = g_str_equal(name, "cd0");
+        g_free(name);
+        g_object_unref(drive);
+    }
+    g_clear_object(&slot->list);
+    note_end(slot, right, error);
+}
+
+/* As a list view does. */
+static void
+show_drives(Slot *slot)
+{
+    SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+
+    g_assert_null(slot->list);
+    slot->list = g_object_ref(spice_qmp_machine_get_drives(machine));
+    g_object_unref(machine);
+    g_signal_connect(slot->list, "notify::loading", G_CALLBACK(list_changed), slot);
+    g_list_model_get_n_items(G_LIST_MODEL(slot->list));
+}
+
 /* Arguments that do not fit into the buffer of the socket. */
 static char *
 long_arguments(void)
@@ -281,6 +320,8 @@ call(int number, const char *what, const char *how, gboolean is_long, guint time
 
         spice_qmp_machine_load_schema_async(machine, cancellable, loaded, slot);
         g_object_unref(machine);
+    } else if (g_str_equal(what, "list")) {
+        show_drives(slot);
     } else if (g_str_equal(what, "variant")) {
         wait_for_event(slot);
         spice_qmp_port_execute_variant_async(port, "query-status",
@@ -399,6 +440,7 @@ main(int argc, char **argv)
     for (i = 0; i < SLOTS; i++) {
         g_clear_object(&slots[i].cancellable);
         g_clear_object(&slots[i].waiting);
+        g_assert_null(slots[i].list);
     }
     g_assert_cmpint(waits, ==, 0);
     g_string_free(ends, TRUE);

@@ -50,7 +50,7 @@ const EVENTS: [&str; 7] = [
 ];
 
 /// What the program does before, and the replies to it.
-const CALLS: [(&[&str], &[&str]); 4] = [
+const CALLS: [(&[&str], &[&str]); 7] = [
     (&["t6", "t0"], &["{}"]),
     (
         &["lc-", "lC-", "k"],
@@ -63,7 +63,31 @@ const CALLS: [(&[&str], &[&str]); 4] = [
         &["p--0vga", "f--7query-name\0{}", "f--1a", "F--4", "Z"],
         &["{}"],
     ),
+    (
+        &["g0", "i", DRIVES, "i", "g0", "I--3/a.iso\0raw", "Tci1"],
+        &["{}", "{}"],
+    ),
+    (
+        &[
+            "g1",
+            "i",
+            JOBS,
+            "i",
+            "g1",
+            "K--0",
+            "jccblockdev-backup\0{\"job-id\":\"j\"}",
+        ],
+        &["{}", "{}"],
+    ),
+    (
+        &["g2", "i", "r0[]", "g5", "S--s1", "L-is1", "Dc-s1"],
+        &["[]", "[]"],
+    ),
 ];
+
+const DRIVES: &str = r#"r0[{"device":"c","qdev":"d","removable":true,"locked":false,"io-status":"ok","inserted":{"file":"/a","ro":true}}]"#;
+const JOBS: &str =
+    r#"r0[{"id":"j","type":"backup","status":"running","current-progress":1,"total-progress":4}]"#;
 
 fn machine((calls, replies): &(&[&str], &[&str]), event: &str) -> Vec<u8> {
     let mut seed = vec![2 | 4 | 32];

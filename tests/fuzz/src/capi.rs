@@ -3,6 +3,7 @@
 
 mod calls;
 mod machine;
+mod models;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -29,7 +30,8 @@ use spice_qmp_1::instance::SpiceQmpPort;
 use spice_qmp_1::machine::SpiceQmpMachine;
 use spice_qmp_1::port::{spice_qmp_port_is_qmp_name, spice_qmp_port_new_for_stream};
 
-use self::calls::{Caller, Function, call_machine, call_port, finish, string};
+use self::calls::{Caller, Function, Of, call_machine, call_port, finish, string};
+use self::models::call_item;
 use crate::operations::{pick, read};
 use crate::session::{greeting, reply};
 
@@ -128,6 +130,8 @@ struct World {
     events: Cell<u32>,
     /// How often a handler of the machine's was called.
     changes: Cell<u32>,
+    /// How many jobs run, of which a handler is told.
+    jobs: Cell<u32>,
     /// Callbacks do nothing more.
     is_ending: Cell<bool>,
 }
@@ -167,6 +171,7 @@ impl World {
             depth: Cell::default(),
             events: Cell::default(),
             changes: Cell::default(),
+            jobs: Cell::default(),
             is_ending: Cell::default(),
         });
         world.with_port(|port| world.weak.set(Some(port)));
@@ -263,6 +268,7 @@ impl World {
             b'Z' => self.give_machine_up(),
             b't' => self.act(with),
             b'k' => self.look_at_machine(),
+            b'g' => self.look_at_list(with),
             b'N' => {
                 let name = string(with);
                 // SAFETY: it is a string.
@@ -299,9 +305,14 @@ impl World {
         then: u8,
         with: &[u8],
     ) {
-        let (port, machine) = (self.port.get(), self.machine.get());
-        let is_of_machine = function.is_of_machine();
-        if (is_of_machine && machine.is_null()) || (!is_of_machine && port.is_null()) {
+        let item = (function.object() == Of::Item).then(|| self.item(function, with));
+        let item = item.flatten();
+        let source: *mut GObject = match function.object() {
+            Of::Port => self.port.get().cast(),
+            Of::Machine => self.machine.get().cast(),
+            Of::Item => item.to_glib_none().0,
+        };
+        if source.is_null() {
             return;
         }
         let mut calls = self.calls.borrow_mut();
@@ -320,13 +331,13 @@ impl World {
             callback,
             data,
         };
-        // SAFETY: the port, the machine and the cancellable live, or that is NULL, and the
-        // callback takes any data.
+        // SAFETY: the source and the cancellable live, or that is NULL, and the callback
+        // takes any data.
         unsafe {
-            if is_of_machine {
-                call_machine(function, machine, with, caller);
-            } else {
-                call_port(function, port, with, caller);
+            match function.object() {
+                Of::Port => call_port(function, source.cast(), with, caller),
+                Of::Machine => call_machine(function, source.cast(), with, caller),
+                Of::Item => call_item(function, source, with, caller),
             }
         }
     }
@@ -352,6 +363,7 @@ impl World {
             b'z' => self.give_up(),
             b'Z' => self.give_machine_up(),
             b't' => self.act(b"2"),
+            b'g' => self.look_at_list(b"3"),
             b'l' => self.call_with(Function::LoadSchema, None, b'-', b""),
             b'x' => self.with_peer(|peer| peer.close("closed in a callback")),
             b'o' => self.with_peer(PairPeer::open),
@@ -416,12 +428,14 @@ impl World {
         self.with_peer(PairPeer::open);
         self.with_peer(|peer| peer.close("the end"));
         self.iterate();
+        self.check_lists();
         self.give_up();
         self.give_machine_up();
         self.iterate();
         for (at, call) in self.calls.borrow().iter().enumerate() {
             assert_eq!(call.ends, 1, "{at}, a {:?}, has not ended", call.function);
         }
+        assert_eq!(self.jobs.get(), 0, "a job's handler is kept");
         let machine = self.weak_machine.upgrade();
         assert!(machine.is_none(), "something holds the machine");
         assert!(self.weak.upgrade().is_none(), "something holds the port");
@@ -489,7 +503,7 @@ mod tests {
     use super::*;
 
     /// Runs `act` in a world of its own.
-    fn with_world(setup: u8, act: impl FnOnce(&World)) {
+    pub(super) fn with_world(setup: u8, act: impl FnOnce(&World)) {
         collect_mistakes();
         let context = glib::MainContext::new();
         let run = context.with_thread_default(|| {
@@ -529,7 +543,7 @@ mod tests {
     }
 
     /// The replies to what was asked, in order.
-    fn answer(world: &World, replies: &[&str]) {
+    pub(super) fn answer(world: &World, replies: &[&str]) {
         for reply in replies {
             world.take(b'i', b"");
             world.take(b'r', &[b"0", reply.as_bytes()].concat());
@@ -575,7 +589,7 @@ mod tests {
         let operations = b"?o\xFFG\xFFi\xFFr0\xFFi\xFFwci\xFFeCestop\xFFqcz\xFFa-x0\xFFA--\xFFXc-\xFFC0\
             \xFFi\xFFr0{\"status\":\"running\",\"running\":true}\xFFR0\xFFb\xFFe--cont\xFFi\xFFW\
             \xFF<{\"event\":\"SHUTDOWN\"}\n{\"event\":\"RESUME\"}\nx\n\xFFi\xFFm5\xFFNorg.qemu.monitor.qmp\
-            \xFFM\xFFt2\xFFlc-\xFFlCZ\xFFUc-0d\xFFp--0\xFFE-M3STOP\xFFE--\xFFs-z0paused\xFFF--4\xFFf--1a\xFFf--9a\
+            \xFFM\xFFg0\xFFg1\xFFg5\xFFj--stop\xFFS-gs\xFFLc-s\xFFDCZs\xFFt2\xFFlc-\xFFlCZ\xFFUc-0d\xFFp--0\xFFE-M3STOP\xFFE--\xFFs-z0paused\xFFF--4\xFFf--1a\xFFf--9a\
             \xFFk\xFFG\xFFi\xFFZ\xFFi";
         for setup in 0..64 {
             let mut input = operations.to_vec();

@@ -11,12 +11,20 @@ use glib::translate::{ToGlibPtr, from_glib_full};
 use serde_json::value::RawValue;
 use spice_qmp::json_to_variant;
 use spice_qmp_1::call_flags::FlagsOfC;
+use spice_qmp_1::drive::{spice_qmp_drive_eject_finish, spice_qmp_drive_insert_finish};
 use spice_qmp_1::event::{SpiceQmpEvent, spice_qmp_event_get_name, spice_qmp_event_unref};
 use spice_qmp_1::instance::SpiceQmpPort;
+use spice_qmp_1::job::spice_qmp_job_cancel_finish;
 use spice_qmp_1::machine::{
     SpiceQmpMachine, spice_qmp_machine_load_schema_async, spice_qmp_machine_load_schema_finish,
-    spice_qmp_machine_screenshot_async, spice_qmp_machine_screenshot_finish,
-    spice_qmp_machine_unplug_async, spice_qmp_machine_unplug_finish,
+    spice_qmp_machine_run_job_finish, spice_qmp_machine_screenshot_async,
+    spice_qmp_machine_screenshot_finish, spice_qmp_machine_unplug_async,
+    spice_qmp_machine_unplug_finish,
+};
+use spice_qmp_1::machine_snapshots::{
+    spice_qmp_machine_delete_snapshot_async, spice_qmp_machine_delete_snapshot_finish,
+    spice_qmp_machine_load_snapshot_async, spice_qmp_machine_load_snapshot_finish,
+    spice_qmp_machine_save_snapshot_async, spice_qmp_machine_save_snapshot_finish,
 };
 use spice_qmp_1::port::{
     spice_qmp_port_close_async, spice_qmp_port_close_finish, spice_qmp_port_open_async,
@@ -42,6 +50,7 @@ use spice_qmp_1::schema::{
 use spice_qmp_1::status::{spice_qmp_status_ref, spice_qmp_status_unref};
 use spice_qmp_1::vm_action::ActionOfC;
 
+use super::models::run_job;
 use crate::decode::any_variant;
 use crate::operations::{pick, two_strings};
 
@@ -63,6 +72,22 @@ pub(super) enum Function {
     Unplug,
     LoadSchema,
     Screenshot,
+    RunJob,
+    SaveSnapshot,
+    LoadSnapshot,
+    DeleteSnapshot,
+    Insert,
+    Eject,
+    CancelJob,
+}
+
+/// What a function is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Port,
+    Machine,
+    /// An item of one of the machine's lists.
+    Item,
 }
 
 impl Function {
@@ -83,12 +108,29 @@ impl Function {
             b'U' => Self::Unplug,
             b'l' => Self::LoadSchema,
             b'p' => Self::Screenshot,
+            b'j' => Self::RunJob,
+            b'S' => Self::SaveSnapshot,
+            b'L' => Self::LoadSnapshot,
+            b'D' => Self::DeleteSnapshot,
+            b'I' => Self::Insert,
+            b'T' => Self::Eject,
+            b'K' => Self::CancelJob,
             _ => return None,
         })
     }
 
-    pub(super) fn is_of_machine(self) -> bool {
-        matches!(self, Self::Unplug | Self::LoadSchema | Self::Screenshot)
+    pub(super) fn object(self) -> Of {
+        match self {
+            Self::Unplug
+            | Self::LoadSchema
+            | Self::Screenshot
+            | Self::RunJob
+            | Self::SaveSnapshot
+            | Self::LoadSnapshot
+            | Self::DeleteSnapshot => Of::Machine,
+            Self::Insert | Self::Eject | Self::CancelJob => Of::Item,
+            _ => Of::Port,
+        }
     }
 }
 
@@ -206,9 +248,7 @@ pub(super) unsafe fn call_port(
             Function::Open => {
                 spice_qmp_port_open_async(c"nowhere".as_ptr(), cancellable, callback, data);
             }
-            Function::Unplug | Function::LoadSchema | Function::Screenshot => {
-                unreachable!("{function:?} is of a machine")
-            }
+            _ => unreachable!("{function:?} is of no port"),
         }
     }
 }
@@ -230,6 +270,7 @@ pub(super) unsafe fn call_machine(
         data,
     } = caller;
     let name = string(with.get(1..).unwrap_or_default());
+    let tag = string(with);
     // SAFETY: as the caller promises, and the string lives, or is NULL.
     unsafe {
         match function {
@@ -260,7 +301,29 @@ pub(super) unsafe fn call_machine(
                     data,
                 );
             }
-            _ => unreachable!("{function:?} is of a port"),
+            Function::RunJob => run_job(machine, with, caller),
+            Function::SaveSnapshot => spice_qmp_machine_save_snapshot_async(
+                machine,
+                tag.as_ptr(),
+                cancellable,
+                callback,
+                data,
+            ),
+            Function::LoadSnapshot => spice_qmp_machine_load_snapshot_async(
+                machine,
+                tag.as_ptr(),
+                cancellable,
+                callback,
+                data,
+            ),
+            Function::DeleteSnapshot => spice_qmp_machine_delete_snapshot_async(
+                machine,
+                tag.as_ptr(),
+                cancellable,
+                callback,
+                data,
+            ),
+            _ => unreachable!("{function:?} is of no machine"),
         }
     }
 }
@@ -371,6 +434,19 @@ pub(super) fn finish(function: Function, source: *mut GObject, result: *mut GAsy
                 assert!(picture.is_null(), "no descriptor was sent");
                 false
             }
+            Function::RunJob => is(spice_qmp_machine_run_job_finish(machine, result, place)),
+            Function::SaveSnapshot => is(spice_qmp_machine_save_snapshot_finish(
+                machine, result, place,
+            )),
+            Function::LoadSnapshot => is(spice_qmp_machine_load_snapshot_finish(
+                machine, result, place,
+            )),
+            Function::DeleteSnapshot => is(spice_qmp_machine_delete_snapshot_finish(
+                machine, result, place,
+            )),
+            Function::Insert => is(spice_qmp_drive_insert_finish(source.cast(), result, place)),
+            Function::Eject => is(spice_qmp_drive_eject_finish(source.cast(), result, place)),
+            Function::CancelJob => is(spice_qmp_job_cancel_finish(source.cast(), result, place)),
         };
         assert_eq!(worked, error.is_null(), "{function:?}");
         if !error.is_null() {

@@ -39,6 +39,7 @@ impl World {
             machine.connect_action_enabled_changed(None, |_, _, _| told_change());
             machine.connect_action_state_changed(None, |_, _, _| told_change());
         });
+        self.connect_lists();
     }
 
     /// Gives the program's reference to the machine up.
@@ -118,7 +119,7 @@ unsafe fn look_at_condition(machine: *mut SpiceQmpMachine) {
 
 /// Every third handler looks at the machine, every seventh runs a main loop, every
 /// thirteenth gives the machine up.
-fn told_change() {
+pub(super) fn told_change() {
     let world = current();
     let changes = world.changes.get() + 1;
     world.changes.set(changes);
