@@ -211,8 +211,8 @@ fn a_search_may_be_dropped() {
                 let patience = Duration::from_millis(random.below(25) as u64);
                 let found = QmpPort::find(&client.session);
                 let _ = main.block_on(glib::future_with_timeout(patience, found));
-                // What was asked is answered before the program does anything else.
-                main.run_for(Duration::from_millis(50));
+                // As its documentation says, however slow QEMU is.
+                main.block_on(QmpPort::settle(&client.session));
                 client.finish(main);
                 assert_alive(&mut monitor, &format!("search {round}"));
             }
