@@ -25,6 +25,7 @@ lint() {
     # What is published builds by itself.
     quietly cargo package -p spice-qmp --allow-dirty
     scripts/check-links || die "links are dead: see above"
+    scripts/check-licences || die "files do not say their licence: see above"
     if cargo deny --version >/dev/null 2>&1; then
         cargo deny --workspace --all-features check bans licenses sources
         if cargo deny fetch db >/dev/null 2>&1; then
