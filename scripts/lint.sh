@@ -21,12 +21,11 @@ lint() {
         die "the benchmark's format is off. Run: cargo fmt --manifest-path benches/Cargo.toml"
     cargo clippy --manifest-path benches/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --all-features
-    # As docs.rs makes them: with all that can be had, and nothing to link with.
-    DOCS_RS=1 PKG_CONFIG=false RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" \
-        cargo doc -q --no-deps --features cli,qapi --target-dir "${CARGO_TARGET_DIR:-target}/docs.rs"
+    doc_as_docs_rs
     # What is published builds by itself.
     quietly cargo package -p spice-qmp --allow-dirty
     scripts/check-links || die "links are dead: see above"
+    scripts/check-licences || die "files do not say their licence: see above"
     if cargo deny --version >/dev/null 2>&1; then
         cargo deny --workspace --all-features check bans licenses sources
         if cargo deny fetch db >/dev/null 2>&1; then
@@ -39,9 +38,15 @@ lint() {
     fi
     if command -v shellcheck >/dev/null; then
         # It follows dev into scripts/.
-        shellcheck -x dev .ci/run sys/build-library scripts/vendor
+        shellcheck -x dev .ci/run sys/build-library scripts/use-packages scripts/vendor
     else
         say "shellcheck is not installed: the scripts are left out (apt-get install shellcheck)."
     fi
     say "Lint found nothing."
+}
+
+# With all that can be had, and nothing to link with.
+doc_as_docs_rs() {
+    DOCS_RS=1 PKG_CONFIG=false RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" \
+        cargo doc -q --no-deps --features cli,qapi --target-dir "${CARGO_TARGET_DIR:-target}/docs.rs"
 }

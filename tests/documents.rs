@@ -13,7 +13,10 @@ use common::qemu::{Config, Program};
 fn the_readme_prints_the_example() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name| std::fs::read_to_string(folder.join(name)).expect(name);
-    let printed = format!("```rust,no_run\n{}```\n", read("examples/pause.rs"));
+    let program = read("examples/pause.rs");
+    let lines = program.split_inclusive('\n');
+    let program: String = lines.filter(|line| !line.starts_with("// SPDX-")).collect();
+    let printed = format!("```rust,no_run\n{program}```\n");
     assert!(
         read("README.md").contains(&printed),
         "README.md does not print examples/pause.rs as it is"

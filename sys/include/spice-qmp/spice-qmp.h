@@ -64,7 +64,7 @@
  *
  * Since: 0.1
  */
-#define SPICE_QMP_MINOR_VERSION 1
+#define SPICE_QMP_MINOR_VERSION 2
 
 /**
  * SPICE_QMP_MICRO_VERSION:
