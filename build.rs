@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Links JSON-GLib, of which no crate for this version of glib exists.
 
 fn main() {

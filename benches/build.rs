@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Links JSON-GLib, and lets the libraries use the functions that this program
 //! puts in front of theirs.
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A client of a QMP server, in C and on a GLib main loop.
  *
  *     client port SPICE-URI [SIGNAL]   the helper of spice-gtk, or what is preloaded in its place

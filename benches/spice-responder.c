@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A SPICE server with a port that answers every QMP command at once.
  *
  *     spice-responder PATH

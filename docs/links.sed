@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # Turns the GTK-Doc references of the GIR's comments into links of gi-docgen's.
 s/#SpiceQmpError\b/[error@Error]/g
 s/#SpiceQmp([A-Z][A-Za-z]*)::([a-z-]+)/[signal@\1::\2]/g

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # Turns a document of the repository into a page of the API reference.
 1s/^# spice-qmp$/# Overview/
 1s/^# (.*)/Title: \1\n\n# \1/

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The main job, step by step: what `./dev demo` runs.
 //!
 //!     cargo run --example demo -- spice+unix:///run/vm/spice.sock

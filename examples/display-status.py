@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Prints the state of a virtual machine with a D-Bus display, whenever it changes.
 
     display-status.py [NAME]

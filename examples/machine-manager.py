@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Manages the virtual machines whose QMP sockets are in a folder, with GTK 4.
 
     machine-manager.py FOLDER

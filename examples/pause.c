@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Pauses a virtual machine and resumes it, over whatever leads to it: pause ADDRESS
  *
  * ADDRESS is spice://host:port, unix:/path, tcp:host:port, dbus:NAME or another one of

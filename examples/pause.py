@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Pauses a virtual machine and resumes it, over whatever leads to it: pause.py ADDRESS
 
 ADDRESS is spice://host:port, unix:/path, tcp:host:port, dbus:NAME or another one of

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pauses the machine at an address.
 
 use spice_qmp::{Error, QmpPort, VmAction};

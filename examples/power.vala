@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 // The power switch of a virtual machine, over SPICE.
 //
 //     valac --pkg=spice-qmp-1.0 power.vala

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A power menu on the terminal: the virtual machine's state as it changes, why it
 //! stopped, and a line of keys to change it.
 //!

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A small SPICE viewer: the machine's screen, a power menu, why it stopped, discs to
  * change, snapshots, and the progress of what QEMU does in the background.
  *

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Prints what a virtual machine is and does, over SPICE.
 
     vm-status.py spice://HOST:PORT | spice+unix:///PATH

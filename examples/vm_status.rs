@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Prints what a virtual machine does, over SPICE.
 //!
 //!     cargo run --example vm_status -- spice+unix:///run/vm/spice.sock

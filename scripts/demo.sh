@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
 # The demo: a real QEMU, driven through the library. `./dev` reads this.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
 # What needs no run to be found wrong. `./dev` reads this.
 

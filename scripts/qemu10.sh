@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
 # QEMU 10.0 beside an older one of the system. `./dev` reads this.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
 # What is released, built and used as those do who get it. `./dev` reads this.
 # Nothing of it is left: all happens in a temporary folder.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
 # What finds undefined behaviour: the address sanitizer, and Miri. `./dev` reads this.
 

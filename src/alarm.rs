@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A source that stays on the main context of a port, and goes off at a time that is set.
 #![allow(unsafe_code)]
 

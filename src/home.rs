@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The main context that a port belongs to, and the thread that runs it.
 //!
 //! C has no borrow checker: any thread may drop the last reference to a port, run its

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! QMP for GLib programs: pause, resume, reset, power down and watch the virtual machine
 //! behind a SPICE port channel, a D-Bus display or a socket.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs futures on a main context for those who have no executor: the C library.
 //!
 //! Not `MainContext::spawn_local`: GLib's tasks abort the process where a callback runs

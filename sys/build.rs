@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Gives the shared library its name, and writes the header that says how it was built.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each form of address, and what the tool says where it was given none.
 #![cfg(all(feature = "cli", feature = "spice"))]
 

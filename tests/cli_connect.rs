@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! How the tool connects, and what it says where it cannot.
 #![cfg(all(feature = "cli", feature = "spice"))]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tool on a real QEMU's D-Bus display.
 #![cfg(feature = "cli")]
 

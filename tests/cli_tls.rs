@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tool over TLS: certificates of a CA of one's own, and each way they are wrong.
 #![cfg(all(feature = "cli", feature = "spice"))]
 

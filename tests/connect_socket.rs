@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opening ports on sockets: servers that are late, full, or have little to say.
 #![cfg(feature = "gobject")]
 

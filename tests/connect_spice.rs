@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finding ports on SPICE: servers that are late, full or mute, and searches that are
 //! given up.
 #![cfg(feature = "spice")]

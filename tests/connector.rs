@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The connector: any address with one call, passwords that are asked for, and ports that
 //! are connected again.
 #![cfg(feature = "spice")]

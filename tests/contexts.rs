@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A port belongs to one thread and main context, whoever drops it, runs that or frees it.
 #![cfg(feature = "spice")]
 

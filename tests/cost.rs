@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a message costs, counted: allocations, copies, wakeups, system calls, instructions.
 //!
 //! The figures are in `FIGURES`; those of instructions, which depend on the compiler and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! No file descriptor is left of ports on D-Bus displays. Alone in its process.
 #![cfg(feature = "spice")]
 

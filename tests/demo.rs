@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The demo, where QEMU is killed or stopped at any line that it prints.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The fault matrix on ports of this process.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The harness itself works: `common::qemu` boots, freezes and ends each QEMU.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! D-Bus displays that are none, lie, say nothing, or do it all too often.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A port of a SPICE server that does as it likes, and dies when it likes.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why a machine does not run, with a server that does what a test says.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A machine's list of jobs: with a server that does what a test says.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A machine's schema: with a server that does what a test says, and of real QEMU.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a hostile server makes the library hold, counted byte by byte: never more
 //! than `qmp::limits` and `EVENT_QUEUE_BYTES` allow.
 #![cfg(feature = "spice")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls and their replies: each reply finds its call, and nothing else does.
 #![cfg(feature = "gobject")]
 

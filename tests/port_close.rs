@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The callback of a close is the very last one, and nothing is left then.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A port goes in every way that a program may choose: its calls are told from
 //! the main loop, and its channel is free for the next port.
 #![cfg(feature = "spice")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every call ends exactly once, also without a reply.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a failure is in GLib's terms: domain, code and message.
 #![cfg(feature = "gobject")]
 

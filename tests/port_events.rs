@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Events reach whoever listens: handlers, handlers of one name, and streams.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! File descriptors that are sent with commands, over a Unix socket.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A peer that sends without end, and a program that asks without end: neither
 //! fills the memory, and a window is drawn meanwhile.
 #![cfg(feature = "gobject")]

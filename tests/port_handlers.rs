@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who was there before an event came hears it, whatever other handlers do meanwhile:
 //! connect, disconnect, block and unblock, make streams, run main loops. And who comes
 //! in a handler hears the next one.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a program gets of replies that are deep, large, or bad.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ports come and go, and leave nothing behind.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A handler may do anything: call, close, let go, or run a main loop of its own.
 #![cfg(feature = "gobject")]
 

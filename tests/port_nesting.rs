@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Handlers that run main loops within each other, and a server that makes the most of it.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A port becomes ready: greeting, negotiation, late attachment, and what fails.
 #![cfg(feature = "gobject")]
 

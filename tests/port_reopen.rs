@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A port that is closed and opened again, and messages that are no good.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `QmpServer`: one client on a stream, whatever the client does.
 #![cfg(feature = "spice")]
 

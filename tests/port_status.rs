@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The property `status` keeps itself current.
 #![cfg(feature = "gobject")]
 

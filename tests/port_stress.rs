@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Everything at once, at random: calls, events, closes, nested main loops. Each
 //! call ends once, events keep their order, and nothing is left behind.
 #![cfg(feature = "gobject")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Time: what has arrived wins over a deadline, and a storm leaves the program its timers.
 #![cfg(feature = "gobject")]
 

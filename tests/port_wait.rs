@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Waiting for events and run states.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What leaves a port: few writes, and all of it before a close.
 #![cfg(feature = "gobject")]
 

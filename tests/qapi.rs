@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The feature `qapi`: typed commands of the whole schema.
 #![cfg(feature = "qapi")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A real QEMU driven over its D-Bus display: on a bus, and peer to peer.
 #![cfg(feature = "gobject")]
 

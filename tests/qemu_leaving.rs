@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Leaving a machine over SPICE does it no harm, whatever it is doing.
 //!
 //! QEMU freezes for ever where a client leaves in a reply, and dies on `cont` where

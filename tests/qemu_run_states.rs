@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The property `status` in every run state that real QEMU gets into.
 #![cfg(feature = "spice")]
 

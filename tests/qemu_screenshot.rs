@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Screenshots of real QEMU, over a Unix socket and over D-Bus.
 #![cfg(feature = "spice")]
 

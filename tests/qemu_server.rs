@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! QEMU's own answers to what `tests/qmp_server.rs` has the library's server answer.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `spice-qmp share`: many clients at once on one monitor of real QEMU.
 #![cfg(all(feature = "spice", feature = "cli"))]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Snapshots on real disks of real QEMU, over a socket and over SPICE.
 #![cfg(feature = "spice")]
 

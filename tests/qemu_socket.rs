@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A real QEMU driven over its QMP socket.
 #![cfg(feature = "gobject")]
 

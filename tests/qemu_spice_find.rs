@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finding the QMP port of a real QEMU over SPICE, and every way not to.
 #![cfg(feature = "spice")]
 

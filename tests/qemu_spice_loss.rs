@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What happens to a port on SPICE when QEMU is killed, freezes, or comes back.
 #![cfg(feature = "spice")]
 

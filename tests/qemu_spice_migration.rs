@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A machine that moves to another QEMU, and its SPICE client with it.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A port over real SPICE to a server that does what a test says: it sits behind
 //! a serial card of QEMU's, which is pulled out and plugged in again.
 #![cfg(feature = "spice")]

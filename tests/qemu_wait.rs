@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Waiting for events of real QEMU, and unplugging devices.
 #![cfg(feature = "spice")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every call ends exactly once, whatever happens in whatever order.
 
 use proptest::collection::vec;

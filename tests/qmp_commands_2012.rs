@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The examples of all commands that QMP had in 2012: each request can be sent,
 //! each reply and event is decoded.
 

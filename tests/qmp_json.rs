@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is JSON and what is not, as the payload of a reply: a table of all kinds of
 //! mistakes that JSON (RFC 8259) knows. A reply that is bad ends no more than it must.
 

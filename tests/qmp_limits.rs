@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The limits of a message, at each and one past it, and what a hostile peer can
 //! make a session keep.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Any bytes, cut in any way, are decoded as a simple decoder decodes the whole.
 
 use proptest::collection::vec;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The server's end of a connection: what QEMU answers, however the bytes are cut; the
 //! order of answers; and the limits, at each and one past it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A server answers any bytes, cut in any way, alike; and a session that speaks to one
 //! gets the answer to each of its calls.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whole QMP sessions, replayed with their bytes cut in every way.
 //!
 //! The format of `tests/fixtures/transcripts/*.qmp` is in `tests/transcript/mod.rs`.

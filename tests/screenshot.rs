@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Screenshots of a server that is not QEMU.
 #![cfg(feature = "gobject")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Secrets that a program gives to QEMU reach QEMU and nothing else: no log, no error,
 //! no debug output, whatever the server does with them.
 #![cfg(feature = "spice")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Random operations on real QEMU, over SPICE, sockets and D-Bus, on several threads at
 //! once.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Random clients of `spice-qmp share` on real QEMU over SPICE, one of them hostile.
 //!
 //! Each answer must be the one that was asked for; whoever behaves is served, whatever the

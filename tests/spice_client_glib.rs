@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The feature `spice-client-glib`: that crate's types are accepted as they are.
 #![cfg(feature = "spice-client-glib")]
 

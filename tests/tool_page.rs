@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The examples of `docs/tool.md` print what it says, with each QEMU.
 #![cfg(feature = "cli")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The rules of `Transport`, over each transport: in process, on sockets and on a
 //! stream, on each arrangement of main contexts, and through SPICE and a real QEMU.
 #![cfg(feature = "spice")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ports on sockets and on what looks like one: which transport moves the bytes, and what
 //! the socket's owner sees of it.
 #![cfg(feature = "spice")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The library and its tool built without the feature `spice`.
 #![cfg(all(feature = "gobject", not(feature = "spice")))]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is exact, counted once in children of this program: memory, wakeups, instructions.
 
 use std::cell::Cell;

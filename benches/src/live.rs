@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is measured with a server: QEMU itself, and responders that answer at once.
 
 use crate::measure::Unit::{Ms, PerSecond, Us};

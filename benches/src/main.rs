@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Measures spice-qmp beside its peers, all in one run: `./dev bench`.
 
 mod common;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Contests: those who do the same, in rounds, and what they took.
 
 use std::time::Instant;

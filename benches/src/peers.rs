@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Clients of a server, each a process of its own that is told what to do line by line:
 //! `client.c`, and this program where they are in Rust.
 

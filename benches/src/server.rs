@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The servers that answer: QEMU itself, and two that answer at once.
 
 use std::collections::HashSet;

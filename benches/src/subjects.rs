@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who is measured in this process: each is fed by emissions of `port-data` on a [`Wire`].
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A SPICE port channel without a SPICE server: the benchmark plays it.
 //!
 //! What comes in is an emission of `port-data`, as spice-gtk's own. What goes out is

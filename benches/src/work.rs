@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is measured in this process, without I/O: events, calls and replies, as the
 //! bytes come in.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Addresses of monitors and SPICE servers, parsed in one place for library and tool.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpConnector`: connects ports to any address, with options.
 
 mod imp;

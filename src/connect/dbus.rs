@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ports on D-Bus displays.
 
 use std::cell::RefCell;

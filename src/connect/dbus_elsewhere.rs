@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ports on D-Bus displays, where no file descriptors can be passed: there are none.
 #![allow(clippy::unused_async, reason = "it is async where there are displays")]
 

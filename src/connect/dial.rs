@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a connector's port is connected to: every kind of address, again and again.
 
 #[cfg(feature = "spice")]

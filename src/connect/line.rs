@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The transport of a connector's port: connects, and connects again when it has ended.
 
 use std::cell::{Cell, RefCell};

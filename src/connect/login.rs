@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a SPICE server asks of its clients, and how it proves who it is.
 
 #[cfg(feature = "spice")]

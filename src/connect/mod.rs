@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connects ports: to an address, through a SPICE session, or to a D-Bus display.
 //!
 //! Above [`port`](crate::port), which knows nothing of it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! How to connect: for how long, how often, and what a failure is.
 
 use std::time::Duration;

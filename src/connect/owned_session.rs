@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A SPICE session that a port owns, as its transport.
 //!
 //! The channel does not own the port, as it does elsewhere: that would be a circle. When

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is meant where an address is pasted as it is on QEMU's command line.
 
 /// What an address on QEMU's command line says, if it has options of QEMU's:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Searches that end without harm to QEMU: it may freeze or crash where a SPICE client
 //! leaves that it owes an answer.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finds the QMP port among the channels of a SPICE session.
 
 use std::cell::{Cell, RefCell};

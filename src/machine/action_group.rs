@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `GActionGroup` for [`Machine`](super::Machine).
 //!
 //! Not by `gio::subclass`: in gio 0.22 its `query_action` keeps the state that it also

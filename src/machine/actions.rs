@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which action can be activated when: data only.
 //!
 //! What QEMU 7.2 and 10.0 do in each run state, less what does nothing or does harm.

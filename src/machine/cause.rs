@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What stopped a machine, as events, run states and drives say it: data only.
 
 use std::borrow::Cow;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The drives of a machine, as `query-block` lists them.
 
 use std::borrow::Cow;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Something that is under way, or has ended, such as the load of a schema: data only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the objects above a port have in common: they follow its signals, on its thread.
 
 use glib::prelude::*;

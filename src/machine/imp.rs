@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The GObject: follows the port, executes actions, and finds out why the machine does
 //! not run.
 

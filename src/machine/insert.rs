@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Changes the medium of a drive.
 
 use std::future::{Future, IntoFuture};

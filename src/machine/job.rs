@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A job of QEMU's, as a GObject.
 
 use std::future::Future;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The course of one job, from its events: data only.
 
 use serde::Deserialize;

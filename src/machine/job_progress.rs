@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls a program's function when a job makes progress.
 
 use std::cell::RefCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The list of a machine's jobs.
 
 use std::sync::Arc;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What QEMU keeps of a screenshot: data only.
 
 use std::fs::File;

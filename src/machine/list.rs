@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A list of what a machine has, which loads its items and keeps them up to date.
 
 mod imp;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Loads the schema: several askers share one fetch, and what it brought.
 
 use std::future::poll_fn;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A descriptor that QEMU has of a medium: a set of its own, until this is dropped.
 
 use std::os::fd::{BorrowedFd, OwnedFd};

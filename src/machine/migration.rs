@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What QEMU says of the machine's migration: data only.
 
 use serde::Deserialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine behind a port: what a power menu does with it, why it does not run, what it
 //! has, and which commands it takes.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running a job, from the command that starts it to its end.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which commands and arguments this QEMU has: `query-qmp-schema`, of which only the
 //! names are kept.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A picture of the machine's screen.
 
 use std::future::{Future, IntoFuture};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A snapshot of a machine, as a GObject.
 
 use glib::subclass::prelude::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Saves, loads and deletes snapshots.
 
 use std::future::{Future, IntoFuture, poll_fn};

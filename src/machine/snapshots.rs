@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The disks of a machine that snapshots are on, as `query-block` lists them.
 
 use std::collections::{HashMap, HashSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Follows what a command has started, to its end.
 
 use std::cell::RefCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Unplugging a device, to the end.
 
 use std::future::{Future, IntoFuture};

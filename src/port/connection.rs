@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A QMP connection: session, transport, timers and run state in one.
 //!
 //! Bytes are decoded where they come in. Notifying the program waits for a

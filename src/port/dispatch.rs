@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Delivers to the program what happened on its connection, from the main loop.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Emits the port's two signals, and connects to them, without copies of what they carry.
 //!
 //! The arguments are lent to the handlers for the time of the emission. A program in C uses

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Errors as GLib knows them: a domain, a code, a message.
 
 use std::io;

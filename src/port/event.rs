@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! An event of the virtual machine as a refcounted box.
 #![allow(unsafe_code)]
 

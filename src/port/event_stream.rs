@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Events as a [`Stream`].
 
 use std::cell::{Cell, RefCell};

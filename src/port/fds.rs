@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! File descriptors that go with a command.
 
 use std::fmt::Display;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The GObject's face of a connection: properties, vfuncs, and its main context.
 
 use std::cell::{Cell, OnceCell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! JSON-GLib's nodes, for C handlers of the signal `event`.
 //!
 //! JSON-GLib's own parser takes three times as long as making its nodes one by one

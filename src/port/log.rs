@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What goes over a connection, without secrets: for GLib's debug messages of the domain
 //! `SpiceQmp`, and for whoever records it.
 

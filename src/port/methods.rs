@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a port can do: the methods of `QmpPort`, but for those that connect one, and those for SPICE
 //! channels (`spice.rs`).
 

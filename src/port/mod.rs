@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The GObject that joins protocol and transport: `SpiceQmpPort`; and the server that is
 //! its other end.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the program asks of its connection: commands, waits and the end.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is known of the machine's run state: data only. Times are microseconds.
 //!
 //! Events establish it at once, and `query-status` says it exactly. What an event

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! One QMP client, served on a stream.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The signals `event` and `qmp-event`: who has connected to them, and their emission.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ports on SPICE channels: the one port of a channel, which owns it.
 
 use std::time::Duration;

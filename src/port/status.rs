@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The run state of a virtual machine as a refcounted box.
 
 use std::ffi::c_int;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! All that waits for a time: data only. Times are microseconds of a monotonic clock.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! JSON as `GVariant`, for languages whose GLib values are easier to use than JSON text.
 //!
 //! | JSON | `GVariant` |

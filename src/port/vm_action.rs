@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a viewer's power menu asks for.
 
 /// An action on the virtual machine.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A wait as a future.
 
 use std::cell::RefCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the program waits for on a port: that it is ready, that its run state is known,
 //! that it has closed. Data only.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calls of a session, from issue to reply, and the requests on their way out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

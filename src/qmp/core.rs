@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a session does with messages, and what they change.
 
 use std::borrow::Cow;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Everything that can go wrong, sorted by whose fault it is.
 
 use std::{io, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cuts a stream of bytes into messages.
 //!
 //! A message is one line (LF or CRLF). QEMU with `pretty=on` spreads an object

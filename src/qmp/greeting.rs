@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a server says of itself when a connection opens.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks JSON text (RFC 8259) and finds the members of an object in it.
 //!
 //! A text is read once, and nothing is made of what it says: most of what QEMU

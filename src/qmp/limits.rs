@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a hostile or broken peer can make this library spend, and where it stops.
 
 /// A peer that never ends its line would make the receive buffer grow without

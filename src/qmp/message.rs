@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Decodes what a QMP server sends: the envelope only.
 //!
 //! Payloads stay text until someone asks for them. Unknown members,

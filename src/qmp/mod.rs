@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The QEMU Machine Protocol without I/O: bytes in, bytes out, messages out.
 //!
 //! [`Session`] is the client's end of a QMP connection, and [`Server`] the server's. They

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The names of SPICE ports that lead to a QEMU monitor.
 
 /// Whether a SPICE port of this name speaks QMP: `org.qemu.monitor`,

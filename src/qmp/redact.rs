@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Hides secrets in commands before they are logged, and in errors that quote them.
 //!
 //! Which names and texts speak of secrets is in `secret.rs`.

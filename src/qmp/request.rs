@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Encodes what is sent to a QMP server.
 //!
 //! Requests are as short as JSON allows and end in one LF at most: QEMU reads its

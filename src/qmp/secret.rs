@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which names and texts in JSON are those of secrets.
 
 use std::cmp::Reverse;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! One end of a QMP connection as a state machine.
 
 use super::calls::CallId;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Builds a tree of JSON text, whatever its nodes are.
 //!
 //! Numbers are handed over as they stand: what `serde_json` makes of them depends on the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! QMP over a chardev of QEMU's D-Bus display.
 //!
 //! QEMU is given one end of a pair of sockets, and speaks QMP on the other one; D-Bus

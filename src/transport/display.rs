@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! QEMU's D-Bus display, as far as chardevs go: finds one, and registers a socket with it.
 
 use std::cell::{Cell, RefCell};

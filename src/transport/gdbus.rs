@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! GDBus's asynchronous calls, connects, closes and signals, bound to a thread as those of
 //! [`gio_async`](super::gio_async) are. None of them starts a service.
 #![allow(unsafe_code)]

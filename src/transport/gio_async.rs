@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! GIO's asynchronous connects, reads, writes and closes, and its sources of sockets: all
 //! with callbacks that are bound to a thread.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Moves bytes between a QMP server and whoever speaks QMP. Knows no QMP.
 //!
 //! [`SpiceTransport`] rides on a SPICE port channel, [`DbusTransport`] on a chardev of a

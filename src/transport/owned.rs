@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a SPICE channel owns: the port that is attached to it.
 #![allow(unsafe_code)]
 

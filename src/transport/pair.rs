@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two ends within one process: for tests of programs that speak QMP.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A SPICE port channel as a transport.
 
 use std::cell::{Cell, OnceCell, RefCell};

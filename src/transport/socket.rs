@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! QMP on a plain socket: a Unix or TCP connection.
 
 use std::cell::{Cell, RefCell};

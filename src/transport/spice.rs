@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The little of spice-client-glib that this library needs.
 //!
 //! The only place that calls `spice-client-glib-sys`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! QMP on any [`gio::IOStream`], such as a socket connection.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # Makes the GIR of what the scanner wrote.
 
 # The types' names in C: the scanner knows only those of their GTypes. The first

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Writes the type stubs of a library for Python: stubs.py GIR OVERRIDE >STUBS
 
 What the override adds is taken from its annotations, and its rule is followed that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What stands between C and Rust: criticals for wrong arguments, and no panic.
 #![allow(
     non_snake_case,

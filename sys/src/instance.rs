@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpPort`: the type, and its pointer in C as a value in Rust.
 
 use glib::object::ObjectType;

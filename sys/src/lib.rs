@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The C library: every function of `spice-qmp.h`, one file per C type.
 //!
 //! A function here guards, borrows, calls the library, converts and returns;

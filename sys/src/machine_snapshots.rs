@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The snapshots of a `SpiceQmpMachine`
 
 use std::ffi::{CStr, c_char};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpPort`: creating, finding on a bus, opening and closing a port.
 
 use std::ffi::{CStr, c_char};

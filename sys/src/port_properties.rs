@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpPort`: its properties as functions, which bindings and C programs use.
 //!
 //! The properties themselves see to the thread: on another one reading is a critical

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpPort` on SPICE channels and sessions: all that names spice-gtk.
 //!
 //! Each function says that it is for the feature `spice`, for the header.

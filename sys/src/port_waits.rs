@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpPort`: waiting for readiness, events and run states.
 
 use std::ffi::{CStr, c_char, c_uint};

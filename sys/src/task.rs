@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Asynchronous calls for C: the only place that knows `GTask`.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The C library from C: its symbols, its header, its functions.
 
 mod support;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The C library from C, on real QEMU over SPICE and D-Bus.
 
 #[path = "../../tests/common/dbus.rs"]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why a machine does not run, as programs in C and Python learn it from real QEMU, over
 //! a socket and over SPICE.
 

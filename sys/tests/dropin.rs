@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The C library in place of spice-gtk's own helper: in programs that were built
 //! for that one, and beside it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The committed header is the one that the sources give.
 
 use std::path::Path;

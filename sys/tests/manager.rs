@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `examples/machine-manager.py` on a screen that nobody sees, with two machines.
 
 #[path = "../../tests/common/qemu.rs"]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The fault matrix on C programs.
 
 #[path = "../../tests/common/mod.rs"]

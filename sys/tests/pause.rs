@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `examples/pause.c` and `pause.py`: the same code for every transport, on real QEMU. And
 //! a dialog for a password in Python; the one in C is in `tests/c/qemu.c`.
 

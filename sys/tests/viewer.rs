@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `examples/viewer.c` on a screen that nobody sees: its menus are used.
 
 #[path = "../../tests/common/qemu.rs"]

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Prints why a machine does not run, and again when that changes: conditions.py ADDRESS
 
 The address is that of a QMP socket or of a SPICE server. It ends with its standard input. sys/tests/conditions.rs runs it.

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Uses examples/machine-manager.py as a person would, on real QEMUs.
 
     manager.py EXAMPLE FOLDER PICTURE FULL DEBIAN

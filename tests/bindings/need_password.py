@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Answers for a password as a dialog does: need_password.py ADDRESS PASSWORD
 
 sys/tests/pause.rs runs it.

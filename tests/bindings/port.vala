@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 // The library from Vala, on a real QEMU; run it with with-qemu.
 
 const uint TIMEOUT = 40; // seconds, for all

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Random use of ports from Python, whose garbage collector frees them on any thread.
 
 `./dev soak SECONDS` runs it, for SPICE_QMP_SOAK_SECONDS on each QEMU. Each call must

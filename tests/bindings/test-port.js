@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 // All of the library from JavaScript, on a real QEMU; run it with with-qemu.
 
 import Gio from 'gi://Gio';

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 // The promises of the override in sys/javascript, on a real QEMU; run it with with-qemu.
 
 import Gio from 'gi://Gio';

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """What the override of sys/python does in asyncio, with PyGObject 3.50 and newer.
 
 Run it with with-qemu; `./dev test` has a Python with that.

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Runs the programs of the documents as they are printed; run it with with-qemu.
 
     test_documents.py SOURCES BUILD

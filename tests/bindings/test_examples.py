@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Runs the examples on a real QEMU; run it with with-qemu.
 
     test_examples.py EXAMPLES [POWER]

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The override of sys/python with any PyGObject, and the stubs; run it with with-qemu.
 
     test_override.py GIR STUBS

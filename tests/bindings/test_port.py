@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """All of the library from Python, on a real QEMU; run it with with-qemu."""
 
 import contextlib

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """QEMU's own qmp-shell, several times at once, and the tool, on one monitor over SPICE.
 
 test_share.py TOOL: `./dev test` runs it, with a qmp-shell that pip has installed beside

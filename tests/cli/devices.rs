@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `screenshot` and `unplug`.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `hmp`: the text of the human monitor, and which of it is a failure.
 
 use std::io::Write;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `job` and `jobs`.
 
 use std::process::{Command, Stdio};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tool leaves QEMU alive, whenever and however it is made to end.
 //!
 //! A QEMU whose SPICE client goes while it owes an answer freezes for ever.

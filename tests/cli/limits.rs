@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `--timeout` ends what would go on until QEMU ends.
 
 use serde_json::json;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The power menu prints what is so, in states where QEMU accepts a command and does
 //! nothing, or not yet.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tool against real QEMUs, and a few scripted servers: what it prints, and how
 //! it ends.
 #![cfg(all(feature = "cli", feature = "spice"))]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `exec` of several commands, from a file and from standard input, and what it says of
 //! names that QEMU does not know.
 

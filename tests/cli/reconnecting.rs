@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `--reconnect`: events and states go on where the connection ended.
 
 use std::os::fd::OwnedFd;

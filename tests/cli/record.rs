@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `--record`: a transcript of all that goes over the connection, without secrets.
 
 use std::fs::{self, Permissions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `commands` and `schema`: what each QEMU knows.
 
 use crate::on_each;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A scripted QMP server on a Unix socket.
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The shell: in a terminal, by sending keys, and as what runs a script.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! spice-gtk and what it needs are loaded where they are needed: that takes 10 ms.
 
 use std::fs;

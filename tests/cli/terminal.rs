@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Servers' texts act on no terminal and make no lines.
 
 use std::process::{Command, Stdio};

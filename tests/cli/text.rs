@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What servers say reaches the output whole: order, numbers, depth, all events.
 
 use std::io::{BufRead, BufReader};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A terminal of one's own, in which a person types: tmux.
 
 use std::fs;

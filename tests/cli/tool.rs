@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tool as a process, which is killed where it takes too long.
 
 use std::io::{BufRead, BufReader, Read};

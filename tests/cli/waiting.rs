@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `wait` and `exec --wait-for`: no event is missed, and each end has its exit code.
 
 use std::thread;

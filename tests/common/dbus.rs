@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A message bus of a test's own, and QEMU's D-Bus display on it or at the other end of a
 //! connection.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The other end of a peer-to-peer connection, which answers in place of QEMU's D-Bus
 //! display: as a test says.
 

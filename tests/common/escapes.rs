@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bytes as the fixtures write them.
 
 /// What `\r`, `\n`, `\\` and `\xff` stand for, among bytes that stand for themselves.

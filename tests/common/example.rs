@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The examples as programs, which cargo is asked to build: tests do not build examples.
 
 use std::path::PathBuf;

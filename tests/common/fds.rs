@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The far end of a Unix socket that takes file descriptors.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A hostile SPICE server: `tests/hostile/spice-server.c`, told what to do.
 
 use std::fmt::Write as _;

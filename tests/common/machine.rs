@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a machine does over every transport.
 
 use spice_qmp::{QmpPort, VmAction};

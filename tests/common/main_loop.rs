@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Main loops for tests: every wait on one has an end.
 //!
 //! The library uses the main context of the thread that made the port;

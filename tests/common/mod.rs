@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the integration tests share.
 //!
 //! Every test binary compiles this on its own and uses a part of it.

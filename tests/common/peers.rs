@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The other ends of the transports: each does exactly what a test says.
 
 use std::cell::RefCell;

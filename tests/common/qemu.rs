@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Real QEMU processes to test against.
 //!
 //! Plain blocking code, so that a test can run a `GLib` main loop of its own.

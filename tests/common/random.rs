@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Numbers that look random, and are the same each time.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Machines that reach each run state within milliseconds, as often as a test asks.
 //!
 //! The firmware is the whole guest: it sleeps, and does its one thing at each NMI.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A QMP server that does what a test says, at the other end of `transport::pair()`.
 
 use std::cell::RefCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A SPICE client for tests, less the library's QMP.
 
 use std::cell::RefCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs the tool to its end, for tests of how it connects.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a piece of work asks of the system, counted: allocations, copies of memory and
 //! system calls.
 //!

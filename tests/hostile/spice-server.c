@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A SPICE server that does what it is told on its standard input.
  *
  *   spice-server SOCKET PORT...

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The three lists that the matrix is made from.
 
 use std::fmt;

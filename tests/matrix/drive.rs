@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Plays all cases, and compares what became of them with the table.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the documentation promises for each case.
 //!
 //! docs/architecture.md and the documentation of `State`, `Error`, `PeerError` and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The fault matrix: each fault, at each moment of a session, for each way to use a port.
 //!
 //! It is made from three lists ([`cases`]), played from readable scripts

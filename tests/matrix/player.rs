@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Plays a script: the server's part itself, the program's through [`Program`].
 
 use std::cell::{Cell, RefCell};

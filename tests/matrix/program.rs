@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program under test: what uses a port.
 
 use std::rc::Rc;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The small language in which the server's part is written.
 //!
 //! A line that starts with `#` is a comment. The others are steps:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Replies to `query-qmp-schema` that take much memory.
 
 use spice_qmp::qmp::limits::MAX_TREE_SIZE;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counts the memory of this process.
 
 use std::alloc::{GlobalAlloc, Layout, System};

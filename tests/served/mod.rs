@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients send and what QEMU answers, from `tests/fixtures/server.qmp`.
 
 #[path = "../common/escapes.rs"]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `spice-qmp share` on a monitor of QEMU's, and clients that are simple and blocking.
 
 #![allow(dead_code, reason = "shared by tests that use a part each")]

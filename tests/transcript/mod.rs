@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Readable records of QMP sessions, and the machine that replays them.
 //!
 //! A file holds several transcripts; each starts with a line `== its title`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The arguments of a QMP command as they are typed: `key=value`, or JSON.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line.
 #![allow(clippy::doc_markdown, reason = "clap prints the comments as they are")]
 

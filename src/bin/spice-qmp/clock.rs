@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The time, as text.
 
 /// A time in microseconds since 1970, in UTC, as programs read it.

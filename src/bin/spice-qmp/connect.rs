@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! From an address to a port that takes commands.
 
 use std::rc::Rc;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the help says below the options.
 
 pub(crate) const EXAMPLES: &str = "\

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! How what goes on until the connection ends is over, and what was lost of it.
 
 use std::cell::Cell;

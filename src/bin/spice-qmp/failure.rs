@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! How the tool ends when it does not succeed: what it says, and its exit code.
 
 use std::io;

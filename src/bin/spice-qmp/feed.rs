@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A queue from signal handlers to the one future that reads it.
 
 use std::cell::RefCell;

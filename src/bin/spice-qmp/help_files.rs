@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Manual pages, and completions for shells, made from the command line's definition.
 //!
 //! meson installs them with the tool; the folders in which they are written have the

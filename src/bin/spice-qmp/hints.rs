@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What to do next where connecting fails: it depends on the cause.
 
 use std::io::ErrorKind;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A socket that the tool inherits from who starts it: `fd:N`.
 
 use std::cell::RefCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Jobs as lines of text and of JSON.
 
 use serde::Serialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! JSON as text: laid out anew for people or programs, with all members in their
 //! order and all numbers as they came.
 

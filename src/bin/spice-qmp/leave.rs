@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! How the tool leaves a machine: over SPICE not before QEMU has answered.
 //!
 //! A QEMU (7.2, 10.0) whose SPICE client goes away while an answer is being

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What of GLib's log reaches the terminal, and what it says that errors do not.
 
 use std::sync::{Mutex, PoisonError};

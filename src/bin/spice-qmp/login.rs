@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Logs in to SPICE servers: with the password that was given, or else one that is asked
 //! for at the terminal.
 

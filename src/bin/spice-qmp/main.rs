@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! `spice-qmp`: controls and watches QEMU's virtual machines from the shell.
 
 mod arguments;

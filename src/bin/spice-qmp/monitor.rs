@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tool is connected to, and the command that QEMU has yet to answer.
 
 use std::cell::RefCell;

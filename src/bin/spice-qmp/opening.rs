@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connects to SPICE servers, so that what is under way can be left politely.
 
 use std::cell::RefCell;

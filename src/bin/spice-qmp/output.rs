@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Standard output: text for people, JSON for programs, flushed line by line.
 //!
 //! Writing waits in the main loop while nobody reads, so that a signal still ends

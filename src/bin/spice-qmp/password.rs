@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Passwords of SPICE servers: where they come from. Never from the command
 //! line, which others can see.
 

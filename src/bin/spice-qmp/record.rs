@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A transcript of what goes over the connection: `--record FILE`.
 
 use std::fs::{File, OpenOptions, Permissions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What QEMU knows: the reply to `query-qmp-schema`, in which the types have numbers in
 //! place of names.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Several commands, one on each line: `NAME KEY=VALUE...` in the syntax of the shell, or
 //! as QMP has them.
 

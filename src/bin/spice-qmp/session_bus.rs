@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! QEMUs on the session bus, for who has not said where theirs is.
 
 use std::env;

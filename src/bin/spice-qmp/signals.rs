@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The signals that ask the tool to end: `SIGHUP`, `SIGINT` and `SIGTERM`.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! spice-gtk, which is loaded for SPICE addresses only: it and the fifty libraries that it
 //! needs take 10 ms at each start, which is three times as long as everything else.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Lines of text for a terminal: what they say is never obeyed as a control
 //! character, wherever it comes from, and styles are added last.
 

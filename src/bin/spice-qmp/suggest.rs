@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What somebody may have meant who mistyped a command's name.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why a TLS connection to a SPICE server fails, and what to do about it.
 //!
 //! spice-gtk's errors do not say; its log does.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which certificates are trusted.
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Waiting for what signals of GObject announce, or until it is too late.
 
 use std::cell::RefCell;

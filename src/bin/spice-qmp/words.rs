@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A line that a person types, or a script has: a command and its arguments.
 
 use serde::Deserialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The GObject: the options, and the signal.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Asks the program for passwords, one after the other.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The GObject: what is known of the drive.
 
 use std::cell::{OnceCell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The GObject: loads the items, shows them, and notifies of what has changed.
 
 use std::cell::{Cell, OnceCell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! How one list becomes another in small steps: data only.
 
 use std::collections::HashMap;

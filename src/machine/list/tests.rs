@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A list without a server: what it shows, and what handlers are notified of.
 
 use std::cell::{Cell, RefCell};

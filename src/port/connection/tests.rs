@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The connection alone, with an owner of its own: no GObject, no main loop, no clock.
 
 use std::cell::{Cell, RefCell};

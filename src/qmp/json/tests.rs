@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 use super::*;
 
 fn check(text: &str) -> Result<Vec<(String, &str)>, String> {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cuts what a client sends into tokens, as QEMU's lexer does.
 //!
 //! QEMU needs no line ends: tokens make a message. Where one is wrong, the lexer skips

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What clients say of capabilities, and what QEMU says to that.
 
 use std::borrow::Cow;

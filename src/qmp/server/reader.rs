@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Makes requests of what a client sends, and errors of what is none, as QEMU does.
 //!
 //! A message ends where its brackets are closed, or one too many is: line ends mean

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What QEMU takes for a string, as JSON that all can read.
 
 use memchr::memchr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Encodes what a server sends, in the form of QEMU's lines.
 
 use serde::Serialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 // SpiceQmp for JavaScript, which GJS loads with the library itself: each `X_async()`
 // that is called without a callback returns a promise of what `X_finish()` returns, and
 // lists can be iterated over.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The binary interface, as the manual of SpiceQmpPort has it and as it must stay.
  * Compiled in each order of the headers, as C and as C++. */
 #ifdef SPICE_GTK_FIRST

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* This library's helper and spice-gtk's, alive in one process, each on a port of
  * its own: both_helpers (ours-first|theirs-first) SPICE-URI LIBRARY
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What the C tests share. */
 #ifndef TESTS_COMMON_H
 #define TESTS_COMMON_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Prints why a machine does not run, and again when that changes: conditions ADDRESS
  * The address is that of a QMP socket or of a SPICE server. It ends with its standard
  * input. */

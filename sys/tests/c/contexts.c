@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A port belongs to the main context that was the thread's default one when it was made,
  * whatever is pushed and popped later, and whoever drops the last reference. */
 #include "contexts.h"

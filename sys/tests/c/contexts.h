@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A port under an arrangement of main contexts and threads. */
 #ifndef TESTS_CONTEXTS_H
 #define TESTS_CONTEXTS_H

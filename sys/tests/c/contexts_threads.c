@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What threads do to a port's main context: they end before it, or iterate another's. */
 #include "contexts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* All options of a call, and file descriptors above all: over a stream to a scripted
  * server, which takes no descriptors: the kernel closes what was sent to it. */
 #include "server.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The jobs of a machine, over a stream to a scripted server. */
 #include "server.h"
 

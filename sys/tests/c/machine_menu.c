@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A GTK module for remote-viewer 11.0, which never enables its Machine menu: it
  * looks whether there is a QMP port just before it asks for one, with any helper.
  * This makes it look again. */

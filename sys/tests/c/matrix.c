@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Calls of the C library as the fault matrix wants them, one line of input after
  * the other; each is answered by one line.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Handlers that run the main loop, as programs do to redraw or to ask the user, while a
  * server storms events. */
 #include <errno.h>

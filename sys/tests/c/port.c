@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Every function of the C library, over a stream to a scripted server. */
 #include "server.h"
 

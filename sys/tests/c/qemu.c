@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The C library on a real QEMU: qemu SCENARIO SPICE-URI QMP-SOCKET VERSION */
 #include "common.h"
 

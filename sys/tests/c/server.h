@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A scripted QMP server on the other end of a stream, in the main context that is the
  * thread's default one; or on a thread of its own, behind a socket.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A client written for spice-gtk's own helper: it knows nothing of this library.
  *
  *     spice_gtk_client SPICE-URI

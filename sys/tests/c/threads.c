@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Every function of the C library on a thread that did not make the port: what it
  * may not do there is a critical and an error, and harms nothing. */
 #include "server.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A library that was built without SPICE: a port on a socket, and no word of spice-gtk. */
 #include "server.h"
 

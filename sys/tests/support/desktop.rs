@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A desktop that nobody sees, for programs with windows.
 
 use std::fs::{self, File};

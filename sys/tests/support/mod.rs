@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Builds the C library and programs against it, and runs them.
 #![allow(dead_code, unreachable_pub)]
 

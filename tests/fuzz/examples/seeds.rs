@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Makes seeds of the transcripts, and of what a machine goes through, into the folder that
 //! is named: the corpora of `tests/fuzz/corpus` were started with them.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The functions of the C library, on a stream within the process.
 #![allow(unsafe_code, reason = "they are called as C does")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The readers of JSON against slow ones.
 
 use glib::{Variant, VariantTy};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! How much memory this thread holds.
 #![allow(unsafe_code, reason = "an allocator is made of it")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the fuzz targets check, as functions that every test can call.
 //!
 //! An input of [`session`], [`server`] and [`capi`] is a byte of set-up, then operations that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads inputs that are lists of operations.
 
 /// The first byte of an input, and its operations: a letter and the rest.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Arbitrary bytes of a client's, and answers, through a server.
 
 use std::collections::HashMap;

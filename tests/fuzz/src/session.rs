@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Arbitrary bytes and calls against a model of the session.
 
 use std::collections::HashSet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! See [`spice_qmp_fuzz::session`].
 #![no_main]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Replays the corpora and what was found before.
 
 use std::fs;

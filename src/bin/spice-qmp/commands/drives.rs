@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The drives of the machine, and what is in them.
 
 use serde::Serialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Any QMP command, or several of them.
 
 use std::io::Read;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A job, from the command that starts it to its end.
 
 use std::future::{IntoFuture, poll_fn};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine as a whole: its status, and what a power menu does.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The commands: each takes a port and prints its result.
 
 mod drives;

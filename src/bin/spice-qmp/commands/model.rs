@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine, and what its lists have.
 
 use std::pin::pin;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ports of a SPICE server.
 
 use serde::Serialize;

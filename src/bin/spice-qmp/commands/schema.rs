@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What QEMU knows: its commands and events, with the types of what they take and return.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Snapshots of the machine, which are kept on its disks.
 
 use std::pin::pin;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Waits for events and run states, which a command may lead to.
 
 use std::future::poll_fn;

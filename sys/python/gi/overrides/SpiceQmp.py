@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """SpiceQmp for Python: calls to await, events to iterate over, plain dicts and lists.
 
 Each asynchronous function `X_async()` stays as it is, and has an `X()` beside it. It

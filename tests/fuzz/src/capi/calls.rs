@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The asynchronous functions: how each is called, and what it must end with.
 
 use std::ffi::{CString, c_char, c_int, c_uint};

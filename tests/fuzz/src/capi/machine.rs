@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program's machine: what it says at any time, and its actions.
 
 use std::ffi::CStr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lists of the program's machine, and what can be done with their items.
 
 use std::ffi::c_uint;

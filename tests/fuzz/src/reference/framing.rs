@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where messages end, found byte by byte.
 
 /// A cut of the stream.

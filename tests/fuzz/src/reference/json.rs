@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A reader of JSON that follows RFC 8259 to the letter.
 
 /// A value, and the text that it was read from.

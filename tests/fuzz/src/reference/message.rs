@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a line of QMP says.
 
 use spice_qmp::qmp::limits::{MAX_CAPABILITIES, MAX_DEPTH, MAX_NAME, MAX_PACKAGE};

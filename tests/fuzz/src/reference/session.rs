@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A session by the table in `src/qmp/state.rs`, with lists that are searched.
 
 use std::collections::VecDeque;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Passes the commands of many clients to one monitor, and answers and events back.
 
 use std::cell::{Cell, RefCell};

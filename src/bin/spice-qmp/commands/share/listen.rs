@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where clients connect: a socket that only the user can reach, or an inherited one.
 #![allow(
     unsafe_code,

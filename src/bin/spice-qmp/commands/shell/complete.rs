@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! What may follow on a line, from the schema of the QEMU that is connected.
 
 use super::ids::Ids;

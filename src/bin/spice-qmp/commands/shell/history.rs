@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lines that were typed: a file that only its owner may read, without secrets.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names of what a QEMU has at the moment: devices, drives, jobs.
 
 use serde::Deserialize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! A shell for QMP: commands from a person or a script, on one connection.
 
 mod complete;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where lines come from: a person at a terminal, or a script.
 //!
 //! Reading blocks, so it has a thread of its own, which knows nothing of QEMU: it reads a

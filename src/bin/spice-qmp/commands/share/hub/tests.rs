@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whoever asks gets the answer, and nobody else, whatever the others do.
 
 use proptest::prelude::*;
