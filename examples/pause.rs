@@ -5,7 +5,7 @@ use spice_qmp::{Error, QmpPort, VmAction};
 
 async fn pause(address: &str) -> Result<(), Error> {
     let port = QmpPort::open(address).await?;
-    port.set_command_timeout(10_000); // ms; else a call waits however long
+    port.set_command_timeout(10_000); // ms; otherwise a call may wait for ever
     port.vm_action(VmAction::Pause).await?;
     println!("paused");
     port.close().await;

@@ -15,7 +15,7 @@ use spice_qmp::{Error, QmpPort, VmAction};
 
 async fn pause(address: &str) -> Result<(), Error> {
     let port = QmpPort::open(address).await?; // ready, and its `status` is known
-    port.set_command_timeout(10_000); // ms; else a call waits however long
+    port.set_command_timeout(10_000); // ms; otherwise a call may wait for ever
     port.connect_qmp_event(Some(\"SHUTDOWN\"), |_, event| {
         println!(\"it shuts down: {}\", event.data().unwrap_or(\"{}\"));
     });

@@ -6,6 +6,7 @@
 s/c:type="(const )?SpiceQmp1/c:type="\1SpiceQmp/g
 s/c:identifier-prefixes="SpiceQmp1"/c:identifier-prefixes="SpiceQmp,SpiceQmp1"/
 s/#SpiceQmp1/#SpiceQmp/g
+s/\bSpiceQmp1([A-Z][A-Za-z]*) \*/SpiceQmp\1 */g
 
 # The private field of SpiceQmpStatus: GJS can have no field with a method's name.
 s/<field name="ref"/<field name="ref_count"/
