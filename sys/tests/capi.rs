@@ -290,6 +290,12 @@ fn assert_vapi(dir: &Path) {
         ("string? address {", "string? dup_address ()"),
         ("string? ca_file {", "string? dup_ca_file ()"),
         ("string? host_subject {", "string? dup_host_subject ()"),
+        ("string? io_status {", "string? dup_io_status ()"),
+        ("string? lost_medium {", "string? dup_lost_medium ()"),
+        ("string? medium {", "string? dup_medium ()"),
+        // Of a job, and of a list.
+        ("string? error {", "string? dup_error ()"),
+        ("GLib.Error? error {", "GLib.Error? dup_error ()"),
     ] {
         assert!(vapi.contains(property), "the vapi lacks {property}");
         assert!(vapi.contains(function), "the vapi lacks {function}");
