@@ -3669,6 +3669,10 @@ G_END_DECLS
  * When it has been deleted, it keeps its last values. Like the machine it belongs to the
  * thread of the port.
  *
+ * ```c
+ * spice_qmp_machine_save_snapshot_async (machine, "before-update", NULL, on_saved, window);
+ * ```
+ *
  * Since: 0.1
  */
 
@@ -3728,6 +3732,11 @@ G_END_DECLS
  * A list holds a reference to the port and not to the machine. Like the machine it
  * belongs to the thread of the port. On another thread it is empty and its functions
  * fail, with a critical.
+ *
+ * ```c
+ * gtk_list_box_bind_model (box, G_LIST_MODEL (spice_qmp_machine_get_drives (machine)),
+ *                          make_drive_row, window, NULL);
+ * ```
  *
  * Since: 0.1
  */
@@ -3845,7 +3854,7 @@ G_END_DECLS
  *
  * | address | of |
  * |---|---|
- * | `unix:/path`, `unix:@name`, `tcp:host:port`, `host:port`, `[::1]:port` | a QMP socket |
+ * | `unix:/path` (with `@` in place of the `/`: an abstract socket), `tcp:host:port`, `host:port`, `[::1]:port` | a QMP socket |
  * | `dbus:`, `dbus:NAME`, `dbus:address=ADDRESS,name=NAME` | a D-Bus display |
  * | `spice://host:port`, `spice+tls://host:port`, `spice+unix:///path` | a SPICE server |
  *
@@ -3855,6 +3864,14 @@ G_END_DECLS
  *
  * A port belongs to the calling thread's thread-default #GMainContext, but a port on a
  * SPICE server to GLib's default one, which that thread has to iterate.
+ *
+ * ```c
+ * SpiceQmpConnector *connector = spice_qmp_connector_new ("spice://localhost:5900");
+ *
+ * spice_qmp_connector_set_reconnect (connector, 1000);
+ * g_signal_connect (connector, "need-password", G_CALLBACK (on_need_password), window);
+ * spice_qmp_connector_open_async (connector, NULL, on_opened, window);
+ * ```
  *
  * Since: 0.1
  */
