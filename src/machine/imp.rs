@@ -194,7 +194,10 @@ impl Actions for Machine {
             }
             (Action::Pause, None) => {
                 let type_ = value.type_();
-                glib::g_critical!("SpiceQmp", "the state of 'pause' must be a boolean, not of type '{type_}'");
+                glib::g_critical!(
+                    "SpiceQmp",
+                    "the state of 'pause' must be a boolean, not of type '{type_}'"
+                );
             }
             (action, _) => {
                 let name = action.name();

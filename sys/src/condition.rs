@@ -56,7 +56,7 @@ pub enum SpiceQmpConditionCode {
 }
 
 /// SpiceQmpConditionSeverity:
-/// @SPICE_QMP_CONDITION_SEVERITY_INFO: somebody wanted it so
+/// @SPICE_QMP_CONDITION_SEVERITY_INFO: intended: somebody asked for it
 /// @SPICE_QMP_CONDITION_SEVERITY_WARNING: the machine can go on once something has been
 ///   done about it
 /// @SPICE_QMP_CONDITION_SEVERITY_ERROR: something is broken
