@@ -1,5 +1,5 @@
 #!/usr/bin/env -S gjs -m
-# SPDX-License-Identifier: MIT OR Apache-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 // Prints the events of a virtual machine as lines of JSON, over SPICE, until
 // Ctrl+C is pressed or the machine ends.
 //

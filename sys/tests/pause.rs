@@ -29,7 +29,8 @@ const LINES: usize = 60;
 fn example(name: &str) -> PathBuf {
     let path = here().join("../examples").join(name);
     let text = fs::read_to_string(&path).expect("an example");
-    assert!(text.lines().count() <= LINES, "{name} has more lines");
+    let lines = text.lines().filter(|line| !line.contains("SPDX")).count();
+    assert!(lines <= LINES, "{name} has more lines");
     path
 }
 
