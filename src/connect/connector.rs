@@ -15,7 +15,7 @@ use super::dial::Dial;
 use super::line;
 use crate::port::QmpPort;
 use crate::qmp::{ConnectError, Error};
-use questions::Asking;
+use questions::{Asking, NEED_PASSWORD, Questions};
 
 glib::wrapper! {
     /// Connects [`QmpPort`]s to any [`Address`](crate::Address), with options.
@@ -181,7 +181,7 @@ impl Connector {
     /// calls need a password, they ask one after the other. Without a question that was not
     /// answered, it does nothing. The property `password` stays as it is.
     pub fn answer(&self, password: Option<&str>) {
-        self.imp().questions.answer(password);
+        self.questions().answer(password);
     }
 
     /// Calls `f` where a SPICE server wants a password; its argument says whether it has
@@ -190,7 +190,7 @@ impl Connector {
         &self,
         f: impl Fn(&Self, bool) + 'static,
     ) -> glib::SignalHandlerId {
-        self.connect_local(imp::NEED_PASSWORD, false, move |values| {
+        self.connect_local(NEED_PASSWORD, false, move |values| {
             if let (Ok(connector), Ok(retry)) = (values[0].get::<Self>(), values[1].get()) {
                 f(&connector, retry);
             }
@@ -202,6 +202,10 @@ impl Connector {
     /// For bindings to languages that do not see to that.
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().is_my_thread()
+    }
+
+    fn questions(&self) -> &Questions {
+        &self.imp().questions
     }
 }
 

@@ -10,6 +10,7 @@ mod connect;
 mod details;
 mod ending;
 mod event_line;
+mod expected;
 mod failure;
 mod feed;
 mod help_files;

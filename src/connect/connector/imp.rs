@@ -10,15 +10,13 @@ use glib::subclass::Signal;
 use glib::subclass::prelude::*;
 use once_cell::sync::Lazy;
 
-use super::questions::Questions;
+use super::questions::{NEED_PASSWORD, Questions};
 use crate::connect::address::Address;
 use crate::connect::dial::Dial;
 use crate::connect::login::Login;
 use crate::connect::options::ConnectOptions;
 use crate::port::CONNECT_TIMEOUT;
 use crate::qmp::Error;
-
-pub(super) const NEED_PASSWORD: &str = "need-password";
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::Connector)]

@@ -10,10 +10,12 @@ use std::task::{Context, Poll, Waker};
 
 use glib::prelude::*;
 use glib::subclass::SignalId;
-use glib::subclass::prelude::*;
 
-use super::{Connector, imp};
+use super::Connector;
 use crate::home::Home;
+
+/// The signal that asks.
+pub(super) const NEED_PASSWORD: &str = "need-password";
 
 /// A password, or that there will be none.
 type Answer = Option<Box<str>>;
@@ -69,7 +71,7 @@ impl Asking {
             answer: RefCell::default(),
             waker: RefCell::default(),
         });
-        let mut questions = connector.imp().questions.0.borrow_mut();
+        let mut questions = connector.questions().0.borrow_mut();
         questions.push_back(question.clone());
         if questions.len() == 1 {
             ask(connector, &question);
@@ -97,7 +99,7 @@ impl Future for Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        let mut questions = self.connector.imp().questions.0.borrow_mut();
+        let mut questions = self.connector.questions().0.borrow_mut();
         questions.retain(|question| !Rc::ptr_eq(question, &self.question));
         let next = questions.front().filter(|next| !next.asked.get()).cloned();
         drop(questions);
@@ -122,7 +124,7 @@ fn ask(connector: &Connector, question: &Rc<Question>) {
             return;
         }
         if has_handler(&connector) {
-            connector.emit_by_name::<()>(imp::NEED_PASSWORD, &[&question.retry]);
+            connector.emit_by_name::<()>(NEED_PASSWORD, &[&question.retry]);
         } else {
             question.answer(None);
         }
@@ -130,7 +132,7 @@ fn ask(connector: &Connector, question: &Rc<Question>) {
 }
 
 fn has_handler(connector: &Connector) -> bool {
-    let signal = SignalId::lookup(imp::NEED_PASSWORD, connector.type_());
+    let signal = SignalId::lookup(NEED_PASSWORD, connector.type_());
     signal.is_some_and(|signal| {
         glib::signal::signal_has_handler_pending(connector, signal, None, false)
     })

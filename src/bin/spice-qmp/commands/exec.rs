@@ -8,8 +8,8 @@ use spice_qmp::{Error, ErrorClass, QmpPort};
 
 use crate::arguments;
 use crate::cli::Exec;
-use crate::commands::wait::Expected;
 use crate::connect::Target;
+use crate::expected::Expected;
 use crate::failure::{Failure, Stop};
 use crate::monitor::Monitor;
 use crate::output::Output;

@@ -224,7 +224,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::wait::RUN_STATES;
+    use crate::expected::RUN_STATES;
 
     #[test]
     fn success_is_claimed_only_where_it_is_so() {
