@@ -18,7 +18,7 @@ run_tests() {
         fi
     fi
 
-    cargo test --workspace --features cli,qapi
+    test_programs
     # Its bundled libusb gets in the way of spice-gtk's own: the rest runs without it.
     cargo test --features spice-client-glib --test spice_client_glib
     # Another crate of a program may turn this on: numbers in GVariants and JsonNodes stay what they are.
@@ -31,6 +31,23 @@ run_tests() {
     tree_lacks 'glib|gio|gobject|gtk' "without default features" -p spice-qmp --no-default-features
     tree_lacks 'rusb|libusb' "with default features" --workspace
     say "All tests passed in $(($(date +%s) - started)) s."
+}
+
+# Two at a time: most of them wait for QEMU, or for time to pass. What the second lane
+# says is shown when both are done.
+test_programs() {
+    cargo_test="cargo test --workspace --features cli,qapi"
+    $cargo_test --no-run
+    second_lane=$(mktemp)
+    # Ctrl+C reaches it, too.
+    env --default-signal=INT $cargo_test --no-fail-fast --test '[!a-p]*' >"$second_lane" 2>&1 </dev/null &
+    lane=$!
+    $cargo_test --no-fail-fast --lib --bins --test '[a-p]*' || failed="this lane"
+    wait "$lane" || failed="${failed:+$failed, }the second lane"
+    cat "$second_lane"
+    rm -f "$second_lane"
+    [ -z "${failed:-}" ] || die "tests failed in $failed: see above"
+    $cargo_test --doc
 }
 
 # What there is without SPICE: the rest is the same code.
@@ -100,7 +117,7 @@ test_share() {
     fi
     say "Testing a shared monitor with qmp-shell ..."
     "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" "$PWD/tests/bindings/test_share.py" \
-        "${CARGO_TARGET_DIR:-$PWD/target}/debug/spice-qmp" </dev/null
+        "$(cd "$build" && pwd)/src/bin/spice-qmp" </dev/null
 }
 
 build_meson() {
