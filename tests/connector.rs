@@ -417,7 +417,12 @@ fn a_server_that_ends_every_connection_is_not_tried_without_end() {
         main.run_for(Duration::from_secs(1));
         // After pauses of at least 10, 20, 40 ... 640 ms.
         assert!(attempts() - before <= 7, "{} attempts", attempts() - before);
-        assert_eq!(port.state(), PortState::Connecting);
+        // Between two attempts, or in the midst of one.
+        let state = port.state();
+        assert!(
+            matches!(state, PortState::Connecting | PortState::Greeting),
+            "{state:?}"
+        );
         main.block_on(port.close());
         main.drain();
         let ended = attempts();
