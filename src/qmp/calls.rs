@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The calls of a session, from issue to reply, and the requests on their way out.
+//! The calls of a session, from issue to reply, including the requests still to be sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -7,14 +7,14 @@ use std::fmt;
 use super::limits::MAX_ABANDONED;
 use super::request::{self, Band};
 
-/// Names a call for [`Session::fail`] and [`Session::forget`]. Unique in the session.
+/// Identifies a call for [`Session::fail`] and [`Session::forget`]. Unique in the session.
 ///
 /// [`Session::fail`]: super::Session::fail
 /// [`Session::forget`]: super::Session::forget
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub(super) u64);
 
-/// All calls that have not been answered.
+/// All calls that have not been answered yet.
 #[derive(Debug)]
 pub(super) struct Calls<T> {
     first_id: u64,
@@ -23,27 +23,27 @@ pub(super) struct Calls<T> {
     line_feeds: bool,
     /// How many calls have a caller.
     pending: usize,
-    /// Nothing where there has been no call for long: most of many ports are idle.
+    /// `None` if there has been no call for a while: of many ports, most are idle.
     under_way: Option<Box<UnderWay<T>>>,
 }
 
-/// What is under way. Each array has an element for each band.
+/// Calls and requests under way. Each array has one element per band.
 ///
 /// Ids only grow, so every queue is in the order of its ids, and every map in the
 /// order of issue. No operation visits more calls than it removes.
 #[derive(Debug)]
 struct UnderWay<T> {
-    /// Requests to send; those out of band go first.
+    /// Requests to send; the out-of-band ones go first.
     queued: [VecDeque<Request<T>>; 2],
-    /// The calls that QEMU has, or may have.
+    /// The calls that QEMU has, or may have, received.
     sent: [BTreeMap<u64, Call<T>>; 2],
     /// Those of them without a caller, at most [`MAX_ABANDONED`].
     abandoned: [BTreeSet<u64>; 2],
-    /// The calls that were handed over and not acknowledged as sent.
+    /// The calls that were handed over but not acknowledged as sent.
     handed_over: Vec<(u64, Band)>,
-    /// The last call that was handed over and carries something.
+    /// The last call that was handed over and carries file descriptors.
     carrier: Option<(u64, Band)>,
-    /// How many abandoned calls were looked at, for the tests.
+    /// How many abandoned calls were visited, for the tests.
     #[cfg(test)]
     steps: usize,
 }
@@ -62,23 +62,23 @@ impl<T> Default for UnderWay<T> {
     }
 }
 
-/// A call that is under way, or that got its reply or its end.
+/// A call that is under way, or that has just ended.
 pub(super) struct Call<T> {
     pub(super) command: Box<str>,
-    /// An error must not repeat the secrets among them.
+    /// Errors must not repeat any secrets in its arguments.
     pub(super) arguments: Option<Box<str>>,
-    /// Nothing when the call has ended but its reply is still to come.
+    /// `None` if the call has ended but its reply is still to come.
     pub(super) token: Option<T>,
-    /// Whether something goes with it that is no bytes.
+    /// Whether file descriptors go with it.
     carries: bool,
-    /// Whether QEMU may have the command.
+    /// Whether QEMU may have received the command.
     pub(super) is_sent: bool,
 }
 
 struct Request<T> {
     id: u64,
     line: Vec<u8>,
-    /// Nothing for what is no call: the negotiation.
+    /// `None` for the negotiation, which is not a call.
     call: Option<Call<T>>,
 }
 
@@ -116,7 +116,7 @@ impl<T> Calls<T> {
         self.under_way.get_or_insert_default()
     }
 
-    /// Whether no request was made yet, of any connection.
+    /// Whether no request has been made yet, on any connection.
     pub(super) fn is_new(&self) -> bool {
         self.next_id == self.first_id
     }
@@ -126,20 +126,20 @@ impl<T> Calls<T> {
         self.pending
     }
 
-    /// Whether a call was handed over that has no reply yet.
+    /// Whether a call was handed over that has had no reply yet.
     pub(super) fn awaits_reply(&self) -> bool {
         let under_way = self.under_way.as_ref();
         under_way.is_some_and(|it| it.sent.iter().any(|sent| !sent.is_empty()))
     }
 
-    /// How many requests wait for a reply, be they sent or not, also those that have no
-    /// caller left.
+    /// How many requests wait for a reply, sent or not, including those whose caller has
+    /// given up.
     pub(super) fn unanswered(&self) -> usize {
         let queued = self.queues().map(VecDeque::len).sum::<usize>();
         self.sent() + queued
     }
 
-    /// How many calls QEMU has that it did not answer.
+    /// How many calls QEMU has received but not answered.
     pub(super) fn sent(&self) -> usize {
         let under_way = self.under_way.iter();
         under_way.flat_map(|it| &it.sent).map(BTreeMap::len).sum()
@@ -153,7 +153,7 @@ impl<T> Calls<T> {
         self.under_way.iter().flat_map(|it| &it.queued)
     }
 
-    /// Whether a request of this id waits to be handed over.
+    /// Whether the request with this id waits to be handed over.
     pub(super) fn is_queued(&self, id: u64) -> bool {
         self.queues().any(|queue| place(queue, id).is_some())
     }
@@ -179,7 +179,7 @@ impl<T> Calls<T> {
         self.line_feeds = line_feeds;
     }
 
-    /// Queues a request that is not a call, as a line where `line_feed` says so.
+    /// Queues a request that is not a call; `line_feed` says whether it ends in a line feed.
     pub(super) fn request(
         &mut self,
         command: &str,
@@ -197,14 +197,14 @@ impl<T> Calls<T> {
         id
     }
 
-    /// Takes back the requests that were not handed over. None of them is a call's.
+    /// Removes the requests that were not handed over. None of them belongs to a call.
     pub(super) fn clear_requests(&mut self) {
         if let Some(under_way) = &mut self.under_way {
             under_way.queued = Default::default();
         }
     }
 
-    /// Queues the request of a call. Without a token its reply is ignored.
+    /// Queues the request of a call. Without a token, its reply is ignored.
     pub(super) fn issue(
         &mut self,
         command: &str,
@@ -231,20 +231,20 @@ impl<T> Calls<T> {
         id
     }
 
-    /// All that may be sent now in one piece, which a call that carries something starts.
-    /// With a limit, so many calls in band can be in flight.
+    /// All that may be sent now, in one piece. A call that carries file descriptors starts a
+    /// piece. `limit` is how many in-band calls may be in flight.
     pub(super) fn poll_transmit(&mut self, limit: Option<usize>) -> Option<Vec<u8>> {
         self.under_way.as_mut()?.poll_transmit(limit)
     }
 
-    /// The token of the call in flight that carries something.
+    /// The token of the call in flight that carries file descriptors.
     pub(super) fn carrier_token(&mut self) -> Option<&mut T> {
         let under_way = self.under_way.as_mut()?;
         let (id, band) = under_way.carrier?;
         under_way.sent[band as usize].get_mut(&id)?.token.as_mut()
     }
 
-    /// Gives back the memory of what holds nothing.
+    /// Frees the memory of empty collections.
     pub(super) fn shrink_to_fit(&mut self) {
         if let Some(under_way) = &mut self.under_way {
             under_way
@@ -276,14 +276,14 @@ impl<T> Calls<T> {
         }
     }
 
-    /// Takes the token of a call. What was sent keeps its place until QEMU answers.
+    /// Removes the token of a call. A call that was sent keeps its place until QEMU answers.
     pub(super) fn abandon(&mut self, id: u64) -> Option<T> {
         let token = self.under_way.as_mut()?.abandon(id);
         self.pending -= usize::from(token.is_some());
         token
     }
 
-    /// Takes the call that a reply with this id answers, if QEMU has it.
+    /// Removes the call that a reply with this id answers, if QEMU has received it.
     pub(super) fn answered(&mut self, id: u64) -> Option<Call<T>> {
         let call = self.under_way.as_mut()?.answered(id);
         let has_caller = call.as_ref().is_some_and(|call| call.token.is_some());
@@ -291,14 +291,14 @@ impl<T> Calls<T> {
         call
     }
 
-    /// The oldest call in band that QEMU has.
+    /// The oldest in-band call that QEMU has received.
     pub(super) fn oldest_sent(&self) -> Option<u64> {
         let under_way = self.under_way.as_ref()?;
         let (&id, _) = under_way.sent[Band::In as usize].first_key_value()?;
         Some(id)
     }
 
-    /// Takes the calls that QEMU has, in the order of issue; what was not sent yet stays.
+    /// Removes the calls that QEMU has received, in order of issue; unsent ones stay.
     pub(super) fn take_sent(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
         let calls = self.under_way().take_sent();
         let with_caller = calls.values().filter(|call| call.token.is_some());
@@ -306,7 +306,7 @@ impl<T> Calls<T> {
         calls.into_values()
     }
 
-    /// Takes all calls, in the order of issue, and forgets all requests.
+    /// Removes all calls, in order of issue, and drops all requests.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
         self.pending = 0;
         let mut under_way = self.under_way.take().unwrap_or_default();
@@ -342,10 +342,10 @@ impl<T> UnderWay<T> {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// The next request that may be sent, as the first one of a piece or behind others.
+    /// The next request that may be sent, either first in a piece or behind others.
     fn next_request(&mut self, limit: Option<usize>, first: bool) -> Option<(Band, Request<T>)> {
         let may_go = |request: &Request<T>| {
-            // With `oob` QEMU mixes up what is carried where two such calls are in flight.
+            // With `oob`, QEMU mixes up the descriptors of two such calls in flight.
             let carries = request.call.as_ref().is_some_and(|call| call.carries);
             !carries || first && self.carrier().is_none()
         };
@@ -362,7 +362,7 @@ impl<T> UnderWay<T> {
         Some((band, self.queued[band as usize].pop_front()?))
     }
 
-    /// The call in flight that carries something.
+    /// The call in flight that carries file descriptors.
     fn carrier(&self) -> Option<&Call<T>> {
         let (id, band) = self.carrier?;
         self.sent[band as usize].get(&id)
@@ -385,8 +385,8 @@ impl<T> UnderWay<T> {
         None
     }
 
-    /// Forgets the oldest call without a caller where this one is too many. With
-    /// `oob` fewer in band can be in flight, so that their number stays right.
+    /// Forgets the oldest abandoned call when there are too many. With `oob`, fewer in-band
+    /// calls can be in flight, so that their number stays right.
     fn remember_abandoned(&mut self, id: u64, band: Band) {
         let ids = &mut self.abandoned[band as usize];
         ids.insert(id);
@@ -413,7 +413,7 @@ impl<T> UnderWay<T> {
         Some(call)
     }
 
-    /// QEMU answers in order: what was abandoned before `id` will not be answered.
+    /// QEMU answers in order: calls abandoned before `id` will not be answered.
     fn drop_abandoned_before(&mut self, id: u64) {
         let ids = &mut self.abandoned[Band::In as usize];
         while let Some(entry) = ids.first() {
@@ -430,7 +430,7 @@ impl<T> UnderWay<T> {
         }
     }
 
-    /// An empty map keeps a node, of over a kilobyte.
+    /// An empty map keeps one node, of more than a kilobyte.
     fn release_nodes(&mut self, band: Band) {
         let (sent, abandoned) = (
             &mut self.sent[band as usize],
@@ -444,7 +444,7 @@ impl<T> UnderWay<T> {
         }
     }
 
-    /// Takes the calls that QEMU has, by their ids.
+    /// Removes the calls that QEMU has received, by id.
     fn take_sent(&mut self) -> BTreeMap<u64, Call<T>> {
         self.handed_over.clear();
         self.abandoned = Default::default();
@@ -454,7 +454,7 @@ impl<T> UnderWay<T> {
     }
 }
 
-/// Where a request is in its queue.
+/// The index of a request in its queue.
 fn place<T>(queue: &VecDeque<Request<T>>, id: u64) -> Option<usize> {
     queue.binary_search_by_key(&id, |request| request.id).ok()
 }
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn answers_in_any_order_look_at_no_more_calls_than_they_end() {
         let count = if cfg!(miri) { 100 } else { 50_000 };
-        // With reverse order, one that is not answered stays in front of all others.
+        // In reverse order, an unanswered call stays in front of all others.
         for abandoned in [0, count / 2, count - 1] {
             let mut calls = sent(count);
             assert_eq!(calls.abandon(abandoned), Some(abandoned));
@@ -501,7 +501,7 @@ mod tests {
             assert_eq!(calls.abandon(id), None);
         }
         assert!(calls.answered(2).is_some_and(|it| it.token.is_none()));
-        assert!(calls.answered(0).is_none(), "it was passed");
+        assert!(calls.answered(0).is_none(), "a later one was answered");
         assert!(calls.answered(1).is_some_and(|it| it.token == Some(1)));
         assert!(calls.awaits_reply());
         assert!(calls.answered(3).is_some());
@@ -532,18 +532,18 @@ mod tests {
         assert_eq!(commands(calls.poll_transmit(None)), ["FD1", "b"]);
         assert_eq!(calls.carrier_token(), Some(&mut 1));
         assert!(calls.poll_transmit(None).is_none());
-        // The other band does not wait behind it, but for what carries something, too.
+        // The other band does not wait for it, except a call that carries descriptors, too.
         calls.issue("p", None, Band::Out, false, Some(6));
         calls.issue("FD3", None, Band::Out, true, Some(7));
         assert_eq!(commands(calls.poll_transmit(None)), ["p"]);
-        // QEMU still has one that was given up.
+        // QEMU still has a call that was abandoned.
         assert_eq!(calls.abandon(1), Some(1));
         assert_eq!(calls.carrier_token(), None);
         assert!(calls.poll_transmit(None).is_none());
         assert!(calls.answered(1).is_some());
         assert_eq!(commands(calls.poll_transmit(None)), ["FD3"]);
         assert!(calls.answered(7).is_some());
-        // One that is given up before it was sent holds nothing up.
+        // A call that is abandoned before it was sent delays nothing.
         assert_eq!(calls.abandon(3), Some(3));
         assert_eq!(commands(calls.poll_transmit(None)), ["c"]);
     }
@@ -559,7 +559,7 @@ mod tests {
         assert!(calls.answered(0).is_some());
         assert_eq!(commands(calls.poll_transmit(Some(2))).len(), 1);
         assert_eq!(calls.carrier_token(), Some(&mut 2));
-        // The connection ends: what carried something in the last one holds nothing up.
+        // The connection ends: the call that carried descriptors on it delays nothing.
         assert_eq!(calls.take_all().count(), 2);
         calls.issue("x", None, Band::In, true, Some(9));
         assert_eq!(commands(calls.poll_transmit(None)).len(), 1);

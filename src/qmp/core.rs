@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a session does with messages, and what they change.
+//! How a session handles messages.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -14,20 +14,20 @@ use super::request::{self, Band};
 use super::strings;
 use super::{Error, ErrorClass, Greeting, PeerError, State, UsageError};
 
-/// A session but for its framing.
+/// A session without its framing.
 #[derive(Debug)]
 pub(super) struct Core<T> {
     pub(super) state: State,
     pub(super) calls: Calls<T>,
     /// Outputs that wait to be polled.
     pub(super) outputs: VecDeque<Queued<T>>,
-    /// The `qmp_capabilities` that are not answered, the oldest first: their
+    /// The `qmp_capabilities` commands that are not answered yet, oldest first: their
     /// ids, and whether they enable `oob`.
     pub(super) negotiations: Vec<(u64, bool)>,
-    /// Whether the probe for a session that may be negotiated was sent twice.
+    /// Whether the probe was repeated, in a session that may already be negotiated.
     probed_again: bool,
     pub(super) oob: bool,
-    /// Whether calls can carry something that is no bytes.
+    /// Whether calls can carry file descriptors.
     pub(super) can_carry: bool,
     pub(super) greeting: Option<Greeting>,
     bad_lines: u32,
@@ -37,10 +37,10 @@ pub(super) struct Core<T> {
     pub(super) error: Option<Box<Error>>,
 }
 
-/// What the end of a connection says of a `quit` that QEMU has.
+/// What the end of a connection means for a `quit` that QEMU has received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quit {
-    /// QEMU often exits before it answers: then the end is the answer.
+    /// QEMU often exits before it answers: then the end of the connection is the answer.
     Succeeded,
     /// QEMU did not end the connection.
     Unknown,
@@ -76,7 +76,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// Whether QEMU was sent something that it has not answered.
+    /// Whether QEMU was sent something that it has not answered yet.
     pub(super) fn awaits_reply(&self) -> bool {
         let is_sent = |&(id, _): &(u64, bool)| !self.calls.is_queued(id);
         self.calls.awaits_reply() || self.negotiations.iter().any(is_sent)
@@ -144,8 +144,8 @@ impl<T> Core<T> {
 
     /// Sends `qmp_capabilities`, ahead of any command.
     fn negotiate(&mut self, oob: bool) {
-        // Where greeting follows greeting, only the last one is worth an answer:
-        // otherwise a peer that greets without end would fill the memory.
+        // When greetings follow each other, only the last one is answered: otherwise a peer
+        // that keeps sending greetings would fill the memory.
         let calls = &self.calls;
         self.negotiations.retain(|&(id, _)| !calls.is_queued(id));
         self.calls.clear_requests();
@@ -153,14 +153,14 @@ impl<T> Core<T> {
             self.negotiations.remove(0);
         }
         let arguments = oob.then_some(r#"{"enable":["oob"]}"#);
-        // One that was not greeted may be a human monitor, which waits for it.
+        // A peer that sent no greeting may be a human monitor, which waits for the line feed.
         let probe = self.greeting.is_none();
         let id = self.calls.request("qmp_capabilities", arguments, probe);
         self.negotiations.push((id, oob));
         self.set_state(State::Negotiating);
     }
 
-    /// Fails all calls and forgets everything that was of this connection.
+    /// Fails all calls and drops all state of this connection.
     fn end_connection(&mut self, error: &Error, quit: Quit) {
         for call in self.calls.take_all() {
             let has_quit = quit == Quit::Succeeded && &*call.command == "quit" && call.is_sent;
@@ -183,7 +183,7 @@ impl<T> Core<T> {
             return;
         }
         self.end_connection(&error, quit);
-        // What failed stays the reason when the connection goes in consequence.
+        // A failure stays the reason when the connection closes because of it.
         if self.state != State::Failed {
             self.error = Some(error.into());
         }
@@ -220,8 +220,8 @@ impl<T> Core<T> {
         }
     }
 
-    /// A message in a buffer of its own: what a call returned stays in it, and takes
-    /// no room twice.
+    /// Handles a message that has a buffer of its own: the returned value stays in that
+    /// buffer and is not copied.
     pub(super) fn large_message<'a>(&mut self, bytes: Vec<u8>) -> Output<'a, T> {
         if let Some(error) = self.foreign_start(&bytes) {
             return self.failed(error);
@@ -242,8 +242,8 @@ impl<T> Core<T> {
         }
     }
 
-    /// A greeting always starts a new session: QEMU greets when its end was
-    /// (re)opened, and has then dropped the commands that it had.
+    /// A greeting always starts a new session: QEMU greets when its end was opened
+    /// or reopened, and has then dropped the commands that it had received.
     fn greeted<'a>(&mut self, greeting: Greeting) -> Output<'a, T> {
         if self.state == State::Ready {
             let error = Error::Closed("the peer started a new session".into());
@@ -297,17 +297,17 @@ impl<T> Core<T> {
         Output::Ended { token, result }
     }
 
-    /// Takes the negotiation of this id, and says whether it enables `oob`.
+    /// Removes the negotiation with this id; returns whether it enables `oob`.
     fn take_negotiation(&mut self, id: u64) -> Option<bool> {
         let at = self.negotiations.iter().position(|&(of, _)| of == id)?;
-        // QEMU answers in order: an earlier one was lost with what was before.
+        // QEMU answers in order: the reply to an earlier one was lost.
         let (_, oob) = self.negotiations[at];
         self.negotiations.drain(..=at);
         Some(oob)
     }
 
-    /// An earlier client may have left QEMU with half a command, which the first
-    /// probe then became a part of.
+    /// An earlier client may have left half a command with QEMU, which then took the first
+    /// probe as the rest of it.
     fn probe_again(&mut self) {
         if !std::mem::replace(&mut self.probed_again, true) {
             self.negotiate(false);
@@ -332,20 +332,20 @@ impl<T> Core<T> {
         self.outputs_or(Ignored::Reply)
     }
 
-    /// Whether nothing but QMP may come, up to the greeting.
+    /// Whether only QMP may arrive until the greeting.
     fn awaits_strictly(&self) -> bool {
         self.state == State::Greeting && self.opening == Opening::GreetingComes
     }
 
-    /// Looks at the start of a line that has not ended, for a greeting that never comes:
-    /// the line may have no end.
+    /// Looks for a missing greeting at the start of an unfinished line: the line may never
+    /// end.
     pub(super) fn begun<'a>(&mut self, line: &[u8]) -> Option<Output<'a, T>> {
         let error = self.foreign_start(line)?;
         Some(self.failed(error))
     }
 
-    /// What a line in place of the greeting is that does not start as QMP does, if no
-    /// further bytes could make it another.
+    /// Checks whether a line that stands in place of the greeting starts unlike QMP, so that
+    /// no further bytes could make it a greeting.
     fn foreign_start(&self, line: &[u8]) -> Option<PeerError> {
         if self.state != State::Greeting {
             return None;
@@ -372,8 +372,8 @@ impl<T> Core<T> {
         (!may_be_human_monitor).then(|| self.no_greeting("there is no greeting", line))
     }
 
-    /// What is wrong with a greeting. What came is shown where it cannot have a secret:
-    /// the server has been sent nothing, ever.
+    /// The error for a bad or missing greeting. It may quote the peer, which cannot repeat
+    /// a secret: nothing has ever been sent to it.
     fn no_greeting(&self, reason: &str, line: &[u8]) -> PeerError {
         let line = line.trim_ascii();
         let shown = &line[..line.len().min(MAX_SHOWN)];
@@ -407,7 +407,7 @@ impl<T> Core<T> {
         self.fail_in_flight(error)
     }
 
-    /// An object over many lines broke off.
+    /// An object that spans several lines broke off.
     pub(super) fn broken<'a>(&mut self) -> Output<'a, T> {
         let bad = Bad {
             reason: "an object over many lines broke off".into(),
@@ -417,20 +417,20 @@ impl<T> Core<T> {
         self.bad_line(bad, b"")
     }
 
-    /// A message that starts so was over the limit.
+    /// A message that starts with `head` was longer than the limit.
     pub(super) fn too_large<'a>(&mut self, head: &[u8], limit: usize) -> Output<'a, T> {
         if let Some(error) = self.foreign_start(head) {
             return self.failed(error);
         }
         let error = PeerError::TooLarge { limit };
         if self.awaits_strictly() {
-            // It may have been the greeting, of which there is one.
+            // It may have been the greeting, which is sent only once.
             return self.failed(error);
         }
         self.fail_in_flight(error)
     }
 
-    /// A bad answer fails the one call that it is for.
+    /// A bad reply fails only the call that it is for.
     fn bad_reply<'a>(&mut self, id: u64, error: PeerError) -> Output<'a, T> {
         if self.take_negotiation(id).is_some() {
             if self.state == State::Ready {
@@ -447,14 +447,14 @@ impl<T> Core<T> {
         }
     }
 
-    /// Nothing more is read of this connection.
+    /// Stops reading from this connection.
     fn failed<'a>(&mut self, error: PeerError) -> Output<'a, T> {
         self.fail_session(error.clone());
         Output::Ignored(Ignored::Bad(error))
     }
 
     fn fail_in_flight<'a>(&mut self, error: PeerError) -> Output<'a, T> {
-        // What was not sent yet goes on.
+        // Unsent calls continue.
         for token in self.calls.take_sent().filter_map(|call| call.token) {
             let failure = Err(error.clone().into());
             self.outputs.push_back(Queued::Ended(token, failure));
@@ -471,7 +471,7 @@ impl<T> Core<T> {
     }
 }
 
-/// A part of a text, in the memory of the whole.
+/// A part of a text, in the allocation of the whole.
 fn cut_out(mut text: String, part: Range<usize>) -> String {
     text.truncate(part.end);
     text.drain(..part.start);

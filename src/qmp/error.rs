@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Everything that can go wrong, sorted by whose fault it is.
+//! All errors of this library, sorted by whose fault they are.
 
 use std::{io, time::Duration};
 
@@ -9,20 +9,20 @@ use super::State;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// QEMU refused the command and says why.
+    /// QEMU refused the command.
     #[error("{command}: {desc}{}", class.note())]
     Command {
         /// The command that was refused.
         command: Box<str>,
         /// QEMU's error class.
         class: ErrorClass,
-        /// QEMU's own words. They change between versions: show them, do not parse them.
+        /// QEMU's own message. It changes between versions: show it, do not parse it.
         desc: Box<str>,
     },
     /// The peer broke the protocol.
     #[error(transparent)]
     Peer(#[from] PeerError),
-    /// The program asked for something that cannot be.
+    /// The program asked for something that is not possible.
     #[error(transparent)]
     Usage(#[from] UsageError),
     /// Connecting failed.
@@ -37,11 +37,11 @@ pub enum Error {
     /// No answer came within the deadline.
     #[error("{what}: no answer within {} ms{hint}", after.as_millis())]
     TimedOut {
-        /// What was waited for: a command's name, or what a connection lacked.
+        /// What was awaited: the name of a command, or what was missing on the connection.
         what: Box<str>,
         /// The deadline.
         after: Duration,
-        /// What may be the cause, starting with punctuation, or nothing.
+        /// A possible cause, starting with punctuation, or an empty string.
         hint: &'static str,
     },
 }
@@ -50,11 +50,11 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorClass {
-    /// `GenericError`: the usual one.
+    /// `GenericError`: the usual class.
     Generic,
-    /// `CommandNotFound`: this QEMU has no such command, or not in this state.
+    /// `CommandNotFound`: this QEMU does not have the command, or not in this state.
     CommandNotFound,
-    /// `DeviceNotActive`: a device is there but not in use.
+    /// `DeviceNotActive`: the device exists but is not in use.
     DeviceNotActive,
     /// `DeviceNotFound`: there is no such device.
     DeviceNotFound,
@@ -89,7 +89,7 @@ impl ErrorClass {
         }
     }
 
-    /// An unknown class is shown, so that it is not lost where errors have codes only.
+    /// Shows an unknown class, so that it is not lost when only an error code is kept.
     fn note(&self) -> String {
         match self {
             Self::Other(name) => format!(" ({name})"),
@@ -102,7 +102,7 @@ impl ErrorClass {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// A line was not a QMP message, or the answer to a call had a wrong form.
+    /// A line was not a QMP message, or the reply to a call was malformed.
     #[error("the peer sent a line that is not QMP: {0}")]
     Malformed(Box<str>),
     /// A message was longer than the limit and was skipped.
@@ -111,7 +111,7 @@ pub enum PeerError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A payload was too long for a tree to be made of it; as text it can be had.
+    /// A payload was too long to build a `GVariant` or `JsonNode` tree; its text is available.
     #[error("of JSON text of more than {limit} bytes no GVariant is made")]
     TreeTooLarge {
         /// The limit in bytes.
@@ -126,8 +126,8 @@ pub enum PeerError {
         /// The peer greeted like QEMU's human monitor (HMP).
         human_monitor: bool,
     },
-    /// What the server sent in place of its greeting is no QMP. The text says what is
-    /// wrong, and what came first: some bytes, escaped.
+    /// What the server sent in place of its greeting is not QMP. The text says what is
+    /// wrong, and quotes the first bytes, escaped.
     #[error("the peer does not speak QMP: {0}")]
     NoGreeting(Box<str>),
     /// The peer refused `qmp_capabilities`.
@@ -138,7 +138,7 @@ pub enum PeerError {
     UnexpectedReply {
         /// The command that was answered.
         command: Box<str>,
-        /// What does not fit.
+        /// What does not match.
         reason: Box<str>,
     },
 }
@@ -155,10 +155,10 @@ pub enum UsageError {
         /// The state of the port.
         state: State,
     },
-    /// An argument is of the wrong form.
+    /// An argument has the wrong form.
     #[error("invalid argument: {0}")]
     InvalidArgument(Box<str>),
-    /// The server did not offer what was asked for.
+    /// The server does not offer what was asked for.
     #[error("{0}")]
     NotSupported(Box<str>),
 }
@@ -185,8 +185,8 @@ pub enum ConnectError {
          -mon chardev=qmp,mode=control for a chardev with name=org.qemu.monitor.qmp.0"
     )]
     OnlyHumanMonitor(Box<str>),
-    /// Another client has the QMP chardev of a D-Bus display: the one with this name on
-    /// the bus, where that is known.
+    /// Another client uses the QMP chardev of a D-Bus display; its name on the bus, if
+    /// known.
     #[error("the QMP monitor is busy: held by {}", .0.as_deref().unwrap_or("another client"))]
     Busy(Option<Box<str>>),
     /// The SPICE server refused the password.
@@ -200,17 +200,17 @@ pub enum ConnectError {
     #[error("cannot connect: {message}")]
     #[non_exhaustive]
     Unreachable {
-        /// The operating system's kind of failure.
+        /// The kind of failure, as the standard library classifies it.
         kind: io::ErrorKind,
         /// What failed.
         message: Box<str>,
-        /// The failure as the library below knows it, which is more precise than `kind`.
+        /// The original error of the underlying library, which is more precise than `kind`.
         origin: Option<Origin>,
     },
 }
 
 impl ConnectError {
-    /// A server that cannot be reached, for a reason that has no [`Origin`].
+    /// The error for a server that cannot be reached, without an [`Origin`].
     #[must_use]
     pub fn unreachable(kind: io::ErrorKind, message: impl Into<Box<str>>) -> Self {
         Self::Unreachable {
@@ -221,7 +221,7 @@ impl ConnectError {
     }
 }
 
-/// An error of another library, by its domain and its code there, such as GLib's
+/// An error of another library: its domain and its code there, such as GLib's
 /// `g-resolver-error-quark` and 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
@@ -231,13 +231,13 @@ pub struct Origin {
     pub code: i32,
 }
 
-/// How a JSON text fails to be what is asked for, without a word of it: it may
-/// repeat a secret.
+/// Why JSON text does not match the expected type. Nothing of the text is quoted, since
+/// it may contain a secret.
 #[cfg(any(test, feature = "gobject"))]
 pub(crate) fn misfit(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let starts = |kinds: &[&'static str]| kinds.iter().copied().find(|kind| text.starts_with(kind));
-    // All other kinds of errors, and these, do not quote.
+    // All other kinds of errors, and the ones in `kinds`, do not quote.
     if !error.is_data() || starts(&["missing field", "duplicate field"]).is_some() {
         return text;
     }

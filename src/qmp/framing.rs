@@ -4,7 +4,7 @@
 //! A message is one line (LF or CRLF). QEMU with `pretty=on` spreads an object
 //! over many lines instead: a line that is just `{`, lines that start with
 //! white space, and a line that starts with `}`. Every byte is searched once,
-//! however the stream is split; a message that lies whole within a chunk is
+//! however the stream is split; a message that lies entirely within a chunk is
 //! not copied.
 
 use std::ops::Range;
@@ -13,50 +13,50 @@ use memchr::memchr;
 
 use super::limits::{KEPT_BUFFER, MAX_SHOWN};
 
-/// Receives chunks and hands out messages.
+/// Receives chunks and returns messages.
 #[derive(Debug)]
 pub(super) struct Framer {
-    /// Bytes that wait: the start of an unfinished message, or buffered input.
+    /// Pending bytes: the start of an unfinished message, or buffered input.
     buffer: Vec<u8>,
     /// Where in `buffer` the current message starts.
     start: usize,
     /// How far `buffer` has been searched.
     searched: usize,
     scan: Scan,
-    /// The current message is too large: its bytes are searched, but not kept.
+    /// The current message is too large: its bytes are searched but not kept.
     skipping: bool,
     limit: usize,
 }
 
-/// One cut of the stream.
+/// One piece cut from the stream.
 #[derive(Debug)]
 pub(super) enum Frame<'i> {
     /// A message within the chunk.
     InPlace(&'i [u8]),
     /// A message within the framer's buffer; see [`Framer::bytes`].
     Buffered(Range<usize>),
-    /// A message that is large and all that the framer's buffer held, with the buffer.
+    /// A large message, with its buffer, which held nothing else.
     Large(Vec<u8>),
-    /// An object over many lines broke off.
+    /// An object that spans several lines broke off.
     Broken,
-    /// A message went over the limit; the rest of it is skipped. How it starts, without
-    /// the white space before: [`MAX_SHOWN`] bytes at most.
+    /// A message exceeded the limit; the rest of it is skipped. Its start, without
+    /// leading white space: [`MAX_SHOWN`] bytes at most.
     TooLarge(Vec<u8>),
 }
 
-/// Where in a message the search stands.
+/// How far the search has got in a message.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Scan {
-    /// In the first line: nothing but white space so far.
+    /// In the first line: only white space so far.
     #[default]
     Blank,
-    /// In the first line: a `{` and nothing else so far.
+    /// In the first line: only a `{` so far.
     Brace,
     /// In the first line, which is the only one.
     Text,
-    /// At the start of a further line of an object.
+    /// At the start of a continuation line of an object.
     LineStart,
-    /// In a further line of an object.
+    /// In a continuation line of an object.
     Inner,
     /// In the line that ends an object.
     Last,
@@ -106,12 +106,12 @@ impl Framer {
         self.start < self.buffer.len() || self.skipping
     }
 
-    /// Whether there are kept bytes that were not searched yet.
+    /// Whether there are buffered bytes that have not been searched yet.
     pub(super) fn has_more(&self) -> bool {
         self.searched < self.buffer.len()
     }
 
-    /// How many kept bytes were not searched yet.
+    /// How many buffered bytes have not been searched yet.
     pub(super) fn buffered(&self) -> usize {
         self.buffer.len() - self.searched
     }
@@ -124,12 +124,12 @@ impl Framer {
         }
     }
 
-    /// The bytes of the current message that are here; none of one that is skipped.
+    /// The bytes of the current message so far; none if it is being skipped.
     pub(super) fn begun(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 
-    /// How many bytes of the current message there are.
+    /// How many bytes of the current message have been received.
     pub(super) fn collected(&self) -> usize {
         self.buffer.len() - self.start
     }
@@ -139,8 +139,8 @@ impl Framer {
         &self.buffer[range.clone()]
     }
 
-    /// Cuts the next message off the kept bytes followed by `input`.
-    /// Takes all of `input` when no message ends in it.
+    /// Returns the next message of the buffered bytes followed by `input`.
+    /// Consumes all of `input` if no message ends in it.
     pub(super) fn next<'i>(&mut self, input: &mut &'i [u8]) -> Option<Frame<'i>> {
         loop {
             let frame = if self.searched < self.buffer.len() {
@@ -157,8 +157,8 @@ impl Framer {
         }
     }
 
-    /// Takes `input` where it only makes the current message longer. False if it may do
-    /// more; then none of it is taken.
+    /// Consumes `input` if it merely continues the current message. Returns false if it may
+    /// do more; then nothing is consumed.
     #[inline]
     pub(super) fn goes_on(&mut self, input: &[u8]) -> bool {
         let in_line = matches!(self.scan, Scan::Text | Scan::Inner | Scan::Last);
@@ -189,7 +189,7 @@ impl Framer {
         self.finished(end.kind, len, frame)
     }
 
-    /// Searches `input`; all that is in the buffer has been searched before.
+    /// Searches `input`; everything in the buffer has been searched before.
     #[inline(always)]
     fn search_input<'i>(&mut self, input: &mut &'i [u8]) -> Option<Frame<'i>> {
         let end = self.scan.run(input);
@@ -237,8 +237,8 @@ impl Framer {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// How a message starts that goes over the limit, and of which `rest` is not kept.
-    /// It is the same however the message came, so nothing past the limit counts.
+    /// The start of a message that exceeds the limit, where `rest` is not kept.
+    /// It does not depend on how the message was split, so nothing past the limit counts.
     fn head(&self, rest: &[u8]) -> Vec<u8> {
         let message = self.buffer[self.start..].iter().chain(rest);
         message
@@ -249,8 +249,8 @@ impl Framer {
             .collect()
     }
 
-    /// `len` bytes of the current message have come, the last of them with `piece` unless
-    /// they are kept, and it goes on.
+    /// The current message is unfinished after `len` bytes; the last of them are in `piece`
+    /// unless they are in the buffer.
     fn unfinished<'i>(&mut self, len: usize, piece: &[u8]) -> Option<Frame<'i>> {
         if len <= self.limit && !self.skipping {
             return None;
@@ -282,7 +282,7 @@ impl Framer {
         }
     }
 
-    /// Gives back the memory of a buffer that holds nothing.
+    /// Frees the memory of an empty buffer.
     pub(super) fn shrink_to_fit(&mut self) {
         self.buffer.shrink_to_fit();
     }
@@ -306,7 +306,7 @@ impl Framer {
 }
 
 impl Scan {
-    /// Looks for the end of the message, on from where the last piece ended.
+    /// Looks for the end of the message, continuing where the last piece ended.
     fn run(&mut self, bytes: &[u8]) -> Option<End> {
         let end = |taken, kind| Some(End { taken, kind });
         let mut at = 0;
@@ -331,7 +331,7 @@ impl Scan {
         None
     }
 
-    /// Takes in a piece of a first line; nothing to do in others.
+    /// Handles a piece of a first line; does nothing in other lines.
     fn first_line(&mut self, piece: &[u8]) {
         if matches!(self, Self::Blank | Self::Brace) {
             *self = match (&*self, piece.trim_ascii()) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server says of itself when a connection opens.
+//! The greeting that a server sends when a connection opens.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Deserializer};
 use super::limits::{MAX_CAPABILITIES, MAX_NAME, MAX_PACKAGE};
 use super::{json, strings};
 
-/// What the server says of itself.
+/// What the server says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
     /// QEMU's version.
     pub version: Version,
-    /// The capabilities that it offers, such as `oob`: at most [`MAX_CAPABILITIES`],
-    /// whose names have at most [`MAX_NAME`] bytes.
+    /// The capabilities that it offers, such as `oob`: at most [`MAX_CAPABILITIES`], with
+    /// names of at most [`MAX_NAME`] bytes.
     pub capabilities: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ pub struct Greeting {
 pub struct Version {
     /// The three numbers.
     pub qemu: VersionTriple,
-    /// The distributor's package, or nothing; at most [`MAX_PACKAGE`] bytes of it.
+    /// The distributor's package, or an empty string; at most [`MAX_PACKAGE`] bytes of it.
     #[serde(default, deserialize_with = "package")]
     pub package: String,
 }
@@ -45,8 +45,8 @@ impl fmt::Display for VersionTriple {
     }
 }
 
-/// Reads the value of the member `QMP`, which is JSON. No more of it is copied than is
-/// kept.
+/// Parses the value of the member `QMP`, which is JSON. Copies only what it
+/// keeps.
 pub(super) fn parse(greeting: &str) -> Result<Greeting, String> {
     let [version, capabilities] = members(greeting, "greeting", ["version", "capabilities"])?;
     let version = version.ok_or("greeting: it has no version")?;
@@ -64,7 +64,7 @@ pub(super) fn parse(greeting: &str) -> Result<Greeting, String> {
     let package = package.map(|package| string(package, MAX_PACKAGE));
     let names = capabilities.map_or(Some(Vec::new()), |array| {
         let names = json::items(array)?.filter_map(name).take(MAX_CAPABILITIES);
-        // It stays for as long as the connection does: no room for more.
+        // It lives as long as the connection: drop unused capacity.
         Some(names.collect::<Vec<_>>().into_boxed_slice().into_vec())
     });
     Ok(Greeting {
@@ -78,7 +78,7 @@ pub(super) fn parse(greeting: &str) -> Result<Greeting, String> {
     })
 }
 
-/// The members of an object that have these names, as they stand.
+/// The values of the members with these names, verbatim.
 fn members<'a, const N: usize>(
     object: &'a str,
     what: &str,
@@ -97,7 +97,7 @@ fn members<'a, const N: usize>(
     Ok(found)
 }
 
-/// The start of a string that may become one of C's.
+/// The start of a string, safe to convert to a C string.
 fn string(json: &str, limit: usize) -> Option<String> {
     json.starts_with('"').then(|| {
         strings::cut(
@@ -107,8 +107,8 @@ fn string(json: &str, limit: usize) -> Option<String> {
     })
 }
 
-/// The name of a capability; those that are no strings are not for us, nor those that
-/// are too long.
+/// The name of a capability. Ignored if it is not a string, or if it is too
+/// long.
 fn name(json: &str) -> Option<String> {
     // A few bytes more, so that a name that is too long is recognised.
     string(json, MAX_NAME + 4).filter(|name| name.len() <= MAX_NAME)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks JSON text (RFC 8259) and finds the members of an object in it.
 //!
-//! A text is read once, and nothing is made of what it says: most of what QEMU
-//! sends is wanted as text, or not at all.
+//! A text is read once, and no tree is built: most of what QEMU sends is wanted as text,
+//! or not at all.
 //!
-//! The scanner is inlined into whoever uses it, so that its place stays in a register:
-//! it takes a third less time so. What is cold must not borrow it for the same reason.
+//! The scanner is inlined into its callers so that its position stays in a register,
+//! which saves a third of the time. For the same reason, cold code must not borrow it.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,17 +13,17 @@ use std::ops::Range;
 use super::limits::MAX_DEPTH;
 use super::strings::unquoted;
 
-/// Why a text is not JSON, or not JSON that is accepted.
+/// Why a text is not JSON, or not acceptable JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {at}")]
 pub(super) struct Malformed {
     problem: &'static str,
-    /// Counted from 0.
+    /// The byte offset.
     at: usize,
 }
 
-/// Checks that `text` is one object within `around` others, and calls `member` with the name of each of
-/// its members, and the text of its value.
+/// Checks that `text` is one object, nested in `around` others, and calls `member` with the
+/// name of each of its members and the text of its value.
 pub(super) fn check_object<'a>(
     text: &'a str,
     around: usize,
@@ -34,7 +34,7 @@ pub(super) fn check_object<'a>(
     })
 }
 
-/// Checks that `text` is one value within `around` objects.
+/// Checks that `text` is one value, nested in `around` objects.
 pub(super) fn check_value(text: &str, around: usize) -> Result<(), String> {
     let mut scanner = Scanner::new(text.as_bytes());
     scanner.value(around)?;
@@ -45,7 +45,7 @@ pub(super) fn check_value(text: &str, around: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// What a string in quotes says, of which is known whether it has escapes.
+/// The contents of a quoted string; `escaped` says whether it has escapes.
 #[inline(always)]
 pub(super) fn said(string: &str, escaped: bool) -> Cow<'_, str> {
     if escaped {
@@ -56,9 +56,9 @@ pub(super) fn said(string: &str, escaped: bool) -> Cow<'_, str> {
 }
 
 /// Calls `member` with the name and the value of each member of an object that
-/// [`check_object`] refused: it may nest to any depth, and its strings may have bytes
-/// that are no UTF-8 and halves of surrogate pairs. All else must be as JSON has it.
-/// Names that are no text are left out.
+/// [`check_object`] refused: it may nest to any depth, and its strings may contain bytes
+/// that are not UTF-8 and halves of surrogate pairs. Everything else must be valid JSON.
+/// Names that are not valid text are left out.
 pub(super) fn check_structure<'a>(
     bytes: &'a [u8],
     mut member: impl FnMut(&str, &'a [u8]),
@@ -73,8 +73,8 @@ pub(super) fn check_structure<'a>(
     })
 }
 
-/// The items of an array that was checked before, as they stand; nothing where it is
-/// no array.
+/// The items of an array that was checked before, verbatim; `None` if it is not an
+/// array.
 pub(super) fn items(array: &str) -> Option<impl Iterator<Item = &str>> {
     let mut scanner = Scanner::new(array.as_bytes());
     (scanner.token() == b'[').then(|| {
@@ -104,16 +104,16 @@ pub(super) struct Scanner<'a> {
     pub(super) at: usize,
     /// Whether there was an escape in a string.
     pub(super) escaped: bool,
-    /// Whether depth, and what strings say, do not matter.
+    /// Whether depth and the contents of strings are not checked.
     lenient: bool,
 }
 
-/// Which of the containers around a value are objects: one bit each.
+/// Which of the enclosing containers are objects: one bit each.
 #[derive(Default)]
 struct Containers {
-    /// The innermost 64 at most, the innermost of all in the lowest bit.
+    /// The innermost 64 at most; the lowest bit is the innermost of all.
     inner: u64,
-    /// Those around them.
+    /// The outer ones.
     outer: Vec<u64>,
     depth: usize,
 }
@@ -150,8 +150,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes one object within `around` others, and nothing else. `member` gets the
-    /// places of each name, in its quotes, and value, and whether the name has escapes.
+    /// Consumes one object, nested in `around` others, and nothing else. `member` receives the
+    /// ranges of each name, with its quotes, and value, and whether the name has escapes.
     #[inline(always)]
     fn members(
         &mut self,
@@ -197,7 +197,7 @@ impl<'a> Scanner<'a> {
         Malformed { problem, at }
     }
 
-    /// The next byte; NUL, which JSON has no use for, at the end.
+    /// The next byte; NUL, which JSON does not use, at the end.
     #[inline(always)]
     fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
@@ -215,7 +215,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes what QEMU would put next, if it is there.
+    /// Consumes `text`, which QEMU would put next, if it is there.
     #[inline(always)]
     fn skip(&mut self, text: &[u8]) -> bool {
         let skips = self.bytes[self.at..].starts_with(text);
@@ -225,7 +225,7 @@ impl<'a> Scanner<'a> {
         skips
     }
 
-    /// Takes a member's name and the colon behind it.
+    /// Consumes a member's name and the colon after it.
     #[inline(always)]
     pub(super) fn name(&mut self) -> Result<Range<usize>, Malformed> {
         if self.token() != b'"' {
@@ -243,7 +243,7 @@ impl<'a> Scanner<'a> {
         Ok(name)
     }
 
-    /// Takes a value within so many containers.
+    /// Consumes a value nested in `around` containers.
     #[inline(always)]
     fn value(&mut self, around: usize) -> Result<Range<usize>, Malformed> {
         self.token();
@@ -258,7 +258,7 @@ impl<'a> Scanner<'a> {
                     }
                     self.at += 1;
                     containers.enter(open == b'{');
-                    // `]` and `}` are two behind their partners.
+                    // In ASCII, `]` and `}` are two above `[` and `{`.
                     if self.token() != open + 2 {
                         if open == b'{' {
                             self.name()?;
@@ -298,7 +298,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes a timestamp as QEMU writes it: almost half of an event.
+    /// Consumes a timestamp in QEMU's format, which makes up almost half of an event.
     #[inline(always)]
     fn timestamp(&mut self) -> Option<Range<usize>> {
         let start = self.at;
@@ -310,7 +310,7 @@ impl<'a> Scanner<'a> {
         Some(start..self.at)
     }
 
-    /// Takes a string, from quote to quote.
+    /// Consumes a string with its quotes.
     #[inline(always)]
     pub(super) fn string(&mut self) -> Result<(), Malformed> {
         self.at += 1;
@@ -383,7 +383,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// What is behind a number that is all digits.
+/// What follows a number that consists of digits only.
 #[inline(always)]
 fn whole_number(text: &[u8]) -> Option<&[u8]> {
     let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
@@ -391,7 +391,7 @@ fn whole_number(text: &[u8]) -> Option<&[u8]> {
     (end > 0 && !has_leading_zero).then(|| &text[end..])
 }
 
-/// Takes an escape in a string; gives the place behind it.
+/// Consumes an escape in a string; returns the position after it.
 #[cold]
 fn escape(bytes: &[u8], at: usize, lenient: bool) -> Result<usize, Malformed> {
     let malformed = |problem, at| Err(Malformed { problem, at });
@@ -411,7 +411,7 @@ fn escape(bytes: &[u8], at: usize, lenient: bool) -> Result<usize, Malformed> {
     }
 }
 
-/// The UTF-16 unit of the `\uXXXX` that is at a place.
+/// The UTF-16 unit of the `\uXXXX` at a position.
 fn utf16_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes[at..].strip_prefix(b"\\u")?;
     digits.get(..4)?.iter().try_fold(0, |unit, &digit| {
@@ -420,8 +420,8 @@ fn utf16_unit(bytes: &[u8], at: usize) -> Option<u16> {
     })
 }
 
-/// How many of the eight bytes, from the lowest on, come before one that means
-/// something in a string: a quote, a backslash, a control character.
+/// How many of the eight bytes, from the lowest on, come before one that is special
+/// in a string: a quote, a backslash, a control character.
 ///
 /// "Hacker's Delight", section 6-1: the lowest of the bits that a subtraction of
 /// 1 in each byte turns on is that of the first byte that was 0.

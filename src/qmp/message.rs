@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Decodes what a QMP server sends: the envelope only.
+//! Decodes the envelope of a message that a QMP server sends.
 //!
 //! Payloads stay text until someone asks for them. Unknown members,
-//! classes, events and capabilities are no errors (QMP specification, sections
+//! classes, events and capabilities are not errors (QMP specification, sections
 //! "Server Greeting", "Commands Responses", "Asynchronous events").
 //!
-//! **One bad answer fails one call.** What is wrong with a line decides whom it
-//! concerns ([`Concerns`]):
+//! **One bad reply fails one call.** What is wrong with a line determines which calls
+//! it concerns ([`Concerns`]):
 //!
 //! | the line | concerns |
 //! |---|---|
-//! | is a message, but for a NUL in a text (`\u0000`) | is a message: U+FFFD stands for the NUL |
-//! | has the structure of an object with one `id`, a number such as ours | the call of that id |
+//! | is a message, except for a NUL in a text (`\u0000`) | as the message, with U+FFFD in place of the NUL |
+//! | has the structure of an object with one `id`, a number as this library uses | the call of that id |
 //! | the same with any other `id` | no call |
-//! | has no `id`, or two, or is no object | all calls in flight: one of them may have been answered |
+//! | has no `id`, or two, or is not an object | all calls in flight: one of them may have been answered |
 //!
-//! The structure is there also where a value nests too deep, or where a string is not
-//! UTF-8 or has half of a surrogate pair; and where a known member has a wrong form or
-//! is there twice, or members contradict each other.
+//! A line also has that structure if a value nests too deeply, if a string is not
+//! UTF-8 or contains half of a surrogate pair, if a known member has the wrong form or
+//! appears twice, or if members contradict each other.
 
 use std::borrow::Cow;
 
@@ -29,18 +29,18 @@ use super::{json, strings};
 /// One message from the server.
 #[derive(Debug)]
 pub enum Message<'a> {
-    /// The server introduces itself.
+    /// The server's greeting.
     Greeting(Greeting),
     /// A command succeeded.
     Success {
-        /// The `id` of the request, if the server gave one.
+        /// The `id` of the request, if the server sent one.
         id: Option<&'a str>,
         /// What the command returned.
         value: &'a str,
     },
     /// A command failed.
     Failure {
-        /// The `id` of the request; absent where the server could not read the request.
+        /// The `id` of the request; absent if the server could not parse the request.
         id: Option<&'a str>,
         /// The class and text of the error.
         error: Failure<'a>,
@@ -54,11 +54,11 @@ pub enum Message<'a> {
 pub struct Failure<'a> {
     /// The error's class, see [`ErrorClass`](super::ErrorClass).
     pub class: Cow<'a, str>,
-    /// QEMU's own words.
+    /// QEMU's own message.
     pub desc: Cow<'a, str>,
 }
 
-/// An event as it stands in the receive buffer.
+/// An event, as it stands in the receive buffer.
 #[derive(Debug)]
 pub struct Event<'a> {
     /// Its name, such as `STOP`.
@@ -69,7 +69,7 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// Microseconds since 1970, or -1 where QEMU's clock failed or no time was sent.
+    /// Microseconds since 1970, or -1 if QEMU's clock failed or no time was sent.
     #[must_use]
     pub fn timestamp(&self) -> i64 {
         self.timestamp
@@ -88,13 +88,13 @@ impl Event<'_> {
     }
 }
 
-/// A point in time.
+/// Parses a timestamp.
 fn microseconds(timestamp: &str) -> Option<i64> {
     let (seconds, micros) = of_qemu(timestamp).or_else(|| of_any_server(timestamp))?;
     seconds.checked_mul(1_000_000)?.checked_add(micros)
 }
 
-/// The seconds and microseconds of a timestamp as QEMU writes it.
+/// The seconds and microseconds of a timestamp in QEMU's format.
 fn of_qemu(timestamp: &str) -> Option<(i64, i64)> {
     let timestamp = timestamp.as_bytes();
     let (seconds, rest) = number(timestamp.strip_prefix(b"{\"seconds\": ")?)?;
@@ -113,7 +113,7 @@ fn number(text: &[u8]) -> Option<(i64, &[u8])> {
     (1..=18).contains(&digits).then_some((number, rest))
 }
 
-/// The same in any form.
+/// The same in any JSON format.
 fn of_any_server(timestamp: &str) -> Option<(i64, i64)> {
     let (mut seconds, mut microseconds) = (None, None);
     json::check_object(timestamp, 1, |name, value| {
@@ -129,23 +129,23 @@ fn of_any_server(timestamp: &str) -> Option<(i64, i64)> {
     Some((number(seconds?)?, number(microseconds?)?))
 }
 
-/// Why a line is no message.
+/// Why a line is not a message.
 #[derive(Debug)]
 pub(super) struct Bad {
     pub(super) reason: String,
     pub(super) concerns: Concerns,
-    /// Whether it wants to be a greeting.
+    /// Whether it looks like a greeting.
     pub(super) is_greeting: bool,
 }
 
 /// Which calls a bad line concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Concerns {
-    /// That of this id, which may be another client's.
+    /// The call with this id, which may be another client's.
     One(u64),
-    /// None: its id has not the form of ours.
+    /// None: its id does not have the form of this library's ids.
     None,
-    /// All that are in flight: it has no id that could be read.
+    /// All calls in flight: the line has no readable id.
     All,
 }
 
@@ -158,7 +158,7 @@ pub fn parse(line: &[u8]) -> Result<Message<'_>, String> {
     read(line).map_err(|bad| bad.reason)
 }
 
-/// Decodes one message, or finds out whom it concerns.
+/// Decodes one message, or finds out which calls a bad one concerns.
 #[inline(always)]
 pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Bad> {
     match std::str::from_utf8(line) {
@@ -167,7 +167,7 @@ pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Bad> {
     }
 }
 
-/// Decodes one message that is text.
+/// Decodes one message that is valid UTF-8.
 #[inline(always)]
 pub(super) fn read_text(text: &str) -> Result<Message<'_>, Bad> {
     let mut envelope = Envelope::default();
@@ -181,12 +181,12 @@ pub(super) fn read_text(text: &str) -> Result<Message<'_>, Bad> {
     }
 }
 
-/// Looks for the id of a line that is no JSON, or none that is accepted.
+/// Looks for the id of a line that is not JSON, or not acceptable JSON.
 #[cold]
 fn bad_structure(line: &[u8], reason: String) -> Bad {
     let mut envelope = Envelope::default();
     let structure = json::check_structure(line, |name, value| {
-        // An id that is no text is not ours.
+        // An id that is not text is not one of ours.
         envelope.take(name, std::str::from_utf8(value).unwrap_or("\"\""));
     });
     Bad {
@@ -196,18 +196,18 @@ fn bad_structure(line: &[u8], reason: String) -> Bad {
     }
 }
 
-/// How QEMU's human monitor starts on a new connection: with its banner, or its prompt.
+/// How QEMU's human monitor starts on a new connection: its banner, or its prompt.
 pub(super) const HUMAN_MONITORS: [&[u8]; 2] = [b"QEMU ", b"(qemu)"];
 
 /// Whether a line that is not QMP may come from QEMU's human monitor: its
-/// banner, its prompt, or its echo of what was typed.
+/// banner, its prompt, or its echo of the input.
 pub(super) fn is_of_human_monitor(line: &[u8]) -> bool {
     line.trim_ascii_start().starts_with(b"QEMU ")
         || memmem::find(line, b"(qemu)").is_some()
         || memmem::find(line, b"\x1b[K").is_some()
 }
 
-/// The members of a message that mean something, as they stand.
+/// The members of a message that have a meaning, verbatim.
 #[derive(Default)]
 struct Envelope<'a> {
     greeting: Option<&'a str>,
@@ -217,7 +217,7 @@ struct Envelope<'a> {
     data: Option<&'a str>,
     timestamp: Option<&'a str>,
     id: Option<&'a str>,
-    /// A member that is there twice.
+    /// A known member that appears twice.
     twice: Option<&'static str>,
 }
 
@@ -315,7 +315,7 @@ fn parse_failure(error: &str) -> Result<Failure<'_>, String> {
     }
 }
 
-/// What a string says, fit for one of C's.
+/// The contents of a string, safe to convert to a C string.
 #[inline(always)]
 fn text(json: &str) -> Option<Cow<'_, str>> {
     json.starts_with('"')

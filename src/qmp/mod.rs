@@ -2,7 +2,7 @@
 //! The QEMU Machine Protocol without I/O: bytes in, bytes out, messages out.
 //!
 //! [`Session`] is the client's end of a QMP connection, and [`Server`] the server's. They
-//! never block, know no clock and no socket, and run no code of the caller's. The rules
+//! never block, know no clock and no socket, and call none of the caller's code. The rules
 //! are those of QEMU's `docs/interop/qmp-spec` ("QEMU Machine Protocol Specification").
 //!
 //! ```

@@ -1,55 +1,55 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What comes out of a session.
+//! What a session outputs.
 
 use std::borrow::Cow;
 
 use super::message::Event;
 use super::{Error, PeerError, State};
 
-/// What is known of the greeting when a connection is opened.
+/// What is known about the greeting when a connection is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
     /// The connection is new: the server greets first.
     GreetingComes,
-    /// The connection is new, but what an earlier client of it left unread may come
-    /// before the greeting. That is so with SPICE ports: QEMU keeps the rest of a long
+    /// The connection is new, but output that an earlier client left unread may come
+    /// before the greeting. That is the case with SPICE ports: QEMU keeps the rest of a long
     /// reply.
     GreetingAfterRest,
-    /// The connection was open before: the greeting may be gone.
+    /// The connection was open before: the greeting may have been lost.
     GreetingMayBeGone,
 }
 
-/// What came out of the bytes that went in.
+/// What the input led to.
 #[derive(Debug)]
 pub enum Output<'a, T> {
     /// A call ended.
     Ended {
-        /// What the caller gave to `execute`.
+        /// The token passed to `execute`.
         token: T,
-        /// The `return` of the reply, as JSON text, or why there is none.
+        /// The `return` value of the reply, as JSON text, or why there is none.
         result: Result<Cow<'a, str>, Error>,
     },
     /// An event.
     Event(Event<'a>),
-    /// The session is in another state now.
+    /// The session has changed its state.
     State {
-        /// The state.
+        /// The new state.
         state: State,
-        /// Why, if it is closed or failed.
+        /// The reason, if it is closed or failed.
         error: Option<Error>,
     },
-    /// A message that concerns no caller.
+    /// A message that concerns none of the caller's calls.
     Ignored(Ignored),
 }
 
-/// Why a message concerns no caller.
+/// Why a message was ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ignored {
-    /// A reply to a call that ended before, to a command of the session's own,
-    /// or to a command of another client's.
+    /// A reply to a call that ended before, to a command of the session itself,
+    /// or to another client's command.
     Reply,
-    /// The message was not QMP, and ended no call by its `id`. If it had none that could
-    /// be read, the calls in flight fail.
+    /// The message was not QMP, and its `id` ended no call. If it had no readable
+    /// `id`, the calls in flight fail.
     Bad(PeerError),
 }
 
@@ -86,5 +86,5 @@ impl<T> Queued<T> {
     }
 }
 
-/// What `quit` returns when a close is its only answer.
+/// What `quit` returns when the end of the connection is its only answer.
 const EMPTY_OBJECT: &str = "{}";

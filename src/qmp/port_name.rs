@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The names of SPICE ports that lead to a QEMU monitor.
 
-/// Whether a SPICE port of this name speaks QMP: `org.qemu.monitor`,
+/// Whether a SPICE port with this name speaks QMP: `org.qemu.monitor`,
 /// `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
 #[must_use]
 pub fn is_qmp_port_name(name: &str) -> bool {
@@ -12,7 +12,7 @@ pub fn is_qmp_port_name(name: &str) -> bool {
     }
 }
 
-/// Whether a SPICE port of this name is QEMU's human monitor.
+/// Whether a SPICE port with this name is QEMU's human monitor.
 #[must_use]
 pub fn is_human_monitor_name(name: &str) -> bool {
     name == "org.qemu.monitor.hmp" || name.starts_with("org.qemu.monitor.hmp.")

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Hides secrets in commands before they are logged, and in errors that quote them.
 //!
-//! Which names and texts speak of secrets is in `secret.rs`.
+//! Which names and texts mark secrets is decided in `secret.rs`.
 
 use serde_json::Value;
 
 use super::request::check_command;
 use super::secret::{self, Found, HIDDEN};
 
-/// A command with its arguments, fit for a log: the values of members whose name
-/// speaks of a secret are hidden, and what else may be one.
+/// A command with its arguments, fit for a log: values of members whose name suggests
+/// a secret are hidden, and so is anything else that may be one.
 #[must_use]
 pub fn redacted(command: &str, arguments: Option<&str>) -> String {
     if check_command(command).is_err() {
-        // Who takes this for a human monitor may have typed a password.
+        // Someone who mistakes this for a human monitor may have typed a password.
         return HIDDEN.into();
     }
     let Some(arguments) = arguments else {
@@ -22,7 +22,7 @@ pub fn redacted(command: &str, arguments: Option<&str>) -> String {
     match serde_json::from_str(arguments) {
         Ok(mut value @ Value::Object(_)) => {
             let found = hide(command, &mut value);
-            // It may be there twice, once in a wrong place.
+            // The member may appear twice, once in a wrong place.
             found.without_texts(&format!("{command} {value}"))
         }
         // It will not be sent, whatever it is.
@@ -30,8 +30,8 @@ pub fn redacted(command: &str, arguments: Option<&str>) -> String {
     }
 }
 
-/// What a server sent, fit for a log. A text that is all of a reply is the output of
-/// a human monitor command, or a property, of which nothing is known.
+/// What a server sent, fit for a log. A reply that is a single text is the output of
+/// a human monitor command, or a property, about which nothing is known.
 #[must_use]
 pub fn redacted_payload(json: &str) -> String {
     match serde_json::from_str(json) {
@@ -43,10 +43,10 @@ pub fn redacted_payload(json: &str) -> String {
     }
 }
 
-/// QEMU's words about a command, without the secrets in its arguments.
+/// Removes from QEMU's messages about a command the secrets in its arguments.
 pub(super) struct Censor {
     found: Found,
-    /// The arguments could not be read, so that any word may be a secret.
+    /// The arguments could not be parsed, so any word may be a secret.
     hides_all: bool,
 }
 
@@ -84,11 +84,11 @@ fn hide(command: &str, arguments: &mut Value) -> Found {
         "migrate" | "migrate-incoming" | "migrate-recover" => edit(arguments, "uri", |uri| {
             secret::hide_migration_uri(uri, to);
         }),
-        // What is typed into the guest.
+        // Keys typed into the guest.
         "ringbuf-write" => take(arguments, "data", to),
         "send-key" => edit(arguments, "keys", |keys| secret::take_keys(keys, to)),
         "input-send-event" => edit(arguments, "events", |events| secret::take_keys(events, to)),
-        // Of QEMU's guest agent: what runs in the guest.
+        // Commands of QEMU's guest agent: what runs in the guest.
         "guest-exec" => {
             for member in ["arg", "env", "input-data"] {
                 take(arguments, member, to);
@@ -102,7 +102,7 @@ fn hide(command: &str, arguments: &mut Value) -> Found {
     found
 }
 
-/// Whether a member's value is a name of a secret.
+/// Whether a member's value is the name of a secret.
 fn speaks(arguments: &Value, member: &str) -> bool {
     let name = arguments.get(member).and_then(Value::as_str);
     name.is_some_and(secret::is_property_of_secret)
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_is_hidden() {
+    fn what_is_not_a_command_is_hidden() {
         assert_eq!(redacted("set_password vnc x", None), "***");
         assert_eq!(redacted("stop\nfaked", Some("{}")), "***");
     }
@@ -242,7 +242,7 @@ mod tests {
                 "what is geheim?",
                 "what is ***?",
             ),
-            // One secret may begin like another, whichever comes first.
+            // One secret may be a prefix of another, whichever comes first.
             (
                 "x",
                 r#"{"password":"geheim","passwords":["geheimnis"],"token":"geheimer"}"#,
@@ -255,7 +255,7 @@ mod tests {
                 "no 'a', 'b'",
                 "no 'a', 'b'",
             ),
-            // A short one is no part of other words.
+            // A short secret is not matched within other words.
             (
                 "set_password",
                 r#"{"password":"a"}"#,
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(censor.without_secrets("geheim"), "***");
     }
 
-    /// Each has the secret `geheim` somewhere.
+    /// Each contains the secret `geheim` somewhere.
     #[test]
     fn every_known_place_of_a_secret_is_hidden() {
         let cases = [
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_shown() {
+    fn what_is_not_a_secret_is_shown() {
         let cases = [
             ("human-monitor-command", r#"{"command-line":"info"}"#),
             ("migrate", r#"{"uri":"tcp:h:4444"}"#),

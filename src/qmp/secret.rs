@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which names and texts in JSON are those of secrets.
+//! Recognises names and texts in JSON that mark secrets.
 
 use std::cmp::Reverse;
 
@@ -9,22 +9,22 @@ use serde_json::Value;
 pub(super) const HIDDEN: &str = "***";
 
 /// The secrets that were found in a command, the longest first once they are
-/// [sorted](Self::sort): one secret may have another in it.
+/// [sorted](Self::sort): one secret may contain another.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     texts: Vec<Box<str>>,
-    /// The same, and what may be a part of a secret: errors are without it.
+    /// The same, and possible parts of secrets: they are removed from errors.
     parts: Vec<Box<str>>,
-    /// Those that are so short that other words may have them as parts: they are looked
-    /// for only in QEMU's quotes.
+    /// Secrets so short that they may be part of other words: they are only looked for
+    /// within QEMU's quotes.
     quoted: Vec<Box<str>>,
 }
 
-/// A shorter secret would make other words of an error unreadable.
+/// Hiding a shorter secret would also hide other words of an error.
 const SHORTEST: usize = 3;
 
-/// A shorter word is hidden where it stands alone, and not within longer ones: `cat` is no
-/// part of `duplicate`.
+/// A shorter word is hidden only where it stands alone, not within longer ones: `cat` within
+/// `duplicate` stays.
 const SHORTEST_WITHIN: usize = 6;
 
 impl Found {
@@ -38,7 +38,7 @@ impl Found {
         }
     }
 
-    /// Adds a command line, and as parts each of its words and what these are made of.
+    /// Adds a command line, and as parts each of its words and their components.
     fn add_words(&mut self, line: &str) {
         self.add(line);
         for word in line.split_whitespace() {
@@ -66,12 +66,12 @@ impl Found {
         }
     }
 
-    /// A text without the secrets, their parts, and short ones in quotes.
+    /// The text without the secrets, their parts, and short ones in quotes.
     pub(super) fn without(&self, text: &str) -> String {
         without(text, self.parts.iter().chain(&self.quoted))
     }
 
-    /// A text without the secrets as a whole.
+    /// The text without whole secrets.
     pub(super) fn without_texts(&self, text: &str) -> String {
         without(text, self.texts.iter())
     }
@@ -87,7 +87,7 @@ fn without<'s>(text: &str, secrets: impl Iterator<Item = &'s Box<str>>) -> Strin
     })
 }
 
-/// A text without a word: longer ones that it is a part of stay.
+/// The text without a word; longer words that contain it stay.
 fn without_word(text: &str, word: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut end = 0;
@@ -103,13 +103,13 @@ fn without_word(text: &str, word: &str) -> String {
     shown + &text[end..]
 }
 
-/// Hides a value, whatever it is.
+/// Hides a value of any type.
 pub(super) fn take_value(value: &mut Value, found: &mut Found) {
     found.add_value(value);
     *value = HIDDEN.into();
 }
 
-/// Hides keys that are typed, but for the names of their kinds in errors.
+/// Hides keys that are typed, except the names of their kinds in errors.
 pub(super) fn take_keys(keys: &mut Value, found: &mut Found) {
     fn add(value: &Value, found: &mut Found) {
         match value {
@@ -125,9 +125,9 @@ pub(super) fn take_keys(keys: &mut Value, found: &mut Found) {
     *keys = HIDDEN.into();
 }
 
-/// Hides the words of a human monitor command but for its name: `set_password vnc x`
-/// and the like have the secret among them, and a line that is no command may be one
-/// that was typed into the wrong place.
+/// Hides the words of a human monitor command except its name: `set_password vnc x`
+/// and the like contain the secret, and a line that is not a command may have been
+/// typed into the wrong place.
 pub(super) fn hide_command_line(line: &mut Value, found: &mut Found) {
     let Value::String(text) = line else {
         return;
@@ -170,8 +170,8 @@ const HUMAN_MONITOR_COMMANDS: [&str; 102] = [
     "system_reset", "system_wakeup", "trace-event", "watchdog_action", "x",
 ];
 
-/// Hides a command that a migration goes through; and what is no such address, which
-/// QEMU quotes.
+/// Hides the command that a migration runs through, and anything that is not a known
+/// address, which QEMU quotes.
 pub(super) fn hide_migration_uri(uri: &mut Value, found: &mut Found) {
     const SHOWN: [&str; 7] = ["tcp:", "unix:", "vsock:", "fd:", "file:", "rdma:", "defer"];
     if let Value::String(text) = uri
@@ -187,7 +187,7 @@ pub(super) fn hide_migration_uri(uri: &mut Value, found: &mut Found) {
     }
 }
 
-/// Hides what speaks of a secret; within a `secret` object also its `data`,
+/// Hides members whose name suggests a secret; within a `secret` object also its `data`,
 /// which before QEMU 6 is in its `props`; commands of a migration; and what
 /// [`hidden_text`] finds in texts.
 pub(super) fn hide_members(value: &mut Value, in_secret: bool, found: &mut Found) {
@@ -235,7 +235,7 @@ pub(super) fn hide_members(value: &mut Value, in_secret: bool, found: &mut Found
     }
 }
 
-/// Hides the words of a command that is run.
+/// Hides the words of a command line to be executed.
 fn take_command(args: &mut Value, found: &mut Found) {
     match args {
         Value::Array(items) => {
@@ -247,7 +247,7 @@ fn take_command(args: &mut Value, found: &mut Found) {
     }
 }
 
-/// What is shown of a text with a secret in it: the address of an image with a login
+/// The replacement for a text that contains a secret: the address of an image with a login
 /// (`https://user:x@host`) or with a query, which may be its signature
 /// (`https://host/disk?sig=x`); options (`rbd:pool/image:key=x`, `isa-applesmc,osk=x`);
 /// options as JSON (`json:{...}`); commands (`exec:...`, `...-cmd:...`).
@@ -295,10 +295,10 @@ fn options<'a>(text: &'a str, separators: &[char]) -> impl Iterator<Item = (&'a 
         .map(|option| option.split_once('=').unwrap_or((option, "")))
 }
 
-/// Adds the values of options that are secrets; whether there was one.
+/// Adds the values of options that are secrets; returns whether there was one.
 fn add_options(text: &str, found: &mut Found) -> bool {
     let mut any = false;
-    // A colon may be within a value, too.
+    // A colon may be part of a value, too.
     let separators = [&['?', '&', ';', ',', ':'][..], &['?', '&', ';', ',']];
     for (name, value) in separators.into_iter().flat_map(|it| options(text, it)) {
         let name = name.trim_ascii().to_ascii_lowercase();
@@ -312,10 +312,10 @@ fn add_options(text: &str, found: &mut Found) -> bool {
     any
 }
 
-/// Options of addresses that are no secret: all others in a query may be.
+/// Options in addresses that are not secrets: any other option in a query may be one.
 const PLAIN_OPTIONS: [&str; 5] = ["socket", "host_key_check", "debug", "logfile", "transport"];
 
-/// Options that are secrets where they stand in a text.
+/// Options in a text whose values are secrets.
 const SECRET_OPTIONS: [&str; 8] = [
     "key",
     "sig",
@@ -327,7 +327,7 @@ const SECRET_OPTIONS: [&str; 8] = [
     "api_key",
 ];
 
-/// What names of secrets have in them.
+/// Substrings of names that mark a secret.
 const WORDS: [&str; 8] = [
     "password",
     "passwd",
@@ -339,18 +339,18 @@ const WORDS: [&str; 8] = [
     "passcode",
 ];
 
-/// What names of secrets are as a whole: `osk` is a key of Apple's.
+/// Whole names that mark a secret: `osk` is a key of Apple's.
 const NAMES: [&str; 2] = ["osk", "psk"];
 
-/// Names of secrets themselves; `password-secret`, `key-secret` and `passwordid` only
-/// name an object.
+/// Whether a name marks a secret; `password-secret`, `key-secret` and `passwordid` only
+/// refer to an object.
 fn speaks_of_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let names_object = name.ends_with("-secret") || name.ends_with("id");
     NAMES.contains(&&*name) || !names_object && WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether a property of this name is a secret: `data` is that of a `secret` object.
+/// Whether a property with this name is a secret: `data` belongs to a `secret` object.
 pub(super) fn is_property_of_secret(name: &str) -> bool {
     name == "data" || speaks_of_secret(name)
 }

@@ -17,26 +17,26 @@ use reader::{Command, Input, Reader};
 
 /// One connection of a QMP client, seen from the server.
 ///
-/// It speaks as QEMU does: it greets, has the client negotiate, and answers by itself
-/// what is no request. Feed it with [`receive`](Self::receive), execute what
+/// It behaves as QEMU does: it greets, lets the client negotiate, and answers invalid
+/// requests itself. Feed it with [`receive`](Self::receive), execute what
 /// [`poll_request`](Self::poll_request) returns, answer with [`reply`](Self::reply) or
 /// [`refuse`](Self::refuse), and send what [`poll_transmit`](Self::poll_transmit)
-/// returns. It ends with the connection: a new one has a new server.
+/// returns. It ends with the connection: a new connection needs a new server.
 ///
-/// Answers of commands in band leave in the order of their requests, whatever the order
-/// in which they are given.
+/// Replies to in-band commands are sent in the order of their requests, whatever the
+/// order in which they are given.
 ///
 /// | input | answer |
 /// |---|---|
-/// | `qmp_capabilities`, at first | `{}`, from then on commands are accepted and events sent |
+/// | `qmp_capabilities`, at first | `{}`; from then on commands are accepted and events are sent |
 /// | another command at first | `CommandNotFound` |
 /// | `qmp_capabilities` again | `CommandNotFound` |
-/// | no JSON, no object | `GenericError`, without an `id` |
-/// | an object that is no request | `GenericError` |
-/// | a byte that no text holds, such as 0xFF | `GenericError`; what was begun is forgotten |
+/// | not JSON, or not an object | `GenericError`, without an `id` |
+/// | an object that is not a request | `GenericError` |
+/// | a byte that never occurs in text, such as 0xFF | `GenericError`; an unfinished message is dropped |
 ///
-/// A client that asks faster than it reads answers is not read for as long; see
-/// [`wants_input`](Self::wants_input). One that does not read what it did not ask for is
+/// While a client sends requests faster than it reads replies, nothing is read from it; see
+/// [`wants_input`](Self::wants_input). A client that does not read its events either is
 /// [given up](Self::is_overrun).
 ///
 /// ```
@@ -63,27 +63,27 @@ use reader::{Command, Input, Reader};
 /// ```
 pub struct Server {
     reader: Reader,
-    /// Input that was not read yet, from `read` on.
+    /// Input that has not been parsed yet, from `read` on.
     input: Vec<u8>,
     read: usize,
-    /// What the greeting offered.
+    /// The capabilities that the greeting offered.
     offered: Vec<String>,
     negotiated: bool,
     oob: bool,
-    /// The number of the next request.
+    /// The id of the next request.
     next: u64,
-    /// The requests in band that were not answered, and what waits behind them.
+    /// The in-band requests that are not answered yet, and the answers that wait behind them.
     in_band: VecDeque<Slot>,
     out_of_band: Vec<Slot>,
-    /// What is to be sent, and how much of what was handed over is on its way.
+    /// Data to send, and how much of it was handed over and is under way.
     output: Vec<u8>,
     under_way: usize,
     overrun: bool,
 }
 
-/// A command that a client wants executed.
+/// A command that a client wants to have executed.
 ///
-/// It has to be answered once, by its [`number`](Self::number).
+/// It must be answered once, by its [`number`](Self::number).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     number: RequestId,
@@ -91,26 +91,26 @@ pub struct Request {
     command: Command,
 }
 
-/// Which request of a [`Server`] is answered. No two are the same.
+/// Identifies a request of a [`Server`]. No two are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
 
-/// The place of an answer.
+/// The place of an answer in the order.
 struct Slot {
     number: RequestId,
     id: Option<Box<str>>,
-    /// The line to send, once there is one.
+    /// The line to send, once it exists.
     answer: Option<Vec<u8>>,
 }
 
 impl Request {
-    /// What to answer by.
+    /// The number to answer it by.
     #[must_use]
     pub fn number(&self) -> RequestId {
         self.number
     }
 
-    /// The client's `id` as JSON: any value, or none. No two need differ.
+    /// The client's `id` as JSON: any value, or none. Ids need not be unique.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -122,14 +122,14 @@ impl Request {
         &self.command.name
     }
 
-    /// The arguments as JSON text, an object, if there are any. An object within may
-    /// have a member twice.
+    /// The arguments as JSON text, an object, if there are any. Objects nested in it
+    /// may contain a member twice.
     #[must_use]
     pub fn arguments(&self) -> Option<&str> {
         self.command.arguments.as_deref()
     }
 
-    /// Whether it is to be executed past those that wait.
+    /// Whether it is to be executed ahead of the commands that wait.
     #[must_use]
     pub fn band(&self) -> Band {
         self.command.band
@@ -137,7 +137,7 @@ impl Request {
 }
 
 impl Server {
-    /// A server for a connection that has just been opened, which greets so.
+    /// A server for a connection that has just been opened; it sends this greeting.
     #[must_use]
     pub fn new(greeting: &Greeting) -> Self {
         Self {
@@ -156,7 +156,7 @@ impl Server {
         }
     }
 
-    /// Whether the client has negotiated: its commands are handed out, and it gets
+    /// Whether the client has negotiated: its commands are returned, and it receives
     /// events.
     #[must_use]
     pub fn is_negotiated(&self) -> bool {
@@ -169,29 +169,29 @@ impl Server {
         self.oob
     }
 
-    /// How many requests were handed out and not answered.
+    /// How many requests were returned and not answered.
     #[must_use]
     pub fn pending(&self) -> usize {
         let is_open = |slot: &&Slot| slot.answer.is_none();
         self.in_band.iter().filter(is_open).count() + self.out_of_band.len()
     }
 
-    /// How many bytes the client has not been sent, or not taken.
+    /// How many bytes have not been sent to the client, or not been read by it.
     #[must_use]
     pub fn unread(&self) -> usize {
         self.output.len() + self.under_way
     }
 
     /// Whether the client left more than [`MAX_UNREAD`] bytes unread: all of it is
-    /// forgotten, and nothing more is read or sent. Close the connection.
+    /// dropped, and nothing more is read or sent. Close the connection.
     #[must_use]
     pub fn is_overrun(&self) -> bool {
         self.overrun
     }
 
-    /// Whether more of what the client sent should be given to
-    /// [`receive`](Self::receive). Not while it has [`MAX_IN_FLIGHT`] requests that were
-    /// not answered, or leaves more than [`MAX_BACKLOG`] bytes unread.
+    /// Whether more of what the client sent should be passed to
+    /// [`receive`](Self::receive). False while it has [`MAX_IN_FLIGHT`] unanswered
+    /// requests, or leaves more than [`MAX_BACKLOG`] bytes unread.
     #[must_use]
     pub fn wants_input(&self) -> bool {
         !self.overrun && !self.is_busy() && self.read == self.input.len()
@@ -210,14 +210,14 @@ impl Server {
     }
 
     /// Sets the longest message that is accepted, in bytes. White space between its
-    /// parts does not count. A longer one is answered by an error, and what is left of
-    /// it is read as another one, as QEMU does.
+    /// tokens does not count. A longer one is answered by an error, and the rest of
+    /// it is parsed as another one, as QEMU does.
     pub fn set_max_message_size(&mut self, limit: usize) {
         self.reader.set_limit(limit);
     }
 
     /// Takes what the client sent. It is kept until [`poll_request`](Self::poll_request)
-    /// has read it.
+    /// has parsed it.
     pub fn receive(&mut self, bytes: &[u8]) {
         if self.overrun {
             return;
@@ -230,7 +230,7 @@ impl Server {
     }
 
     /// The next request to execute. Call it after [`receive`](Self::receive), and after
-    /// anything else that may have made room, until it returns nothing.
+    /// anything else that may have made room, until it returns `None`.
     pub fn poll_request(&mut self) -> Option<Request> {
         while !self.overrun && !self.is_busy() {
             let mut rest = &self.input[self.read..];
@@ -256,32 +256,32 @@ impl Server {
         None
     }
 
-    /// Answers a request with a value, which is JSON text. False where the request was
+    /// Answers a request with a value, which is JSON text. Returns false if the request was
     /// answered before, or is not one of this server's.
     ///
     /// # Errors
     ///
-    /// [`UsageError::InvalidArgument`](super::UsageError::InvalidArgument) where the
-    /// value is no JSON: the request is not answered.
+    /// [`UsageError::InvalidArgument`](super::UsageError::InvalidArgument) if the
+    /// value is not JSON: the request is not answered.
     pub fn reply(&mut self, request: RequestId, value: &str) -> Result<bool, Error> {
         request::check_value(value)?;
         Ok(self.answer(request, |id| wire::reply(value, id)))
     }
 
-    /// Answers a request with an error. False where the request was answered before, or
+    /// Answers a request with an error. Returns false if the request was answered before, or
     /// is not one of this server's.
     pub fn refuse(&mut self, request: RequestId, class: &ErrorClass, desc: &str) -> bool {
         self.answer(request, |id| wire::error(class, desc, id))
     }
 
-    /// Sends an event to a client that has negotiated; others get none. `data` is a JSON
-    /// object, and the time in microseconds since 1970, or -1 where it is not known. False
-    /// where it is not sent.
+    /// Sends an event to a client that has negotiated; other clients receive none. `data` is a
+    /// JSON object; `timestamp` is in microseconds since 1970, or -1 if unknown. Returns
+    /// false if it is not sent.
     ///
     /// # Errors
     ///
-    /// [`UsageError::InvalidArgument`](super::UsageError::InvalidArgument) where the data
-    /// is no JSON object.
+    /// [`UsageError::InvalidArgument`](super::UsageError::InvalidArgument) if the data
+    /// is not a JSON object.
     pub fn event(&mut self, name: &str, data: Option<&str>, timestamp: i64) -> Result<bool, Error> {
         if let Some(data) = data {
             request::check_object(data, "data")?;
@@ -293,8 +293,8 @@ impl Server {
         Ok(is_sent)
     }
 
-    /// The bytes to send next: all that there are. Acknowledge them with
-    /// [`transmitted`](Self::transmitted); there are no more until then.
+    /// The bytes to send next, all that there are. Acknowledge them with
+    /// [`transmitted`](Self::transmitted); until then it returns `None`.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         if self.under_way > 0 || self.output.is_empty() {
             return None;
@@ -303,12 +303,12 @@ impl Server {
         Some(std::mem::take(&mut self.output))
     }
 
-    /// What [`poll_transmit`](Self::poll_transmit) returned was taken by the client's side.
+    /// The transport has accepted what [`poll_transmit`](Self::poll_transmit) returned.
     pub fn transmitted(&mut self) {
         self.under_way = 0;
     }
 
-    /// Whether the client has to wait for answers, or has to read some.
+    /// Whether the client must wait for replies, or must read some, before it may continue.
     fn is_busy(&self) -> bool {
         self.in_band.len() + self.out_of_band.len() >= MAX_IN_FLIGHT || self.unread() > MAX_BACKLOG
     }
@@ -336,7 +336,7 @@ impl Server {
         RequestId(self.next)
     }
 
-    /// Answers what the server answers by itself.
+    /// Answers the commands that the server handles itself.
     fn negotiate(&mut self, id: Option<Box<str>>, command: &Command) {
         let not_found = ErrorClass::CommandNotFound;
         let arguments = command.arguments.as_deref();
@@ -358,7 +358,7 @@ impl Server {
         }
     }
 
-    /// An error of the server's own, in the order of what was asked.
+    /// Sends an error of the server's own, in the order of the requests.
     fn error(&mut self, id: Option<Box<str>>, class: &ErrorClass, desc: &str) {
         let answer = Some(wire::error(class, desc, id.as_deref()));
         let number = self.take_number();
@@ -381,7 +381,7 @@ impl Server {
         true
     }
 
-    /// Sends the answers that no other one is to come before.
+    /// Sends the answers that need not wait for an earlier one.
     fn send_answered(&mut self) {
         while let Some(slot) = self.in_band.front_mut()
             && let Some(line) = slot.answer.take()
@@ -407,7 +407,7 @@ impl Server {
     }
 }
 
-// What clients send may hold secrets, and so may answers.
+// What clients send may contain secrets, and so may answers.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")

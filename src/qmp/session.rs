@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One end of a QMP connection as a state machine.
+//! The client's end of a QMP connection as a state machine.
 
 use super::calls::CallId;
 use super::core::{Core, Quit};
@@ -9,7 +9,7 @@ use super::output::{Opening, Output, Queued};
 use super::request::Band;
 use super::{Error, Greeting, PeerError, State};
 
-/// A QMP session; `T` is what the caller wants back when a call ends.
+/// A QMP session; `T` is the token that the caller receives when a call ends.
 ///
 /// Feed it with [`open`](Self::open), [`receive`](Self::receive) and
 /// [`close`](Self::close); send what [`poll_transmit`](Self::poll_transmit)
@@ -25,7 +25,7 @@ impl<T> Session<T> {
     /// A closed session whose requests have ids from `first_id` on.
     ///
     /// Ids must not collide with those of an earlier session on the same
-    /// monitor, whose late replies may still come: choose `first_id` at random
+    /// monitor, whose late replies may still arrive: choose `first_id` at random
     /// between 2^24 and 2^31.
     #[must_use]
     pub fn new(first_id: u64) -> Self {
@@ -41,7 +41,7 @@ impl<T> Session<T> {
         self.core.state
     }
 
-    /// What the server said of itself, while the session is open.
+    /// What the server said about itself, while the session is open.
     #[must_use]
     pub fn greeting(&self) -> Option<&Greeting> {
         self.core.greeting.as_ref()
@@ -66,13 +66,13 @@ impl<T> Session<T> {
     }
 
     /// Whether [`poll_transmit`](Self::poll_transmit) would return something, now or
-    /// when QEMU has answered others.
+    /// when QEMU has answered other commands.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         self.core.calls.has_unsent()
     }
 
-    /// How many commands have not been answered yet, whether they were sent or not,
+    /// How many commands have not been answered yet, sent or not,
     /// including those that were [forgotten](Self::forget).
     #[must_use]
     pub fn unanswered(&self) -> usize {
@@ -85,7 +85,7 @@ impl<T> Session<T> {
         self.framer.buffered()
     }
 
-    /// Gives back memory that only a session at work needs.
+    /// Frees memory that only an active session needs.
     pub fn shrink_to_fit(&mut self) {
         self.framer.shrink_to_fit();
         self.core.calls.shrink_to_fit();
@@ -93,40 +93,40 @@ impl<T> Session<T> {
         self.core.negotiations.shrink_to_fit();
     }
 
-    /// An id that no call has or will have.
+    /// An id that no call has or will ever have.
     pub fn unused_id(&mut self) -> CallId {
         CallId(self.core.calls.take_id())
     }
 
-    /// Ends the session with an error of the peer's, and all calls.
+    /// Ends the session, and all calls, with an error of the peer's.
     pub fn give_up(&mut self, error: PeerError) {
         self.framer.reset();
         self.core.fail_session(error);
     }
 
-    /// Whether nothing is to be sent and no reply is due, not even one that no caller
-    /// waits for any more.
+    /// Whether nothing is to be sent and no reply is due, not even to a call that the
+    /// caller has given up.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let core = &self.core;
         !core.calls.awaits_reply() && core.negotiations.is_empty() && !core.calls.has_unsent()
     }
 
-    /// Whether a call of a caller's has not ended, be it sent or still to be sent.
+    /// Whether one of the caller's calls has not ended, sent or not.
     #[must_use]
     pub fn awaits_caller(&self) -> bool {
         self.core.calls.pending() > 0
     }
 
-    /// Whether QEMU owes an answer: to a call, with or without a caller, or to the
-    /// negotiation. What was only handed over by
-    /// [`poll_transmit`](Self::poll_transmit) counts, because QEMU may have it.
+    /// Whether QEMU owes a reply: to a call, with or without a caller, or to the
+    /// negotiation. What [`poll_transmit`](Self::poll_transmit) returned counts
+    /// at once, because QEMU may have received it.
     #[must_use]
     pub fn awaits_reply(&self) -> bool {
         self.core.awaits_reply()
     }
 
-    /// Whether input waits that was [buffered](Self::buffer_input).
+    /// Whether input that was [buffered](Self::buffer_input) waits.
     #[must_use]
     pub fn has_input(&self) -> bool {
         self.framer.has_more()
@@ -144,7 +144,7 @@ impl<T> Session<T> {
         self.framer.mid_message()
     }
 
-    /// How many bytes of the message that has begun are here.
+    /// How many bytes of the unfinished message have been received.
     #[must_use]
     pub fn collected(&self) -> usize {
         self.framer.collected()
@@ -163,15 +163,15 @@ impl<T> Session<T> {
 
     /// Whether each command ends in a line feed, as it does by default.
     ///
-    /// QEMU needs none, and answers a command before it reads what is behind it. A
-    /// SPICE client that leaves with a byte unread crashes QEMU (7.2, 10.0), so
-    /// none should be sent there. A `qmp_capabilities` that no greeting came before ends
-    /// in one all the same: it may reach a human monitor, which waits for it.
+    /// QEMU does not need one, and answers a command before it reads what comes after it. A
+    /// SPICE client that disconnects while a byte is unread crashes QEMU (7.2, 10.0), so
+    /// line feeds should not be sent there. A `qmp_capabilities` without a preceding greeting
+    /// ends in one all the same: it may reach a human monitor, which waits for it.
     pub fn set_line_feeds(&mut self, line_feeds: bool) {
         self.core.calls.set_line_feeds(line_feeds);
     }
 
-    /// A connection is being made; one that was open before is gone.
+    /// A connection is being made; an earlier one is gone.
     pub fn connecting(&mut self) {
         if !matches!(self.core.state, State::Closed | State::Connecting) {
             self.close("a new connection is being made");
@@ -179,8 +179,8 @@ impl<T> Session<T> {
         self.core.set_state(State::Connecting);
     }
 
-    /// The connection is open. If it was open before, it was reopened: what
-    /// was in flight fails first.
+    /// The connection is open. If it was open before, it was reopened: the
+    /// calls in flight fail first.
     pub fn open(&mut self, opening: Opening) {
         if !matches!(self.core.state, State::Closed | State::Connecting) {
             self.close("the peer reopened the connection");
@@ -189,7 +189,7 @@ impl<T> Session<T> {
         self.core.open(opening);
     }
 
-    /// The connection is gone, for the given reason. Fails all calls; a `quit`
+    /// The connection is gone, for the given reason. Fails all calls, except that a `quit`
     /// that was sent has succeeded.
     pub fn close(&mut self, reason: &str) {
         self.framer.reset();
@@ -202,8 +202,8 @@ impl<T> Session<T> {
         self.core.close(reason, Quit::Unknown);
     }
 
-    /// [`shut_down`](Self::shut_down) with an error that is not
-    /// [`Closed`](Error::Closed): why there is no connection any more.
+    /// [`shut_down`](Self::shut_down) with an error other than
+    /// [`Closed`](Error::Closed) that says why there is no connection any more.
     pub fn shut_down_for(&mut self, error: Error) {
         self.framer.reset();
         self.core.close_for(error, Quit::Unknown);
@@ -217,7 +217,7 @@ impl<T> Session<T> {
     }
 
     /// Issues a command. `arguments` is a JSON object. The call ends with an
-    /// [`Output::Ended`], also where it cannot be sent.
+    /// [`Output::Ended`], even if it cannot be sent.
     pub fn execute(
         &mut self,
         command: &str,
@@ -228,19 +228,19 @@ impl<T> Session<T> {
         self.core.execute(command, arguments, band, false, token)
     }
 
-    /// Whether the connection can carry more than bytes: file descriptors. Not by default.
+    /// Sets whether the connection can carry file descriptors. By default it cannot.
     pub fn set_can_carry(&mut self, can_carry: bool) {
         self.core.can_carry = can_carry;
     }
 
-    /// [`execute`](Self::execute) for a command that carries file descriptors, of which
-    /// the session knows nothing: `token` may hold them.
+    /// [`execute`](Self::execute) for a command that carries file descriptors. The session
+    /// does not know them: `token` may hold them.
     ///
     /// The request starts a piece of [`poll_transmit`](Self::poll_transmit), after which
-    /// [`carrier`](Self::carrier) returns its token: they have to leave with the first
-    /// byte. One such command is in flight at a time, and what was issued behind it in
-    /// the same band waits with it: QEMU gives descriptors to the wrong command where
-    /// `oob` is on and two of them are in its queue.
+    /// [`carrier`](Self::carrier) returns its token: the descriptors must be sent with the
+    /// first byte. One such command is in flight at a time, and later commands in the same
+    /// band wait with it: QEMU gives descriptors to the wrong command if `oob` is on and
+    /// two of them are in its queue.
     pub fn execute_carrying(
         &mut self,
         command: &str,
@@ -258,7 +258,7 @@ impl<T> Session<T> {
     }
 
     /// Ends a call with `error`. A call that was not sent yet will not be sent;
-    /// the reply of one that was sent will be dropped. False if it has ended.
+    /// the reply to one that was sent will be dropped. Returns false if it has ended.
     pub fn fail(&mut self, id: CallId, error: Error) -> bool {
         let token = self.core.calls.abandon(id.0);
         let ended = token.is_some();
@@ -281,7 +281,7 @@ impl<T> Session<T> {
         self.core.calls.command(id.0)
     }
 
-    /// Sends a small command of the session's own, whose reply is dropped.
+    /// Sends a small command of the session's own and drops its reply.
     ///
     /// QEMU 7.2 and 10.0 stop sending a long reply on a SPICE port until another
     /// command produces output. `query-name` is short in both directions and
@@ -304,17 +304,17 @@ impl<T> Session<T> {
             .poll_transmit(self.core.oob.then_some(limit))
     }
 
-    /// What [`poll_transmit`](Self::poll_transmit) gave has been sent.
+    /// What [`poll_transmit`](Self::poll_transmit) returned has been sent.
     pub fn transmitted(&mut self) {
         self.core.calls.transmitted();
     }
 
-    /// Takes `input` up to the end of its next message and returns what came of
-    /// it. Call it until it returns nothing; then all of `input` is taken.
+    /// Consumes `input` up to the end of its next message and returns the outcome.
+    /// Call it until it returns `None`; then all of `input` is consumed.
     ///
-    /// The output borrows from `input` or from the session. Before code
-    /// runs that may feed the session, buffer the rest of the input
-    /// with [`buffer_input`](Self::buffer_input) first.
+    /// The output borrows from `input` or from the session. Before running
+    /// code that may feed the session, buffer the rest of the input
+    /// with [`buffer_input`](Self::buffer_input).
     pub fn receive<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Option<Output<'a, T>> {
         if let Some(queued) = self.core.outputs.pop_front() {
             return Some(queued.into_output());
@@ -339,8 +339,8 @@ impl<T> Session<T> {
         })
     }
 
-    /// Takes `input` if it does nothing but go on with a message: [`receive`](Self::receive)
-    /// would return nothing. False if it may; then none of it is taken.
+    /// Consumes `input` if it merely continues a message, so that [`receive`](Self::receive)
+    /// would return `None`. Returns false if it may do more; then nothing is consumed.
     pub fn goes_on(&mut self, input: &[u8]) -> bool {
         self.core.state == State::Ready
             && self.core.outputs.is_empty()
@@ -348,7 +348,7 @@ impl<T> Session<T> {
     }
 
     /// Keeps the rest of an input for the next [`receive`](Self::receive),
-    /// which takes it before its own.
+    /// which consumes it before its own.
     pub fn buffer_input(&mut self, rest: &[u8]) {
         self.framer.buffer_input(rest);
     }

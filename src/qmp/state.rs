@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// Where a session stands.
+/// The state of a session.
 ///
 /// ```text
 ///                 connecting()                    open(MayBeGone)
@@ -34,16 +34,16 @@ use std::fmt;
 /// | Failed | as above | – (input is ignored) | – | – | Closed | the failure |
 ///
 /// On a new connection whose first bytes can only be the greeting
-/// ([`Opening::GreetingComes`]), the first byte of a line that is not white space and
-/// not `{` fails the session, and so does a line that is no message: what came is no QMP
-/// server, and its line may never end. Where the rest of a reply to an earlier client
-/// may come first ([`Opening::GreetingAfterRest`]), bytes that are no ASCII do so; other
+/// ([`Opening::GreetingComes`]), the session fails at the first byte of a line that is
+/// neither white space nor `{`, and at a line that is not a message: the peer is not a QMP
+/// server, and its line may never end. If the rest of a reply to an earlier client
+/// may come first ([`Opening::GreetingAfterRest`]), only bytes that are not ASCII do so; other
 /// lines are counted as in the state Negotiating.
 ///
 /// [`Opening::GreetingComes`]: super::Opening::GreetingComes
 /// [`Opening::GreetingAfterRest`]: super::Opening::GreetingAfterRest
 ///
-/// "Answered" is a success or `CommandNotFound`: QEMU says so when the
+/// "Answered" means success or `CommandNotFound`: QEMU reports that when the
 /// negotiation was already complete (QMP specification, section "Capabilities
 /// Negotiation"). `open` in an open state means that the peer reopened: the
 /// calls in flight fail first. `connecting` in an open state closes first.
@@ -54,13 +54,13 @@ pub enum State {
     Closed,
     /// The connection is being made.
     Connecting,
-    /// The connection is open and the server's greeting is awaited.
+    /// The connection is open; the server's greeting has not arrived yet.
     Greeting,
-    /// `qmp_capabilities` is sent and its answer is awaited.
+    /// `qmp_capabilities` was sent; its reply has not arrived yet.
     Negotiating,
     /// Commands may be executed.
     Ready,
-    /// The peer does not speak QMP; nothing more is read until it is reopened.
+    /// The peer does not speak QMP; nothing more is read until the connection is reopened.
     Failed,
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the strings of JSON say.
+//! Decodes JSON strings.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// What a string in quotes says. It was checked before.
+/// The contents of a quoted string, which was checked before.
 pub(super) fn unquoted(string: &str) -> Cow<'_, str> {
     if memchr(b'\\', string.as_bytes()).is_some() {
         // All that a checked string can hold, serde_json can read.
@@ -15,8 +15,8 @@ pub(super) fn unquoted(string: &str) -> Cow<'_, str> {
     }
 }
 
-/// The first `limit` bytes of what a string in quotes says, or a few less: no
-/// character is cut. It was checked before, and may be far longer.
+/// The first `limit` bytes of the contents of a quoted string, or slightly fewer: no
+/// character is cut. The string was checked before, and may be far longer.
 pub(super) fn unquoted_start(string: &str, limit: usize) -> Cow<'_, str> {
     let inner = &string[1..string.len() - 1];
     let plain = &inner[..inner.floor_char_boundary(limit)];
@@ -38,8 +38,8 @@ pub(super) fn unquoted_start(string: &str, limit: usize) -> Cow<'_, str> {
     start.into()
 }
 
-/// What may become one of C's strings, with U+FFFD for each NUL. Only an escape can
-/// have brought one.
+/// Makes a text safe for C strings, with U+FFFD in place of each NUL. Only an escape can
+/// have produced one.
 #[inline(always)]
 pub(super) fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
     match text {
@@ -48,7 +48,7 @@ pub(super) fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// At most `limit` bytes of a text, in memory of its own; no character is cut.
+/// At most `limit` bytes of a text, in its own allocation; no character is cut.
 pub(super) fn cut(text: Cow<'_, str>, limit: usize) -> String {
     if text.len() <= limit {
         return text.into_owned();
@@ -56,7 +56,7 @@ pub(super) fn cut(text: Cow<'_, str>, limit: usize) -> String {
     text[..text.floor_char_boundary(limit)].to_owned()
 }
 
-/// How long the first character of a checked string is as it stands there.
+/// The encoded length of the first character of a checked string.
 fn first_len(string: &str) -> Option<usize> {
     match string.as_bytes() {
         [

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds a tree of JSON text, whatever its nodes are.
+//! Builds a tree from JSON text, with any type of node.
 //!
-//! Numbers are handed over as they stand: what `serde_json` makes of them depends on the
-//! features that other crates of a program turn on (`arbitrary_precision`).
+//! Numbers are passed on as text: what `serde_json` makes of them depends on the
+//! features that other crates of a program enable (`arbitrary_precision`).
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::PeerError;
 use super::json::{Scanner, said};
 use super::limits::MAX_TREE_SIZE;
 
-/// Makes the nodes.
+/// Creates the nodes.
 pub(crate) trait Builder {
     type Node;
 
@@ -28,7 +28,7 @@ pub(crate) trait Builder {
 pub(crate) enum NoTree {
     /// The text is longer than [`MAX_TREE_SIZE`].
     TooLarge(PeerError),
-    /// It is no JSON, nests too deep, or has something that the builder does not take.
+    /// It is not JSON, nests too deeply, or contains something that the builder refuses.
     Unfit(String),
 }
 
@@ -38,7 +38,7 @@ impl From<String> for NoTree {
     }
 }
 
-/// Builds the tree of a text that nests no deeper than `max_depth`.
+/// Builds the tree of a text that nests at most `max_depth` levels.
 pub(crate) fn build<B: Builder>(
     text: &str,
     max_depth: usize,
@@ -126,7 +126,7 @@ impl<B: Builder> Reader<'_, '_, B> {
         self.builder.object(members)
     }
 
-    /// From bracket to bracket, with commas between.
+    /// Reads a list from bracket to bracket, with commas between its items.
     fn list(
         &mut self,
         close: u8,

@@ -12,7 +12,7 @@ fn check(text: &str) -> Result<Vec<(String, &str)>, String> {
 }
 
 #[test]
-fn members_are_found_as_they_stand() {
+fn members_are_found_verbatim() {
     let text = " {\"a\" : [1, {\"b\": \"]\\\"}\"}] ,\"\\u0061é\":-0.5e+7,\"\": null}\r\n";
     let members = [
         ("a", "[1, {\"b\": \"]\\\"}\"}]"),
@@ -25,7 +25,7 @@ fn members_are_found_as_they_stand() {
 }
 
 #[test]
-fn a_problem_has_its_place() {
+fn an_error_names_its_position() {
     let cases = [
         ("[]", "expected an object at byte 0"),
         ("{,}", "expected a member's name at byte 1"),
@@ -89,9 +89,9 @@ fn a_timestamp_is_read_as_any_other_value() {
 }
 
 #[test]
-fn depth_is_limited_and_any_depth_below_is_understood() {
+fn depth_is_limited_and_any_smaller_depth_is_accepted() {
     for depth in [1, 2, 63, 64, 65, 66, 127, 128, 129, 130, 1023, 1024] {
-        // The object around it counts.
+        // The enclosing object counts.
         let inner = depth - 1;
         let arrays = format!("{{\"a\":{}{}}}", "[".repeat(inner), "]".repeat(inner));
         assert_eq!(check(&arrays).is_ok(), depth > 1, "{depth}");
@@ -112,7 +112,7 @@ fn depth_is_limited_and_any_depth_below_is_understood() {
 }
 
 #[test]
-fn what_is_accepted_is_what_serde_json_accepts() {
+fn it_accepts_what_serde_json_accepts() {
     use proptest::prelude::*;
 
     let token = prop::sample::select(vec![

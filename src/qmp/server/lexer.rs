@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cuts what a client sends into tokens, as QEMU's lexer does.
 //!
-//! QEMU needs no line ends: tokens make a message. Where one is wrong, the lexer skips
-//! what follows, to the next bracket, comma, colon or control character but a tab, or to
-//! the bytes 0xFE and 0xFF, which no text holds: a client sends one to be understood
-//! again, whatever came before.
+//! QEMU needs no line ends: tokens make up a message. After an invalid one, the lexer skips
+//! to the next bracket, comma, colon or control character other than a tab, or to
+//! the bytes 0xFE and 0xFF, which never occur in text: a client sends one to resynchronise,
+//! whatever came before.
 
-/// A piece of JSON.
+/// A JSON token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     /// `{` or `[`.
@@ -17,13 +17,13 @@ pub(super) enum Token {
     Colon,
     /// A string, in double or single quotes.
     String,
-    /// A number, which is right.
+    /// A valid number.
     Number,
-    /// Small letters, be they those of `true`, `false`, `null` or others.
+    /// Lower-case letters: `true`, `false`, `null` or others.
     Word,
-    /// What begins no token, or none that is whole.
+    /// Something that starts no token, or an incomplete token.
     Stray,
-    /// A token that is longer than the limit, which ends here.
+    /// A token that is longer than the limit.
     TooLong,
 }
 
@@ -33,11 +33,11 @@ pub(super) enum Container {
     Array,
 }
 
-/// Reads bytes, however they are cut.
+/// Reads bytes, however they are split.
 #[derive(Default)]
 pub(super) struct Lexer {
     state: State,
-    /// The bytes of the token that has begun, or of the one that has just ended.
+    /// The bytes of the unfinished token, or of the one that has just ended.
     text: Vec<u8>,
     /// Whether the token in `text` has ended.
     ended: bool,
@@ -47,10 +47,10 @@ pub(super) struct Lexer {
 enum State {
     #[default]
     Start,
-    /// Behind something stray.
+    /// After an invalid token.
     Skip,
     String(u8),
-    /// Behind the backslash in a string with these quotes.
+    /// After the backslash in a string with these quotes.
     Escape(u8),
     Minus,
     Zero,
@@ -63,15 +63,15 @@ enum State {
     Word,
 }
 
-/// What a byte does.
+/// What a byte does to the current token.
 enum Step {
-    /// It belongs to the token, which goes on.
+    /// It belongs to the token, which continues.
     On(State),
     /// It belongs to the token, and ends it.
     Last(Token),
     /// It ends the token before it.
     Behind(Token),
-    /// It is no part of a token.
+    /// It is not part of a token.
     Skip(State),
 }
 
@@ -86,7 +86,7 @@ impl Lexer {
         !self.ended && !self.text.is_empty()
     }
 
-    /// How much memory it keeps.
+    /// Frees memory so that at most `most` bytes are kept.
     pub(super) fn shrink_to(&mut self, most: usize) {
         if self.ended {
             self.text.clear();
@@ -94,7 +94,7 @@ impl Lexer {
         }
     }
 
-    /// The next token of at most `limit` bytes. Takes all of `input` if none ends in it.
+    /// The next token of at most `limit` bytes. Consumes all of `input` if none ends in it.
     pub(super) fn next(&mut self, input: &mut &[u8], limit: usize) -> Option<Token> {
         if std::mem::take(&mut self.ended) {
             self.text.clear();
@@ -136,7 +136,7 @@ impl Lexer {
         token
     }
 
-    /// Takes the bytes of a string that mean nothing, but not far past the limit.
+    /// Consumes the ordinary bytes of a string, but not far past the limit.
     fn take_plain(&mut self, input: &mut &[u8], quote: u8, limit: usize) {
         let room = limit.saturating_add(1).saturating_sub(self.text.len());
         let plain = input
@@ -150,7 +150,7 @@ impl Lexer {
     }
 }
 
-/// Whether a byte may stand in a string.
+/// Whether a byte may occur in a string.
 fn is_text(byte: u8) -> bool {
     (0x20..=0xFD).contains(&byte)
 }
@@ -175,14 +175,14 @@ fn step(state: State, byte: u8) -> Step {
         }
         (S::Word, b'a'..=b'z') => Step::On(S::Word),
         (S::Word, _) => Step::Behind(Token::Word),
-        // No number begins with two zeros.
+        // No number starts with two zeros.
         (S::Zero, b'0'..=b'9') => Step::Last(Token::Stray),
         (S::Zero | S::Digits | S::Decimals | S::ExponentDigits, _) => Step::Behind(Token::Number),
         _ => Step::Last(Token::Stray),
     }
 }
 
-/// What a byte does that is in no token.
+/// What a byte does outside a token.
 fn first(byte: u8) -> Step {
     use Container::{Array, Object};
 
@@ -211,7 +211,7 @@ fn is_structural(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// The tokens of `bytes` in pieces of a length, and how far the last one is.
+    /// The tokens of `bytes`, fed in pieces, and whether the last one is unfinished.
     fn tokens(bytes: &[u8], piece: usize, limit: usize) -> (Vec<(Token, String)>, bool) {
         let mut lexer = Lexer::default();
         let mut tokens = Vec::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clients say of capabilities, and what QEMU says to that.
+//! Capabilities negotiation: a client's `qmp_capabilities` and QEMU's replies to it.
 
 use std::borrow::Cow;
 
@@ -11,20 +11,20 @@ pub(super) const COMMAND: &str = "qmp_capabilities";
 
 const OOB: &str = "oob";
 
-/// To any other command before it.
+/// The reply to any other command before it.
 pub(super) const EXPECTED: &str = "Expecting capabilities negotiation with 'qmp_capabilities'";
 
-/// To a second one.
+/// The reply to a second one.
 pub(super) const COMPLETE: &str = "Capabilities negotiation is already complete, command ignored";
 
-/// To one out of band.
+/// The reply to one out of band.
 pub(super) const NOT_OOB: &str = "The command qmp_capabilities does not support OOB";
 
-/// Whether a client enables `oob`. All that it enables must have been offered.
+/// Whether a client enables `oob`. All capabilities that it enables must have been offered.
 ///
 /// # Errors
 ///
-/// QEMU's words for what is wrong with the arguments.
+/// QEMU's message about invalid arguments.
 pub(super) fn enables_oob(arguments: Option<&str>, offered: &[String]) -> Result<bool, String> {
     let (mut enable, mut other) = (None, None);
     json::check_object(arguments.unwrap_or("{}"), 1, |name, value| {
@@ -60,12 +60,12 @@ fn capability<'a>(at: usize, item: &'a str, offered: &[String]) -> Result<Cow<'a
         ));
     }
     let name = strings::unquoted(item);
-    // QEMU knows one, be it offered or not.
+    // QEMU knows `oob`, offered or not.
     if name == OOB || offered.iter().any(|it| *it == name) {
         return Ok(name);
     }
     let name = strings::cut(name, MAX_NAME);
-    // QEMU 7.2 and 10.0 do say `null` here.
+    // QEMU 7.2 and 10.0 really say `null` here.
     Err(format!("Parameter 'null' does not accept value '{name}'"))
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Makes requests of what a client sends, and errors of what is none, as QEMU does.
+//! Parses what a client sends into requests, and into the errors that QEMU would report.
 //!
-//! A message ends where its brackets are closed, or one too many is: line ends mean
-//! nothing. Only then is said what is wrong with it; the first thing counts.
+//! A message ends when its brackets are closed, or when there is one too many: line ends
+//! mean nothing. Errors are reported only then; the first one counts.
 
 use std::ops::Range;
 
@@ -12,21 +12,21 @@ use crate::qmp::limits::{KEPT_BUFFER, MAX_DEPTH, MAX_NAME, MAX_SHOWN};
 use crate::qmp::request::Band;
 use crate::qmp::strings;
 
-/// What a message of a client's turned out to be.
+/// What a client's message turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// No JSON, or no object: why.
+    /// Not JSON, or not an object: the reason.
     Malformed(String),
     /// An object.
     Object {
         /// Its `id`, as JSON.
         id: Option<Box<str>>,
-        /// What it asks for, or why it is no request.
+        /// The command in it, or why it is not a request.
         command: Result<Command, String>,
     },
 }
 
-/// What a client asks for.
+/// A client's command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Command {
     pub(super) band: Band,
@@ -35,7 +35,7 @@ pub(super) struct Command {
     pub(super) arguments: Option<Box<str>>,
 }
 
-/// Reads messages, however their bytes are cut.
+/// Reads messages, however their bytes are split.
 pub(super) struct Reader {
     lexer: Lexer,
     limit: usize,
@@ -64,9 +64,9 @@ impl Reader {
         self.message.has_begun || self.lexer.mid_token()
     }
 
-    /// The next message of at most as many bytes as the limit is, white space between
-    /// its tokens left out. Takes all of `input` if none ends in it. `oob` is whether
-    /// commands may come out of band.
+    /// The next message of at most `limit` bytes, not counting white space between
+    /// its tokens. Consumes all of `input` if none ends in it. `oob` is whether
+    /// out-of-band commands are allowed.
     pub(super) fn next(&mut self, input: &mut &[u8], oob: bool) -> Option<Input> {
         while let Some(token) = self.lexer.next(input, self.limit) {
             if let Some(end) = self.message.take(token, self.lexer.text(), self.limit) {
@@ -82,24 +82,24 @@ impl Reader {
     }
 }
 
-/// A message that has begun.
+/// An unfinished message.
 #[derive(Default)]
 struct Message {
     has_begun: bool,
-    /// What came of it, as JSON, until something was wrong.
+    /// The JSON built so far, until an error.
     json: Vec<u8>,
-    /// The bytes of its tokens.
+    /// The total length of its tokens in bytes.
     size: usize,
-    /// How many braces and brackets are open; fewer than none where one too many is
+    /// How many braces and brackets are open; negative if one too many is
     /// closed.
     braces: isize,
     brackets: isize,
-    /// The containers around, the innermost last, until something was wrong.
+    /// The enclosing containers, the innermost last, until an error.
     around: Vec<Around>,
     expects: Expects,
-    /// What was wrong first.
+    /// The first error.
     wrong: Option<String>,
-    /// Where the name of the member is that is being read, and where its value begins.
+    /// The range of the member's name that is being read, and where its value begins.
     name: Range<usize>,
     value: usize,
     members: Members,
@@ -108,11 +108,11 @@ struct Message {
 #[derive(Debug, Clone, Copy)]
 struct Around {
     container: Container,
-    /// It stands where the name of a member should.
+    /// It stands where the name of a member should be.
     as_name: bool,
 }
 
-/// What comes next in a message.
+/// What a message expects next.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Expects {
     #[default]
@@ -130,12 +130,12 @@ enum Expects {
 /// How a message ends.
 enum End {
     Whole,
-    /// It breaks off: why.
+    /// It is incomplete: the reason.
     Broken(String),
 }
 
 impl Message {
-    /// Takes a token; says whether the message has ended with it.
+    /// Consumes a token; returns whether the message has ended with it.
     fn take(&mut self, token: Token, text: &[u8], limit: usize) -> Option<End> {
         use Container::{Array, Object};
 
@@ -168,7 +168,7 @@ impl Message {
             && let Err(wrong) = self.parse(token, text)
         {
             self.wrong = Some(parse_error(&wrong));
-            // Of the rest only the brackets count.
+            // Of the rest, only the brackets count.
             self.json = Vec::new();
             self.around = Vec::new();
             self.members = Members::default();
@@ -184,7 +184,7 @@ impl Message {
         })
     }
 
-    /// Adds a token to what is right so far.
+    /// Parses a token; there has been no error so far.
     fn parse(&mut self, token: Token, text: &[u8]) -> Result<(), String> {
         use Expects as E;
 
@@ -205,7 +205,7 @@ impl Message {
         }
     }
 
-    /// Takes what is behind an item or a member.
+    /// Consumes the token after an item or a member.
     fn separate(&mut self, token: Token, text: &[u8]) -> Result<(), String> {
         let container = self.around.last().map(|it| it.container);
         let in_object = container == Some(Container::Object);
@@ -225,7 +225,7 @@ impl Message {
         }
     }
 
-    /// Takes what a value, or what stands where a name should, begins with.
+    /// Consumes the first token of a value, or of what stands in place of a name.
     fn begin(&mut self, token: Token, text: &[u8]) -> Result<(), String> {
         let as_name = matches!(self.expects, Expects::Name | Expects::NameOrEnd);
         let start = self.json.len();
@@ -297,15 +297,15 @@ fn parse_error(why: &str) -> String {
     format!("JSON parse error, {why}")
 }
 
-/// What was written is made of texts that were checked.
+/// The JSON written so far consists of texts that were checked.
 fn text(json: &[u8]) -> &str {
     std::str::from_utf8(json).unwrap_or_default()
 }
 
-/// The members of a message that mean something, in their order.
+/// The members of a message that have a meaning, in order.
 #[derive(Debug, Default)]
 struct Members {
-    /// One of each at most.
+    /// At most one of each.
     known: Vec<(Member, Range<usize>)>,
 }
 
@@ -316,7 +316,7 @@ enum Member {
     ExecOob,
     Arguments,
     Id,
-    /// The first other one; it is cut.
+    /// The first unknown one, cut.
     Other(Box<str>),
 }
 
@@ -347,7 +347,7 @@ impl Members {
         found.map(|it| it.1.clone())
     }
 
-    /// What the message asks for. The first member that is wrong counts.
+    /// The command of the message. The first invalid member counts.
     fn command(&self, json: &str, oob: bool) -> Result<Command, String> {
         let mut command = None;
         for (member, value) in &self.known {
@@ -389,7 +389,7 @@ fn unexpected(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What the messages of `bytes` are, in whole or in pieces.
+    /// The messages in `bytes`, fed whole or in pieces.
     fn read(bytes: &[u8], limit: usize) -> (Vec<Input>, bool) {
         let all = |piece: usize| {
             let mut reader = Reader::new(limit);
@@ -398,7 +398,7 @@ mod tests {
                 while let Some(input) = reader.next(&mut piece, true) {
                     inputs.push(input);
                 }
-                assert!(piece.is_empty(), "all is taken");
+                assert!(piece.is_empty(), "all is consumed");
             }
             (inputs, reader.mid_message())
         };
@@ -465,7 +465,7 @@ mod tests {
         let (count, first) = nested(MAX_DEPTH);
         assert_eq!((count, first.contains("must be a JSON object")), (1, true));
         let (count, first) = nested(MAX_DEPTH + 1);
-        // Each bracket that closes nothing is an error of its own.
+        // Each unmatched closing bracket is an error of its own.
         assert_eq!(count, MAX_DEPTH + 2);
         assert!(first.contains("nesting depth limit"));
     }
@@ -495,7 +495,7 @@ mod tests {
                 let kept = reader.lexer.text().len() + message.json.capacity() + around;
                 most = most.max(kept);
             }
-            // A buffer doubles, a NUL of two bytes takes six, and containers two.
+            // A buffer doubles, a NUL of two bytes takes six, and a container two.
             assert!(most <= 8 * limit, "{most} bytes for {piece:?}");
         }
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What QEMU takes for a string, as JSON that all can read.
+//! Turns strings that QEMU accepts into strings of valid JSON.
 
 use memchr::memchr;
 
-/// Appends a string in its quotes, single or double ones, as a string of JSON.
+/// Appends a string, with its single or double quotes, as a JSON string.
 ///
 /// # Errors
 ///
-/// QEMU's words for what is wrong with it.
+/// QEMU's message about an invalid string.
 pub(super) fn push_checked(json: &mut Vec<u8>, token: &[u8]) -> Result<(), String> {
     let text = &token[1..token.len() - 1];
     json.push(b'"');
@@ -19,7 +19,7 @@ pub(super) fn push_checked(json: &mut Vec<u8>, token: &[u8]) -> Result<(), Strin
                 json.extend_from_slice(b"\\\"");
                 1
             }
-            // As QEMU writes a NUL within its own strings.
+            // QEMU writes a NUL within its own strings in this way.
             0xC0 if rest.get(1) == Some(&0x80) => {
                 json.extend_from_slice(b"\\u0000");
                 2
@@ -32,14 +32,14 @@ pub(super) fn push_checked(json: &mut Vec<u8>, token: &[u8]) -> Result<(), Strin
     Ok(())
 }
 
-/// Takes what comes before the next byte that has a meaning of its own.
+/// Consumes what comes before the next special byte.
 fn push_plain(json: &mut Vec<u8>, rest: &[u8]) -> Result<usize, String> {
     let len = rest
         .iter()
         .position(|byte| matches!(byte, b'\\' | b'"' | 0xC0))
         .unwrap_or(rest.len());
     let wrong = || "invalid UTF-8 sequence in string".to_owned();
-    // A byte 0xC0 in front belongs to nothing.
+    // A leading byte 0xC0 belongs to no character.
     let plain = std::str::from_utf8(&rest[..len.max(1)]).map_err(|_| wrong())?;
     if !plain.is_ascii() && plain.chars().any(|it| !is_character(it.into())) {
         return Err(wrong());
@@ -48,10 +48,10 @@ fn push_plain(json: &mut Vec<u8>, rest: &[u8]) -> Result<usize, String> {
     Ok(plain.len())
 }
 
-/// Takes an escape; `shown` is what may be shown of it, with the quote at the end.
+/// Consumes an escape; `shown` is what an error may quote of it, with the closing quote.
 fn push_escape(json: &mut Vec<u8>, rest: &[u8], shown: &[u8]) -> Result<usize, String> {
     let len = match rest.get(1) {
-        // JSON knows no such escape.
+        // JSON has no such escape.
         Some(b'\'') => {
             json.push(b'\'');
             return Ok(2);
@@ -76,7 +76,7 @@ fn push_escape(json: &mut Vec<u8>, rest: &[u8], shown: &[u8]) -> Result<usize, S
     Ok(len)
 }
 
-/// The number in the `\uXXXX` that a text begins with.
+/// The number in the `\uXXXX` at the start of a text.
 fn unit(text: &[u8]) -> Option<u32> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |number, &digit| {
@@ -89,13 +89,13 @@ fn no_character(shown: &[u8], len: usize) -> String {
     format!("{shown} is not a valid Unicode character")
 }
 
-/// Whether QEMU takes a code for a character's: it wants none of the surrogates, and
-/// none of those that Unicode keeps for no character.
+/// Whether QEMU accepts a code point: it refuses the surrogates and the
+/// noncharacters of Unicode.
 fn is_character(code: u32) -> bool {
     char::from_u32(code).is_some() && !(0xFDD0..=0xFDEF).contains(&code) && code & 0xFFFE != 0xFFFE
 }
 
-/// What is shown of bytes that a client sent: all before a NUL, or the start of it.
+/// What an error shows of a client's bytes: all before a NUL, up to `limit`.
 pub(super) fn shown(bytes: &[u8], limit: usize) -> String {
     let end = memchr(0, bytes).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end.min(limit)]).into_owned()

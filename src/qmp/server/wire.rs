@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Encodes what a server sends, in the form of QEMU's lines.
+//! Encodes what a server sends, in the format of QEMU's lines.
 
 use serde::Serialize;
 use serde_json::json;
@@ -22,7 +22,7 @@ pub(super) fn greeting(greeting: &Greeting) -> Vec<u8> {
     line
 }
 
-/// The answer of a command that succeeded; `value` and `id` are JSON.
+/// The reply to a command that succeeded; `value` and `id` are JSON.
 pub(super) fn reply(value: &str, id: Option<&str>) -> Vec<u8> {
     let mut line = Vec::with_capacity(value.len() + id.map_or(0, str::len) + 24);
     line.extend_from_slice(b"{\"return\": ");
@@ -35,7 +35,7 @@ pub(super) fn reply(value: &str, id: Option<&str>) -> Vec<u8> {
     line
 }
 
-/// The answer of a command that failed, or of what is none.
+/// The reply to a command that failed, or to invalid input.
 pub(super) fn error(class: &ErrorClass, desc: &str, id: Option<&str>) -> Vec<u8> {
     let mut line = b"{".to_vec();
     if let Some(id) = id {
@@ -51,7 +51,7 @@ pub(super) fn error(class: &ErrorClass, desc: &str, id: Option<&str>) -> Vec<u8>
     line
 }
 
-/// An event of a time in microseconds; less than 0 is none.
+/// An event; `timestamp` is in microseconds, negative if unknown.
 pub(super) fn event(name: &str, data: Option<&str>, timestamp: i64) -> Vec<u8> {
     let (seconds, microseconds) = if timestamp < 0 {
         (-1, -1)
@@ -73,6 +73,6 @@ pub(super) fn event(name: &str, data: Option<&str>, timestamp: i64) -> Vec<u8> {
 
 /// Appends a value as JSON.
 fn push(line: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    // Writing to memory fails where the value cannot be JSON, which all of these can.
+    // Writing to memory only fails for a value that cannot be JSON, and all of these can.
     let _ = serde_json::to_writer(line, value);
 }
