@@ -22,10 +22,10 @@ use super::requests::CallOptions;
 use crate::qmp::{Band, CallId, Error, PeerError, UsageError, misfit};
 use crate::transport::Fds;
 
-/// A command that is sent when it is first polled and yields its reply.
+/// A command that is sent when it is first polled, and yields its reply.
 ///
 /// Dropping it cancels the call and nothing else: a command that was not sent
-/// yet will not be sent, and the reply to one that was is dropped.
+/// yet will not be sent, and the reply to one that was sent is dropped.
 #[must_use = "a command is sent when it is awaited"]
 pub struct Call<R> {
     port: QmpPort,
@@ -37,7 +37,7 @@ pub struct Call<R> {
     stage: Stage,
 }
 
-/// Makes a value of a reply to the named command.
+/// Converts the reply to the named command to a value.
 type Decode<R> = fn(&str, &str) -> Result<R, Error>;
 
 enum Stage {
@@ -46,7 +46,7 @@ enum Stage {
     Done,
 }
 
-/// Where the callback leaves the reply.
+/// Where the callback stores the reply.
 #[derive(Default)]
 struct Slot {
     reply: Option<Result<String, Error>>,
@@ -75,27 +75,28 @@ impl<R> Call<R> {
         }
     }
 
-    /// Ends the call with [`Error::TimedOut`] if no reply came within `timeout`
-    /// of its start, instead of the port's `command-timeout`.
+    /// Ends the call with [`Error::TimedOut`] if no reply arrives within `timeout`
+    /// of its start; overrides the port's `command-timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
-    /// Sends file descriptors with the command, as `getfd` and `add-fd` need them.
+    /// Sends file descriptors with the command, as `getfd` and `add-fd` require.
     ///
     /// They are duplicated now, so you may close yours at once; the duplicates are closed
-    /// when they were sent, or when the call ends before that. QEMU gives the first one to
+    /// once they have been sent, or when the call ends before that. QEMU passes the first one to
     /// the command and closes the others.
     ///
     /// One such command is in flight at a time, because QEMU would mix up the descriptors
-    /// of two: the commands issued after the second one wait with it. A command that fails
-    /// before QEMU looks for its descriptor, or that needs none, leaves it to the next one
-    /// that comes without.
+    /// of two: commands issued after a second one wait with it. If a command fails
+    /// before QEMU looks for its descriptor, or needs none, the descriptor goes to the next
+    /// command that has none of its own.
     ///
-    /// The call fails with [`UsageError::NotSupported`], and nothing is sent, where the
-    /// port is neither on a Unix socket nor on a D-Bus display, and with [`UsageError::InvalidArgument`] for more than
-    /// [`MAX_FDS`](super::MAX_FDS) descriptors, or where one cannot be duplicated.
+    /// The call fails with [`UsageError::NotSupported`], and nothing is sent, if the port is
+    /// neither on a Unix socket nor on a D-Bus display. It fails with
+    /// [`UsageError::InvalidArgument`] for more than [`MAX_FDS`](super::MAX_FDS) descriptors,
+    /// or if one cannot be duplicated.
     ///
     /// ```no_run
     /// # async fn f(port: spice_qmp::QmpPort) -> Result<(), Box<dyn std::error::Error>> {
@@ -183,14 +184,14 @@ impl<R> Drop for Call<R> {
 
 impl<R> fmt::Debug for Call<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Arguments may hold secrets.
+        // Arguments may contain secrets.
         f.debug_struct("Call")
             .field("command", &self.command)
             .finish_non_exhaustive()
     }
 }
 
-/// The JSON text of a command's arguments; nothing for `()`.
+/// The JSON text of a command's arguments; `None` for `()`.
 fn encode(arguments: &impl Serialize) -> Result<Option<String>, Error> {
     let text = serde_json::to_string(arguments)
         .map_err(|error| UsageError::InvalidArgument(format!("arguments: {error}").into()))?;

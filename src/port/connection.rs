@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A QMP connection: session, transport, timers and run state in one.
+//! A QMP connection: session, transport, timers and run state together.
 //!
-//! Bytes are decoded where they come in. Notifying the program waits for a
-//! [`dispatch`](Connection::dispatch) from the main loop: spice-gtk holds a channel back
-//! while its signal handlers run, so a nested main loop in a handler would receive
-//! nothing more of it. A dispatch delivers what happened, in order and holding no
-//! borrow, and then sends all that was asked for meanwhile in one write.
+//! Bytes are decoded when they arrive. Notifying the program waits for a
+//! [`dispatch`](Connection::dispatch) from the main loop: spice-gtk delivers nothing more
+//! on a channel while its signal handlers run, so a nested main loop in a handler would
+//! receive nothing more from it. A dispatch delivers what happened, in order and without
+//! holding a borrow, and then sends everything that was requested meanwhile in one write.
 //!
-//! It knows no GObject and no clock: what it needs of its owner is the trait [`Owner`].
+//! It knows no GObject and no clock: it reaches its owner through the trait [`Owner`].
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -29,34 +29,34 @@ pub(super) type Callback = Box<dyn FnOnce(Result<String, Error>)>;
 
 /// What a connection needs of its owner.
 pub(super) trait Owner: Sized {
-    /// An event as the owner delivers it.
+    /// An event in the form in which the owner delivers it.
     type Event: OwnedEvent;
 
-    /// Whether an event of this name is to be delivered.
+    /// Whether events of this name are to be delivered.
     fn wants(&self, name: &str) -> bool;
-    /// Whether anybody would be notified of a change of the property `pending`.
+    /// Whether the property `pending` has any signal handlers.
     fn hears_pending(&self) -> bool;
     /// Delivers an event.
     fn event(&self, event: Self::Event);
-    /// Notifies of what has changed.
+    /// Notifies the program of changes.
     fn changed(&self, changes: &[Change]);
     /// Runs a callback of the program's.
     fn call(&self, callback: impl FnOnce());
-    /// Every delivery is done, and no other will follow.
+    /// The last delivery has been made.
     fn ended(&self);
-    /// Has [`Connection::dispatch`] called from the main loop.
+    /// Arranges for [`Connection::dispatch`] to be called from the main loop.
     fn schedule(&self, urgency: Urgency);
-    /// Dispatches now where that was to come soon.
+    /// Dispatches now if a dispatch was about to follow.
     fn dispatch_now(&self);
-    /// Takes back what [`schedule`](Self::schedule) asked for.
+    /// Revokes [`schedule`](Self::schedule).
     fn unschedule(&self);
-    /// Has [`Connection::expire`] called at this time, instead of any other.
+    /// Arranges for [`Connection::expire`] to be called at this time only.
     fn arm(&self, at: Option<i64>);
-    /// Nothing is under way, for a while perhaps: what that needs may go.
+    /// Nothing is under way, perhaps for a while: resources for it may be freed.
     fn rest(&self);
-    /// What calls [`Connection::transport_gone`].
+    /// A closure that calls [`Connection::transport_gone`].
     fn transport_gone(&self) -> Closed;
-    /// The time in microseconds, by a clock that never goes back.
+    /// The time in microseconds, from a monotonic clock.
     fn now(&self) -> i64;
 }
 
@@ -66,7 +66,7 @@ pub(super) trait OwnedEvent: for<'a> From<&'a qmp::Event<'a>> {
     fn data(&self) -> Option<&str>;
 }
 
-/// Something that has changed.
+/// A change of which the program is notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     State,
@@ -77,14 +77,14 @@ pub(super) enum Change {
     Responsive,
     Pending,
     LastError,
-    /// Events were dropped, the first of this connection: handlers nest too deep.
+    /// Events were dropped for the first time on this connection: handlers nest too deeply.
     Dropped,
 }
 
 /// How soon a dispatch is to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
-    /// When the main loop has nothing better to do, such as drawing a window.
+    /// When the main loop is idle: after drawing a window, for example.
     Idle,
     Soon,
 }
@@ -93,7 +93,7 @@ pub(super) enum Urgency {
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) deadline: Option<Deadline>,
-    /// What is to be sent with it: closed when it was sent, or the call ends before.
+    /// File descriptors to send with it; closed once sent, or when the call ends before that.
     pub(super) fds: Option<Fds>,
 }
 
@@ -103,7 +103,7 @@ pub(super) enum Kind {
     Own(Question),
 }
 
-/// What the port asks for itself, for the property of that name.
+/// A command that the port sends for itself, to set the property of that name.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Question {
     Status,
@@ -114,7 +114,7 @@ pub(super) enum Question {
 pub(super) enum Delivery<E> {
     Ended(Kind, Result<String, Error>),
     Event(E),
-    /// An event whose effect on the run state was notified of.
+    /// An event whose effect on the run state has already been notified.
     Noted(E),
     State(State, Option<Error>),
     Bad(PeerError),
@@ -125,7 +125,7 @@ pub(super) enum Delivery<E> {
 pub(super) struct Connection<O: Owner> {
     pub(super) session: RefCell<Session<Token>>,
     pub(super) transport: RefCell<Option<Rc<dyn Transport>>>,
-    /// Whether that is a SPICE port of QEMU's.
+    /// Whether it runs over a SPICE port of QEMU's.
     spice_port: Cell<bool>,
     pub(super) deliveries: RefCell<VecDeque<Delivery<O::Event>>>,
     pub(super) timers: Timers<Target>,
@@ -134,12 +134,12 @@ pub(super) struct Connection<O: Owner> {
     pub(super) traffic: Traffic,
     pub(super) version: RefCell<Option<Version>>,
     pub(super) last_error: RefCell<Option<Box<Error>>>,
-    /// Whether the transport has a write that it did not answer.
+    /// Whether the transport has a write that it has not finished.
     pub(super) writing: Cell<bool>,
-    /// Whether something was written since the last dispatch, or one is under way: what
-    /// is asked for then goes out in one write.
+    /// Whether something was written since the last dispatch, or a dispatch is running:
+    /// later requests then go out together in one write.
     pub(super) gathering: Cell<bool>,
-    /// How many calls of the connection's own are in flight.
+    /// How many of the connection's own calls are in flight.
     pub(super) own_calls: Cell<u32>,
     pub(super) pending: Cell<u32>,
     pub(super) notified_pending: Cell<u32>,
@@ -147,37 +147,37 @@ pub(super) struct Connection<O: Owner> {
     pub(super) responsive: Cell<bool>,
     pub(super) notified_responsive: Cell<bool>,
     pub(super) status_changed: Cell<bool>,
-    /// Whether a port that has nothing to do gives back memory after this dispatch.
+    /// Whether to free memory after this dispatch if the port is idle.
     pub(super) may_rest: Cell<bool>,
-    /// When the peer last sent something, or was last given something to answer.
+    /// When the peer last sent something, or was last sent something to answer.
     pub(super) heard: Cell<i64>,
-    /// How many deliveries run one within the other.
+    /// How many deliveries are nested.
     pub(super) depth: Cell<u32>,
     pub(super) dropped: Cell<u64>,
     pub(super) seen_dropped: Cell<u64>,
-    /// Whether the program was warned of it on this connection.
+    /// Whether the program was warned about that on this connection.
     pub(super) warned_dropped: Cell<bool>,
-    /// How often the connection was lost.
+    /// How many times the connection was lost.
     pub(super) closures: Cell<u64>,
-    /// Whether it was let go of, for good.
+    /// Whether it was released, for good.
     pub(super) released: Cell<bool>,
-    /// Whether nothing of the transport is left.
+    /// Whether the transport has released everything.
     pub(super) gone: Cell<bool>,
-    /// Whether nothing was left to deliver but the ends of closes.
+    /// Whether only ends of closes were left to deliver.
     pub(super) quiet: Cell<bool>,
     pub(super) has_ended: Cell<bool>,
 }
 
-/// A handler may run a main loop in which the next one is called. A peer that sends
-/// events faster than handlers return would make them overflow the stack. So deep in
-/// each other they may be: what comes then is dropped, but for ends of calls.
+/// A handler may run a nested main loop that calls the next handler. A peer that sends
+/// events faster than handlers return would overflow the stack. This is how deeply handlers
+/// may nest: later events are dropped, but ends of calls are not.
 pub(super) const MAX_NESTING: u32 = 32;
 
-/// After so long without a byte a peer that owes something is not responsive.
+/// After this time without a byte, a peer that owes something is not responsive.
 const SILENCE: i64 = 3_000_000;
 
-/// How long a close waits for what QEMU owes. Over SPICE QEMU may crash or freeze for
-/// ever where a client leaves before.
+/// How long a close waits for what QEMU owes. Over SPICE, QEMU may crash or freeze
+/// for ever if a client disconnects before.
 const CLOSE_TIMEOUT_OF_SPICE: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -230,7 +230,7 @@ impl<O: Owner> Connection<O> {
         self.transport.replace(Some(transport));
     }
 
-    /// The transport, while there is one. Nothing is borrowed then.
+    /// The transport, if any. Holds no borrow.
     pub(super) fn transport(&self) -> Option<Rc<dyn Transport>> {
         self.transport.borrow().clone()
     }
@@ -263,17 +263,17 @@ impl<O: Owner> Connection<O> {
         self.responsive.get()
     }
 
-    /// How many events were dropped because handlers nested too deep.
+    /// How many events were dropped because handlers nest too deeply.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.get()
     }
 
-    /// Whether it was let go of, for good.
+    /// Whether it was released, for good.
     pub(super) fn is_released(&self) -> bool {
         self.released.get()
     }
 
-    /// How long a close waits by default.
+    /// The default timeout of a close.
     pub(super) fn default_close_timeout(&self) -> Duration {
         if self.is_spice_port() {
             CLOSE_TIMEOUT_OF_SPICE
@@ -318,7 +318,7 @@ impl<O: Owner> Connection<O> {
         Flow::On
     }
 
-    /// The connection is gone, for good where it cannot come back.
+    /// Handles the loss of the connection, which is final if the transport cannot reopen it.
     fn lose(&self, owner: &O, reason: &str) {
         self.end(owner, |session| session.close(reason));
         if self.transport().is_some_and(|it| !it.reopens()) {
@@ -334,12 +334,12 @@ impl<O: Owner> Connection<O> {
         self.change(owner, close);
     }
 
-    /// Ends all calls and lets go of the connection, for good.
+    /// Ends all calls and releases the connection, for good.
     pub(super) fn release(&self, owner: &O, reason: &str) {
         self.release_for(owner, Error::Closed(reason.into()));
     }
 
-    /// [`release`](Self::release) with an error that says why.
+    /// [`release`](Self::release) with an error as the reason.
     pub(super) fn release_for(&self, owner: &O, error: Error) {
         if self.released.replace(true) {
             return;
@@ -357,16 +357,16 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// Nothing of the transport is left.
+    /// The transport has released everything.
     pub(super) fn transport_gone(&self, owner: &O) {
         self.gone.set(true);
-        // Of a port that was disposed of nobody waits for it, and any thread may drop it.
+        // If the port was disposed of, nothing waits for this, and any thread may drop it.
         if self.waits.any_close() {
             owner.schedule(Urgency::Soon);
         }
     }
 
-    /// Changes the session, after what came before and before what comes next.
+    /// Changes the session, in order with what came before and what comes next.
     fn change(&self, owner: &O, change: impl FnOnce(&mut Session<Token>)) {
         let mut session = self.session.borrow_mut();
         self.decode_all(owner, &mut session);
@@ -378,15 +378,15 @@ impl<O: Owner> Connection<O> {
         owner.schedule(Urgency::Soon);
     }
 
-    /// Decodes what the session holds back.
+    /// Decodes the input that the session has buffered.
     pub(super) fn decode_all(&self, owner: &O, session: &mut Session<Token>) {
         while let Some(output) = session.receive(&mut &[][..]) {
             self.plan(owner, output);
         }
     }
 
-    /// Takes bytes that do nothing but go on with a message, as most of a long one do: the
-    /// owner is not needed for them. False where there is more to do; then none is taken.
+    /// Consumes bytes that merely continue a message, as most bytes of a long one do: the
+    /// owner is not needed for them. Returns false if there is more to do, consuming nothing.
     pub(super) fn goes_on(&self, bytes: &[u8], now: i64) -> bool {
         if self.is_deep() || !self.responsive.get() || !self.deliveries.borrow().is_empty() {
             return false;
@@ -408,7 +408,7 @@ impl<O: Owner> Connection<O> {
         while decodes && let Some(output) = session.receive(&mut input) {
             decodes = !self.plan(owner, output) || deep;
         }
-        // What is behind something undelivered waits with it.
+        // Input behind something undelivered waits with it.
         session.buffer_input(input);
         if session.buffered() > limits::MAX_BUFFERED {
             session.give_up(PeerError::TooLarge {
@@ -417,13 +417,13 @@ impl<O: Owner> Connection<O> {
             decodes = false;
         }
         let incomplete = session.mid_message() && session.state() == State::Ready;
-        // A message that is not delivered may still allow or want something to be sent.
+        // A message that is not delivered may still allow or require something to be sent.
         let unsent = session.has_unsent();
         let negotiates = session.state() == State::Negotiating;
         drop(session);
         self.traffic.write();
         if unsent && negotiates && !self.gathering.get() {
-            // Within its signal: spice-gtk sends it before it waits for more.
+            // Within the signal handler: spice-gtk sends it before it waits for more.
             self.flush();
         }
         let dispatch = !decodes || unsent || deep || self.has_news(owner) || self.waits.any();
@@ -435,15 +435,15 @@ impl<O: Owner> Connection<O> {
         if dispatch { Flow::Wait } else { Flow::On }
     }
 
-    /// Bytes have come, and a message is incomplete or none is.
+    /// Bytes have arrived; a message may be incomplete.
     fn watch_for_stall(&self, incomplete: bool) {
         if self.is_spice_port() {
             self.timers.watch_for_stall(self.heard.get(), incomplete);
         }
     }
 
-    /// Keeps what is to be delivered of an output; true if something is. Allocates
-    /// nothing for an event that is not wanted. Runs no code of the program's.
+    /// Queues what is to be delivered of an output; returns true if there is something.
+    /// Allocates nothing for an event that is not wanted. Runs none of the program's code.
     pub(super) fn plan(&self, owner: &O, output: Output<'_, Token>) -> bool {
         let delivery = match output {
             Output::Ended { token, result } => {
@@ -495,7 +495,7 @@ impl<O: Owner> Connection<O> {
 
     pub(super) fn push(&self, delivery: Delivery<O::Event>) {
         let mut deliveries = self.deliveries.borrow_mut();
-        // Those that are held back while handlers nest too deep must not pile up.
+        // States held back while handlers nest too deeply must not pile up.
         if self.is_deep()
             && let (Delivery::State(..), Some(Delivery::State(..)))
             | (Delivery::Bad(_), Some(Delivery::Bad(_))) = (&delivery, deliveries.back())
@@ -514,7 +514,7 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// Whether handlers run main loops within each other too deep.
+    /// Whether handlers nest too deeply.
     pub(super) fn is_deep(&self) -> bool {
         self.depth.get() >= MAX_NESTING
     }
@@ -530,7 +530,7 @@ impl<O: Owner> Connection<O> {
         deliverable || self.session.borrow().has_more()
     }
 
-    /// Whether a property has changed that was not notified of, or QEMU is to be asked.
+    /// Whether a property has a change to notify of, or QEMU is to be asked.
     pub(super) fn has_news(&self, owner: &O) -> bool {
         self.run_state.is_question_due(self.heard.get()) && self.state() == State::Ready
             || self.responsive.get() != self.notified_responsive.get()
@@ -538,8 +538,8 @@ impl<O: Owner> Connection<O> {
             || self.is_pending_news(owner)
     }
 
-    /// Whether somebody is to be notified of the property `pending`, which changes with each
-    /// call. Who listens to it from now on is notified of what changes from now on.
+    /// Whether to notify of the property `pending`, which changes with each call. A new handler
+    /// is notified of later changes only.
     pub(super) fn is_pending_news(&self, owner: &O) -> bool {
         let pending = self.pending.get();
         let news = pending != self.notified_pending.get() && owner.hears_pending();
@@ -549,12 +549,12 @@ impl<O: Owner> Connection<O> {
         news
     }
 
-    // --- what goes out ---
+    // --- sending ---
 
-    /// Hands all that waits to the transport, in one write.
+    /// Passes everything that waits to the transport, in one write.
     pub(super) fn flush(&self) {
-        // What is written to a mute port is read when the machine runs again; QEMU
-        // crashes then if the client has left meanwhile (7.2 and 10.0).
+        // QEMU reads what is written to a mute port when the machine runs again, and crashes
+        // then if the client has disconnected meanwhile (7.2 and 10.0).
         if self.writing.get() || self.run_state.is_mute() {
             return;
         }
@@ -575,8 +575,8 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// A call of the connection's own. It has no deadline: a reply that comes late is
-    /// as good, and one that never comes holds nothing up.
+    /// Issues one of the connection's own calls. It has no deadline: a late reply is
+    /// as good, and a missing one delays nothing.
     pub(super) fn execute_own(&self, command: &str, question: Question) {
         self.traffic.note(&Passed::Sent(command, None));
         self.own_calls.set(self.own_calls.get() + 1);
@@ -590,26 +590,26 @@ impl<O: Owner> Connection<O> {
             .execute(command, None, Band::In, token);
     }
 
-    /// Whether QEMU owes an answer to the program: to a command, or a part of one.
+    /// Whether QEMU owes the program an answer, or the rest of one.
     pub(super) fn owes_program(&self) -> bool {
         let session = self.session.borrow();
         let own = self.own_calls.get() as usize;
         session.unanswered() > own || session.mid_message()
     }
 
-    /// Something was given to the peer to answer, or came from it.
+    /// The peer was sent something to answer, or has sent something.
     pub(super) fn set_responsive(&self) {
         self.responsive.set(true);
     }
 
-    /// Has the owner's timer go off at the next time that matters.
+    /// Sets the owner's timer to the next time that matters.
     pub(super) fn arm(&self, owner: &O) {
         self.watch_for_silence();
         let next = [self.timers.next(), self.run_state.next()];
         owner.arm(next.into_iter().flatten().min());
     }
 
-    /// Sets when the peer has been silent for too long, if it is to say something.
+    /// Sets when the peer will have been silent for too long, if it owes something.
     pub(super) fn watch_for_silence(&self) {
         let due = match self.state() {
             State::Greeting | State::Negotiating => true,
@@ -626,7 +626,7 @@ impl<O: Owner> Connection<O> {
 }
 
 impl<E> Delivery<E> {
-    /// Whether it ends a call or a wait of the program's.
+    /// Whether it ends one of the program's calls or waits.
     pub(super) fn is_end(&self) -> bool {
         matches!(self, Self::Ended(Kind::Program(_), _) | Self::Waited(_))
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Errors as GLib knows them: a domain, a code, a message.
+//! Maps errors to GLib's: a domain, a code, a message.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use crate::qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError}
 #[non_exhaustive]
 #[repr(i32)]
 pub enum QmpErrorCode {
-    /// QEMU's `GenericError`, or a class that is not known here.
+    /// QEMU's `GenericError`, or a class that this library does not know.
     Generic = 0,
     /// QEMU's `CommandNotFound`.
     CommandNotFound = 1,
@@ -31,14 +31,14 @@ pub enum QmpErrorCode {
     TooLarge = 7,
     /// The peer does not speak QMP.
     NotQmp = 8,
-    /// An argument is of the wrong form.
+    /// An argument has the wrong form.
     InvalidArgument = 9,
     /// The server does not offer what was asked for.
     NotSupported = 10,
 }
 
 impl QmpErrorCode {
-    /// All that this version has.
+    /// All codes of this version.
     pub const ALL: &[Self] = &[
         Self::Generic,
         Self::CommandNotFound,
@@ -54,7 +54,7 @@ impl QmpErrorCode {
     ];
 }
 
-/// Where an error belongs.
+/// The domain and code of an error.
 enum Code {
     Qmp(QmpErrorCode),
     Io(gio::IOErrorEnum),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An event of the virtual machine as a refcounted box.
+//! An event of the virtual machine as a reference-counted boxed type.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::variant::json_to_variant;
 use crate::qmp::{self, Error};
 
-/// Something that happened in the virtual machine (QMP specification, section
+/// An event of the virtual machine (QMP specification, section
 /// "Asynchronous events").
 #[derive(Clone, PartialEq, Eq, glib::SharedBoxed)]
 #[shared_boxed_type(name = "SpiceQmp1Event", nullable)]
@@ -23,14 +23,14 @@ pub struct Event(Arc<Inner>);
 #[doc(hidden)]
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Inner {
-    /// The name and then the data, if any, each with the NUL at its end that C needs.
+    /// The name and then the data, if any, each with a terminating NUL for C.
     text: SmallVec<[u8; SHORT]>,
-    /// The length of the name, with its NUL.
+    /// The length of the name, including its NUL.
     name: usize,
     timestamp: i64,
 }
 
-/// Texts up to this length need no allocation of their own, which most of QEMU's do not.
+/// Texts up to this length, as most of QEMU's are, need no allocation of their own.
 const SHORT: usize = 80;
 
 impl Event {
@@ -44,19 +44,19 @@ impl Event {
         self.data_gstr().map(glib::GStr::as_str)
     }
 
-    /// [`name`](Self::name), with the NUL at its end that C needs.
+    /// [`name`](Self::name), NUL-terminated for C.
     pub fn name_gstr(&self) -> &glib::GStr {
         self.0.text_at(..self.0.name)
     }
 
-    /// [`data`](Self::data), with the NUL at its end that C needs.
+    /// [`data`](Self::data), NUL-terminated for C.
     pub fn data_gstr(&self) -> Option<&glib::GStr> {
         let has_data = self.0.text.len() > self.0.name;
         has_data.then(|| self.0.text_at(self.0.name..))
     }
 
     /// The data as a `GVariant` (see [`json_to_variant`](crate::json_to_variant)):
-    /// `a{sv}`, as QEMU's event data are objects.
+    /// `a{sv}`, since QEMU's event data are objects.
     ///
     /// # Errors
     ///
@@ -65,16 +65,16 @@ impl Event {
         self.data().map(json_to_variant).transpose()
     }
 
-    /// The data as a type of one's own; of an event without data, as of `null`.
+    /// Deserializes the data; an event without data counts as `null`.
     ///
     /// # Errors
     ///
-    /// Where the data does not fit the type.
+    /// If the data does not match the type.
     pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.data().unwrap_or("null"))
     }
 
-    /// Microseconds since 1970 on the host, or -1 where QEMU's clock failed.
+    /// Microseconds since 1970 on the host, or -1 if QEMU's clock failed.
     pub fn timestamp(&self) -> i64 {
         self.0.timestamp
     }
@@ -113,8 +113,8 @@ impl fmt::Debug for Event {
 }
 
 thread_local! {
-    /// The last small event that was delivered. Where nobody keeps events, a storm of them
-    /// needs one.
+    /// The last small event that was delivered. If no event is kept, a storm of them
+    /// needs only this one.
     static SPARE: Cell<Option<Event>> = const { Cell::new(None) };
 }
 
@@ -126,10 +126,10 @@ impl Event {
         text - nuls
     }
 
-    /// It was delivered: the next one may take its place if nobody has kept it.
+    /// Marks it as delivered: the next event may reuse its memory if nothing has kept it.
     pub(super) fn delivered(self) {
         if !self.0.text.spilled() {
-            // The thread may end.
+            // Fails while the thread ends.
             let _ = SPARE.try_with(|spare| spare.replace(Some(self)));
         }
     }

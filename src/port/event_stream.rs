@@ -12,20 +12,20 @@ use futures_core::Stream;
 
 use super::event::Event;
 
-/// How many events wait for a reader that does not read. Then the oldest go.
+/// How many events wait for a slow reader. Beyond that, the oldest are dropped.
 pub const EVENT_QUEUE: usize = 1024;
 
-/// How many bytes of events, their names and data, wait for a reader that does not
-/// read, but for the newest event, which always waits: a server may send events of
+/// How many bytes of events, their names and data, wait for a slow reader,
+/// not counting the newest event, which always waits: a server may send events of
 /// 64 MiB.
 pub const EVENT_QUEUE_BYTES: usize = 16 << 20;
 
-/// The events of a port since the stream was made, in order.
+/// The events of a port since the stream was created, in order.
 ///
-/// Nothing is lost between making the stream and awaiting it, so make it before
-/// the command whose events are wanted. Dropping it unsubscribes. It ends when
-/// the port does. A reader that falls more than [`EVENT_QUEUE`] events or
-/// [`EVENT_QUEUE_BYTES`] behind loses the oldest;
+/// Nothing is lost between creating the stream and awaiting it, so create it before
+/// the command whose events you want. Dropping it unsubscribes. It ends when
+/// the port closes. A reader that falls more than [`EVENT_QUEUE`] events or
+/// [`EVENT_QUEUE_BYTES`] behind loses the oldest ones;
 /// [`take_dropped`](Self::take_dropped) returns how many.
 #[derive(Debug)]
 pub struct EventStream {
@@ -41,7 +41,7 @@ pub(super) struct EventStreams {
 
 #[derive(Debug)]
 struct Queue {
-    /// The names that are wanted; all if empty.
+    /// The wanted names; all events if empty.
     names: Vec<String>,
     state: RefCell<QueueState>,
 }
@@ -57,7 +57,7 @@ struct QueueState {
 }
 
 impl EventStream {
-    /// The next event; nothing when the port has ended.
+    /// The next event; `None` once the port has closed.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -101,7 +101,7 @@ impl EventStreams {
         EventStream { queue }
     }
 
-    /// Whether somebody waits for events of this name.
+    /// Whether any stream wants events of this name.
     pub(super) fn want(&self, name: &str) -> bool {
         self.queues
             .borrow()
@@ -110,7 +110,7 @@ impl EventStreams {
             .any(|queue| queue.wants(name))
     }
 
-    /// Whether it woke somebody.
+    /// Queues the event; returns whether it woke a reader.
     pub(super) fn push(&self, event: &Event) -> bool {
         let mut wakers = Vec::new();
         for queue in self.queues.borrow().iter().filter_map(Weak::upgrade) {
@@ -118,7 +118,7 @@ impl EventStreams {
                 wakers.extend(queue.push(event.clone()));
             }
         }
-        // Whoever is woken may make a stream, or drop one.
+        // A woken reader may create a stream, or drop one.
         let woke = !wakers.is_empty();
         for waker in wakers {
             waker.wake();
@@ -141,7 +141,7 @@ impl Queue {
         self.names.is_empty() || self.names.iter().any(|wanted| wanted == name)
     }
 
-    /// Returns whom to wake.
+    /// Returns the reader to wake.
     fn push(&self, event: Event) -> Option<Waker> {
         let mut state = self.state.borrow_mut();
         state.bytes += event.size();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! File descriptors that go with a command.
+//! File descriptors that are sent with a command.
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,11 +9,11 @@ use gio::prelude::*;
 use crate::qmp::{Error, UsageError};
 use crate::transport::Fds;
 
-/// So many file descriptors can go with a command: Linux sends no more at once. A call
+/// How many file descriptors a command can carry: Linux sends no more at once. A call
 /// with more of them fails before anything is sent.
 pub const MAX_FDS: usize = 253;
 
-/// Duplicates descriptors; none where there are none.
+/// Duplicates descriptors; returns `None` if there are none.
 pub(super) fn duplicate(fds: impl IntoIterator<Item = impl AsFd>) -> Result<Option<Fds>, Error> {
     collect(fds.into_iter().map(|fd| fd.as_fd().try_clone_to_owned()))
 }
@@ -22,7 +22,7 @@ pub(super) fn duplicate(fds: impl IntoIterator<Item = impl AsFd>) -> Result<Opti
 ///
 /// # Errors
 ///
-/// [`UsageError::InvalidArgument`] for more than [`MAX_FDS`], or where one cannot be
+/// [`UsageError::InvalidArgument`] for more than [`MAX_FDS`], or if one cannot be
 /// duplicated.
 #[doc(hidden)]
 pub fn duplicate_list(fds: &Fds) -> Result<Option<Fds>, Error> {

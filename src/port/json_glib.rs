@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! JSON-GLib's nodes, for C handlers of the signal `event`.
+//! `JsonNode`s of JSON-GLib, for C handlers of the signal `event`.
 //!
-//! JSON-GLib's own parser takes three times as long as making its nodes one by one
+//! JSON-GLib's own parser takes three times as long as creating its nodes one by one
 //! (docs/performance.md, "Where the rest goes").
 #![allow(unsafe_code)]
 
@@ -56,7 +56,7 @@ unsafe extern "C" {
     fn json_array_add_element(array: *mut JsonArray, node: *mut JsonNode);
 }
 
-/// Calls `act` with a `JsonNode` of `json`, or with NULL if there is none. The
+/// Calls `act` with a `JsonNode` for `json`, or with NULL if there is none. The
 /// node is valid until `act` returns.
 pub(super) fn with_node(json: Option<&str>, act: impl FnOnce(glib::Pointer)) {
     let node = json.and_then(node);
@@ -65,7 +65,7 @@ pub(super) fn with_node(json: Option<&str>, act: impl FnOnce(glib::Pointer)) {
         .map_or(std::ptr::null_mut(), |node| node.0.cast()));
 }
 
-/// What nests deeper is left to JSON-GLib, whose own functions take less of the stack.
+/// Text that nests deeper is left to JSON-GLib, whose own functions use less stack.
 const MAX_BUILT_DEPTH: usize = 128;
 
 fn node(json: &str) -> Option<Node> {
@@ -77,13 +77,13 @@ struct Node(*mut JsonNode);
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // SAFETY: whoever makes a `Node` gives it a reference, which is dropped once.
+        // SAFETY: whoever creates a `Node` gives it a reference, which is dropped once.
         unsafe { json_node_unref(self.0) }
     }
 }
 
 impl Node {
-    /// A node that `init` makes something of.
+    /// Allocates a node and initializes it with `init`.
     fn new(init: impl FnOnce(*mut JsonNode)) -> Self {
         // SAFETY: no conditions.
         let node = Self(unsafe { json_node_alloc() });
@@ -100,7 +100,7 @@ fn build(json: &str) -> Option<Node> {
     tree::build(json, MAX_BUILT_DEPTH, &mut Nodes).ok()
 }
 
-/// Makes nodes of JSON's values.
+/// Builds nodes from JSON values.
 struct Nodes;
 
 impl Builder for Nodes {
@@ -139,7 +139,7 @@ impl Builder for Nodes {
     fn string(&mut self, text: Cow<'_, str>) -> Result<Node, String> {
         Ok(Node::new(|node| {
             with_c_string(&text, |text| {
-                // SAFETY: the node is new, and copies the text.
+                // SAFETY: the node is new, and `json_node_init_string` copies the text.
                 unsafe { json_node_init_string(node, text) };
             });
         }))
@@ -185,7 +185,7 @@ impl Builder for Nodes {
     }
 }
 
-/// Calls `act` with `text`, up to its first NUL, in C's form.
+/// Calls `act` with `text`, up to its first NUL, as a C string.
 fn with_c_string(text: &str, act: impl FnOnce(*const c_char)) {
     let len = memchr(0, text.as_bytes()).unwrap_or(text.len());
     let text = &text.as_bytes()[..len];
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_what_json_glib_makes_of_the_text() {
+    fn a_node_equals_the_one_that_json_glib_parses() {
         for json in [
             "null",
             "true",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn any_value_becomes_what_json_glib_makes_of_it() {
+    fn any_value_becomes_the_node_that_json_glib_parses() {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -303,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_for_one_is_left_to_the_other() {
+    fn json_that_nests_too_deeply_is_left_to_json_glib() {
         let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
         assert!(build(&deep).is_none());
         assert!(node(&deep).is_some());
     }
 
     #[test]
-    fn what_json_glib_cannot_read_is_no_node() {
+    fn json_that_json_glib_cannot_read_gives_no_node() {
         let said = Arc::<Mutex<Vec<String>>>::default();
         let handler = glib::log_set_handler(Some("Json"), glib::LogLevels::all(), false, false, {
             let said = said.clone();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What goes over a connection, without secrets: for GLib's debug messages of the domain
-//! `SpiceQmp`, and for whoever records it.
+//! Logs and records the traffic of a connection, without secrets: as GLib debug messages of
+//! the domain `SpiceQmp`, and for a recorder.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::qmp::{Error, Event, PeerError, State, redacted, redacted_payload};
 
-/// Something that is noted when it happens.
+/// An entry of the log.
 pub(super) enum Passed<'a> {
     /// A command with its arguments was issued.
     Sent(&'a str, Option<&'a str>),
-    /// A small command was, to a peer that stalls in the middle of a message.
+    /// A small command was issued to a peer that stalls in the middle of a message.
     Nudged(&'a str),
     Returned(&'a str),
     Failed(&'a Error),
@@ -26,7 +26,7 @@ pub(super) enum Passed<'a> {
     State(State, Option<&'a Error>),
 }
 
-/// What is to be logged and recorded. It is kept until nothing is borrowed: a program's
+/// Log and record entries. They are kept until nothing is borrowed: a program's
 /// log handler may use the port.
 #[derive(Debug)]
 pub(super) struct Traffic {
@@ -38,7 +38,7 @@ pub(super) struct Traffic {
 struct Kept {
     /// For the log.
     text: Option<String>,
-    /// For the recorder: when, and which direction and message.
+    /// For the recorder: the time, the direction and the message.
     record: Option<(i64, &'static str, String)>,
 }
 
@@ -46,23 +46,23 @@ type Recorder = Box<dyn Fn(i64, &str, &str) + Send + Sync>;
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
-/// Calls `recorder` with what the connections that are made from now on send and receive:
+/// Calls `recorder` with everything that connections made from now on send and receive:
 /// the time in microseconds since 1970, a direction, and a message as JSON text, without
-/// what may be a secret. The directions and their messages are
+/// possible secrets. The directions and their messages are
 ///
 /// - `sent`: a command,
 /// - `received`: a return value, an error or an event,
-/// - `local`: an object with `state`, `error` or both: what becomes of the connection, and
-///   how calls end without an answer.
+/// - `local`: an object with `state`, `error` or both: how the state of the connection changes,
+///   and how calls end without an answer.
 ///
-/// The first recorder of the process stays. For the tool's transcripts.
+/// Only the first recorder of the process is used. It exists for the tool's transcripts.
 pub fn record_traffic(recorder: impl Fn(i64, &str, &str) + Send + Sync + 'static) {
-    // There is one already.
+    // Fails if there is one already.
     let _ = RECORDER.set(Box::new(recorder));
 }
 
 /// Whether the environment asks for debug messages (`G_MESSAGES_DEBUG`): the
-/// texts are made only then.
+/// texts are only made in that case.
 static LOGGED: Lazy<bool> = Lazy::new(|| {
     std::env::var("G_MESSAGES_DEBUG").is_ok_and(|domains| {
         domains
@@ -84,7 +84,7 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// Notes it, if anyone reads it.
+    /// Notes an entry, if the log or the recorder wants it.
     pub(super) fn note(&self, passed: &Passed<'_>) {
         if self.wanted {
             self.keep(passed);
@@ -100,7 +100,7 @@ impl Traffic {
         });
     }
 
-    /// Logs and records what was noted.
+    /// Logs and records the entries.
     pub(super) fn write(&self) {
         if !self.wanted {
             return;
@@ -117,7 +117,7 @@ impl Traffic {
 }
 
 impl Passed<'_> {
-    /// As a line of the log.
+    /// The entry as a line of the log.
     fn text(&self) -> String {
         match self {
             Self::Sent(command, arguments) => format!("-> {}", redacted(command, *arguments)),
@@ -135,7 +135,7 @@ impl Passed<'_> {
         }
     }
 
-    /// As a direction and a message.
+    /// The entry as a direction and a message.
     fn record(&self) -> Option<(&'static str, String)> {
         let (direction, message) = match self {
             Self::Sent(command, arguments) => ("sent", request(command, *arguments)),
@@ -161,11 +161,11 @@ impl Passed<'_> {
     }
 }
 
-/// A command as it is recorded.
+/// A command in recorded form.
 fn request(command: &str, arguments: Option<&str>) -> String {
     let text = redacted(command, arguments);
     let Some(rest) = text.strip_prefix(command) else {
-        // It is no command.
+        // It is not a command.
         return json!({ "execute": Value::from(text) }).to_string();
     };
     match rest.trim_start() {
@@ -198,7 +198,7 @@ fn payload(json: &str) -> String {
     json_or_text(&redacted_payload(json))
 }
 
-/// JSON text; what is none, because it is hidden, as a text.
+/// JSON text; text that is not JSON, because it is hidden, becomes a string.
 fn json_or_text(text: &str) -> String {
     if serde_json::from_str::<IgnoredAny>(text).is_ok() {
         text.to_owned()
@@ -207,7 +207,7 @@ fn json_or_text(text: &str) -> String {
     }
 }
 
-/// What the server sent, without secrets, and cut short.
+/// What the server sent, without secrets, and shortened.
 fn shortened(json: &str) -> String {
     let text = redacted_payload(json);
     match text.char_indices().nth(LENGTH) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a port can do: the methods of `QmpPort`, but for those that connect one, and those for SPICE
+//! The methods of `QmpPort`, except those that connect one, and those for SPICE
 //! channels (`spice.rs`).
 
 use std::time::Duration;
@@ -25,8 +25,8 @@ use crate::qmp::{Band, CallId, Error, PeerError, State, is_qmp_port_name};
 use crate::transport::{self, Fds, Transport};
 
 impl QmpPort {
-    /// A port on an open stream, such as a `GSocketConnection`, of which
-    /// nothing has been read: the server's greeting is still to come.
+    /// A port on an open stream, such as a `GSocketConnection`, from which
+    /// nothing has been read yet: the server's greeting is still to come.
     pub fn for_stream(stream: &impl IsA<gio::IOStream>) -> Self {
         Self::for_transport(transport::on_stream(stream))
     }
@@ -38,38 +38,38 @@ impl QmpPort {
         port
     }
 
-    /// Whether the calling thread is the one that made the port, and runs its main
-    /// context or could: no other may use it, but for references. For bindings to
-    /// languages that do not see to that.
+    /// Whether the calling thread is the one that created the port, and runs its main
+    /// context or could run it: other threads may only reference and unreference the port. For
+    /// bindings to languages that do not ensure that themselves.
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().home().is_here()
     }
 
-    /// The main context on which all of the port happens: the thread's default one
-    /// when the port was made, and GLib's default one for SPICE ports.
+    /// The main context that the port runs on: the thread-default one at the time
+    /// the port was created, and GLib's default one for SPICE ports.
     pub fn main_context(&self) -> glib::MainContext {
         self.imp().home().context().clone()
     }
 
     /// Whether QEMU neither reads nor answers on this SPICE port until the machine runs
-    /// again: the machine was stopped by an error, a shutdown or a migration, and another
-    /// monitor has to resume it. Calls wait for that, or for their deadline. It changes
+    /// again: the machine was stopped by an error, a shutdown or a migration, and must be
+    /// resumed through another monitor. Calls wait for that, or for their deadline. It changes
     /// with the property `status`.
     pub fn is_mute(&self) -> bool {
         self.imp().connection.run_state.is_mute()
     }
 
-    /// Whether it is on a SPICE port, which QEMU may [mute](Self::is_mute).
+    /// Whether the port is on a SPICE port, which QEMU may [mute](Self::is_mute).
     pub fn is_spice_port(&self) -> bool {
         self.imp().connection.is_spice_port()
     }
 
-    /// Ends the port for good, with the reason that it could not be connected again.
+    /// Ends the port for good; `error` says why it could not be reconnected.
     pub(crate) fn give_up(&self, error: Error) {
         self.imp().give_up(error);
     }
 
-    /// Whether its peer turned out to speak something else than QMP.
+    /// Whether its peer turned out not to speak QMP.
     pub(crate) fn is_not_qmp(&self) -> bool {
         let session = self.imp().connection.session.borrow();
         session.state() == State::Failed
@@ -81,22 +81,22 @@ impl QmpPort {
             )
     }
 
-    /// Whether a SPICE port of this name speaks QMP; see [`is_qmp_port_name`].
+    /// Whether a SPICE port with this name speaks QMP; see [`is_qmp_port_name`].
     pub fn is_qmp_name(name: &str) -> bool {
         is_qmp_port_name(name)
     }
 
-    /// Waits until commands may be given, for at most [`CONNECT_TIMEOUT`].
+    /// Waits until commands may be executed, for at most [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
     ///
-    /// Why the port cannot become ready: [`Error::Closed`] where it closes,
-    /// [`Error::Peer`] where the peer does not speak QMP, [`Error::TimedOut`].
+    /// Why the port cannot become ready: [`Error::Closed`] if it closes,
+    /// [`Error::Peer`] if the peer does not speak QMP, [`Error::TimedOut`].
     pub fn wait_ready(&self) -> impl Future<Output = Result<(), Error>> + use<> {
         self.wait_ready_within(CONNECT_TIMEOUT)
     }
 
-    /// [`wait_ready`](Self::wait_ready) with a deadline of one's own.
+    /// [`wait_ready`](Self::wait_ready) with a given timeout.
     ///
     /// # Errors
     ///
@@ -111,8 +111,8 @@ impl QmpPort {
         })
     }
 
-    /// [`wait_ready_within`](Self::wait_ready_within) that ends when the first run state
-    /// is known, too: the property `status`, or `last-error` says why it is not.
+    /// [`wait_ready_within`](Self::wait_ready_within) that also waits for the first run state:
+    /// then the property `status` is set, or `last-error` says why it is not.
     pub fn wait_status(
         &self,
         timeout: Duration,
@@ -132,8 +132,8 @@ impl QmpPort {
         self.imp().wait(WaitFor::Ready, timeout, Box::new(callback))
     }
 
-    /// Any command. `arguments` is what serializes to a JSON object, or `()`.
-    /// The reply is decoded as `R`: a type of one's own,
+    /// Executes a QMP command. `arguments` serializes to a JSON object, or is `()`.
+    /// The reply is deserialized as `R`: your own type,
     /// [`serde_json::Value`], or `Box<`[`RawValue`](serde_json::value::RawValue)`>`.
     ///
     /// ```no_run
@@ -151,8 +151,8 @@ impl QmpPort {
         Call::new(self, command, &arguments, Band::In, call::decode)
     }
 
-    /// A command that QEMU executes at once, past those that wait. Only where
-    /// the server offers `oob` (sockets, not SPICE ports) and for commands that
+    /// Executes a QMP command out of band: QEMU executes it at once, ahead of those that
+    /// wait. Only if the server offers `oob` (sockets, not SPICE ports) and for commands that
     /// QEMU's schema marks `allow-oob`.
     pub fn execute_oob<R: DeserializeOwned>(
         &self,
@@ -162,7 +162,7 @@ impl QmpPort {
         Call::new(self, command, &arguments, Band::Out, call::decode)
     }
 
-    /// A command of a typed schema, such as `qapi_qmp::query_block {}`.
+    /// Executes a command of a typed schema, such as `qapi_qmp::query_block {}`.
     #[cfg(feature = "qapi")]
     pub fn run<C: qapi_spec::Command>(&self, command: &C) -> Call<C::Ok> {
         Call::new(self, C::NAME, command, Band::In, call::decode)
@@ -175,13 +175,13 @@ impl QmpPort {
 
     /// Pauses, resumes, resets, powers down or ends the virtual machine.
     ///
-    /// Success means that QEMU took the order: a guest may ignore a power-down.
-    /// [`VmAction::Quit`] also succeeds where QEMU closes before it answers.
+    /// Success means that QEMU accepted the command: a guest may ignore a power-down.
+    /// [`VmAction::Quit`] also succeeds if QEMU closes the connection before it answers.
     pub fn vm_action(&self, action: VmAction) -> Call<()> {
         Call::new(self, action.command(), &(), Band::In, |_, _| Ok(()))
     }
 
-    /// Any command with a callback, for bindings to other languages.
+    /// Executes a QMP command with a callback, for bindings to other languages.
     ///
     /// `arguments` is the text of a JSON object, and the reply is JSON text. The
     /// callback is called once, from the main context, never from within this
@@ -197,8 +197,8 @@ impl QmpPort {
             .execute(command, arguments, options, None, Box::new(callback))
     }
 
-    /// [`execute_with`](Self::execute_with) for a command that gets file descriptors, as
-    /// [`Call::fds`] does. They are closed after they were sent, or when the call ends.
+    /// [`execute_with`](Self::execute_with) for a command that carries file descriptors, like
+    /// [`Call::fds`]. They are closed once they have been sent, or when the call ends.
     pub fn execute_with_fds(
         &self,
         command: &str,
@@ -211,9 +211,9 @@ impl QmpPort {
             .execute(command, arguments, options, fds, Box::new(callback))
     }
 
-    /// Cancels a call: its callback gets [`Error::Cancelled`]. A command that
-    /// was not sent yet will not be sent; the answer to one that was is dropped.
-    /// False if the call has ended.
+    /// Cancels a call: its callback receives [`Error::Cancelled`]. A command that
+    /// was not sent yet will not be sent; the reply to one that was sent is dropped.
+    /// Returns false if the call has ended.
     pub fn cancel(&self, call: CallId) -> bool {
         self.imp().cancel(call)
     }
@@ -223,37 +223,37 @@ impl QmpPort {
         self.imp().listen(Vec::new())
     }
 
-    /// The events of these names from now on. See [`EventStream`].
+    /// The events with these names from now on. See [`EventStream`].
     pub fn events_named<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> EventStream {
         let names = names.into_iter().map(str::to_owned).collect();
         self.imp().listen(names)
     }
 
-    /// Calls `f` for each event, or for those of one name.
+    /// Calls `f` for each event, or for those with one name.
     pub fn connect_qmp_event(
         &self,
         name: Option<&str>,
         f: impl Fn(&Self, &Event) + 'static,
     ) -> glib::SignalHandlerId {
         let detail = name.map(|name| {
-            // No event has a name with a NUL, which cannot be part of a detail.
+            // No event has a name with a NUL, which a signal detail cannot contain.
             glib::Quark::from_str(name.replace('\0', "\u{fffd}"))
         });
         emission::connect_qmp_event(self, *signals::QMP_EVENT_ID, detail, f)
     }
 
-    /// Closes the port for good: what was asked for is sent and answered, for which
-    /// QEMU has the time of the property `close-timeout`; then what is left fails and the
-    /// connection is let go. A SPICE channel itself is left as it is. It ends after
-    /// every other call and wait of the port, and nothing of the connection is left then.
-    /// Dropping the future before leaves the port open.
+    /// Closes the port for good. Commands that were issued are still sent and answered, for
+    /// which QEMU has the time of the property `close-timeout`; then the remaining calls fail and
+    /// the connection is released. A SPICE channel itself is left open. The close ends after
+    /// every other call and wait of the port, and then nothing of the connection is left.
+    /// Dropping the future before that leaves the port open.
     ///
     /// Close the port before the SPICE session is disconnected, and before the process
     /// exits: QEMU (7.2 and 10.0) may crash, or freeze for ever with all its monitors,
-    /// when a SPICE client leaves while an answer is due. Where the program has a command
+    /// when a SPICE client disconnects while an answer is due. If the program has a command
     /// under way that takes longer than 10 s, raise `close-timeout`.
     pub async fn close(&self) {
-        // The only error is that somebody cancelled it.
+        // It can only fail by being cancelled.
         let _ = Waiting::new(self, |callback| self.imp().close(callback)).await;
     }
 
@@ -262,14 +262,14 @@ impl QmpPort {
         self.imp().close(Box::new(callback))
     }
 
-    /// Cancels a wait or a close: its callback gets [`Error::Cancelled`]. A port that was
-    /// to be closed stays open. False if it has ended, or the port is closed.
+    /// Cancels a wait or a close: its callback receives [`Error::Cancelled`]. A port that was
+    /// being closed stays open. Returns false if it has ended, or the port is closed.
     pub fn cancel_wait(&self, wait: WaitId, name: &str) -> bool {
         self.imp().cancel_wait(wait, name)
     }
 
-    /// How many events were not delivered because handlers of events run main loops
-    /// within each other, more than 32 deep.
+    /// How many events were not delivered because event handlers run nested main loops
+    /// more than 32 deep.
     pub fn dropped_events(&self) -> u64 {
         self.imp().connection.dropped()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GObject that joins protocol and transport: `SpiceQmpPort`; and the server that is
-//! its other end.
+//! The GObject that joins protocol and transport: `SpiceQmpPort`; and the server for the
+//! other end of a connection.
 
 mod call;
 mod connection;
@@ -48,7 +48,7 @@ pub use vm_action::VmAction;
 pub use wait::{WaitEvent, WaitStatus};
 pub use waits::WaitId;
 
-/// How long `open`, `find` and `wait_ready` wait for a peer that says nothing.
+/// How long `open`, `find` and `wait_ready` wait for a silent peer.
 ///
 /// QEMU serves one client at a time on a QMP socket: a second one is connected
 /// but receives no greeting.
@@ -57,31 +57,31 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 glib::wrapper! {
     /// A QMP connection to QEMU, such as the monitor behind a SPICE port channel.
     ///
-    /// All of it happens on the main context that was the thread's default when the port
-    /// was made (GLib's default one for a SPICE port), whatever is pushed later. Nothing
+    /// It runs on the main context that was the thread-default one when the port
+    /// was created (GLib's default one for a SPICE port), whatever is pushed later. Nothing
     /// blocks. A call ends once: with QEMU's answer, when the connection ends, or at its
-    /// deadline. There is none by default: set `command-timeout`, or use
-    /// [`Call::timeout`], or a call waits for as long as QEMU does not answer. A port that
-    /// is closed by its peer becomes ready again when it is opened again.
+    /// deadline. By default there is no deadline, and a call waits until QEMU answers: set
+    /// `command-timeout`, or use [`Call::timeout`]. A port that was closed by its peer becomes
+    /// ready again when it is reopened.
     ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `channel` | `SpicePortChannel`, construct only | the channel it is attached to, if any; with the feature `spice` |
-    /// | `ready` | boolean | whether commands may be given |
-    /// | `state` | [`PortState`] | where the connection stands |
-    /// | `responsive` | boolean | false while QEMU has owed something for 3 s without a byte |
+    /// | `channel` | `SpicePortChannel`, construct only | the channel that it is attached to, if any; with the feature `spice` |
+    /// | `ready` | boolean | whether commands may be executed |
+    /// | `state` | [`PortState`] | the state of the connection |
+    /// | `responsive` | boolean | false if QEMU owes something and has not sent a byte for 3 s |
     /// | `version` | string or NULL | QEMU's version, such as `10.0.2` |
     /// | `package` | string or NULL | the distributor's package of it |
     /// | `capabilities` | strings | what the server offered in its greeting |
-    /// | `status` | [`Status`] or NULL | the run state, kept current: bind the UI to it |
+    /// | `status` | [`Status`] or NULL | the run state, kept up to date: bind the UI to it |
     /// | `pending` | unsigned | how many of the program's calls have not ended |
-    /// | `last-error` | `GError` or NULL | why the port is not ready, or what went wrong last |
-    /// | `reconnect` | unsigned, milliseconds | after how long it first tries to connect again; 0, the default, is never. Set by a [`Connector`](crate::Connector) |
-    /// | `command-timeout` | unsigned, milliseconds | deadline of each call; 0, the default, is none |
+    /// | `last-error` | `GError` or NULL | why the port is not ready, or the last thing that went wrong |
+    /// | `reconnect` | unsigned, milliseconds | the pause before it first tries to reconnect; 0, the default, means never. Set by a [`Connector`](crate::Connector) |
+    /// | `command-timeout` | unsigned, milliseconds | the deadline of each call; 0, the default, means none |
     /// | `close-timeout` | unsigned, milliseconds | how long closing waits for what QEMU owes: 10,000 on SPICE ports, 1,000 elsewhere |
-    /// | `max-message-size` | unsigned, bytes | longest message that is accepted; 64 MiB |
+    /// | `max-message-size` | unsigned, bytes | the longest message that is accepted; 64 MiB by default |
     ///
     /// # Signals
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program asks of its connection: commands, waits and the end.
+//! What the program requests of its connection: commands, waits and closing.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::transport::Fds;
 pub struct CallOptions {
     /// In order with the other commands, or out of band.
     pub band: Band,
-    /// The deadline; the port's `command-timeout` if there is none here.
+    /// The deadline; `None` means the port's `command-timeout`.
     pub timeout: Option<Duration>,
 }
 
@@ -25,9 +25,9 @@ pub(super) struct Request<'a> {
     pub(super) arguments: Option<&'a str>,
     pub(super) band: Band,
     pub(super) timeout: Option<Duration>,
-    /// What is sent with it.
+    /// File descriptors that are sent with it.
     pub(super) fds: Option<Fds>,
-    /// Whether it is sent before this returns, if that can be: a viewer that ends its
+    /// Whether to send it before this function returns, if possible: a viewer that ends its
     /// machine may end its session in the same iteration of the main loop.
     pub(super) at_once: bool,
 }
@@ -73,13 +73,13 @@ impl<O: Owner> Connection<O> {
         if waits_to_be_written || self.has_more() {
             owner.schedule(Urgency::Soon);
         } else if self.has_news(owner) {
-            // The next dispatch, perhaps that of the answer, notifies of `pending`.
+            // The next dispatch, perhaps the one for the answer, notifies of `pending`.
             owner.schedule(Urgency::Idle);
         }
         id
     }
 
-    /// Ends a call with [`Error::Cancelled`]. False if it has ended.
+    /// Ends a call with [`Error::Cancelled`]. Returns false if it has ended.
     pub(super) fn cancel(&self, owner: &O, id: CallId) -> bool {
         let mut session = self.session.borrow_mut();
         let Some(command) = session.command(id).map(Box::from) else {
@@ -137,8 +137,8 @@ impl<O: Owner> Connection<O> {
         id
     }
 
-    /// Closes the port for good: what was asked for is sent and answered, for at most
-    /// `timeout`. The callback is the last that is called.
+    /// Closes the port for good: outstanding commands are sent and answered, for at most
+    /// `timeout`. The callback is the last one to be called.
     pub(super) fn close(&self, owner: &O, timeout: Duration, callback: WaitCallback) -> WaitId {
         let id = self.waits.take_id();
         let deadline = self.timers.add(owner.now(), timeout, Target::Wait(id));
@@ -152,8 +152,8 @@ impl<O: Owner> Connection<O> {
         id
     }
 
-    /// Ends a wait or a close with [`Error::Cancelled`]: what was to be closed stays
-    /// open. False if it has ended, or the port is closed already.
+    /// Ends a wait or a close with [`Error::Cancelled`]; a port that was being closed stays
+    /// open. Returns false if it has ended, or the port is closed already.
     pub(super) fn cancel_wait(&self, owner: &O, id: WaitId, name: &str) -> bool {
         let Some(callback) = self.take_wait(id) else {
             return false;
@@ -185,7 +185,7 @@ impl<O: Owner> Connection<O> {
         Some(close.callback)
     }
 
-    /// How a wait ends, if it has an end yet.
+    /// The result of a wait, if it has ended.
     fn outcome(&self, wait: &Wait) -> Option<Result<(), Error>> {
         let session = self.session.borrow();
         let is_ready = || session.state() == State::Ready;
@@ -205,7 +205,7 @@ impl<O: Owner> Connection<O> {
         if is_over {
             return Some(Ok(()));
         }
-        // Which may have been opened again by now.
+        // The port may have been reopened by now.
         let was_lost = self.closures.get() != wait.closures;
         let may_reopen = || self.transport().is_some_and(|it| it.reopens());
         let has_ended = match session.state() {
@@ -222,7 +222,7 @@ impl<O: Owner> Connection<O> {
         })
     }
 
-    /// Ends the waits that have an end, and closes where nothing is owed any more.
+    /// Ends the waits that are over, and completes a close if nothing is owed any more.
     pub(super) fn look_at_waits(&self, owner: &O) {
         if self.waits.any_ready() {
             for (wait, result) in self.waits.take_ended(|wait| self.outcome(wait)) {
@@ -236,18 +236,18 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// Whether QEMU is to be given time to answer before the port is closed.
+    /// Whether QEMU must be given time to answer before the port is closed.
     pub(super) fn owes(&self) -> bool {
         if self.run_state.is_mute() && self.run_state.next().is_none() {
-            // Nothing comes before somebody has the machine run again, which may be never.
-            // What QEMU has not read by now kills it then, however long this waits.
+            // Nothing arrives before the machine is resumed, which may be never.
+            // What QEMU has not read by now makes it crash then, however long this waits.
             return false;
         }
         if self.writing.get() || self.owes_program() {
             return true;
         }
         match self.state() {
-            // What is still to be delivered may be that it is ready: then it asks.
+            // The pending delivery may be that the port is ready, which makes it send commands.
             State::Ready => {
                 self.own_calls.get() > 0
                     || !self.deliveries.borrow().is_empty()
@@ -259,12 +259,12 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// Whether all is delivered but the ends of closes.
+    /// Whether only ends of closes are left to deliver.
     pub(super) fn is_quiet(&self) -> bool {
         self.is_released() && self.gone.get() && !self.has_more() && !self.waits.any_ready()
     }
 
-    /// Ends the closes, after everything else.
+    /// Delivers the ends of the closes, after everything else.
     pub(super) fn deliver_closes(&self, owner: &O) {
         let quiet = self.quiet.replace(false) && self.is_quiet();
         if !quiet || self.is_deep() {
@@ -276,10 +276,10 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// The time has come for what waited for it.
+    /// Handles everything whose time has come.
     pub(super) fn expire(&self, owner: &O) {
         let now = owner.now();
-        // The transport gets some time to let go, which another close may give it.
+        // The transport gets some time to release its connection, which another close may need.
         let was_released = self.is_released();
         let has_input = || {
             self.session.borrow().has_more() || self.transport().is_some_and(|it| it.has_input())
@@ -295,7 +295,7 @@ impl<O: Owner> Connection<O> {
         if self.timers.stalled(now) {
             self.nudge();
         }
-        // Bytes may have come since the timer was set.
+        // Bytes may have arrived since the timer was set.
         self.watch_for_silence();
         if self.timers.silent(now) {
             self.responsive.set(false);
@@ -322,7 +322,7 @@ impl<O: Owner> Connection<O> {
             self.push(Delivery::Waited((wait.callback, late)));
         } else if !self.waits.has_close(id) {
         } else if was_released {
-            // The transport cannot let go of its connection.
+            // The transport cannot release its connection.
             self.gone.set(true);
         } else {
             self.release(owner, CLOSED);
@@ -357,8 +357,8 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// Sends a small command to a peer that stalls in the middle of a message. One that
-    /// does not even read is not written to.
+    /// Sends a small command to a peer that stalls in the middle of a message. A peer that
+    /// does not read either is sent nothing.
     fn nudge(&self) {
         if self.writing.get() || self.run_state.is_mute() {
             return;
@@ -369,7 +369,7 @@ impl<O: Owner> Connection<O> {
         self.flush();
     }
 
-    /// Takes all that was not delivered yet, when the owner goes.
+    /// Takes everything that was not delivered yet, when the owner is finalized.
     pub(super) fn take_last(&self) -> (Vec<LastCallback>, Vec<O::Event>) {
         let mut callbacks: Vec<LastCallback> = Vec::new();
         let mut events = Vec::new();
@@ -393,7 +393,7 @@ impl<O: Owner> Connection<O> {
     }
 }
 
-/// A callback, with what it is called with.
+/// A callback, with its argument.
 pub(super) type LastCallback = Box<dyn FnOnce()>;
 
 const CLOSED: &str = "the program closed the port";

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is known of the machine's run state: data only. Times are microseconds.
+//! The machine's run state as far as it is known: data only. Times are in microseconds.
 //!
-//! Events establish it at once, and `query-status` says it exactly. What an event
-//! established stays where QEMU does not answer: a SPICE port is mute once the machine
-//! has left `running` for another state than `paused` (QEMU 7.2 and 10.0), and nothing
+//! Events set it at once, and `query-status` tells it exactly. A state set by an event
+//! stays if QEMU does not answer: a SPICE port is mute once the machine
+//! has left `running` for any state other than `paused` (QEMU 7.2 and 10.0), and nothing
 //! is asked there until the machine runs again.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::qmp::{Error, ErrorClass, PeerError, misfit};
 
-/// What `query-status` says (QAPI type `StatusInfo`).
+/// The reply to `query-status` (QAPI type `StatusInfo`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StatusInfo {
     pub(super) running: bool,
@@ -29,20 +29,20 @@ pub(super) struct RunState {
     stale: Cell<bool>,
     /// When the question that is under way was asked.
     asked: Cell<Option<i64>>,
-    /// Whether the server answered the first question, be it with a refusal.
+    /// Whether the server answered the first question, even if by refusing it.
     answered: Cell<bool>,
-    /// Whether the server knows no `query-status`.
+    /// Whether the server does not know `query-status`.
     refused: Cell<bool>,
-    /// Whether QEMU says nothing more on this SPICE port until the machine runs again.
+    /// Whether QEMU sends nothing more on this SPICE port until the machine runs again.
     mute: Cell<bool>,
-    /// When to ask again, of a state that passes.
+    /// When to ask again about a transient state.
     again: Cell<Option<Again>>,
 }
 
 /// A question that is repeated.
 #[derive(Debug, Clone, Copy)]
 struct Again {
-    /// The next time; nothing once it was given up.
+    /// The next time; `None` once it was given up.
     at: Option<i64>,
     delay: i64,
     /// When it is given up.
@@ -51,17 +51,17 @@ struct Again {
     once: bool,
 }
 
-/// The first pause between two questions about a state that passes.
+/// The first pause between two questions about a transient state.
 const FIRST_DELAY: i64 = 250_000;
 const LAST_DELAY: i64 = 4_000_000;
 /// For how long such questions are repeated.
 const REPEATED_FOR: i64 = 60_000_000;
-/// After so long an answer is taken for lost.
+/// After this time an answer is considered lost.
 const LOST_AFTER: i64 = 10_000_000;
 /// How long a machine runs before a SPICE port is written to.
 const RESUME_DELAY: i64 = 250_000;
-/// How long QEMU has to exit before it is asked: one that exits with a question under
-/// way may crash.
+/// How long QEMU has to exit before it is asked: if it exits while a question is under
+/// way, it may crash.
 const EXIT_DELAY: i64 = 100_000;
 
 impl RunState {
@@ -69,12 +69,12 @@ impl RunState {
         self.known.borrow().clone()
     }
 
-    /// Whether QEMU says nothing on this port until the machine runs again.
+    /// Whether QEMU sends nothing on this port until the machine runs again.
     pub(super) fn is_mute(&self) -> bool {
         self.mute.get()
     }
 
-    /// Whether the first question was answered, or something is known without.
+    /// Whether the first question was answered, or the state is known anyway.
     pub(super) fn is_settled(&self) -> bool {
         self.answered.get() || self.known.borrow().is_some()
     }
@@ -89,7 +89,7 @@ impl RunState {
         self.stale.set(true);
     }
 
-    /// The session has ended. True where the known state changed.
+    /// The session has ended. Returns true if the known state changed.
     pub(super) fn end(&self) -> bool {
         self.stale.set(false);
         self.again.set(None);
@@ -99,19 +99,19 @@ impl RunState {
 
     /// Whether QEMU is to be asked now.
     pub(super) fn is_question_due(&self, now: i64) -> bool {
-        // An answer that is lost must not keep the next question back for ever.
+        // A lost answer must not delay the next question for ever.
         let under_way = self.asked.get().is_some_and(|at| now < at + LOST_AFTER);
         self.stale.get() && !under_way && !self.mute.get() && !self.refused.get()
     }
 
-    /// A question is sent.
+    /// A question has been sent.
     pub(super) fn asked(&self, now: i64) {
         self.stale.set(false);
         self.asked.set(Some(now));
     }
 
-    /// What came of a question. `spice`: on a SPICE port. True where the known state
-    /// changed.
+    /// Handles the answer to a question. `spice`: on a SPICE port. Returns true if the known
+    /// state changed.
     pub(super) fn answered(
         &self,
         now: i64,
@@ -123,13 +123,13 @@ impl RunState {
             Ok(status) => {
                 self.answered.set(true);
                 self.mute.set(false);
-                // A SPICE port may be mute in such a state; `inmigrate` it answers.
+                // A SPICE port may be mute in such a state; in `inmigrate` it answers.
                 let repeats = passes(&status.status) && (!spice || status.status == "inmigrate");
                 self.ask_again(now, repeats);
                 self.set(Some(status))
             }
-            // What is known stays; the next event asks again, but of a server that
-            // has no such command.
+            // The known state stays; the next event asks again, unless the server
+            // does not have the command.
             Err(Error::Command { class, .. }) => {
                 self.answered.set(true);
                 self.refused.set(class == ErrorClass::CommandNotFound);
@@ -143,24 +143,24 @@ impl RunState {
         }
     }
 
-    /// A command of the program's was answered: it may have changed a state that passes.
+    /// One of the program's commands was answered: it may have changed a transient state.
     pub(super) fn command_answered(&self) {
         if self.again.get().is_some_and(|again| again.at.is_none()) {
             self.stale.set(true);
         }
     }
 
-    /// An event came. `spice`: on a SPICE port. True where the known state changed.
+    /// Handles an event. `spice`: on a SPICE port. Returns true if the known state changed.
     pub(super) fn event(&self, now: i64, name: &str, data: Option<&str>, spice: bool) -> bool {
         let Some(effect) = effect_of(name, data, self.known.borrow().as_ref(), spice) else {
             return false;
         };
         let left_running = self.known.borrow().as_ref().is_none_or(|it| it.running);
         if effect == Effect::Unclear && left_running && self.mute.get() {
-            // It has just been resumed: the question is on its way, and ends that.
+            // It has just been resumed: the question is under way, and ends the muteness.
             return false;
         }
-        // Passing states begin anew with each event.
+        // Transient states start over with each event.
         self.again.set(None);
         let known = match effect {
             Effect::Unclear => {
@@ -168,7 +168,7 @@ impl RunState {
                 return false;
             }
             // A guest may stop again at once; then what was written to a SPICE port
-            // would lie there.
+            // would stay unread there.
             Effect::Runs if spice => {
                 self.stale.set(false);
                 self.ask_at(now + RESUME_DELAY);
@@ -201,7 +201,7 @@ impl RunState {
         self.again.get().and_then(|again| again.at)
     }
 
-    /// Has the question asked that is to be repeated by now.
+    /// Makes the repeated question due, if its time has come.
     pub(super) fn expire(&self, now: i64) {
         if let Some(again) = self.again.get()
             && again.at.is_some_and(|at| at <= now)
@@ -211,14 +211,14 @@ impl RunState {
             let again = (!again.once).then_some(Again { at, delay, ..again });
             self.again.set(again);
             self.stale.set(true);
-            // The machine has run for a while.
+            // The machine has been running for a while.
             if self.known.borrow().as_ref().is_some_and(|it| it.running) {
                 self.mute.set(false);
             }
         }
     }
 
-    /// Has a question asked at this time.
+    /// Makes a question due at this time.
     fn ask_at(&self, at: i64) {
         self.again.set(Some(Again {
             at: Some(at),
@@ -286,18 +286,18 @@ impl StatusInfo {
     }
 }
 
-/// A name of a run state that is longer is none: QEMU's longest has 15 bytes. It is
+/// A longer name is not a run state's: QEMU's longest has 15 bytes. It is
 /// kept for as long as the state lasts.
 const LONGEST_NAME: usize = 256;
 
-/// What an event says of the run state.
+/// The effect of an event on the run state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
-    /// It may be another one now.
+    /// It may have changed.
     Unclear,
     Runs,
     Stopped(&'static str),
-    /// The machine is shut down, and QEMU mostly exits.
+    /// The machine is shut down, and QEMU usually exits.
     MayExit,
 }
 
@@ -354,7 +354,7 @@ fn effect_of(
         "MIGRATION" => match &*data().unwrap_or_default().status {
             "pre-switchover" | "device" => Some(Effect::Stopped("finish-migrate")),
             "completed" if known != "inmigrate" => Some(Effect::Stopped("postmigrate")),
-            // A SPICE port goes mute after these, without another event.
+            // A SPICE port becomes mute after these, without another event.
             "setup" | "active" if spice => None,
             _ => Some(Effect::Unclear),
         },
@@ -362,13 +362,13 @@ fn effect_of(
     }
 }
 
-/// Whether the machine is known to have stopped by something that STOP does not say.
+/// Whether the machine is known to have stopped for a reason that STOP does not give.
 fn has_cause(state: &str) -> bool {
     !matches!(state, "" | "running" | "paused" | "prelaunch" | "suspended")
 }
 
-/// What a reset makes of a machine that does not run: it waits to be started. One that
-/// migrates goes on with that.
+/// Whether a reset puts a machine that does not run into `prelaunch`: it waits to be
+/// started. A migration continues instead.
 fn is_reset_to_prelaunch(state: &str) -> bool {
     !matches!(
         state,
@@ -376,7 +376,7 @@ fn is_reset_to_prelaunch(state: &str) -> bool {
     )
 }
 
-/// Whether QEMU says nothing more on a SPICE port in this state.
+/// Whether QEMU sends nothing more on a SPICE port in this state.
 fn mutes(state: &str) -> bool {
     !matches!(state, "running" | "paused" | "prelaunch" | "suspended")
 }
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_passes_is_asked_again_ever_more_rarely() {
+    fn a_transient_state_is_asked_for_again_with_growing_pauses() {
         let state = ready("inmigrate", false);
         let mut asked = Vec::new();
         while let Some(at) = state.next() {
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_knows_no_run_state_is_asked_once() {
+    fn a_server_without_query_status_is_asked_once() {
         let state = RunState::default();
         state.begin();
         state.asked(0);
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_state_has_is_refused() {
+    fn an_impossible_state_name_is_refused() {
         for name in ["run\\u0000ning".to_owned(), "x".repeat(LONGEST_NAME + 1)] {
             let reply = format!(r#"{{"running":true,"status":"{name}"}}"#);
             assert!(StatusInfo::decode("query-status", &reply).is_err());

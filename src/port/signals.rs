@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The signals `event` and `qmp-event`: who has connected to them, and their emission.
+//! The signals `event` and `qmp-event`: their handlers and their emission.
 
 use std::cell::{Cell, RefCell};
 
@@ -13,7 +13,7 @@ use super::event::Event;
 use super::json_glib;
 use crate::qmp::limits::MAX_TREE_SIZE;
 
-/// The port's type. Not `SpiceQmpPort`, which spice-gtk has in the same process.
+/// The port's GType name. Not `SpiceQmpPort`, which spice-gtk registers in the same process.
 pub(super) const TYPE_NAME: &str = "SpiceQmp1Port";
 /// The signal for C: the name, and a `JsonNode` or NULL.
 const EVENT: &str = "event";
@@ -50,27 +50,27 @@ pub(super) fn signals() -> &'static [Signal] {
     &*SIGNALS
 }
 
-/// To be called in the class's initialization, when it has its signals.
+/// Call it when the class is initialized and has its signals.
 pub(super) fn prepare(port: glib::Type) {
     let qmp_event = SignalId::lookup(QMP_EVENT, port).expect("a signal of the port's");
     emission::lend_boxed(qmp_event, port);
 }
 
-/// Cache of who listens. A storm of events asks the same again and again.
+/// Cache of connected handlers. In a storm of events the same question comes up again and again.
 ///
-/// Application code may connect and disconnect handlers. After it has run, only a negative
-/// answer is asked for anew: an emission that no handler is left for does no harm. A
+/// Application code may connect and disconnect handlers. After it has run, only negative
+/// answers are reset: an emission without handlers does no harm. A
 /// positive one holds until the next dispatch.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     /// Whether the signal `event` has a handler.
     event: Answer,
-    /// Whether `qmp-event` has one for all events.
+    /// Whether `qmp-event` has a handler for all events.
     qmp_event: Answer,
     last: RefCell<Name>,
-    /// Whether `qmp-event` has one for events of the last name.
+    /// Whether `qmp-event` has a handler for events of the last name.
     named: Answer,
-    /// Whether events of the last name are wanted by anyone.
+    /// Whether events of the last name are wanted at all.
     wanted: Answer,
     /// Whether the program was warned that an event is too large for `event`.
     warned: Cell<bool>,
@@ -79,9 +79,9 @@ pub(super) struct Listeners {
 /// The name that was last asked about.
 #[derive(Debug, Default)]
 struct Name {
-    /// None if it is too long to be kept.
+    /// `None` if it is too long to be kept.
     text: Option<String>,
-    /// The detail of the signal, if anyone ever named it.
+    /// The detail of the signal, if its quark exists.
     detail: Option<glib::Quark>,
 }
 
@@ -112,7 +112,7 @@ impl Listeners {
         self.warned.set(false);
     }
 
-    /// Whether events of this name are wanted. `by_stream`: whether by a stream.
+    /// Whether events of this name are wanted. `by_stream`: whether a stream wants them.
     pub(super) fn want(
         &self,
         port: &glib::Object,
@@ -167,7 +167,7 @@ impl Listeners {
         self.named.or_ask(ask)
     }
 
-    /// What comes next is about this name.
+    /// The next questions are about this name.
     fn note(&self, name: &str) {
         let mut last = self.last.borrow_mut();
         if last.text.as_deref() == Some(name) {
@@ -183,15 +183,15 @@ impl Listeners {
         self.wanted.0.set(None);
     }
 
-    /// The detail of the signal for events of the last name. Names of a peer are not
-    /// interned: they would stay for ever.
+    /// The detail of the signal for events of the last name. Names that come from a peer are not
+    /// interned: they would never be freed.
     fn detail(&self, find: impl FnOnce() -> Option<glib::Quark>) -> Option<glib::Quark> {
         let mut last = self.last.borrow_mut();
         last.detail = last.detail.or_else(find);
         last.detail
     }
 
-    /// Whether the data is small enough to make a tree of it.
+    /// Whether the data is small enough to build a tree from it.
     fn fits_node(&self, event: &Event) -> bool {
         let fits = event.data().map_or(0, str::len) <= MAX_TREE_SIZE;
         if !fits && !self.warned.replace(true) {
@@ -205,20 +205,20 @@ impl Listeners {
     }
 }
 
-/// Notifies of a property, where anybody hears it: asking takes a fifth of the time that
-/// notifying nobody would.
+/// Notifies of a property, if it has handlers: checking that takes a fifth of the time that
+/// notifying without handlers would.
 pub(super) fn notify(port: &glib::Object, property: &'static glib::GStr) {
     if hears(port, glib::Quark::from_static_str(property)) {
         port.notify(property);
     }
 }
 
-/// Whether anybody is notified of the property `pending`, which changes with each call.
+/// Whether the property `pending`, which changes with each call, has handlers.
 pub(super) fn hears_pending(port: &glib::Object) -> bool {
     hears(port, *PENDING)
 }
 
-/// Whether anybody is notified of a property: handlers, or the class of a derived type.
+/// Whether a property has handlers, or a subclass that overrides `notify`.
 fn hears(port: &glib::Object, property: glib::Quark) -> bool {
     has_handler(port, *NOTIFY_ID, Some(property))
         || has_handler(port, *NOTIFY_ID, None)
@@ -229,7 +229,7 @@ fn has_handler(port: &glib::Object, signal: SignalId, detail: Option<glib::Quark
     glib::signal::signal_has_handler_pending(port, signal, detail, false)
 }
 
-/// What was answered, if anything.
+/// A cached answer, if there is one.
 #[derive(Debug, Default)]
 struct Answer(Cell<Option<bool>>);
 

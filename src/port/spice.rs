@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ports on SPICE channels: the one port of a channel, which owns it.
+//! Ports on SPICE channels: a channel owns its single port.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use crate::home::Home;
 use crate::transport::SpiceTransport;
 use crate::transport::spice::PortChannel;
 
-/// Under which a channel keeps its port. Not spice-gtk's `spice-qmp-port`, where
-/// its own helper lives.
+/// The key under which a channel keeps its port. Not spice-gtk's `spice-qmp-port`, where
+/// its own helper is kept.
 static PORT_QUARK: Lazy<glib::Quark> = Lazy::new(|| glib::Quark::from_str("spice-qmp1-port"));
 
 impl QmpPort {
-    /// The one port of a SPICE port channel, which is made if there is none, or
+    /// The port of a SPICE port channel, which is created if there is none, or
     /// if the last one was [closed](Self::close).
     ///
     /// The channel owns the port; the port does not keep the channel alive.
     pub fn get(channel: impl Into<PortChannel>) -> Self {
         let channel = channel.into();
         let owned = channel.owned(*PORT_QUARK);
-        // What another thread has, only that thread may look into.
+        // Another thread's data may only be accessed on that thread.
         let usable = |port: &Self| !port.is_on_its_thread() || !port.imp().connection.is_released();
         if let Some(port) = owned.filter(usable) {
             return port;
@@ -38,32 +38,32 @@ impl QmpPort {
         port
     }
 
-    /// Waits until nothing is owed that QEMU is to answer before it is left, or for
+    /// Waits until QEMU may be disconnected without harm, because it owes no answer, for at most
     /// `timeout`.
     pub(crate) async fn settled(&self, timeout: Duration) {
-        // The only error is that it took too long.
+        // It can only fail by timing out.
         let wait = |callback| self.imp().wait(WaitFor::Settled, timeout, callback);
         let _ = Waiting::new(self, wait).await;
     }
 
-    /// The port that `channel` has, if any.
+    /// The port of `channel`, if it has one.
     pub(crate) fn of_channel(channel: &PortChannel) -> Option<Self> {
         channel.owned(*PORT_QUARK)
     }
 }
 
 impl imp::QmpPort {
-    /// Speaks QMP over the channel that the port was made for, if any.
+    /// Speaks QMP over the channel that the port was created for, if any.
     pub(super) fn attach_channel(&self) {
         if let Some(channel) = self.channel.upgrade() {
-            // spice-gtk's own I/O is on GLib's default context, whatever is pushed now.
+            // spice-gtk's own I/O runs on GLib's default context, whatever is pushed now.
             let _ = self.home.set(Home::of_spice());
             self.attach(Box::new(SpiceTransport::new(&channel)));
         }
     }
 
-    /// Has the channel forget the port. `given_back`: whether somebody gave back
-    /// the channel's reference.
+    /// Removes the port from its channel. `given_back`: whether someone dropped the channel's
+    /// reference.
     pub(super) fn leave_channel(&self, given_back: bool) {
         if let Some(channel) = self.channel.upgrade() {
             channel.disown(*PORT_QUARK, &*self.obj(), given_back);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The state of a port as GObject knows it.
+//! The state of a port as a GObject enum.
 
 use crate::qmp;
 
-/// Where a port stands; see [`qmp::State`] for how it gets there.
+/// The state of a port; see [`qmp::State`] for the transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, glib::Enum)]
 #[enum_type(name = "SpiceQmp1PortState")]
 #[repr(i32)]
@@ -15,13 +15,13 @@ pub enum PortState {
     /// The connection is being made, or the SPICE port is not open yet.
     #[enum_value(name = "SPICE_QMP_PORT_STATE_CONNECTING", nick = "connecting")]
     Connecting = 1,
-    /// The connection is open and QEMU's greeting is awaited.
+    /// The connection is open; QEMU's greeting has not arrived yet.
     #[enum_value(name = "SPICE_QMP_PORT_STATE_GREETING", nick = "greeting")]
     Greeting = 2,
     /// The capabilities are being negotiated.
     #[enum_value(name = "SPICE_QMP_PORT_STATE_NEGOTIATING", nick = "negotiating")]
     Negotiating = 3,
-    /// Commands may be given.
+    /// Commands may be executed.
     #[enum_value(name = "SPICE_QMP_PORT_STATE_READY", nick = "ready")]
     Ready = 4,
     /// The peer does not speak QMP.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The run state of a virtual machine as a refcounted box.
+//! The run state of a virtual machine as a reference-counted boxed type.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::run_state::StatusInfo;
 use crate::qmp::Error;
 use glib::translate::IntoGlib;
 
-/// What `query-status` says (QAPI type `StatusInfo`).
+/// The reply to `query-status` (QAPI type `StatusInfo`).
 #[derive(Debug, Clone, PartialEq, Eq, glib::SharedBoxed)]
 #[shared_boxed_type(name = "SpiceQmp1Status", nullable)]
 pub struct Status(Arc<Inner>);
@@ -18,7 +18,7 @@ pub struct Status(Arc<Inner>);
 #[doc(hidden)]
 #[repr(C)]
 pub struct Inner {
-    /// Private in C, and unused: the count stands before the structure.
+    /// Private in C, and unused: the reference count precedes the structure.
     ref_count: c_int,
     version: c_int,
     running: glib::ffi::gboolean,
@@ -35,7 +35,7 @@ impl Status {
         reason = "the atomic count is for C, whose structure may go to any thread"
     )]
     fn new(running: bool, singlestep: bool, status: &str) -> Self {
-        // A list of one is the way to a string in GLib's memory without unsafe code.
+        // A list of one string allocates it with GLib without unsafe code.
         let list = glib::StrV::from([status]);
         Self(Arc::new(Inner {
             ref_count: 1,
@@ -51,7 +51,7 @@ impl Status {
     ///
     /// # Errors
     ///
-    /// [`PeerError::UnexpectedReply`](crate::PeerError::UnexpectedReply) where it is none.
+    /// [`PeerError::UnexpectedReply`](crate::PeerError::UnexpectedReply) if it is not a status.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         decode("query-status", json)
     }
@@ -61,13 +61,13 @@ impl Status {
         self.0.running != glib::ffi::GFALSE
     }
 
-    /// Whether the virtual CPUs run in single-step mode; QEMU 9.0 and newer do not say.
+    /// Whether the virtual CPUs run in single-step mode; QEMU 9.0 and newer do not report it.
     pub fn singlestep(&self) -> bool {
         self.0.singlestep != glib::ffi::GFALSE
     }
 
     /// QEMU's name of the run state, such as `running`, `paused` or
-    /// `guest-panicked` (QAPI enum `RunState`; new ones come).
+    /// `guest-panicked` (QAPI enum `RunState`; future versions may add more).
     pub fn status(&self) -> &str {
         self.0.status.as_str()
     }

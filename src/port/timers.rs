@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All that waits for a time: data only. Times are microseconds of a monotonic clock.
+//! Deadlines and other points in time: data only. Times are microseconds of a monotonic clock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// When a call or a wait ends at the latest.
+/// The deadline of a call or a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
     pub(super) at: i64,
-    /// Distinguishes deadlines of the same time.
+    /// Distinguishes deadlines at the same time.
     serial: u64,
     pub(super) after: Duration,
 }
 
-/// What waits for a time; a deadline ends a `T`.
+/// All timers of a connection; a deadline ends a `T`.
 #[derive(Debug)]
 pub(super) struct Timers<T> {
     deadlines: RefCell<BTreeMap<Deadline, T>>,
@@ -24,44 +24,44 @@ pub(super) struct Timers<T> {
     silence: Cell<Option<i64>>,
 }
 
-/// A little more time for deadlines that have passed, in which what has arrived is read.
+/// Extra time for deadlines that have passed, to read what has already arrived.
 #[derive(Debug, Clone, Copy)]
 struct Extension {
-    /// Those up to this time have it.
+    /// Deadlines up to this time get it.
     covers: i64,
     until: i64,
 }
 
-/// A message of which a part is missing.
+/// A message that is incomplete.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
-    /// When its last bytes came, or the last nudge was sent.
+    /// When its last bytes arrived, or the last nudge was sent.
     since: i64,
     /// How long to wait from then on, in microseconds.
     delay: i64,
 }
 
-/// A pause of so many microseconds in the middle of a message is a stall.
+/// A pause of this many microseconds in the middle of a message is a stall.
 const FIRST_DELAY: i64 = 10_000;
 /// The longest pause between nudges of a stall without progress.
 const LAST_DELAY: i64 = 1_000_000;
 
-/// How often input is looked for past a deadline, in microseconds.
+/// How often to look for input past a deadline, in microseconds.
 const EXTENSION: i64 = 1_000;
-/// A timer that goes off so late, in microseconds, shows that the main loop was blocked.
+/// A timer that fires this late, in microseconds, shows that the main loop was blocked.
 const BLOCKED: i64 = 20_000;
-/// How long input is waited for then.
+/// How long to wait for input in that case.
 const EXTENSION_OF_BLOCKED: i64 = 50_000;
-/// How long past a deadline input that has arrived is read, in microseconds: a peer
-/// that never stops sending cannot put a deadline off for ever.
+/// How long past a deadline to read input that has arrived, in microseconds: a peer
+/// that never stops sending cannot delay a deadline for ever.
 const LONGEST_EXTENSION: i64 = 1_000_000;
 
-/// What is to be done with the first deadline.
+/// What to do with the first deadline.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Expiry<T> {
     /// Nothing is due.
     Nothing,
-    /// What has arrived is to be read first; look again at this time.
+    /// Input that has arrived must be read first; check again at this time.
     Later(i64),
     /// It has passed.
     Expired(Deadline, T),
@@ -80,14 +80,14 @@ impl<T> Default for Timers<T> {
 }
 
 impl<T> Timers<T> {
-    /// A deadline for `target`, `after` from `now`.
+    /// Adds a deadline for `target`, `after` from `now`.
     pub(super) fn add(&self, now: i64, after: Duration, target: T) -> Deadline {
         let deadline = self.deadline(now, after);
         self.set(deadline, target);
         deadline
     }
 
-    /// A deadline that is still to be [set](Self::set).
+    /// A deadline that is yet to be [set](Self::set).
     pub(super) fn deadline(&self, now: i64, after: Duration) -> Deadline {
         let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
         let serial = self.serial.get();
@@ -107,12 +107,12 @@ impl<T> Timers<T> {
         let mut deadlines = self.deadlines.borrow_mut();
         deadlines.remove(&deadline);
         if deadlines.is_empty() {
-            // An empty map keeps a node.
+            // An empty map keeps one node.
             *deadlines = BTreeMap::new();
         }
     }
 
-    /// Forgets all that waits.
+    /// Removes all timers.
     pub(super) fn clear(&self) {
         self.deadlines.take();
         self.stall.set(None);
@@ -133,9 +133,9 @@ impl<T> Timers<T> {
             .min()
     }
 
-    /// Takes the first deadline where it has passed. `has_input`: whether something has
+    /// Removes the first deadline if it has passed. `has_input`: whether input has
     /// arrived that may be the answer. The main loop may have been blocked meanwhile:
-    /// what has arrived is read before a deadline counts.
+    /// such input is read before a deadline counts.
     pub(super) fn expire(&self, now: i64, has_input: impl FnOnce() -> bool) -> Expiry<T> {
         let mut deadlines = self.deadlines.borrow_mut();
         let Some(first) = deadlines.first_entry() else {
@@ -153,7 +153,7 @@ impl<T> Timers<T> {
                 EXTENSION
             }
             Some(_) => return Expiry::Expired(deadline, first.remove()),
-            // The main loop was blocked: perhaps not even the command was sent.
+            // The main loop was blocked: perhaps the command was not even sent.
             None if now - deadline.at > BLOCKED => EXTENSION_OF_BLOCKED,
             None => EXTENSION,
         };
@@ -162,7 +162,7 @@ impl<T> Timers<T> {
         Expiry::Later(until)
     }
 
-    /// A message is incomplete, and bytes of it have just come; or none is.
+    /// Bytes have arrived; `incomplete` says whether a message is unfinished.
     pub(super) fn watch_for_stall(&self, now: i64, incomplete: bool) {
         self.stall.set(incomplete.then_some(Stall {
             since: now,
@@ -170,7 +170,7 @@ impl<T> Timers<T> {
         }));
     }
 
-    /// Whether a message has stalled; then the next look is later.
+    /// Whether a message has stalled; then the next check is later.
     pub(super) fn stalled(&self, now: i64) -> bool {
         let stall = self.stall.get();
         let stalled = stall.filter(|stall| stall.since + stall.delay <= now);
@@ -183,7 +183,7 @@ impl<T> Timers<T> {
         stalled.is_some()
     }
 
-    /// When the peer has been silent for too long, if it is to say something.
+    /// Sets when the peer will have been silent for too long, if it owes something.
     pub(super) fn set_silence(&self, at: Option<i64>) {
         self.silence.set(at);
     }
@@ -208,13 +208,13 @@ mod tests {
         assert_eq!(timers.expire(5000, || false), Expiry::Later(6000));
         assert_eq!(timers.next(), Some(6000));
         assert_eq!(timers.expire(6000, || false), Expiry::Expired(early, 2));
-        // Looked for at the same time.
+        // Checked at the same time.
         assert_eq!(timers.expire(6000, || false), Expiry::Expired(late, 1));
         assert_eq!(timers.next(), None);
     }
 
     #[test]
-    fn what_has_arrived_is_read_first_but_not_for_ever() {
+    fn arrived_input_is_read_first_but_not_for_ever() {
         let timers = Timers::default();
         let deadline = timers.add(0, Duration::from_millis(1), 1);
         for now in [1000, 2000, 1_000_000] {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_looked_at_ever_more_rarely() {
+    fn a_stall_is_checked_with_growing_pauses() {
         let timers = Timers::<()>::default();
         timers.watch_for_stall(0, true);
         assert!(!timers.stalled(9_999));

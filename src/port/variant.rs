@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! JSON as `GVariant`, for languages whose GLib values are easier to use than JSON text.
+//! Converts between JSON and `GVariant`, for languages that handle GLib values more easily.
 //!
 //! | JSON | `GVariant` |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | true, false | `b` |
 //! | null | `mv`, nothing |
 //!
-//! The way back takes more: every integer type, typed arrays and dictionaries
+//! The other direction accepts more: every integer type, typed arrays and dictionaries
 //! such as `as` and `a{ss}`, tuples, maybes, object paths and signatures.
 
 use std::borrow::Cow;
@@ -24,19 +24,19 @@ use serde_json::value::{Number, Value};
 use crate::qmp::tree::{self, Builder, NoTree};
 use crate::qmp::{Error, UsageError};
 
-/// How deep JSON may nest to become a `GVariant`. Each level takes two of a
+/// How deeply JSON may nest to become a `GVariant`. Each level takes two of a
 /// `GVariant`, which GLib reads down to 128 levels; deeper ones it replaces by
 /// empty values, so that a hostile peer could make data disappear.
 pub const MAX_VARIANT_DEPTH: usize = 60;
 
-/// Makes a `GVariant` of JSON text. It has no floating reference.
+/// Converts JSON text to a `GVariant`, without a floating reference.
 ///
 /// # Errors
 ///
-/// [`UsageError::InvalidArgument`] where the text is not JSON, nests deeper than
-/// [`MAX_VARIANT_DEPTH`], has a member twice, or holds what no `GVariant` can (a
-/// string with a NUL, a number beyond the range of `d`);
-/// [`PeerError::TreeTooLarge`](crate::PeerError::TreeTooLarge) where it is longer than
+/// [`UsageError::InvalidArgument`] if the text is not JSON, nests deeper than
+/// [`MAX_VARIANT_DEPTH`], repeats a member, or contains something that a `GVariant` cannot hold
+/// (a string with a NUL, a number beyond the range of `d`);
+/// [`PeerError::TreeTooLarge`](crate::PeerError::TreeTooLarge) if it is longer than
 /// [`MAX_TREE_SIZE`](crate::qmp::limits::MAX_TREE_SIZE).
 pub fn json_to_variant(json: &str) -> Result<Variant, Error> {
     tree::build(json, MAX_VARIANT_DEPTH, &mut Variants).map_err(|error| match error {
@@ -45,11 +45,11 @@ pub fn json_to_variant(json: &str) -> Result<Variant, Error> {
     })
 }
 
-/// Makes JSON text of a `GVariant`.
+/// Converts a `GVariant` to JSON text.
 ///
 /// # Errors
 ///
-/// [`UsageError::InvalidArgument`] where JSON has no like: keys that are no
+/// [`UsageError::InvalidArgument`] if it has no equivalent in JSON: keys that are not
 /// strings, numbers that are not finite, file handles, or more than
 /// [`MAX_VARIANT_DEPTH`] levels.
 pub fn variant_to_json(variant: &Variant) -> Result<String, Error> {
@@ -60,7 +60,7 @@ fn invalid(text: String) -> Error {
     UsageError::InvalidArgument(text.into()).into()
 }
 
-/// Makes `GVariant`s of JSON's values.
+/// Builds `GVariant`s from JSON values.
 struct Variants;
 
 impl Builder for Variants {
@@ -103,7 +103,7 @@ impl Builder for Variants {
         let mut names = HashSet::new();
         let mut entries = Vec::with_capacity(members.len());
         for (name, value) in &members {
-            // Who looks it up in the dictionary would find the first, and others the last.
+            // A lookup in the dictionary would find the first one, and other readers the last.
             if !names.insert(name) {
                 return Err("a member is there twice".into());
             }
@@ -115,7 +115,7 @@ impl Builder for Variants {
     }
 }
 
-/// A string as GLib can hold it.
+/// A string as a `GVariant`, which cannot contain a NUL.
 fn string(text: &str) -> Result<Variant, String> {
     if text.contains('\0') {
         return Err("a string holds a NUL".into());
@@ -143,7 +143,7 @@ fn value(variant: &Variant, depth: usize) -> Result<Value, Error> {
         _ => match scalar(variant) {
             Some(value) => value,
             None => {
-                // What it holds may be a secret.
+                // Its value may be a secret.
                 return Err(invalid(format!(
                     "JSON has nothing like this GVariant of type {}",
                     variant.type_()
@@ -153,7 +153,7 @@ fn value(variant: &Variant, depth: usize) -> Result<Value, Error> {
     })
 }
 
-/// What is in a variant or a maybe. These make no level in JSON.
+/// The contents of a variant or a maybe. These add no level in JSON.
 fn inner(variant: &Variant, depth: usize) -> Result<Value, Error> {
     let mut inner = variant.clone();
     while matches!(inner.type_().as_str().as_bytes()[0], b'v' | b'm') {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_from_json_goes_back_the_same() {
+    fn a_round_trip_from_json_changes_nothing() {
         for json in [
             "null",
             r#"{"a":[1,-2,18446744073709551615,1.5,"x\"\\\n",true,null,{}],"b":[]}"#,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_cannot_say_is_refused() {
+    fn a_variant_without_equivalent_in_json_is_refused() {
         for text in ["{1: 2}", "inf", "@d nan"] {
             let variant = Variant::parse(None, text);
             let variant = variant.unwrap_or_else(|_| f64::NAN.to_variant());
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn an_error_does_not_repeat_what_a_variant_holds() {
-        // An entry of a dictionary on its own, which JSON has no like of.
+        // A dictionary entry on its own, which JSON has no equivalent for.
         let entry = Variant::from_dict_entry(&"password".to_variant(), &"geheim".to_variant());
         for variant in [entry.clone(), Variant::tuple_from_iter([entry])] {
             let error = variant_to_json(&variant).unwrap_err();
@@ -320,7 +320,7 @@ mod tests {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         let deepest = nested(MAX_VARIANT_DEPTH);
         let variant = json_to_variant(&deepest).unwrap();
-        // GLib still reads it after it was serialized.
+        // GLib can still read it after serialization.
         let read = glib::VariantTy::new("av").unwrap();
         let bytes = variant.data_as_bytes();
         let read = Variant::from_bytes_with_type(&bytes, read);
@@ -335,7 +335,7 @@ mod tests {
             );
         }
         assert!(variant_to_json(&deep).is_err());
-        // Wrapping alone makes no level, and no recursion.
+        // Wrapping alone adds no level, and no recursion.
         let mut wrapped = 1.to_variant();
         for _ in 0..100 {
             wrapped = Variant::from_variant(&wrapped);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a viewer's power menu asks for.
+//! The actions of a viewer's power menu.
 
 /// An action on the virtual machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, glib::Enum)]
@@ -19,7 +19,7 @@ pub enum VmAction {
     /// Stops all virtual CPUs (`stop`).
     #[enum_value(name = "SPICE_QMP_PORT_VM_ACTION_PAUSE", nick = "pause")]
     Pause = 3,
-    /// Lets all virtual CPUs run (`cont`).
+    /// Resumes all virtual CPUs (`cont`).
     #[enum_value(name = "SPICE_QMP_PORT_VM_ACTION_CONTINUE", nick = "continue")]
     Continue = 4,
 }
@@ -34,7 +34,7 @@ impl VmAction {
         Self::Continue,
     ];
 
-    /// The QMP command that does it.
+    /// The QMP command that performs it.
     #[must_use]
     pub fn command(self) -> &'static str {
         match self {

@@ -17,18 +17,18 @@ use super::waiting::Waiting;
 use super::waits::WaitFor;
 use crate::qmp::Error;
 
-/// A wait for an event that began when it was made: [`QmpPort::wait_event`].
+/// A wait for an event, which began when it was created: [`QmpPort::wait_event`].
 #[must_use = "it is over when it is awaited"]
 pub struct WaitEvent {
     port: QmpPort,
     names: Vec<String>,
     events: EventStream,
-    /// When the port closes, or it is too late.
+    /// Ends when the port closes, or at the deadline.
     end: Waiting,
     is_it: Box<dyn Fn(&Event) -> bool>,
 }
 
-/// A wait for a run state that began when it was made: [`QmpPort::wait_for_status`].
+/// A wait for a run state, which began when it was created: [`QmpPort::wait_for_status`].
 #[must_use = "it is over when it is awaited"]
 pub struct WaitStatus {
     port: QmpPort,
@@ -37,9 +37,9 @@ pub struct WaitStatus {
 }
 
 impl QmpPort {
-    /// Waits for the next event of one of these names; of any, if there are none.
+    /// Waits for the next event with one of these names, or for any event if there are none.
     ///
-    /// The wait begins now, and not when it is awaited: the command that causes the event
+    /// The wait begins now, not when it is awaited: the command that causes the event
     /// may follow, and the event may come before its reply.
     ///
     /// ```no_run
@@ -54,8 +54,8 @@ impl QmpPort {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] or what else ends the connection; [`Error::TimedOut`] with
-    /// [`timeout`](WaitEvent::timeout), or else it waits for as long as the port is open.
+    /// [`Error::Closed`] or whatever else ends the connection; [`Error::TimedOut`] after
+    /// [`timeout`](WaitEvent::timeout). Without that, it waits for as long as the port is open.
     pub fn wait_event<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> WaitEvent {
         let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
         WaitEvent {
@@ -67,8 +67,8 @@ impl QmpPort {
         }
     }
 
-    /// Waits until the property `status` has one of these names, such as `running`; it
-    /// may have it already.
+    /// Waits until the property `status` has one of these names, such as `running`; it ends
+    /// at once if it already has.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl WaitEvent {
         self
     }
 
-    /// Passes over events that are not the one.
+    /// Ignores events for which `is_it` returns false.
     pub fn matching(mut self, is_it: impl Fn(&Event) -> bool + 'static) -> Self {
         self.is_it = Box::new(is_it);
         self
@@ -115,7 +115,7 @@ impl Future for WaitEvent {
     type Output = Result<Event, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What came before the end counts.
+        // An event that came before the end counts.
         while let Poll::Ready(Some(event)) = Pin::new(&mut self.events).poll_next(cx) {
             if (self.is_it)(&event) {
                 return Poll::Ready(Ok(event));
@@ -137,7 +137,7 @@ impl Future for WaitStatus {
     }
 }
 
-/// The error with what was waited for.
+/// The error, with a description of what was awaited.
 fn waiting_for(names: &[String], error: Error) -> Error {
     let Error::TimedOut { after, .. } = error else {
         return error;

@@ -28,7 +28,7 @@ struct Slot {
 }
 
 impl Waiting {
-    /// `start` begins a wait that ends with the callback.
+    /// `start` begins a wait that ends with its callback.
     pub(super) fn new(port: &QmpPort, start: impl FnOnce(WaitCallback) -> WaitId) -> Self {
         let slot = Rc::<RefCell<Slot>>::default();
         let callback = Box::new({

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program waits for on a port: that it is ready, that its run state is known,
+//! The program's waits on a port: that it is ready, that its run state is known,
 //! that it has closed. Data only.
 
 use std::cell::{Cell, RefCell};
@@ -11,10 +11,10 @@ use crate::qmp::{CallId, Error};
 /// Called once, when a wait ends.
 pub(super) type WaitCallback = Box<dyn FnOnce(Result<(), Error>)>;
 
-/// How a wait ended, and whom to notify.
+/// The result of a wait, and the callback for it.
 pub(super) type Ended = (WaitCallback, Result<(), Error>);
 
-/// Names a wait.
+/// Identifies a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WaitId(u64);
 
@@ -25,14 +25,14 @@ pub(super) enum Target {
     Wait(WaitId),
 }
 
-/// What is waited for.
+/// What a wait waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WaitFor {
-    /// Commands may be given.
+    /// Commands may be executed.
     Ready,
-    /// That, and the run state is known or the server refused to say it.
+    /// Ready, and the run state is known or the server refused to report it.
     Status,
-    /// Nothing is owed that QEMU is to answer before it is left.
+    /// QEMU may be disconnected, because it owes no answer.
     #[cfg_attr(not(feature = "spice"), allow(dead_code))]
     Settled,
     /// The run state has one of these names.
@@ -44,7 +44,7 @@ pub(super) enum WaitFor {
 /// A wait for the port to become ready.
 pub(super) struct Wait {
     pub(super) what: WaitFor,
-    /// How often the connection had been lost when the wait began.
+    /// How many times the connection had been lost when the wait began.
     pub(super) closures: u64,
     pub(super) deadline: Deadline,
     pub(super) callback: WaitCallback,
@@ -96,7 +96,7 @@ impl Waits {
         self.any_ready() || self.any_close()
     }
 
-    /// Takes the waits whose end `outcome` knows.
+    /// Removes the waits that have ended, according to `outcome`.
     pub(super) fn take_ended(
         &self,
         outcome: impl Fn(&Wait) -> Option<Result<(), Error>>,
@@ -110,19 +110,19 @@ impl Waits {
         waits.extract_if(.., is_ended).filter_map(ended).collect()
     }
 
-    /// Takes a wait.
+    /// Removes a wait.
     pub(super) fn take(&self, id: WaitId) -> Option<Wait> {
         self.ready.borrow_mut().remove(&id)
     }
 
-    /// Takes a close.
+    /// Removes a close.
     pub(super) fn take_close(&self, id: WaitId) -> Option<Close> {
         let mut closes = self.closes.borrow_mut();
         let at = closes.iter().position(|close| close.id == id)?;
         Some(closes.remove(at))
     }
 
-    /// Takes all closes, in order.
+    /// Removes all closes, in order.
     pub(super) fn take_closes(&self) -> Vec<Close> {
         self.closes.take()
     }

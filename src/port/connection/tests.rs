@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The connection alone, with an owner of its own: no GObject, no main loop, no clock.
+//! Tests the connection alone, with a mock owner: no GObject, no main loop, no clock.
 
 use std::cell::{Cell, RefCell};
 use std::mem;
@@ -47,7 +47,7 @@ impl OwnedEvent for Event {
 /// What the program does in each of its callbacks and handlers.
 type Handler = Rc<dyn Fn(&Rc<Program>, &str)>;
 
-/// An owner that notes what is delivered to it.
+/// A mock owner that records what is delivered to it.
 struct Program {
     me: Weak<Self>,
     connection: Connection<Self>,
@@ -60,13 +60,13 @@ struct Program {
     handler: RefCell<Option<Handler>>,
 }
 
-/// What a transport has besides a pair's.
+/// What a transport has beyond a pair's.
 #[derive(Default)]
 struct Wire {
     is_spice: bool,
     /// Whether bytes have arrived that were not reported.
     has_input: Cell<bool>,
-    /// Whether closing takes until [`Program::transport_closed`].
+    /// Whether closing lasts until [`Program::transport_closed`].
     closes_late: Cell<bool>,
     closing: RefCell<Option<Closed>>,
     resumed: Cell<usize>,
@@ -234,7 +234,7 @@ impl Program {
         program
     }
 
-    /// Something that the program was notified of.
+    /// Records a notification.
     fn happened(&self, what: impl Into<String>) {
         let what = what.into();
         let handler = self.handler.borrow().clone();
@@ -270,7 +270,7 @@ impl Program {
         panic!("the main loop never comes to rest");
     }
 
-    /// Lets time pass, and whatever is due in it happen.
+    /// Advances the clock, and runs everything that becomes due.
     fn pass(&self, micros: i64) {
         let end = self.now.get() + micros;
         self.drain();
@@ -299,7 +299,7 @@ impl Program {
         self.line(&format!(r#"{{"event":"{name}"}}"#));
     }
 
-    /// The commands and ids that came since the last call.
+    /// The commands and ids received since the last call.
     fn requests(&self) -> Vec<(String, u64)> {
         let received = self.peer.received();
         let requests = serde_json::Deserializer::from_slice(&received).into_iter::<Value>();
@@ -311,7 +311,7 @@ impl Program {
         requests.map(request).collect()
     }
 
-    /// Takes the one request that came, and answers it.
+    /// Takes the only request that was received, and answers it.
     #[track_caller]
     fn answer(&self, command: &str, value: &str) {
         let requests = self.requests();
@@ -325,7 +325,7 @@ impl Program {
         self.line(&format!(r#"{{"return":{value},"id":{id}}}"#));
     }
 
-    /// Executes a command whose end is noted.
+    /// Executes a command and records how it ends.
     fn execute(&self, command: &'static str, timeout: Option<Duration>) -> CallId {
         let me = self.me.clone();
         let request = Request {
@@ -374,7 +374,7 @@ impl Program {
 }
 
 #[test]
-fn deliveries_come_in_order_and_none_from_within() {
+fn deliveries_are_in_order_and_never_reentrant() {
     let program = Program::ready(false);
     program.execute("a", None);
     program.execute("b", None);
@@ -389,7 +389,10 @@ fn deliveries_come_in_order_and_none_from_within() {
     program.take_log();
     program.peer.send(all.as_bytes());
     program.peer.close("gone");
-    assert!(program.log.borrow().is_empty(), "nothing from within");
+    assert!(
+        program.log.borrow().is_empty(),
+        "nothing is delivered re-entrantly"
+    );
     program.drain();
     assert_eq!(
         program.take_log(),
@@ -412,7 +415,7 @@ fn deliveries_come_in_order_and_none_from_within() {
 }
 
 #[test]
-fn what_callbacks_ask_for_goes_out_in_one_write() {
+fn what_callbacks_request_is_sent_in_one_write() {
     let program = Program::ready(false);
     let writes = program.peer.writes();
     program.on_all(|program, what| {
@@ -429,7 +432,7 @@ fn what_callbacks_ask_for_goes_out_in_one_write() {
 }
 
 #[test]
-fn the_first_command_is_written_at_once_and_what_follows_it_together() {
+fn the_first_command_is_written_at_once_and_later_ones_together() {
     let program = Program::ready(false);
     let writes = program.peer.writes();
     for _ in 0..5 {
@@ -440,11 +443,15 @@ fn the_first_command_is_written_at_once_and_what_follows_it_together() {
     assert_eq!(program.requests().len(), 4);
     assert_eq!(program.peer.writes(), writes + 2);
     program.execute("b", None);
-    assert_eq!(program.requests().len(), 1, "a dispatch lies between");
+    assert_eq!(
+        program.requests().len(),
+        1,
+        "the others wait for a dispatch"
+    );
 }
 
 #[test]
-fn a_dispatch_ends_after_so_many_deliveries() {
+fn a_dispatch_ends_after_256_deliveries() {
     let program = Program::ready(false);
     program
         .peer
@@ -467,14 +474,14 @@ fn a_dispatch_ends_after_three_milliseconds() {
     for delivered in [2, 4, 6, 8, 9] {
         assert!(program.turn());
         assert_eq!(program.count("X"), delivered);
-        // What is left must not hold a window's drawing up.
+        // The rest must not delay drawing a window.
         let left = delivered < 9;
         assert_eq!(program.scheduled.get(), left.then_some(Urgency::Idle));
     }
 }
 
 #[test]
-fn nothing_more_is_let_in_while_something_waits() {
+fn input_is_paused_while_a_delivery_waits() {
     let program = Program::ready(false);
     program
         .peer
@@ -486,9 +493,9 @@ fn nothing_more_is_let_in_while_something_waits() {
     assert!(program.wire.resumed.get() > resumed);
 }
 
-/// The main loop was blocked while the answer came; the timer is first.
+/// The main loop was blocked while the answer arrived; the timer comes first.
 #[test]
-fn what_has_arrived_wins_over_a_deadline() {
+fn an_answer_that_has_arrived_wins_over_a_deadline() {
     let timeout = Some(Duration::from_millis(10));
     for arrived in [true, false] {
         let program = Program::ready(false);
@@ -497,7 +504,7 @@ fn what_has_arrived_wins_over_a_deadline() {
         let id = program.requests()[0].1;
         program.now.set(program.now.get() + 500 * MILLI);
         program.wire.has_input.set(arrived);
-        // What has come is not read before this.
+        // The answer has not been read before this.
         assert!(program.turn());
         assert!(program.armed.get().is_some_and(|at| at > program.now.get()));
         program.drain();
@@ -517,9 +524,9 @@ fn what_has_arrived_wins_over_a_deadline() {
     }
 }
 
-/// As above, with the answer behind many events that were read and not delivered.
+/// As above, with the answer behind many events that were read but not delivered.
 #[test]
-fn what_waits_to_be_decoded_wins_over_a_deadline() {
+fn an_answer_that_waits_to_be_decoded_wins_over_a_deadline() {
     let program = Program::ready(false);
     program.execute("a", Some(Duration::from_millis(10)));
     program.drain();
@@ -539,7 +546,7 @@ fn a_deadline_passes_in_a_storm() {
     program.execute("a", Some(Duration::from_millis(10)));
     program.drain();
     program.wire.has_input.set(true);
-    // A second is how long it may be put off.
+    // It may be delayed by one second.
     let end = program.now.get() + 1_100 * MILLI;
     while program.now.get() < end {
         program.event("X");
@@ -556,7 +563,7 @@ fn a_deadline_passes_in_a_storm() {
     );
 }
 
-/// Whether the program runs a main loop in each of its handlers, and how deep it got.
+/// Runs a main loop in each handler of the program, and records the greatest depth.
 fn nest(
     program: &Rc<Program>,
     deepest: &Rc<Cell<u32>>,
@@ -594,7 +601,7 @@ fn handlers_nest_no_deeper_than_the_bound() {
     assert_eq!(program.connection.dropped(), 1001);
     assert_eq!(program.count("Dropped"), 1);
     assert_eq!(program.count("X"), MAX_NESTING as usize);
-    // And then all is as before.
+    // Afterwards everything is as before.
     program.on_all(|_, _| ());
     program.event("Y");
     program.drain();
@@ -618,7 +625,7 @@ fn a_handler_that_nests_too_deep_gets_its_reply() {
         assert_eq!(program.count("a 1"), 1);
         program.pass(20 * MILLI);
         assert_eq!(program.connection.pending(), 0, "deadlines pass, too");
-        // Nothing but ends of calls.
+        // Only ends of calls are delivered.
         assert_eq!(program.count("pending 1") + program.count("pending 2"), 0);
     });
     program.event("X");
@@ -627,7 +634,7 @@ fn a_handler_that_nests_too_deep_gets_its_reply() {
 }
 
 #[test]
-fn what_is_held_back_does_not_pile_up() {
+fn held_back_deliveries_do_not_pile_up() {
     let program = Program::ready(false);
     let deepest = Rc::new(Cell::new(0));
     nest(&program, &deepest, |program| {
@@ -660,7 +667,7 @@ fn what_is_held_back_does_not_pile_up() {
 }
 
 #[test]
-fn what_spice_brings_meanwhile_has_a_bound() {
+fn input_from_spice_meanwhile_is_bounded() {
     let program = Program::ready(true);
     let chunk = format!(
         "{{\"event\":\"Y\",\"data\":{{\"a\":\"{}\"}}}}\n",
@@ -699,7 +706,7 @@ fn a_close_ends_last() {
     assert_eq!(program.count("ended"), 1);
     program.transport_closed();
     program.turn();
-    // What ends meanwhile comes before, too.
+    // What ends meanwhile is delivered before, too.
     program.execute("b", None);
     program.drain();
     let log = program.take_log();
@@ -714,7 +721,7 @@ fn a_close_ends_last() {
 }
 
 #[test]
-fn a_close_ends_after_a_hundred_thousand_calls_and_theirs() {
+fn a_close_ends_after_a_hundred_thousand_chained_calls() {
     let calls = if cfg!(miri) { 1_000 } else { 100_000 };
     let program = Program::ready(false);
     for _ in 0..calls {
@@ -754,7 +761,7 @@ fn a_close_waits_for_what_is_owed_and_no_longer() {
     assert!(!program.connection.is_released());
     program.answer("a", "1");
     assert_eq!((program.count("a 1"), program.count("closed")), (1, 1));
-    // One that is never answered, which was cancelled.
+    // A command that is never answered, and was cancelled.
     let program = Program::ready(true);
     let call = program.execute("a", None);
     program.drain();
@@ -797,7 +804,7 @@ fn a_peer_that_is_silent_is_not_responsive() {
     assert!(program.connection.is_responsive());
     program.pass(MILLI);
     assert_eq!(program.count("responsive false"), 1);
-    // Any byte, be it of another message.
+    // Any byte counts, even of another message.
     program.peer.send(b"{");
     program.drain();
     assert_eq!(program.count("responsive true"), 1);
@@ -837,9 +844,9 @@ fn a_mute_port_is_not_written_to_and_closes_at_once() {
     assert!(program.connection.is_released());
 }
 
-/// QEMU answers a command that the event crossed when the machine runs again.
+/// QEMU answers a command that crossed the event when the machine runs again.
 #[test]
-fn a_mute_port_does_not_wait_for_what_was_sent_before() {
+fn a_mute_port_does_not_wait_for_earlier_commands() {
     let program = Program::ready(true);
     program.execute("query-name", None);
     program.drain();
@@ -867,7 +874,7 @@ fn a_port_that_shuts_down_waits_for_an_answer_that_is_on_its_way() {
     assert_eq!((program.count("quit {}"), program.count("closed")), (1, 1));
 }
 
-/// QEMU exits, or it was told not to: then it says nothing more.
+/// QEMU exits, or was asked not to: then it says nothing more.
 #[test]
 fn a_port_that_shut_down_waits_no_longer_than_qemu_takes_to_exit() {
     let program = Program::ready(true);
@@ -883,7 +890,7 @@ fn a_port_that_shut_down_waits_no_longer_than_qemu_takes_to_exit() {
 }
 
 #[test]
-fn a_close_right_after_the_machine_runs_again_waits_for_what_it_kept_back() {
+fn a_close_right_after_the_machine_runs_again_waits_for_delayed_answers() {
     let program = Program::ready(true);
     program.line(r#"{"event":"BLOCK_IO_ERROR","data":{"action":"stop"}}"#);
     program.drain();
@@ -905,7 +912,7 @@ fn a_close_right_after_the_machine_runs_again_waits_for_what_it_kept_back() {
 }
 
 #[test]
-fn what_waits_for_a_mute_port_goes_out_when_the_machine_runs() {
+fn commands_for_a_mute_port_are_sent_when_the_machine_runs() {
     let program = Program::ready(true);
     program.line(r#"{"event":"BLOCK_IO_ERROR","data":{"action":"stop"}}"#);
     program.drain();
