@@ -53,7 +53,7 @@ pub extern "C" fn spice_qmp_call_flags_get_type() -> GType {
     CallFlags::static_type().into_glib()
 }
 
-/// The flags as GLib has them.
+/// The flags as a GLib type.
 #[glib::flags(name = "SpiceQmp1CallFlags")]
 enum CallFlags {
     #[flags_value(name = "SPICE_QMP_CALL_FLAGS_NONE", nick = "none")]

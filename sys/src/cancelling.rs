@@ -15,7 +15,7 @@ use spice_qmp::QmpPort;
 
 use crate::guard::no_panic;
 
-/// Cancels a call when its cancellable says so, until dropped.
+/// Cancels a call when its cancellable is cancelled, until dropped.
 pub(crate) struct Cancelling {
     cancellable: gio::Cancellable,
     handler: c_ulong,
@@ -24,7 +24,7 @@ pub(crate) struct Cancelling {
 /// Where the end of a call finds what to disconnect.
 pub(crate) type CancellingSlot = Rc<RefCell<Option<Cancelling>>>;
 
-/// What the handler knows. It may run on any thread.
+/// The data of the handler, which may run on any thread.
 struct Cancel<F> {
     thread: ThreadId,
     context: glib::MainContext,
@@ -37,7 +37,7 @@ impl Cancelling {
         Rc::default()
     }
 
-    /// Has `cancel` called when `cancellable` says so, on the thread of `port`.
+    /// Arranges for `cancel` to be called when `cancellable` is cancelled, on the thread of `port`.
     pub(crate) fn connect(
         slot: &CancellingSlot,
         cancellable: Option<gio::Cancellable>,
@@ -98,7 +98,7 @@ impl Drop for Cancelling {
         if self.handler == 0 {
             return;
         }
-        // Not `g_cancellable_disconnect`, which waits for ever where a handler of
+        // Not `g_cancellable_disconnect`, which waits for ever if a handler of
         // "cancelled" runs a main loop. The box lives as long as a handler runs.
         let cancellable: *mut GCancellable = self.cancellable.to_glib_none().0;
         // SAFETY: the handler was connected to this object and not disconnected yet.

@@ -18,7 +18,7 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 /// @SPICE_QMP_CONDITION_CODE_GUEST_PANICKED: the guest's operating system has crashed
 /// @SPICE_QMP_CONDITION_CODE_WATCHDOG: the guest's watchdog has expired: the guest does
 ///   not respond
-/// @SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR: QEMU cannot go on with the machine
+/// @SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR: QEMU cannot continue to run the machine
 /// @SPICE_QMP_CONDITION_CODE_MEMORY_FAILURE: the host's memory is defective
 /// @SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN: the guest has shut down
 /// @SPICE_QMP_CONDITION_CODE_HOST_SHUTDOWN: QEMU was quit on the host: by a command, a
@@ -27,8 +27,8 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 ///   machine down instead
 /// @SPICE_QMP_CONDITION_CODE_HOST_RESET: the machine was reset on the host, and QEMU
 ///   shuts it down instead
-/// @SPICE_QMP_CONDITION_CODE_SHUTDOWN: the machine is shut down, whether by the guest or
-///   the host is not known: it happened before the port was connected
+/// @SPICE_QMP_CONDITION_CODE_SHUTDOWN: the machine has shut down before the port was
+///   connected; it is not known whether the guest or the host did that
 /// @SPICE_QMP_CONDITION_CODE_MIGRATED: the machine has been migrated, and may be running
 ///   elsewhere
 /// @SPICE_QMP_CONDITION_CODE_CONNECTION_LOST: the connection to QEMU has ended, for no
@@ -56,9 +56,9 @@ pub enum SpiceQmpConditionCode {
 }
 
 /// SpiceQmpConditionSeverity:
-/// @SPICE_QMP_CONDITION_SEVERITY_INFO: intended: somebody asked for it
-/// @SPICE_QMP_CONDITION_SEVERITY_WARNING: the machine can go on once something has been
-///   done about it
+/// @SPICE_QMP_CONDITION_SEVERITY_INFO: somebody intended it
+/// @SPICE_QMP_CONDITION_SEVERITY_WARNING: the machine can continue once the cause has
+///   been removed
 /// @SPICE_QMP_CONDITION_SEVERITY_ERROR: something is broken
 ///
 /// How bad a condition is.
@@ -74,8 +74,8 @@ pub enum SpiceQmpConditionSeverity {
 
 /// SpiceQmpCondition:
 ///
-/// Why a virtual machine is not running: the property #SpiceQmpMachine:condition. It
-/// is immutable and may be used from any thread.
+/// The reason why a virtual machine is not running: the property #SpiceQmpMachine:condition.
+/// It is immutable and may be used from any thread.
 ///
 /// ```c
 /// static void
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn spice_qmp_condition_unref(condition: *mut SpiceQmpCondi
 /// spice_qmp_condition_get_code:
 /// @condition: a #SpiceQmpCondition
 ///
-/// The kind of the condition.
+/// Gets the kind of the condition.
 ///
 /// Returns: the code; treat one that you do not know by its severity
 ///
@@ -186,7 +186,8 @@ pub unsafe extern "C" fn spice_qmp_condition_get_code(
 /// spice_qmp_condition_get_severity:
 /// @condition: a #SpiceQmpCondition
 ///
-/// How bad the condition is, for the colour of a banner: it depends on the code only.
+/// Gets the severity of the condition, for the colour of a banner: it depends on the code
+/// only.
 ///
 /// Returns: the severity
 ///
@@ -207,12 +208,12 @@ pub unsafe extern "C" fn spice_qmp_condition_get_severity(
 /// spice_qmp_condition_get_subject:
 /// @condition: a #SpiceQmpCondition
 ///
-/// What the condition concerns: the drive, by the name that `query-block` has as
-/// `qdev`. QEMU 7.2 does not report that name over SPICE; then it is the name of the
+/// Gets what the condition concerns: the drive, by its name in the `qdev` member of
+/// `query-block`. QEMU 7.2 does not report that name over SPICE; then it is the name of the
 /// drive's backend or node.
 ///
 /// Returns: (transfer none) (nullable): the name, or %NULL if the condition does not
-///   concern one device or it is not known; it lives as long as @condition
+///   concern a device, or the device is not known; it lives as long as @condition
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -230,9 +231,9 @@ pub unsafe extern "C" fn spice_qmp_condition_get_subject(
 /// spice_qmp_condition_get_message:
 /// @condition: a #SpiceQmpCondition
 ///
-/// What happened, in English: one line without a full stop, such as `Disk full: the
-/// host has no space left for the drive hd0`. A program that translates uses the code
-/// and the subject instead.
+/// Gets a description of what happened, in English: one line without a full stop, such as
+/// `Disk full: the host has no space left for the drive hd0`. A program that translates
+/// uses the code and the subject instead.
 ///
 /// Returns: (transfer none): the text; it lives as long as @condition
 ///
@@ -251,7 +252,7 @@ pub unsafe extern "C" fn spice_qmp_condition_get_message(
 /// spice_qmp_condition_get_detail:
 /// @condition: a #SpiceQmpCondition
 ///
-/// The data of QEMU's event as JSON text.
+/// Gets the data of QEMU's event as JSON text.
 ///
 /// Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there
 ///   was no event: the machine stopped before the port was connected, or the
@@ -279,7 +280,7 @@ unsafe fn borrow(condition: *const SpiceQmpCondition) -> Borrowed<Condition> {
     unsafe { FromGlibPtrBorrow::from_glib_borrow(condition) }
 }
 
-/// The code as the header has it. A new one does not compile until it is mapped.
+/// The code in the header. A new one does not compile until it is mapped.
 const fn code_in_header(code: ConditionCode) -> SpiceQmpConditionCode {
     use SpiceQmpConditionCode as C;
 

@@ -54,7 +54,7 @@ pub unsafe extern "C" fn spice_qmp_connector_new(address: *const c_char) -> *mut
 /// spice_qmp_connector_dup_address: (get-property address)
 /// @connector: a #SpiceQmpConnector
 ///
-/// Where to connect: the property #SpiceQmpConnector:address.
+/// The address to connect to: the property #SpiceQmpConnector:address.
 ///
 /// Returns: (transfer full) (nullable): a copy of it, or %NULL
 ///
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn spice_qmp_connector_dup_address(
 /// @connector: a #SpiceQmpConnector
 /// @address: (nullable): an address, or %NULL
 ///
-/// Sets the property #SpiceQmpConnector:address, for the calls that follow.
+/// Sets the property #SpiceQmpConnector:address, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn spice_qmp_connector_dup_ca_file(
 /// @connector: a #SpiceQmpConnector
 /// @ca_file: (nullable): the path of a file of certificates (PEM), or %NULL
 ///
-/// Sets the property #SpiceQmpConnector:ca-file, for the calls that follow.
+/// Sets the property #SpiceQmpConnector:ca-file, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn spice_qmp_connector_dup_host_subject(
 /// @connector: a #SpiceQmpConnector
 /// @host_subject: (nullable): a subject such as `C=DE,O=Example,CN=host`, or %NULL
 ///
-/// Sets the property #SpiceQmpConnector:host-subject, for the calls that follow.
+/// Sets the property #SpiceQmpConnector:host-subject, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -172,7 +172,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_host_subject(
 /// @connector: a #SpiceQmpConnector
 /// @password: (nullable): a password (ticket), or %NULL
 ///
-/// Sets the property #SpiceQmpConnector:password, for the calls that follow.
+/// Sets the property #SpiceQmpConnector:password, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_password(
 /// spice_qmp_connector_get_timeout: (get-property timeout)
 /// @connector: a #SpiceQmpConnector
 ///
-/// How long connecting may take: the property #SpiceQmpConnector:timeout.
+/// The time that connecting may take: the property #SpiceQmpConnector:timeout.
 ///
 /// Returns: the longest time in milliseconds, or 0 if there is no limit
 ///
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn spice_qmp_connector_get_timeout(
 /// @connector: a #SpiceQmpConnector
 /// @timeout: milliseconds, or 0 for no limit
 ///
-/// Sets the property #SpiceQmpConnector:timeout, for the calls that follow.
+/// Sets the property #SpiceQmpConnector:timeout, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -231,7 +231,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_timeout(
 ///
 /// Whether to wait for a server: the property #SpiceQmpConnector:wait.
 ///
-/// Returns: %TRUE if it is waited for
+/// Returns: %TRUE if it waits
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -247,9 +247,9 @@ pub unsafe extern "C" fn spice_qmp_connector_get_wait(
 
 /// spice_qmp_connector_set_wait: (set-property wait)
 /// @connector: a #SpiceQmpConnector
-/// @wait: whether to wait for a server that is not there
+/// @wait: whether to wait for a server that cannot be reached yet
 ///
-/// Sets the property #SpiceQmpConnector:wait, for the calls that follow.
+/// Sets the property #SpiceQmpConnector:wait, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -267,9 +267,9 @@ pub unsafe extern "C" fn spice_qmp_connector_set_wait(
 /// spice_qmp_connector_get_reconnect: (get-property reconnect)
 /// @connector: a #SpiceQmpConnector
 ///
-/// After how long to connect again: the property #SpiceQmpConnector:reconnect.
+/// The pause before connecting again: the property #SpiceQmpConnector:reconnect.
 ///
-/// Returns: the first pause in milliseconds, or 0 if there is no second attempt
+/// Returns: the first pause in milliseconds, or 0 if it does not connect again
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -287,7 +287,7 @@ pub unsafe extern "C" fn spice_qmp_connector_get_reconnect(
 /// @connector: a #SpiceQmpConnector
 /// @reconnect: the first pause in milliseconds, or 0 to never connect again
 ///
-/// Sets the property #SpiceQmpConnector:reconnect, for the calls that follow.
+/// Sets the property #SpiceQmpConnector:reconnect, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -311,7 +311,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_reconnect(
 /// %G_IO_ERROR_PERMISSION_DENIED.
 ///
 /// If several calls need a password, the signal is emitted for one after the other. If
-/// no answer is due, nothing happens. #SpiceQmpConnector:password stays as it is.
+/// no password is being asked for, nothing happens. #SpiceQmpConnector:password does not change.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -336,12 +336,12 @@ pub unsafe extern "C" fn spice_qmp_connector_answer(
 /// @user_data: for @callback
 ///
 /// Connects to #SpiceQmpConnector:address and waits until the port is ready and its
-/// first #SpiceQmpPort:status is known. The options are copied: what is set later is
-/// for later calls.
+/// first #SpiceQmpPort:status is known. The options are copied: later changes
+/// affect later calls only.
 ///
 /// A port on a SPICE server owns its SPICE session, which is disconnected with it;
-/// #SpiceQmpPort:channel is %NULL. If the call is cancelled or its time is over, it
-/// ends when QEMU has answered what it was asked: QEMU may freeze if a SPICE client
+/// #SpiceQmpPort:channel is %NULL. If the call is cancelled or times out, it
+/// ends only when QEMU has answered the pending commands: QEMU may freeze if a SPICE client
 /// disconnects earlier.
 ///
 /// Since: 0.1
@@ -369,7 +369,7 @@ pub unsafe extern "C" fn spice_qmp_connector_open_async(
 
 /// spice_qmp_connector_open_finish:
 /// @connector: a #SpiceQmpConnector
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_connector_open_async(). The errors are those of
@@ -397,7 +397,7 @@ fn SPICE_IS_QMP_CONNECTOR(connector: *mut SpiceQmpConnector) -> bool {
     is_a(connector.cast(), Connector::static_type())
 }
 
-/// Whether this thread made the connector, which was found to be one.
+/// Whether this thread created the connector, which was found to be one.
 #[allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"

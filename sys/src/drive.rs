@@ -30,7 +30,7 @@ pub extern "C" fn spice_qmp_drive_get_type() -> GType {
 /// spice_qmp_drive_dup_id: (get-property id)
 /// @drive: a #SpiceQmpDrive
 ///
-/// What QEMU's commands know the drive by: the property #SpiceQmpDrive:id.
+/// The id of the drive in QEMU's commands: the property #SpiceQmpDrive:id.
 ///
 /// Returns: (transfer full): the id
 ///
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn spice_qmp_drive_get_tray_open(drive: *mut SpiceQmpDrive
 ///
 /// Whether the machine was stopped because of the drive: the property #SpiceQmpDrive:io-status.
 ///
-/// Returns: (transfer full) (nullable): `ok`, `nospace` or `failed`, or %NULL if QEMU does not know
+/// Returns: (transfer full) (nullable): `ok`, `nospace` or `failed`, or %NULL if QEMU does not report it
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn spice_qmp_drive_dup_io_status(drive: *mut SpiceQmpDrive
 /// spice_qmp_drive_dup_lost_medium: (get-property lost-medium)
 /// @drive: a #SpiceQmpDrive
 ///
-/// What was in the drive before an insertion that failed too late: the property #SpiceQmpDrive:lost-medium.
+/// The medium that an insertion removed before it failed: the property #SpiceQmpDrive:lost-medium.
 ///
 /// Returns: (transfer full) (nullable): the file name, or %NULL
 ///
@@ -236,7 +236,7 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_async(
 
 /// spice_qmp_drive_insert_finish:
 /// @drive: a #SpiceQmpDrive
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_drive_insert_async(). The errors are those of
@@ -244,7 +244,7 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_async(
 /// tray, @drive has no removable medium, or the file cannot be opened or does not have the
 /// format. @drive is unchanged then, with one exception: QEMU may find out too late that
 /// the file is in use. The old medium is lost then, and the tray stays open. The message
-/// says so, and #SpiceQmpDrive:lost-medium is what to insert again.
+/// says so, and #SpiceQmpDrive:lost-medium is the medium to insert again.
 ///
 /// Returns: %TRUE if the medium is in the drive
 ///
@@ -300,7 +300,7 @@ pub unsafe extern "C" fn spice_qmp_drive_eject_async(
 
 /// spice_qmp_drive_eject_finish:
 /// @drive: a #SpiceQmpDrive
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_drive_eject_async(). The errors are those of
@@ -328,7 +328,7 @@ fn SPICE_IS_QMP_DRIVE(drive: *mut SpiceQmpDrive) -> bool {
     is_a(drive.cast(), Drive::static_type())
 }
 
-/// Whether this thread made the port of the drive, which was found to be one.
+/// Whether this thread created the port of the drive, which was found to be one.
 #[allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"

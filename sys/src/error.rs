@@ -59,7 +59,7 @@ pub extern "C" fn spice_qmp_error_quark() -> GQuark {
     QmpErrorCode::domain().into_glib()
 }
 
-/// The code as the header has it. A new code does not compile until it is mapped.
+/// The code in the header. A new code does not compile until it is mapped.
 const fn in_header(code: QmpErrorCode) -> SpiceQmpError {
     match code {
         QmpErrorCode::Generic => SpiceQmpError::SPICE_QMP_ERROR_GENERIC,

@@ -80,7 +80,7 @@ pub unsafe extern "C" fn spice_qmp_event_unref(event: *mut SpiceQmpEvent) {
 /// spice_qmp_event_get_name:
 /// @event: a #SpiceQmpEvent
 ///
-/// The name of the event.
+/// Gets the name of the event.
 ///
 /// Returns: (transfer none): the name, such as `STOP`; it lives as long as @event
 ///
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn spice_qmp_event_get_name(event: *const SpiceQmpEvent) -
 /// spice_qmp_event_get_data:
 /// @event: a #SpiceQmpEvent
 ///
-/// The data of the event as JSON text.
+/// Gets the data of the event as JSON text.
 ///
 /// Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if
 ///   the event has no data; it lives as long as @event
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn spice_qmp_event_get_data(event: *const SpiceQmpEvent) -
 /// spice_qmp_event_get_data_variant:
 /// @event: a #SpiceQmpEvent
 ///
-/// The data of the event as a #GVariant of the type `a{sv}`, for languages in which
+/// Gets the data of the event as a #GVariant of the type `a{sv}`, for languages in which
 /// that is easier to use than JSON text. The conversion is described at
 /// spice_qmp_port_execute_variant_async().
 ///
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn spice_qmp_event_get_data_variant(
 /// spice_qmp_event_get_timestamp:
 /// @event: a #SpiceQmpEvent
 ///
-/// When the event occurred, by the host's clock.
+/// Gets the time when the event occurred, by the host's clock.
 ///
 /// Returns: microseconds since 1970-01-01 00:00 UTC, as g_get_real_time() counts
 ///   them, or -1 if QEMU could not determine it

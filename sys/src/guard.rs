@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What stands between C and Rust: criticals for wrong arguments, and no panic.
+//! Guards the boundary between C and Rust: criticals for wrong arguments, and no panics.
 #![allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"
@@ -17,7 +17,7 @@ use crate::instance::{SpiceQmpPort, borrow};
 /// The log domain.
 const DOMAIN: &CStr = c"SpiceQmp";
 
-/// GLib's: logs a critical and returns from the function where the check fails.
+/// Like GLib's: logs a critical and returns from the function if the check fails.
 macro_rules! g_return_val_if_fail {
     ($function:ident: $check:expr, $value:expr) => {
         let passed: bool = $check;
@@ -28,7 +28,7 @@ macro_rules! g_return_val_if_fail {
     };
 }
 
-/// GLib's: logs a critical and returns from the function where the check fails.
+/// Like GLib's: logs a critical and returns from the function if the check fails.
 macro_rules! g_return_if_fail {
     ($function:ident: $check:expr) => {
         $crate::guard::g_return_val_if_fail!($function: $check, ())
@@ -46,10 +46,10 @@ pub(crate) fn critical(function: &str, check: &str) {
     }
 }
 
-/// Runs `body`. A panic in it becomes a critical, and the result `failed`.
+/// Runs `body`. A panic in it becomes a critical, and `failed` is returned.
 pub(crate) fn no_panic<R>(function: &str, failed: R, body: impl FnOnce() -> R) -> R {
-    // Nothing that a panic could leave half done is used again: the library keeps
-    // its state behind RefCells, which it does not borrow across what can panic.
+    // Nothing that a panic could leave inconsistent is used again: the library keeps
+    // its state behind RefCells, which it does not borrow across code that can panic.
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => result,
         Err(panic) => {
@@ -69,7 +69,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("a panic")
 }
 
-/// A checked instance: NULL is none.
+/// Checks an instance; false for NULL.
 pub(crate) fn is_a(instance: glib::ffi::gpointer, type_: glib::Type) -> bool {
     // SAFETY: `instance` is NULL or an instance of some GType, which is all that
     // C's own cast macros rely on.
@@ -109,18 +109,18 @@ pub(crate) fn G_IS_CANCELLABLE(cancellable: *mut gio::ffi::GCancellable) -> bool
     is_a(cancellable.cast(), gio::Cancellable::static_type())
 }
 
-/// Whether this thread made the port, which was found to be one.
+/// Whether this thread created the port, which was found to be one.
 pub(crate) fn IS_THREAD_OF(port: *mut SpiceQmpPort) -> bool {
     // SAFETY: it is a live SpiceQmpPort; any thread may ask.
     unsafe { borrow(port) }.is_on_its_thread()
 }
 
-/// Whether this thread runs the main context that its calls would use, or could.
+/// Whether this thread runs, or could run, the main context that its calls would use.
 pub(crate) fn IS_THREAD_OF_MAIN_CONTEXT() -> bool {
     is_run_here(&glib::MainContext::ref_thread_default())
 }
 
-/// Whether this thread runs GLib's default main context, or could: spice-gtk knows no other.
+/// Whether this thread runs, or could run, GLib's default main context: spice-gtk uses no other.
 #[cfg(feature = "spice")]
 pub(crate) fn IS_THREAD_OF_SPICE() -> bool {
     is_run_here(&glib::MainContext::default())
@@ -130,13 +130,13 @@ fn is_run_here(context: &glib::MainContext) -> bool {
     context.is_owner() || context.acquire().is_ok()
 }
 
-/// Whether it is a string that Rust can read.
+/// Whether it is a string of valid UTF-8.
 pub(crate) fn g_utf8_validate(text: *const c_char) -> bool {
     // SAFETY: `text` is NULL or NUL-terminated.
     !text.is_null() && unsafe { CStr::from_ptr(text) }.to_str().is_ok()
 }
 
-/// Whether it is a NULL-terminated array of strings that Rust can read.
+/// Whether it is a NULL-terminated array of strings of valid UTF-8.
 pub(crate) fn are_strings(mut strings: *const *const c_char) -> bool {
     if strings.is_null() {
         return false;

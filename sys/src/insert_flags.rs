@@ -9,8 +9,8 @@ use glib::translate::IntoGlib;
 use spice_qmp::Insert;
 
 /// SpiceQmpInsertFlags:
-/// @SPICE_QMP_INSERT_FLAGS_NONE: none: the medium is read-only if the last one was, and
-///   the first one is
+/// @SPICE_QMP_INSERT_FLAGS_NONE: none: the medium is read-only if the previous one was; the
+///   first medium is read-only
 /// @SPICE_QMP_INSERT_FLAGS_READ_ONLY: the guest can only read the medium
 /// @SPICE_QMP_INSERT_FLAGS_READ_WRITE: the guest can write to the medium, too; not
 ///   together with %SPICE_QMP_INSERT_FLAGS_READ_ONLY
@@ -35,7 +35,7 @@ pub enum SpiceQmpInsertFlags {
 pub struct InsertFlagsOfC(c_uint);
 
 impl InsertFlagsOfC {
-    /// Whether all bits have a meaning, and none contradicts another.
+    /// Whether all bits have a meaning, and none of them contradict each other.
     pub(crate) fn are_sound(self) -> bool {
         let both = InsertFlags::READ_ONLY | InsertFlags::READ_WRITE;
         InsertFlags::from_bits(self.0).is_some_and(|flags| !flags.contains(both))
@@ -63,7 +63,7 @@ pub extern "C" fn spice_qmp_insert_flags_get_type() -> GType {
     InsertFlags::static_type().into_glib()
 }
 
-/// The flags as GLib has them.
+/// The flags as a GLib type.
 #[glib::flags(name = "SpiceQmp1InsertFlags")]
 enum InsertFlags {
     #[flags_value(name = "SPICE_QMP_INSERT_FLAGS_NONE", nick = "none")]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `SpiceQmpPort`: the type, and its pointer in C as a value in Rust.
+//! `SpiceQmpPort`: the type, and the conversion of its C pointer to a value in Rust.
 
 use glib::object::ObjectType;
 use glib::translate::{Borrowed, IntoGlibPtr, from_glib_borrow};
@@ -16,7 +16,7 @@ pub(crate) unsafe fn borrow(port: *mut SpiceQmpPort) -> Borrowed<QmpPort> {
     unsafe { from_glib_borrow(port.cast::<<QmpPort as ObjectType>::GlibType>()) }
 }
 
-/// A new reference for C.
+/// Passes a new reference to C.
 pub(crate) fn give(port: QmpPort) -> *mut SpiceQmpPort {
     let port: *mut <QmpPort as ObjectType>::GlibType = port.into_glib_ptr();
     port.cast()

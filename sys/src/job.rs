@@ -21,7 +21,7 @@ pub struct SpiceQmpJob(());
 /// @job: the job, which is running
 /// @user_data: the data that was passed with the function
 ///
-/// The type of function that is called when a job makes progress: see
+/// The type of a function that is called when a job makes progress: see
 /// spice_qmp_machine_run_job_async().
 ///
 /// Since: 0.1
@@ -41,7 +41,7 @@ pub extern "C" fn spice_qmp_job_get_type() -> GType {
 /// spice_qmp_job_dup_id: (get-property id)
 /// @job: a #SpiceQmpJob
 ///
-/// What QEMU's commands know the job by: the property #SpiceQmpJob:id.
+/// The id of the job in QEMU's commands: the property #SpiceQmpJob:id.
 ///
 /// Returns: (transfer full): the id
 ///
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn spice_qmp_job_dup_id(job: *mut SpiceQmpJob) -> *mut c_c
 /// spice_qmp_job_dup_kind: (get-property kind)
 /// @job: a #SpiceQmpJob
 ///
-/// What the job does: the property #SpiceQmpJob:kind.
+/// The kind of the job: the property #SpiceQmpJob:kind.
 ///
 /// Returns: (transfer full): the kind, such as `backup`
 ///
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn spice_qmp_job_dup_kind(job: *mut SpiceQmpJob) -> *mut c
 /// spice_qmp_job_dup_status: (get-property status)
 /// @job: a #SpiceQmpJob
 ///
-/// Where the job stands: the property #SpiceQmpJob:status.
+/// The status of the job: the property #SpiceQmpJob:status.
 ///
 /// Returns: (transfer full): the status, such as `running`
 ///
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn spice_qmp_job_get_progress(job: *mut SpiceQmpJob) -> f6
 /// spice_qmp_job_get_current: (get-property current)
 /// @job: a #SpiceQmpJob
 ///
-/// How much of the job is done, of spice_qmp_job_get_total(): the property #SpiceQmpJob:current.
+/// The work that is done, out of spice_qmp_job_get_total(): the property #SpiceQmpJob:current.
 ///
 /// Returns: a number, usually of bytes
 ///
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn spice_qmp_job_get_current(job: *mut SpiceQmpJob) -> u64
 /// spice_qmp_job_get_total: (get-property total)
 /// @job: a #SpiceQmpJob
 ///
-/// How much there is to do, as far as QEMU knows: the property #SpiceQmpJob:total.
+/// The work that there is to do, as far as QEMU knows: the property #SpiceQmpJob:total.
 ///
 /// Returns: a number, usually of bytes, which may grow
 ///
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn spice_qmp_job_get_total(job: *mut SpiceQmpJob) -> u64 {
 ///
 /// Why the job failed: the property #SpiceQmpJob:error.
 ///
-/// Returns: (transfer full) (nullable): QEMU's words, or %NULL if it has not failed
+/// Returns: (transfer full) (nullable): QEMU's message, or %NULL if it has not failed
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -184,7 +184,7 @@ pub unsafe extern "C" fn spice_qmp_job_cancel_async(
 
 /// spice_qmp_job_cancel_finish:
 /// @job: a #SpiceQmpJob
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_job_cancel_async(). The errors are those of
@@ -230,7 +230,7 @@ pub unsafe extern "C" fn spice_qmp_job_pause_async(
 
 /// spice_qmp_job_pause_finish:
 /// @job: a #SpiceQmpJob
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_job_pause_async(). The errors are those of
@@ -277,7 +277,7 @@ pub unsafe extern "C" fn spice_qmp_job_resume_async(
 
 /// spice_qmp_job_resume_finish:
 /// @job: a #SpiceQmpJob
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_job_resume_async(). The errors are those of
@@ -325,7 +325,7 @@ pub unsafe extern "C" fn spice_qmp_job_complete_async(
 
 /// spice_qmp_job_complete_finish:
 /// @job: a #SpiceQmpJob
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_job_complete_async(). The errors are those of
@@ -372,7 +372,7 @@ pub unsafe extern "C" fn spice_qmp_job_dismiss_async(
 
 /// spice_qmp_job_dismiss_finish:
 /// @job: a #SpiceQmpJob
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_job_dismiss_async(). The errors are those of
@@ -392,7 +392,7 @@ pub unsafe extern "C" fn spice_qmp_job_dismiss_finish(
     unsafe { finish_boolean(Operation::JobDismiss, job.cast(), result, error) }
 }
 
-/// Executes a command about a job.
+/// Executes a command for a job.
 ///
 /// # Safety
 ///
@@ -417,7 +417,7 @@ fn SPICE_IS_QMP_JOB(job: *mut SpiceQmpJob) -> bool {
     is_a(job.cast(), Job::static_type())
 }
 
-/// Whether this thread made the port of the job, which was found to be one.
+/// Whether this thread created the port of the job, which was found to be one.
 #[allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"

@@ -2,12 +2,12 @@
 //! The C library: every function of `spice-qmp.h`, one file per C type.
 //!
 //! A function here guards, borrows, calls the library, converts and returns;
-//! what needs a decision is in the library. The comments are GTK-Doc: cbindgen
-//! makes the header of them (`UPDATE_HEADER=1 cargo test -p spice-qmp-c header`).
+//! decisions are made in the library. The comments are GTK-Doc: cbindgen
+//! makes the header from them (`UPDATE_HEADER=1 cargo test -p spice-qmp-c header`).
 //!
 //! Safety, of all functions: the caller passes what the signature says or NULL;
-//! a pointer that is neither is undefined behaviour, as everywhere in C. What
-//! can be checked is, with GLib's criticals.
+//! a pointer that is neither is undefined behaviour, as everywhere in C. Everything
+//! that can be checked is checked, with GLib's criticals.
 #![allow(unsafe_code, reason = "this is the boundary to C")]
 #![allow(
     clippy::missing_safety_doc,

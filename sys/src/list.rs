@@ -26,7 +26,7 @@ pub extern "C" fn spice_qmp_list_get_type() -> GType {
 /// spice_qmp_list_refresh:
 /// @list: a #SpiceQmpList
 ///
-/// Loads the items again, which is needed only for changes that QEMU does not report. If
+/// Loads the items again. This is only needed for changes that QEMU does not report. If
 /// the port is not ready, they are loaded when it is.
 ///
 /// Since: 0.1
@@ -82,7 +82,7 @@ fn SPICE_IS_QMP_LIST(list: *mut SpiceQmpList) -> bool {
     is_a(list.cast(), List::static_type())
 }
 
-/// Whether this thread made the port of the list, which was found to be one.
+/// Whether this thread created the port of the list, which was found to be one.
 #[allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"

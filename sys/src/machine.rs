@@ -128,7 +128,7 @@ pub unsafe extern "C" fn spice_qmp_machine_get_drives(
 /// spice_qmp_machine_get_jobs: (get-property jobs)
 /// @machine: a #SpiceQmpMachine
 ///
-/// What QEMU does in the background: the property #SpiceQmpMachine:jobs.
+/// The jobs that QEMU runs in the background: the property #SpiceQmpMachine:jobs.
 ///
 /// Returns: (transfer none): a list of #SpiceQmpJob
 ///
@@ -166,13 +166,13 @@ pub unsafe extern "C" fn spice_qmp_machine_get_jobs(
 /// Cancelling the call cancels the job, which may take QEMU a while.
 ///
 /// While the job runs, @progress is called about every 500 ms. It is not called for a job
-/// that ends immediately. It loads #SpiceQmpMachine:jobs.
+/// that ends immediately. This call loads #SpiceQmpMachine:jobs.
 ///
 /// There is no deadline: #SpiceQmpPort:command-timeout does not apply. Some jobs wait for
-/// another command before they end, such as a mirror for spice_qmp_job_complete_async().
+/// another command before they end: a mirror waits for spice_qmp_job_complete_async().
 ///
-/// The command `migrate` is treated as if it started a job. On a SPICE port only a machine
-/// that is paused can be migrated.
+/// The command `migrate` is treated as if it started a job. On a SPICE port, only a paused
+/// machine can be migrated.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -221,14 +221,14 @@ pub unsafe extern "C" fn spice_qmp_machine_run_job_async(
 
 /// spice_qmp_machine_run_job_finish:
 /// @machine: a #SpiceQmpMachine
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_machine_run_job_async(). The errors are those of
-/// spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC with QEMU's words if the job
+/// spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC with QEMU's message if the job
 /// failed; %G_IO_ERROR_CANCELLED also if another client cancelled the job;
 /// %SPICE_QMP_ERROR_NOT_SUPPORTED if spice_qmp_port_is_mute() is %TRUE for the port, or
-/// would become so.
+/// would become %TRUE.
 ///
 /// Returns: %TRUE if the job was successful
 ///
@@ -243,7 +243,7 @@ pub unsafe extern "C" fn spice_qmp_machine_run_job_finish(
     unsafe { finish_boolean(Operation::RunJob, machine.cast(), result, error) }
 }
 
-/// A function of C's and its data, which this owns.
+/// A C function and its data, which this owns.
 struct OnProgress {
     call: SpiceQmpJobProgress,
     data: gpointer,
@@ -256,7 +256,7 @@ impl OnProgress {
             return run;
         };
         run.progress(move |job| {
-            // All of it, or it would be dropped now.
+            // All of it, or the data would be freed now.
             let own = &self;
             let job: *mut <Job as ObjectType>::GlibType = job.to_glib_none().0;
             // SAFETY: the job lives for the call, and the data until this is dropped.
@@ -277,8 +277,8 @@ impl Drop for OnProgress {
 /// spice_qmp_machine_unplug_async:
 /// @machine: a #SpiceQmpMachine
 /// @id: the device's id, or its path such as `/machine/peripheral-anon/device[0]`
-/// @timeout_ms: after how many milliseconds the call fails with
-///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @timeout_ms: the deadline in milliseconds, after which the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for none
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the device is
 ///   gone, or with an error
@@ -287,8 +287,8 @@ impl Drop for OnProgress {
 /// Unplugs a device: executes `device_del`, and waits until the guest has released the
 /// device or refuses to.
 ///
-/// Set a deadline: a guest that does not respond never does either. It may still release
-/// the device after the deadline.
+/// Set a deadline: a guest that is not responding neither releases the device nor
+/// refuses. It may still release the device after the deadline.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -321,7 +321,7 @@ pub unsafe extern "C" fn spice_qmp_machine_unplug_async(
 
 /// spice_qmp_machine_unplug_finish:
 /// @machine: a #SpiceQmpMachine
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_machine_unplug_async(). The errors are those of
@@ -350,8 +350,8 @@ pub unsafe extern "C" fn spice_qmp_machine_unplug_finish(
 ///
 /// Loads the names of QEMU's commands and of their arguments: executes
 /// `query-qmp-schema`. Of the reply, which is larger than 200 kB, only the names are kept,
-/// until the connection ends or QEMU's version changes. Calls that are made while they
-/// are being loaded wait for the same reply; cancelling one does not affect the others.
+/// until the connection ends or QEMU's version changes. Calls that are made meanwhile
+/// wait for the same reply; cancelling one does not affect the others.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -377,7 +377,7 @@ pub unsafe extern "C" fn spice_qmp_machine_load_schema_async(
 
 /// spice_qmp_machine_load_schema_finish:
 /// @machine: a #SpiceQmpMachine
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_machine_load_schema_async(). The errors are those of
@@ -402,16 +402,16 @@ pub unsafe extern "C" fn spice_qmp_machine_load_schema_finish(
 /// @device: (nullable): the id of a display device, or %NULL for the first screen
 /// @head: the head of @device, counted from 0; 0 without a device
 /// @cancellable: (nullable): a #GCancellable, or %NULL
-/// @callback: (scope async) (closure user_data) (nullable): called with the picture, or
+/// @callback: (scope async) (closure user_data) (nullable): called with the image, or
 ///   with an error
 /// @user_data: for @callback
 ///
-/// Takes a picture of what a screen shows. QEMU 7.1 or later writes it to memory of this
-/// process, whose file descriptor it gets: see spice_qmp_port_execute_full_async() for the
-/// transports that can send one. QEMU's descriptor is closed again, also if the call
+/// Takes a screenshot of a screen. QEMU 7.1 or later writes it to memory of this
+/// process, whose file descriptor is sent to it: see spice_qmp_port_execute_full_async() for
+/// the transports that can send one. QEMU closes its descriptor afterwards, even if the call
 /// fails or is cancelled.
 ///
-/// #SpiceQmpPort:command-timeout is the deadline for all of it.
+/// #SpiceQmpPort:command-timeout is the deadline for the whole call.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -450,13 +450,13 @@ pub unsafe extern "C" fn spice_qmp_machine_screenshot_async(
 
 /// spice_qmp_machine_screenshot_finish:
 /// @machine: a #SpiceQmpMachine
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_machine_screenshot_async(). The errors are those of
-/// spice_qmp_port_execute_full_finish(); %SPICE_QMP_ERROR_NOT_SUPPORTED where no file
-/// descriptor can be sent; %SPICE_QMP_ERROR_PROTOCOL for anything but a PNG file of at most
-/// 64 MiB.
+/// spice_qmp_port_execute_full_finish(); %SPICE_QMP_ERROR_NOT_SUPPORTED if file
+/// descriptors cannot be sent; %SPICE_QMP_ERROR_PROTOCOL for anything but a PNG file of at
+/// most 64 MiB.
 ///
 /// Returns: (transfer full): a PNG file, or %NULL on error
 ///
@@ -479,7 +479,7 @@ pub(crate) fn SPICE_IS_QMP_MACHINE(machine: *mut SpiceQmpMachine) -> bool {
     is_a(machine.cast(), Machine::static_type())
 }
 
-/// Whether this thread made the port of the machine, which was found to be one.
+/// Whether this thread created the port of the machine, which was found to be one.
 #[allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"

@@ -48,13 +48,13 @@ pub unsafe extern "C" fn spice_qmp_machine_get_snapshots(
 ///   with an error
 /// @user_data: for @callback
 ///
-/// Saves the state of the machine and of its disks under a new name. If the machine is
-/// running, it goes on when this has been done.
+/// Saves the state of the machine and of its disks under a new name. A running machine
+/// continues when the snapshot has been saved.
 ///
-/// All disks that can be written to must be able to hold snapshots, as those in the format
-/// qcow2 can. QEMU does nothing else meanwhile, for any client; there is neither progress
-/// nor a deadline. Cancelling the call does not stop it: only the result is lost. What is
-/// done with another snapshot of the machine meanwhile waits for it.
+/// All disks that can be written to must be able to hold snapshots, such as those in the
+/// format qcow2. QEMU does nothing else meanwhile, for any client; there is neither progress
+/// nor a deadline. Cancelling the call does not stop the operation: only the result is lost.
+/// Other snapshot operations on the machine wait until it has finished.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn spice_qmp_machine_save_snapshot_async(
 
 /// spice_qmp_machine_save_snapshot_finish:
 /// @machine: a #SpiceQmpMachine
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_machine_save_snapshot_async(). The errors are those of
@@ -106,10 +106,10 @@ pub unsafe extern "C" fn spice_qmp_machine_save_snapshot_finish(
 ///   with an error
 /// @user_data: for @callback
 ///
-/// Returns to a snapshot: the memory and all disks become what they were, and what they are
-/// now is lost.
+/// Returns to a snapshot: restores the memory and all disks. Their current contents are
+/// lost.
 ///
-/// A machine that is running is paused, and is resumed when this has been done or has failed.
+/// A running machine is paused, and resumed when the operation has succeeded or failed.
 /// A machine that is not running stays as it is. If the connection ends meanwhile, the
 /// machine may stay paused. Otherwise this is like spice_qmp_machine_save_snapshot_async().
 ///
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn spice_qmp_machine_load_snapshot_async(
 
 /// spice_qmp_machine_load_snapshot_finish:
 /// @machine: a #SpiceQmpMachine
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_machine_load_snapshot_async(). The errors are those of
@@ -141,8 +141,8 @@ pub unsafe extern "C" fn spice_qmp_machine_load_snapshot_async(
 ///
 /// The latter means that nothing has been changed, because there is no such snapshot, a disk
 /// does not have it, or it is of disks only. It can also mean that the state does not fit the
-/// machine, which may have had other devices or another size of memory. QEMU finds this out
-/// only when it has restored the disks and reset the machine.
+/// machine, which may have had other devices or a different amount of memory. QEMU finds this
+/// out only when it has restored the disks and reset the machine.
 ///
 /// Returns: %TRUE if the machine has returned to the snapshot
 ///
@@ -187,7 +187,7 @@ pub unsafe extern "C" fn spice_qmp_machine_delete_snapshot_async(
 
 /// spice_qmp_machine_delete_snapshot_finish:
 /// @machine: a #SpiceQmpMachine
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_machine_delete_snapshot_async(). The errors are those of
@@ -207,7 +207,7 @@ pub unsafe extern "C" fn spice_qmp_machine_delete_snapshot_finish(
     unsafe { finish_boolean(Operation::DeleteSnapshot, machine.cast(), result, error) }
 }
 
-/// What all of them have in common.
+/// The common part of these functions.
 ///
 /// # Safety
 ///

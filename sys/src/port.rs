@@ -29,7 +29,7 @@ pub extern "C" fn spice_qmp_port_get_type() -> GType {
 }
 
 /// spice_qmp_port_new_for_stream:
-/// @stream: an open stream to a QMP monitor, such as a #GSocketConnection, of
+/// @stream: an open stream to a QMP monitor, such as a #GSocketConnection, from
 ///   which nothing has been read: the server's greeting is still to come
 ///
 /// Creates a port on any stream. It becomes ready when the server has answered;
@@ -89,18 +89,18 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
 }
 
 /// spice_qmp_port_open_finish:
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_open_async().
 ///
 /// The errors are those of #GSocketClient if the server cannot be reached
 /// (%G_IO_ERROR_NOT_FOUND, %G_IO_ERROR_CONNECTION_REFUSED and others),
-/// %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
+/// %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client per
 /// monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
 /// %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
-/// address; %SPICE_QMP_ERROR_NOT_SUPPORTED for a SPICE server's if the library was built
-/// without SPICE. For D-Bus displays there are those of
+/// address; %SPICE_QMP_ERROR_NOT_SUPPORTED for the address of a SPICE server if the library
+/// was built without SPICE. For D-Bus displays there are those of
 /// spice_qmp_port_find_on_bus_finish(), too, and for SPICE servers those of
 /// spice_qmp_port_find_finish().
 ///
@@ -130,9 +130,9 @@ pub unsafe extern "C" fn spice_qmp_port_open_finish(
 /// 10 seconds. A chardev is a QMP monitor if spice_qmp_port_is_qmp_name() is %TRUE for
 /// its property `Name`. QEMU is not started if it is not on the bus.
 ///
-/// The port uses a socket of its own. When that ends, the port is closed, and becomes
+/// The port uses a socket of its own. When that ends, the port is closed. It becomes
 /// ready again when QEMU returns to the bus, or when another client that had taken the
-/// monitor leaves. When @connection is closed, the port works until its socket ends.
+/// monitor disconnects. If @connection is closed, the port works until its socket ends.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_on_bus_async(
 }
 
 /// spice_qmp_port_find_on_bus_finish:
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_find_on_bus_async().
@@ -168,8 +168,8 @@ pub unsafe extern "C" fn spice_qmp_port_find_on_bus_async(
 /// there, %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor, %G_IO_ERROR_BUSY if
 /// another client uses the monitor (the message names it), %G_IO_ERROR_CLOSED if the
 /// connection is closed, another %G_IO_ERROR or %G_DBUS_ERROR if D-Bus fails,
-/// %SPICE_QMP_ERROR_INVALID_ARGUMENT if the name is none, or does not go with the
-/// connection, %SPICE_QMP_ERROR_NOT_SUPPORTED if the connection cannot pass file
+/// %SPICE_QMP_ERROR_INVALID_ARGUMENT if @name is not a valid name, or does not go with
+/// @connection, %SPICE_QMP_ERROR_NOT_SUPPORTED if the connection cannot pass file
 /// descriptors, %G_IO_ERROR_TIMED_OUT or %G_IO_ERROR_CANCELLED.
 ///
 /// Returns: (transfer full): a new port, which is ready, or %NULL on error
@@ -188,7 +188,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_on_bus_finish(
 /// @name: the name of a SPICE port: the property `port-name` of its channel; or of a
 ///   chardev of a D-Bus display: its property `Name`
 ///
-/// Whether, by QEMU's conventions, a SPICE port, or a chardev, of this name is a QMP
+/// Whether, by QEMU's conventions, a SPICE port, or a chardev, with this name is a QMP
 /// monitor: `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
 ///
 /// Returns: %TRUE if it is one
@@ -237,7 +237,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
 
 /// spice_qmp_port_wait_ready_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_wait_ready_async().
@@ -271,7 +271,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_finish(
 /// fail with %G_IO_ERROR_CLOSED, and the connection is closed. @callback is the last
 /// callback of the port. A SPICE channel itself stays connected.
 ///
-/// Close the port before the SPICE session is disconnected, which belongs into the
+/// Close the port before you disconnect the SPICE session, and disconnect that in the
 /// callback: QEMU (7.2 and 10.0) may crash, or freeze for ever with all its
 /// monitors, when a SPICE client disconnects while a reply is due. For the same
 /// reason, do not set #SpiceQmpPort:close-timeout below the time that your slowest
@@ -299,7 +299,7 @@ pub unsafe extern "C" fn spice_qmp_port_close_async(
 
 /// spice_qmp_port_close_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_close_async(). The only error is %G_IO_ERROR_CANCELLED, after

@@ -55,7 +55,7 @@ pub unsafe extern "C" fn spice_qmp_port_vm_action_async(
 
 /// spice_qmp_port_vm_action_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_vm_action_async(). The errors are those of
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_async(
 
 /// spice_qmp_port_query_status_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_query_status_async(). The errors are those of
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_async(
 
 /// spice_qmp_port_execute_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_execute_async().
@@ -239,7 +239,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_oob_async(
 
 /// spice_qmp_port_execute_oob_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_execute_oob_async(). The errors are those of
@@ -312,7 +312,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
 
 /// spice_qmp_port_execute_variant_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_execute_variant_async(). The errors are those of
@@ -350,10 +350,10 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_finish(
 ///
 /// File descriptors can be sent over Unix sockets and to D-Bus displays. They are
 /// duplicated before the function returns, so you may close yours at once; the duplicates are closed when they
-/// have been sent, or when the call ends before that. QEMU gives the first one to the
+/// have been sent, or when the call ends before that. QEMU passes the first one to the
 /// command, such as `getfd` or `add-fd`, and closes the others. If the command does not
-/// need one, or fails before it takes it, QEMU keeps it for the next command that comes
-/// without. At most 253 can be sent with a command.
+/// need one, or fails before it takes it, QEMU keeps it for the next command that has
+/// no file descriptor of its own. At most 253 can be sent with a command.
 ///
 /// One command with file descriptors is in flight at a time, because QEMU would mix up
 /// those of two: the second one waits for the reply to the first, and the commands
@@ -396,7 +396,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_full_async(
 
 /// spice_qmp_port_execute_full_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_execute_full_async(). The errors are those of

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpPort`: its properties as functions, which bindings and C programs use.
 //!
-//! The properties themselves see to the thread: on another one reading is a critical
-//! and the property's default, and writing a critical alone.
+//! The properties themselves check the thread: on another one, reading logs a critical
+//! and returns the property's default, and writing only logs a critical.
 
 use std::ffi::{c_char, c_uint};
 use std::ptr::null_mut;
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_command_timeout(port: *mut SpiceQmpP
 /// spice_qmp_port_get_reconnect: (get-property reconnect)
 /// @port: a #SpiceQmpPort
 ///
-/// After how long the port first tries to connect again: the property
+/// The pause before the port first tries to connect again: the property
 /// #SpiceQmpPort:reconnect.
 ///
 /// Returns: the first pause in milliseconds, or 0 if it does not connect again
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_reconnect(port: *mut SpiceQmpPort) -
 /// @port: a #SpiceQmpPort
 /// @timeout: the deadline of each call in milliseconds, or 0 for none
 ///
-/// Sets the property #SpiceQmpPort:command-timeout, for the calls that follow.
+/// Sets the property #SpiceQmpPort:command-timeout, for later calls.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -316,7 +316,7 @@ pub unsafe extern "C" fn spice_qmp_port_dup_capabilities(
 /// spice_qmp_port_dup_last_error: (get-property last-error)
 /// @port: a #SpiceQmpPort
 ///
-/// Why the port is not ready, or what went wrong on it last: the property
+/// Why the port is not ready, or the last thing that went wrong on it: the property
 /// #SpiceQmpPort:last-error.
 ///
 /// Returns: (transfer full) (nullable): the error, or %NULL if there was none

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `SpiceQmpPort` on SPICE channels and sessions: all that names spice-gtk.
+//! `SpiceQmpPort` on SPICE channels and sessions: everything that names spice-gtk.
 //!
-//! Each function says that it is for the feature `spice`, for the header.
+//! Each function is marked with the feature `spice`, for the header.
 
 use std::ffi::{c_char, c_uint};
 use std::future::Future;
@@ -22,8 +22,8 @@ use crate::instance::{SpiceQmpPort, borrow};
 use crate::task::{Answer, Caller, Operation, finish_pointer, g_task_return_if_fail, timeout_of};
 
 /// spice_qmp_port_get:
-/// @channel: a SPICE port channel whose name is one of a QMP monitor, see
-///   spice_qmp_port_is_qmp_name(). It may be connected already or later.
+/// @channel: a SPICE port channel whose name is that of a QMP monitor, see
+///   spice_qmp_port_is_qmp_name(). It may be connected already, or be connected later.
 ///
 /// Gets the port of a SPICE port channel. It is created if there is none, or if the
 /// previous one was closed with spice_qmp_port_close_async().
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
 }
 
 /// spice_qmp_port_find_finish:
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_find_async().
@@ -112,8 +112,8 @@ pub unsafe extern "C" fn spice_qmp_port_find_finish(
 
 /// spice_qmp_port_find_full_async:
 /// @session: a SPICE session, which is connected if it is not yet
-/// @timeout_ms: after how many milliseconds the call fails with
-///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @timeout_ms: the deadline in milliseconds, after which the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for none
 /// @wait: whether to try again, until the deadline, while the server cannot be reached:
 ///   its socket does not exist, or refuses the connection
 /// @cancellable: (nullable): a #GCancellable, or %NULL
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_finish(
 ///   is ready, or with an error
 /// @user_data: for @callback
 ///
-/// Does what spice_qmp_port_find_async() does, with a deadline of your own.
+/// Like spice_qmp_port_find_async(), with a deadline of your own.
 ///
 /// Since: 0.1
 #[cfg(feature = "spice")]
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_full_async(
 }
 
 /// spice_qmp_port_find_full_finish:
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_find_full_async(). The errors are those of
@@ -170,8 +170,8 @@ pub unsafe extern "C" fn spice_qmp_port_find_full_finish(
 
 /// spice_qmp_port_port_names_async:
 /// @session: a SPICE session, which is connected if it is not yet
-/// @timeout_ms: after how many milliseconds the call fails with
-///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @timeout_ms: the deadline in milliseconds, after which the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for none
 /// @wait: whether to try again, until the deadline, while the server cannot be reached:
 ///   its socket does not exist, or refuses the connection
 /// @cancellable: (nullable): a #GCancellable, or %NULL
@@ -207,7 +207,7 @@ pub unsafe extern "C" fn spice_qmp_port_port_names_async(
 }
 
 /// spice_qmp_port_port_names_finish:
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_port_names_async(). The errors are those of
@@ -233,7 +233,7 @@ pub unsafe extern "C" fn spice_qmp_port_port_names_finish(
 /// #SpiceQmpPort:channel.
 ///
 /// Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
-///   it has gone
+///   it no longer exists
 ///
 /// Since: 0.1
 #[cfg(feature = "spice")]
@@ -248,7 +248,7 @@ pub unsafe extern "C" fn spice_qmp_port_ref_channel(
     })
 }
 
-/// Begins a search on a session that is one.
+/// Begins a search on a valid session.
 ///
 /// # Safety
 ///
@@ -263,7 +263,7 @@ unsafe fn search<A: Answer + 'static, F: Future<Output = Result<A, Error>> + 'st
     g_task_return_if_fail!(caller: caller.cancellable_fits());
     // SAFETY: it was found to be a SpiceSession.
     let search = begin(unsafe { from_glib_none(session) }, &caller);
-    // spice-gtk, and so the port, is on GLib's default context, whatever is pushed.
+    // spice-gtk, and so the port, runs on GLib's default context, whatever is pushed.
     caller.future_to_its_end(&glib::MainContext::default(), None, search);
 }
 

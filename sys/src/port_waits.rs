@@ -16,14 +16,14 @@ use crate::task::{
 
 /// spice_qmp_port_wait_ready_full_async:
 /// @port: a #SpiceQmpPort
-/// @timeout_ms: after how many milliseconds the call fails with
-///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @timeout_ms: the deadline in milliseconds, after which the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for none
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the port
 ///   is ready, or with an error
 /// @user_data: for @callback
 ///
-/// Does what spice_qmp_port_wait_ready_async() does, with a deadline of your own.
+/// Like spice_qmp_port_wait_ready_async(), with a deadline of your own.
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_async(
 
 /// spice_qmp_port_wait_ready_full_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_wait_ready_full_async(). The errors are those of
@@ -73,14 +73,14 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_finish(
 /// @port: a #SpiceQmpPort
 /// @names: (nullable) (array zero-terminated=1): the names of events, such as `STOP`, or
 ///   %NULL for any event
-/// @timeout_ms: after how many milliseconds the call fails with
-///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @timeout_ms: the deadline in milliseconds, after which the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for none
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called with the event, or
 ///   with an error
 /// @user_data: for @callback
 ///
-/// Waits for the next event of one of these names.
+/// Waits for the next event with one of these names.
 ///
 /// The wait begins immediately: execute the command that causes the event afterwards,
 /// and no event is missed, even one that QEMU sends before its reply.
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_event_async(
 
 /// spice_qmp_port_wait_event_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_wait_event_async().
@@ -146,8 +146,8 @@ pub unsafe extern "C" fn spice_qmp_port_wait_event_finish(
 /// spice_qmp_port_wait_status_async:
 /// @port: a #SpiceQmpPort
 /// @names: (array zero-terminated=1): names of run states, such as `running`
-/// @timeout_ms: after how many milliseconds the call fails with
-///   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+/// @timeout_ms: the deadline in milliseconds, after which the call fails with
+///   %G_IO_ERROR_TIMED_OUT, or 0 for none
 /// @cancellable: (nullable): a #GCancellable, or %NULL
 /// @callback: (scope async) (closure user_data) (nullable): called when the machine is
 ///   in one of the states, or with an error
@@ -187,7 +187,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_status_async(
 
 /// spice_qmp_port_wait_status_finish:
 /// @port: a #SpiceQmpPort
-/// @result: what the callback got
+/// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
 /// Ends spice_qmp_port_wait_status_async().

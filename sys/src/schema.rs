@@ -74,7 +74,7 @@ pub unsafe extern "C" fn spice_qmp_schema_unref(schema: *mut SpiceQmpSchema) {
 ///
 /// Whether QEMU has a command.
 ///
-/// Returns: %TRUE if it has
+/// Returns: %TRUE if it does
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -96,10 +96,10 @@ pub unsafe extern "C" fn spice_qmp_schema_has_command(
 /// @command: the name of a command, such as `screendump`
 /// @argument: the name of an argument, such as `format`
 ///
-/// Whether QEMU has a command with an argument, which it may accept only together with
-/// some value of another one: `blockdev-add` accepts `filename` with some drivers.
+/// Whether QEMU has a command with an argument. It may accept the argument only together
+/// with some value of another one: `blockdev-add` accepts `filename` with some drivers.
 ///
-/// Returns: %TRUE if it has
+/// Returns: %TRUE if it does
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]

@@ -80,7 +80,7 @@ pub unsafe extern "C" fn spice_qmp_snapshot_get_state_size(snapshot: *mut SpiceQ
 /// spice_qmp_snapshot_get_clock: (get-property clock)
 /// @snapshot: a #SpiceQmpSnapshot
 ///
-/// How long the machine had been running: the property #SpiceQmpSnapshot:clock.
+/// For how long the machine had been running: the property #SpiceQmpSnapshot:clock.
 ///
 /// Returns: a time span in microseconds, as #GTimeSpan
 ///

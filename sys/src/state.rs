@@ -40,7 +40,7 @@ pub extern "C" fn spice_qmp_port_state_get_type() -> GType {
     PortState::static_type().into_glib()
 }
 
-/// The state as the header has it. A new state does not compile until it is mapped.
+/// The state in the header. A new state does not compile until it is mapped.
 pub(crate) const fn in_header(state: PortState) -> SpiceQmpPortState {
     match state {
         PortState::Closed => SpiceQmpPortState::SPICE_QMP_PORT_STATE_CLOSED,

@@ -26,7 +26,7 @@ use crate::guard::{g_return_val_if_fail, no_panic};
 #[cfg(not(spice_gtk_declares))]
 #[repr(C)]
 pub struct SpiceQmpStatus {
-    // In front of it `int ref`, private: cbindgen.toml, which can say so.
+    // It is preceded by `int ref`, private: cbindgen.toml declares it.
     version: std::ffi::c_int,
     running: gboolean,
     singlestep: gboolean,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Asynchronous calls for C: the only place that knows `GTask`.
+//! Asynchronous calls for C: the only file that uses `GTask`.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_uint};
@@ -17,8 +17,8 @@ use spice_qmp::{CallOptions, Error, Event, QmpPort, Schema, Status, UsageError, 
 use crate::cancelling::Cancelling;
 use crate::guard::{critical, no_panic};
 
-/// What is done asynchronously; marks the results, so that each goes to its own
-/// `_finish` function.
+/// The kind of an asynchronous call; marks its result, so that only its own `_finish`
+/// function accepts it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Operation {
     VmAction,
@@ -58,7 +58,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// The functions' common name.
+    /// The common part of its functions' names.
     fn name(self) -> &'static str {
         match self {
             Self::VmAction => "spice_qmp_port_vm_action",
@@ -98,14 +98,14 @@ impl Operation {
         }
     }
 
-    /// A unique address, which tags our tasks.
+    /// A unique address, which tags its tasks.
     fn tag(self) -> gpointer {
         static TAGS: [u8; Operation::DeleteSnapshot as usize + 1] = [0; _];
         (&raw const TAGS[self as usize]).cast_mut().cast()
     }
 }
 
-/// What every `_async` function gets from its caller.
+/// The arguments that every `_async` function takes.
 pub(crate) struct Caller {
     operation: Operation,
     cancellable: Option<gio::Cancellable>,
@@ -114,7 +114,7 @@ pub(crate) struct Caller {
     user_data: gpointer,
 }
 
-/// `g_return_if_fail` of `_async` functions: the callback, if any, gets an error too.
+/// `g_return_if_fail` for `_async` functions: the callback, if any, also gets an error.
 macro_rules! g_task_return_if_fail {
     ($caller:ident: $check:expr) => {
         if !$check {
@@ -128,7 +128,7 @@ pub(crate) use g_task_return_if_fail;
 impl Caller {
     /// # Safety
     ///
-    /// `cancellable` is NULL or an object, and `user_data` is what `callback` takes.
+    /// `cancellable` is NULL or an object, and `callback` accepts `user_data`.
     pub(crate) unsafe fn new(
         operation: Operation,
         cancellable: *mut GCancellable,
@@ -151,12 +151,12 @@ impl Caller {
         self.cancellable_fits
     }
 
-    /// Whether there is nobody to be called back.
+    /// Whether there is no callback to call.
     pub(crate) fn is_alone(&self) -> bool {
         self.callback.is_none()
     }
 
-    /// Ends a call that must not have been made.
+    /// Ends an invalid call.
     pub(crate) fn refuse(self, check: &str) {
         let name = self.operation.name();
         critical(&format!("{name}_async"), check);
@@ -191,7 +191,7 @@ impl Caller {
         );
     }
 
-    /// [`command`](Self::command) with options, and the file descriptors that it gets.
+    /// [`command`](Self::command) with options and file descriptors.
     pub(crate) fn command_with<A: Answer + 'static>(
         self,
         port: &QmpPort,
@@ -228,7 +228,7 @@ impl Caller {
         Cancelling::connect(&cancelling, cancellable, port, cancel);
     }
 
-    /// Waits on `port` as `start` does, which gets what is to be called at the end.
+    /// Waits on `port`: `start` begins the wait with the callback that it is passed.
     pub(crate) fn wait(self, port: &QmpPort, start: impl FnOnce(&QmpPort, WaitEnd) -> WaitId) {
         let name = self.operation.name();
         let cancellable = self.cancellable.clone();
@@ -251,8 +251,8 @@ impl Caller {
         Cancelling::connect(&cancelling, cancellable, port, cancel);
     }
 
-    /// Runs `future` on `context` and returns what it yields to the caller, or the error of
-    /// a call that was cancelled.
+    /// Runs `future` on `context` and returns its result to the caller, or an error if the call
+    /// is cancelled.
     pub(crate) fn future<A: Answer + 'static>(
         self,
         context: &glib::MainContext,
@@ -261,7 +261,7 @@ impl Caller {
         self.cancellable_future(context, None, future);
     }
 
-    /// [`future`](Self::future) for a function of an object, which the caller gets back.
+    /// [`future`](Self::future) for a function of an object, which becomes the source object.
     pub(crate) fn future_of<A: Answer + 'static>(
         self,
         source: &glib::Object,
@@ -288,7 +288,7 @@ impl Caller {
         });
     }
 
-    /// [`future`](Self::future) for one that sees to being [`cancelled`](Self::cancelled)
+    /// [`future`](Self::future) for one that handles being [`cancelled`](Self::cancelled)
     /// itself.
     pub(crate) fn future_to_its_end<A: Answer + 'static>(
         self,
@@ -360,7 +360,7 @@ impl Caller {
     }
 }
 
-/// A `GTask` that is answered once: with an error if it is dropped before.
+/// A `GTask` that returns once: with an error if it is dropped before.
 struct Task {
     task: *mut GTask,
     answered: Cell<bool>,
@@ -376,7 +376,7 @@ impl Task {
     }
 
     fn error(&self, error: glib::Error) {
-        // SAFETY: the task is live; it takes the error over.
+        // SAFETY: the task is live, and takes ownership of the error.
         unsafe { gio::ffi::g_task_return_error(self.task, error.into_glib_ptr()) }
     }
 }
@@ -396,7 +396,7 @@ impl Drop for Task {
 
 /// A result for C.
 pub(crate) trait Answer {
-    /// Hands the result over to a live task.
+    /// Passes the result to a live task.
     fn give(self, task: *mut GTask);
 }
 
@@ -410,11 +410,11 @@ impl Answer for () {
 impl Answer for QmpPort {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn unref(port: gpointer) {
-            // SAFETY: the task gives its reference to a SpiceQmpPort back.
+            // SAFETY: the task releases its reference to a SpiceQmpPort.
             unsafe { glib::gobject_ffi::g_object_unref(port.cast()) }
         }
         let port: *mut GObject = self.upcast::<glib::Object>().into_glib_ptr();
-        // SAFETY: the task is live, and gets the reference with what gives it back.
+        // SAFETY: the task is live, and gets the reference with the function that releases it.
         unsafe {
             gio::ffi::g_task_return_pointer(task, port.cast(), Some(unref));
         }
@@ -424,14 +424,14 @@ impl Answer for QmpPort {
 impl Answer for Status {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn unref(status: gpointer) {
-            // Not by the exported function: spice-gtk's could take its place.
-            // SAFETY: the task gives its reference to a boxed `Status` back.
+            // Not by the exported function: spice-gtk's could be called in its place.
+            // SAFETY: the task releases its reference to a boxed `Status`.
             unsafe {
                 glib::gobject_ffi::g_boxed_free(Status::static_type().into_glib(), status);
             }
         }
         let status: <Status as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
-        // SAFETY: the task is live, and gets the reference with what gives it back.
+        // SAFETY: the task is live, and gets the reference with the function that releases it.
         unsafe { gio::ffi::g_task_return_pointer(task, status.cast(), Some(unref)) }
     }
 }
@@ -439,11 +439,11 @@ impl Answer for Status {
 impl Answer for Event {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn unref(event: gpointer) {
-            // SAFETY: the task gives its reference to a boxed `Event` back.
+            // SAFETY: the task releases its reference to a boxed `Event`.
             unsafe { glib::gobject_ffi::g_boxed_free(Event::static_type().into_glib(), event) }
         }
         let event: <Event as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
-        // SAFETY: the task is live, and gets the reference with what gives it back.
+        // SAFETY: the task is live, and gets the reference with the function that releases it.
         unsafe { gio::ffi::g_task_return_pointer(task, event.cast(), Some(unref)) }
     }
 }
@@ -451,11 +451,11 @@ impl Answer for Event {
 impl Answer for Schema {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn unref(schema: gpointer) {
-            // SAFETY: the task gives its reference to a boxed `Schema` back.
+            // SAFETY: the task releases its reference to a boxed `Schema`.
             unsafe { glib::gobject_ffi::g_boxed_free(Schema::static_type().into_glib(), schema) }
         }
         let schema: <Schema as glib::translate::GlibPtrDefault>::GlibType = self.into_glib_ptr();
-        // SAFETY: the task is live, and gets the reference with what gives it back.
+        // SAFETY: the task is live, and gets the reference with the function that releases it.
         unsafe { gio::ffi::g_task_return_pointer(task, schema.cast(), Some(unref)) }
     }
 }
@@ -464,7 +464,7 @@ impl Answer for Schema {
 impl Answer for String {
     fn give(self, task: *mut GTask) {
         let text: *mut c_char = self.to_glib_full();
-        // SAFETY: the task is live, and gets the string with what frees it.
+        // SAFETY: the task is live, and gets the string with the function that frees it.
         unsafe { gio::ffi::g_task_return_pointer(task, text.cast(), Some(glib::ffi::g_free)) }
     }
 }
@@ -474,11 +474,11 @@ impl Answer for String {
 impl Answer for Vec<String> {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn free(strings: gpointer) {
-            // SAFETY: the task gives its array of strings back.
+            // SAFETY: the task frees its array of strings.
             unsafe { glib::ffi::g_strfreev(strings.cast()) }
         }
         let strings = glib::StrV::from(self).into_raw();
-        // SAFETY: the task is live, and gets the array with what frees it.
+        // SAFETY: the task is live, and gets the array with the function that frees it.
         unsafe { gio::ffi::g_task_return_pointer(task, strings.cast(), Some(free)) }
     }
 }
@@ -486,11 +486,11 @@ impl Answer for Vec<String> {
 impl Answer for glib::Variant {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn unref(variant: gpointer) {
-            // SAFETY: the task gives its reference to a GVariant back.
+            // SAFETY: the task releases its reference to a GVariant.
             unsafe { glib::ffi::g_variant_unref(variant.cast()) }
         }
         let variant: *mut glib::ffi::GVariant = self.into_glib_ptr();
-        // SAFETY: the task is live, and gets the reference with what gives it back.
+        // SAFETY: the task is live, and gets the reference with the function that releases it.
         unsafe { gio::ffi::g_task_return_pointer(task, variant.cast(), Some(unref)) }
     }
 }
@@ -498,16 +498,16 @@ impl Answer for glib::Variant {
 impl Answer for glib::Bytes {
     fn give(self, task: *mut GTask) {
         unsafe extern "C" fn unref(bytes: gpointer) {
-            // SAFETY: the task gives its reference to a GBytes back.
+            // SAFETY: the task releases its reference to a GBytes.
             unsafe { glib::ffi::g_bytes_unref(bytes.cast()) }
         }
         let bytes: *mut glib::ffi::GBytes = self.into_glib_ptr();
-        // SAFETY: the task is live, and gets the reference with what gives it back.
+        // SAFETY: the task is live, and gets the reference with the function that releases it.
         unsafe { gio::ffi::g_task_return_pointer(task, bytes.cast(), Some(unref)) }
     }
 }
 
-/// A deadline of C: 0 is none.
+/// A deadline from C: 0 means none.
 pub(crate) fn timeout_of(millis: c_uint) -> Duration {
     match millis {
         0 => Duration::MAX,
@@ -515,14 +515,14 @@ pub(crate) fn timeout_of(millis: c_uint) -> Duration {
     }
 }
 
-/// What is called when a wait ends.
+/// Called when a wait ends.
 pub(crate) type WaitEnd = Box<dyn FnOnce(Result<(), Error>)>;
 
-/// Takes a true or false result out of its task.
+/// Takes a boolean result from its task.
 ///
 /// # Safety
 ///
-/// `result` is NULL or a `GAsyncResult`, `error` is NULL or where an error goes.
+/// `result` is NULL or a `GAsyncResult`; `error` is NULL or a location for an error.
 pub(crate) unsafe fn finish_boolean(
     operation: Operation,
     source: gpointer,
@@ -538,7 +538,7 @@ pub(crate) unsafe fn finish_boolean(
     }
 }
 
-/// Takes a pointer out of its task.
+/// Takes a pointer from its task.
 ///
 /// # Safety
 ///
@@ -558,8 +558,8 @@ pub(crate) unsafe fn finish_pointer<T>(
     }
 }
 
-/// Whether `result` is one of `operation` on `source`. If not, that is a critical,
-/// and an error for those who look.
+/// Whether `result` is one of `operation` on `source`. If not, logs a critical and sets
+/// `error`.
 unsafe fn is_valid(
     operation: Operation,
     source: gpointer,
@@ -577,7 +577,7 @@ unsafe fn is_valid(
         critical(&function, check);
         let refused = UsageError::InvalidArgument(format!("{function}: {check}").into());
         let refused: glib::Error = Error::from(refused).into();
-        // SAFETY: `error` is NULL or takes the error over.
+        // SAFETY: `error` is NULL or takes ownership of the error.
         unsafe { glib::ffi::g_propagate_error(error, refused.into_glib_ptr()) };
     }
     valid

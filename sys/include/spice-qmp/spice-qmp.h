@@ -24,7 +24,7 @@
 #include <spice-client.h>
 #endif
 
-/* GTypes have names that leave spice-gtk's alone: both libraries can be in one
+/* GTypes have other names than spice-gtk's, because both libraries can be in one
  * process. Introspection finds a type by its GType's name. */
 #ifdef __GI_SCANNER__
 #define SpiceQmpPort SpiceQmp1Port
@@ -51,7 +51,7 @@
 /**
  * SPICE_QMP_MAJOR_VERSION:
  *
- * The first number of the version that is compiled against.
+ * The first number of the version that the program is compiled against.
  *
  * Since: 0.1
  */
@@ -60,7 +60,7 @@
 /**
  * SPICE_QMP_MINOR_VERSION:
  *
- * The second number of the version that is compiled against.
+ * The second number of the version that the program is compiled against.
  *
  * Since: 0.1
  */
@@ -69,7 +69,7 @@
 /**
  * SPICE_QMP_MICRO_VERSION:
  *
- * The third number of the version that is compiled against.
+ * The third number of the version that the program is compiled against.
  *
  * Since: 0.1
  */
@@ -81,7 +81,7 @@
  * @minor: the second number
  * @micro: the third number
  *
- * Whether the version that is compiled against is this one or a newer one.
+ * Whether the program is compiled against this version or a newer one.
  *
  * Since: 0.1
  */
@@ -91,8 +91,8 @@
      (SPICE_QMP_MAJOR_VERSION == (major) && SPICE_QMP_MINOR_VERSION == (minor) && \
       SPICE_QMP_MICRO_VERSION >= (micro)))
 
-/* What is in front of each function. A program that wants no warnings of
- * deprecated ones defines SPICE_QMP_DISABLE_DEPRECATION_WARNINGS. */
+/* The prefix of each function. A program that wants no warnings about
+ * deprecated functions defines SPICE_QMP_DISABLE_DEPRECATION_WARNINGS. */
 #if defined(__GNUC__) && __GNUC__ >= 4
 #define SPICE_QMP_EXTERN __attribute__((visibility("default"))) extern
 #else
@@ -118,7 +118,7 @@ G_BEGIN_DECLS
  * @SPICE_QMP_CONDITION_CODE_GUEST_PANICKED: the guest's operating system has crashed
  * @SPICE_QMP_CONDITION_CODE_WATCHDOG: the guest's watchdog has expired: the guest does
  *   not respond
- * @SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR: QEMU cannot go on with the machine
+ * @SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR: QEMU cannot continue to run the machine
  * @SPICE_QMP_CONDITION_CODE_MEMORY_FAILURE: the host's memory is defective
  * @SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN: the guest has shut down
  * @SPICE_QMP_CONDITION_CODE_HOST_SHUTDOWN: QEMU was quit on the host: by a command, a
@@ -127,8 +127,8 @@ G_BEGIN_DECLS
  *   machine down instead
  * @SPICE_QMP_CONDITION_CODE_HOST_RESET: the machine was reset on the host, and QEMU
  *   shuts it down instead
- * @SPICE_QMP_CONDITION_CODE_SHUTDOWN: the machine is shut down, whether by the guest or
- *   the host is not known: it happened before the port was connected
+ * @SPICE_QMP_CONDITION_CODE_SHUTDOWN: the machine has shut down before the port was
+ *   connected; it is not known whether the guest or the host did that
  * @SPICE_QMP_CONDITION_CODE_MIGRATED: the machine has been migrated, and may be running
  *   elsewhere
  * @SPICE_QMP_CONDITION_CODE_CONNECTION_LOST: the connection to QEMU has ended, for no
@@ -156,9 +156,9 @@ typedef enum {
 
 /**
  * SpiceQmpConditionSeverity:
- * @SPICE_QMP_CONDITION_SEVERITY_INFO: intended: somebody asked for it
- * @SPICE_QMP_CONDITION_SEVERITY_WARNING: the machine can go on once something has been
- *   done about it
+ * @SPICE_QMP_CONDITION_SEVERITY_INFO: somebody intended it
+ * @SPICE_QMP_CONDITION_SEVERITY_WARNING: the machine can continue once the cause has
+ *   been removed
  * @SPICE_QMP_CONDITION_SEVERITY_ERROR: something is broken
  *
  * How bad a condition is.
@@ -212,8 +212,8 @@ typedef enum {
 
 /**
  * SpiceQmpInsertFlags:
- * @SPICE_QMP_INSERT_FLAGS_NONE: none: the medium is read-only if the last one was, and
- *   the first one is
+ * @SPICE_QMP_INSERT_FLAGS_NONE: none: the medium is read-only if the previous one was; the
+ *   first medium is read-only
  * @SPICE_QMP_INSERT_FLAGS_READ_ONLY: the guest can only read the medium
  * @SPICE_QMP_INSERT_FLAGS_READ_WRITE: the guest can write to the medium, too; not
  *   together with %SPICE_QMP_INSERT_FLAGS_READ_ONLY
@@ -300,8 +300,8 @@ typedef enum {
 /**
  * SpiceQmpCondition:
  *
- * Why a virtual machine is not running: the property #SpiceQmpMachine:condition. It
- * is immutable and may be used from any thread.
+ * The reason why a virtual machine is not running: the property #SpiceQmpMachine:condition.
+ * It is immutable and may be used from any thread.
  *
  * ```c
  * static void
@@ -408,7 +408,7 @@ typedef struct {
  * @job: the job, which is running
  * @user_data: the data that was passed with the function
  *
- * The type of function that is called when a job makes progress: see
+ * The type of a function that is called when a job makes progress: see
  * spice_qmp_machine_run_job_async().
  *
  * Since: 0.1
@@ -546,7 +546,7 @@ void spice_qmp_event_unref(SpiceQmpEvent *event);
  * spice_qmp_event_get_name:
  * @event: a #SpiceQmpEvent
  *
- * The name of the event.
+ * Gets the name of the event.
  *
  * Returns: (transfer none): the name, such as `STOP`; it lives as long as @event
  *
@@ -559,7 +559,7 @@ const char *spice_qmp_event_get_name(const SpiceQmpEvent *event);
  * spice_qmp_event_get_data:
  * @event: a #SpiceQmpEvent
  *
- * The data of the event as JSON text.
+ * Gets the data of the event as JSON text.
  *
  * Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if
  *   the event has no data; it lives as long as @event
@@ -573,7 +573,7 @@ const char *spice_qmp_event_get_data(const SpiceQmpEvent *event);
  * spice_qmp_event_get_data_variant:
  * @event: a #SpiceQmpEvent
  *
- * The data of the event as a #GVariant of the type `a{sv}`, for languages in which
+ * Gets the data of the event as a #GVariant of the type `a{sv}`, for languages in which
  * that is easier to use than JSON text. The conversion is described at
  * spice_qmp_port_execute_variant_async().
  *
@@ -590,7 +590,7 @@ GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
  * spice_qmp_event_get_timestamp:
  * @event: a #SpiceQmpEvent
  *
- * When the event occurred, by the host's clock.
+ * Gets the time when the event occurred, by the host's clock.
  *
  * Returns: microseconds since 1970-01-01 00:00 UTC, as g_get_real_time() counts
  *   them, or -1 if QEMU could not determine it
@@ -658,7 +658,7 @@ void spice_qmp_condition_unref(SpiceQmpCondition *condition);
  * spice_qmp_condition_get_code:
  * @condition: a #SpiceQmpCondition
  *
- * The kind of the condition.
+ * Gets the kind of the condition.
  *
  * Returns: the code; treat one that you do not know by its severity
  *
@@ -671,7 +671,8 @@ SpiceQmpConditionCode spice_qmp_condition_get_code(const SpiceQmpCondition *cond
  * spice_qmp_condition_get_severity:
  * @condition: a #SpiceQmpCondition
  *
- * How bad the condition is, for the colour of a banner: it depends on the code only.
+ * Gets the severity of the condition, for the colour of a banner: it depends on the code
+ * only.
  *
  * Returns: the severity
  *
@@ -684,12 +685,12 @@ SpiceQmpConditionSeverity spice_qmp_condition_get_severity(const SpiceQmpConditi
  * spice_qmp_condition_get_subject:
  * @condition: a #SpiceQmpCondition
  *
- * What the condition concerns: the drive, by the name that `query-block` has as
- * `qdev`. QEMU 7.2 does not report that name over SPICE; then it is the name of the
+ * Gets what the condition concerns: the drive, by its name in the `qdev` member of
+ * `query-block`. QEMU 7.2 does not report that name over SPICE; then it is the name of the
  * drive's backend or node.
  *
  * Returns: (transfer none) (nullable): the name, or %NULL if the condition does not
- *   concern one device or it is not known; it lives as long as @condition
+ *   concern a device, or the device is not known; it lives as long as @condition
  *
  * Since: 0.1
  */
@@ -700,9 +701,9 @@ const char *spice_qmp_condition_get_subject(const SpiceQmpCondition *condition);
  * spice_qmp_condition_get_message:
  * @condition: a #SpiceQmpCondition
  *
- * What happened, in English: one line without a full stop, such as `Disk full: the
- * host has no space left for the drive hd0`. A program that translates uses the code
- * and the subject instead.
+ * Gets a description of what happened, in English: one line without a full stop, such as
+ * `Disk full: the host has no space left for the drive hd0`. A program that translates
+ * uses the code and the subject instead.
  *
  * Returns: (transfer none): the text; it lives as long as @condition
  *
@@ -715,7 +716,7 @@ const char *spice_qmp_condition_get_message(const SpiceQmpCondition *condition);
  * spice_qmp_condition_get_detail:
  * @condition: a #SpiceQmpCondition
  *
- * The data of QEMU's event as JSON text.
+ * Gets the data of QEMU's event as JSON text.
  *
  * Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there
  *   was no event: the machine stopped before the port was connected, or the
@@ -740,7 +741,7 @@ GType spice_qmp_port_get_type(void);
 
 /**
  * spice_qmp_port_new_for_stream:
- * @stream: an open stream to a QMP monitor, such as a #GSocketConnection, of
+ * @stream: an open stream to a QMP monitor, such as a #GSocketConnection, from
  *   which nothing has been read: the server's greeting is still to come
  *
  * Creates a port on any stream. It becomes ready when the server has answered;
@@ -778,18 +779,18 @@ void spice_qmp_port_open_async(const char *address,
 
 /**
  * spice_qmp_port_open_finish:
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_open_async().
  *
  * The errors are those of #GSocketClient if the server cannot be reached
  * (%G_IO_ERROR_NOT_FOUND, %G_IO_ERROR_CONNECTION_REFUSED and others),
- * %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client of a
+ * %G_IO_ERROR_TIMED_OUT if it sends no greeting (QEMU serves one client per
  * monitor at a time), %G_IO_ERROR_CLOSED, %G_IO_ERROR_CANCELLED,
  * %SPICE_QMP_ERROR_NOT_QMP, and %SPICE_QMP_ERROR_INVALID_ARGUMENT for an invalid
- * address; %SPICE_QMP_ERROR_NOT_SUPPORTED for a SPICE server's if the library was built
- * without SPICE. For D-Bus displays there are those of
+ * address; %SPICE_QMP_ERROR_NOT_SUPPORTED for the address of a SPICE server if the library
+ * was built without SPICE. For D-Bus displays there are those of
  * spice_qmp_port_find_on_bus_finish(), too, and for SPICE servers those of
  * spice_qmp_port_find_finish().
  *
@@ -816,9 +817,9 @@ SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
  * 10 seconds. A chardev is a QMP monitor if spice_qmp_port_is_qmp_name() is %TRUE for
  * its property `Name`. QEMU is not started if it is not on the bus.
  *
- * The port uses a socket of its own. When that ends, the port is closed, and becomes
+ * The port uses a socket of its own. When that ends, the port is closed. It becomes
  * ready again when QEMU returns to the bus, or when another client that had taken the
- * monitor leaves. When @connection is closed, the port works until its socket ends.
+ * monitor disconnects. If @connection is closed, the port works until its socket ends.
  *
  * Since: 0.1
  */
@@ -831,7 +832,7 @@ void spice_qmp_port_find_on_bus_async(GDBusConnection *connection,
 
 /**
  * spice_qmp_port_find_on_bus_finish:
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_find_on_bus_async().
@@ -840,8 +841,8 @@ void spice_qmp_port_find_on_bus_async(GDBusConnection *connection,
  * there, %SPICE_QMP_ERROR_NOT_QMP if it has only a human monitor, %G_IO_ERROR_BUSY if
  * another client uses the monitor (the message names it), %G_IO_ERROR_CLOSED if the
  * connection is closed, another %G_IO_ERROR or %G_DBUS_ERROR if D-Bus fails,
- * %SPICE_QMP_ERROR_INVALID_ARGUMENT if the name is none, or does not go with the
- * connection, %SPICE_QMP_ERROR_NOT_SUPPORTED if the connection cannot pass file
+ * %SPICE_QMP_ERROR_INVALID_ARGUMENT if @name is not a valid name, or does not go with
+ * @connection, %SPICE_QMP_ERROR_NOT_SUPPORTED if the connection cannot pass file
  * descriptors, %G_IO_ERROR_TIMED_OUT or %G_IO_ERROR_CANCELLED.
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
@@ -857,7 +858,7 @@ SpiceQmpPort *spice_qmp_port_find_on_bus_finish(GAsyncResult *result,
  * @name: the name of a SPICE port: the property `port-name` of its channel; or of a
  *   chardev of a D-Bus display: its property `Name`
  *
- * Whether, by QEMU's conventions, a SPICE port, or a chardev, of this name is a QMP
+ * Whether, by QEMU's conventions, a SPICE port, or a chardev, with this name is a QMP
  * monitor: `org.qemu.monitor`, `org.qemu.monitor.qmp` and `org.qemu.monitor.qmp.N`.
  *
  * Returns: %TRUE if it is one
@@ -888,7 +889,7 @@ void spice_qmp_port_wait_ready_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_wait_ready_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_wait_ready_async().
@@ -919,7 +920,7 @@ gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
  * fail with %G_IO_ERROR_CLOSED, and the connection is closed. @callback is the last
  * callback of the port. A SPICE channel itself stays connected.
  *
- * Close the port before the SPICE session is disconnected, which belongs into the
+ * Close the port before you disconnect the SPICE session, and disconnect that in the
  * callback: QEMU (7.2 and 10.0) may crash, or freeze for ever with all its
  * monitors, when a SPICE client disconnects while a reply is due. For the same
  * reason, do not set #SpiceQmpPort:close-timeout below the time that your slowest
@@ -936,7 +937,7 @@ void spice_qmp_port_close_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_close_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_close_async(). The only error is %G_IO_ERROR_CANCELLED, after
@@ -954,8 +955,8 @@ gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
 #if (!defined(SPICE_QMP_BASE_IS_DECLARED) && defined(SPICE_QMP_HAS_SPICE))
 /**
  * spice_qmp_port_get:
- * @channel: a SPICE port channel whose name is one of a QMP monitor, see
- *   spice_qmp_port_is_qmp_name(). It may be connected already or later.
+ * @channel: a SPICE port channel whose name is that of a QMP monitor, see
+ *   spice_qmp_port_is_qmp_name(). It may be connected already, or be connected later.
  *
  * Gets the port of a SPICE port channel. It is created if there is none, or if the
  * previous one was closed with spice_qmp_port_close_async().
@@ -996,7 +997,7 @@ void spice_qmp_port_find_async(SpiceSession *session,
 #if defined(SPICE_QMP_HAS_SPICE)
 /**
  * spice_qmp_port_find_finish:
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_find_async().
@@ -1021,8 +1022,8 @@ SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
 /**
  * spice_qmp_port_find_full_async:
  * @session: a SPICE session, which is connected if it is not yet
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @timeout_ms: the deadline in milliseconds, after which the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for none
  * @wait: whether to try again, until the deadline, while the server cannot be reached:
  *   its socket does not exist, or refuses the connection
  * @cancellable: (nullable): a #GCancellable, or %NULL
@@ -1030,7 +1031,7 @@ SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
  *   is ready, or with an error
  * @user_data: for @callback
  *
- * Does what spice_qmp_port_find_async() does, with a deadline of your own.
+ * Like spice_qmp_port_find_async(), with a deadline of your own.
  *
  * Since: 0.1
  */
@@ -1046,7 +1047,7 @@ void spice_qmp_port_find_full_async(SpiceSession *session,
 #if defined(SPICE_QMP_HAS_SPICE)
 /**
  * spice_qmp_port_find_full_finish:
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_find_full_async(). The errors are those of
@@ -1066,8 +1067,8 @@ SpiceQmpPort *spice_qmp_port_find_full_finish(GAsyncResult *result,
 /**
  * spice_qmp_port_port_names_async:
  * @session: a SPICE session, which is connected if it is not yet
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @timeout_ms: the deadline in milliseconds, after which the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for none
  * @wait: whether to try again, until the deadline, while the server cannot be reached:
  *   its socket does not exist, or refuses the connection
  * @cancellable: (nullable): a #GCancellable, or %NULL
@@ -1092,7 +1093,7 @@ void spice_qmp_port_port_names_async(SpiceSession *session,
 #if defined(SPICE_QMP_HAS_SPICE)
 /**
  * spice_qmp_port_port_names_finish:
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_port_names_async(). The errors are those of
@@ -1116,7 +1117,7 @@ char **spice_qmp_port_port_names_finish(GAsyncResult *result,
  * #SpiceQmpPort:channel.
  *
  * Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
- *   it has gone
+ *   it no longer exists
  *
  * Since: 0.1
  */
@@ -1150,7 +1151,7 @@ void spice_qmp_port_vm_action_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_vm_action_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_vm_action_async(). The errors are those of
@@ -1193,7 +1194,7 @@ void spice_qmp_port_query_status_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_query_status_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_query_status_async(). The errors are those of
@@ -1246,7 +1247,7 @@ void spice_qmp_port_execute_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_execute_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_execute_async().
@@ -1295,7 +1296,7 @@ void spice_qmp_port_execute_oob_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_execute_oob_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_execute_oob_async(). The errors are those of
@@ -1344,7 +1345,7 @@ void spice_qmp_port_execute_variant_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_execute_variant_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_execute_variant_async(). The errors are those of
@@ -1379,10 +1380,10 @@ GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
  *
  * File descriptors can be sent over Unix sockets and to D-Bus displays. They are
  * duplicated before the function returns, so you may close yours at once; the duplicates are closed when they
- * have been sent, or when the call ends before that. QEMU gives the first one to the
+ * have been sent, or when the call ends before that. QEMU passes the first one to the
  * command, such as `getfd` or `add-fd`, and closes the others. If the command does not
- * need one, or fails before it takes it, QEMU keeps it for the next command that comes
- * without. At most 253 can be sent with a command.
+ * need one, or fails before it takes it, QEMU keeps it for the next command that has
+ * no file descriptor of its own. At most 253 can be sent with a command.
  *
  * One command with file descriptors is in flight at a time, because QEMU would mix up
  * those of two: the second one waits for the reply to the first, and the commands
@@ -1407,7 +1408,7 @@ void spice_qmp_port_execute_full_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_execute_full_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_execute_full_async(). The errors are those of
@@ -1513,7 +1514,7 @@ unsigned int spice_qmp_port_get_command_timeout(SpiceQmpPort *port);
  * spice_qmp_port_get_reconnect: (get-property reconnect)
  * @port: a #SpiceQmpPort
  *
- * After how long the port first tries to connect again: the property
+ * The pause before the port first tries to connect again: the property
  * #SpiceQmpPort:reconnect.
  *
  * Returns: the first pause in milliseconds, or 0 if it does not connect again
@@ -1528,7 +1529,7 @@ unsigned int spice_qmp_port_get_reconnect(SpiceQmpPort *port);
  * @port: a #SpiceQmpPort
  * @timeout: the deadline of each call in milliseconds, or 0 for none
  *
- * Sets the property #SpiceQmpPort:command-timeout, for the calls that follow.
+ * Sets the property #SpiceQmpPort:command-timeout, for later calls.
  *
  * Since: 0.1
  */
@@ -1648,7 +1649,7 @@ char **spice_qmp_port_dup_capabilities(SpiceQmpPort *port);
  * spice_qmp_port_dup_last_error: (get-property last-error)
  * @port: a #SpiceQmpPort
  *
- * Why the port is not ready, or what went wrong on it last: the property
+ * Why the port is not ready, or the last thing that went wrong on it: the property
  * #SpiceQmpPort:last-error.
  *
  * Returns: (transfer full) (nullable): the error, or %NULL if there was none
@@ -1661,14 +1662,14 @@ GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
 /**
  * spice_qmp_port_wait_ready_full_async:
  * @port: a #SpiceQmpPort
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @timeout_ms: the deadline in milliseconds, after which the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for none
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the port
  *   is ready, or with an error
  * @user_data: for @callback
  *
- * Does what spice_qmp_port_wait_ready_async() does, with a deadline of your own.
+ * Like spice_qmp_port_wait_ready_async(), with a deadline of your own.
  *
  * Since: 0.1
  */
@@ -1682,7 +1683,7 @@ void spice_qmp_port_wait_ready_full_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_wait_ready_full_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_wait_ready_full_async(). The errors are those of
@@ -1702,14 +1703,14 @@ gboolean spice_qmp_port_wait_ready_full_finish(SpiceQmpPort *port,
  * @port: a #SpiceQmpPort
  * @names: (nullable) (array zero-terminated=1): the names of events, such as `STOP`, or
  *   %NULL for any event
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @timeout_ms: the deadline in milliseconds, after which the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for none
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called with the event, or
  *   with an error
  * @user_data: for @callback
  *
- * Waits for the next event of one of these names.
+ * Waits for the next event with one of these names.
  *
  * The wait begins immediately: execute the command that causes the event afterwards,
  * and no event is missed, even one that QEMU sends before its reply.
@@ -1736,7 +1737,7 @@ void spice_qmp_port_wait_event_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_wait_event_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_wait_event_async().
@@ -1754,8 +1755,8 @@ SpiceQmpEvent *spice_qmp_port_wait_event_finish(SpiceQmpPort *port,
  * spice_qmp_port_wait_status_async:
  * @port: a #SpiceQmpPort
  * @names: (array zero-terminated=1): names of run states, such as `running`
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @timeout_ms: the deadline in milliseconds, after which the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for none
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the machine is
  *   in one of the states, or with an error
@@ -1777,7 +1778,7 @@ void spice_qmp_port_wait_status_async(SpiceQmpPort *port,
 /**
  * spice_qmp_port_wait_status_finish:
  * @port: a #SpiceQmpPort
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_port_wait_status_async().
@@ -1832,7 +1833,7 @@ void spice_qmp_schema_unref(SpiceQmpSchema *schema);
  *
  * Whether QEMU has a command.
  *
- * Returns: %TRUE if it has
+ * Returns: %TRUE if it does
  *
  * Since: 0.1
  */
@@ -1846,10 +1847,10 @@ gboolean spice_qmp_schema_has_command(const SpiceQmpSchema *schema,
  * @command: the name of a command, such as `screendump`
  * @argument: the name of an argument, such as `format`
  *
- * Whether QEMU has a command with an argument, which it may accept only together with
- * some value of another one: `blockdev-add` accepts `filename` with some drivers.
+ * Whether QEMU has a command with an argument. It may accept the argument only together
+ * with some value of another one: `blockdev-add` accepts `filename` with some drivers.
  *
- * Returns: %TRUE if it has
+ * Returns: %TRUE if it does
  *
  * Since: 0.1
  */
@@ -1885,7 +1886,7 @@ GType spice_qmp_list_get_type(void);
  * spice_qmp_list_refresh:
  * @list: a #SpiceQmpList
  *
- * Loads the items again, which is needed only for changes that QEMU does not report. If
+ * Loads the items again. This is only needed for changes that QEMU does not report. If
  * the port is not ready, they are loaded when it is.
  *
  * Since: 0.1
@@ -1933,7 +1934,7 @@ GType spice_qmp_drive_get_type(void);
  * spice_qmp_drive_dup_id: (get-property id)
  * @drive: a #SpiceQmpDrive
  *
- * What QEMU's commands know the drive by: the property #SpiceQmpDrive:id.
+ * The id of the drive in QEMU's commands: the property #SpiceQmpDrive:id.
  *
  * Returns: (transfer full): the id
  *
@@ -2026,7 +2027,7 @@ gboolean spice_qmp_drive_get_tray_open(SpiceQmpDrive *drive);
  *
  * Whether the machine was stopped because of the drive: the property #SpiceQmpDrive:io-status.
  *
- * Returns: (transfer full) (nullable): `ok`, `nospace` or `failed`, or %NULL if QEMU does not know
+ * Returns: (transfer full) (nullable): `ok`, `nospace` or `failed`, or %NULL if QEMU does not report it
  *
  * Since: 0.1
  */
@@ -2037,7 +2038,7 @@ char *spice_qmp_drive_dup_io_status(SpiceQmpDrive *drive);
  * spice_qmp_drive_dup_lost_medium: (get-property lost-medium)
  * @drive: a #SpiceQmpDrive
  *
- * What was in the drive before an insertion that failed too late: the property #SpiceQmpDrive:lost-medium.
+ * The medium that an insertion removed before it failed: the property #SpiceQmpDrive:lost-medium.
  *
  * Returns: (transfer full) (nullable): the file name, or %NULL
  *
@@ -2080,7 +2081,7 @@ void spice_qmp_drive_insert_async(SpiceQmpDrive *drive,
 /**
  * spice_qmp_drive_insert_finish:
  * @drive: a #SpiceQmpDrive
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_drive_insert_async(). The errors are those of
@@ -2088,7 +2089,7 @@ void spice_qmp_drive_insert_async(SpiceQmpDrive *drive,
  * tray, @drive has no removable medium, or the file cannot be opened or does not have the
  * format. @drive is unchanged then, with one exception: QEMU may find out too late that
  * the file is in use. The old medium is lost then, and the tray stays open. The message
- * says so, and #SpiceQmpDrive:lost-medium is what to insert again.
+ * says so, and #SpiceQmpDrive:lost-medium is the medium to insert again.
  *
  * Returns: %TRUE if the medium is in the drive
  *
@@ -2128,7 +2129,7 @@ void spice_qmp_drive_eject_async(SpiceQmpDrive *drive,
 /**
  * spice_qmp_drive_eject_finish:
  * @drive: a #SpiceQmpDrive
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_drive_eject_async(). The errors are those of
@@ -2158,7 +2159,7 @@ GType spice_qmp_job_get_type(void);
  * spice_qmp_job_dup_id: (get-property id)
  * @job: a #SpiceQmpJob
  *
- * What QEMU's commands know the job by: the property #SpiceQmpJob:id.
+ * The id of the job in QEMU's commands: the property #SpiceQmpJob:id.
  *
  * Returns: (transfer full): the id
  *
@@ -2171,7 +2172,7 @@ char *spice_qmp_job_dup_id(SpiceQmpJob *job);
  * spice_qmp_job_dup_kind: (get-property kind)
  * @job: a #SpiceQmpJob
  *
- * What the job does: the property #SpiceQmpJob:kind.
+ * The kind of the job: the property #SpiceQmpJob:kind.
  *
  * Returns: (transfer full): the kind, such as `backup`
  *
@@ -2184,7 +2185,7 @@ char *spice_qmp_job_dup_kind(SpiceQmpJob *job);
  * spice_qmp_job_dup_status: (get-property status)
  * @job: a #SpiceQmpJob
  *
- * Where the job stands: the property #SpiceQmpJob:status.
+ * The status of the job: the property #SpiceQmpJob:status.
  *
  * Returns: (transfer full): the status, such as `running`
  *
@@ -2210,7 +2211,7 @@ double spice_qmp_job_get_progress(SpiceQmpJob *job);
  * spice_qmp_job_get_current: (get-property current)
  * @job: a #SpiceQmpJob
  *
- * How much of the job is done, of spice_qmp_job_get_total(): the property #SpiceQmpJob:current.
+ * The work that is done, out of spice_qmp_job_get_total(): the property #SpiceQmpJob:current.
  *
  * Returns: a number, usually of bytes
  *
@@ -2223,7 +2224,7 @@ uint64_t spice_qmp_job_get_current(SpiceQmpJob *job);
  * spice_qmp_job_get_total: (get-property total)
  * @job: a #SpiceQmpJob
  *
- * How much there is to do, as far as QEMU knows: the property #SpiceQmpJob:total.
+ * The work that there is to do, as far as QEMU knows: the property #SpiceQmpJob:total.
  *
  * Returns: a number, usually of bytes, which may grow
  *
@@ -2238,7 +2239,7 @@ uint64_t spice_qmp_job_get_total(SpiceQmpJob *job);
  *
  * Why the job failed: the property #SpiceQmpJob:error.
  *
- * Returns: (transfer full) (nullable): QEMU's words, or %NULL if it has not failed
+ * Returns: (transfer full) (nullable): QEMU's message, or %NULL if it has not failed
  *
  * Since: 0.1
  */
@@ -2266,7 +2267,7 @@ void spice_qmp_job_cancel_async(SpiceQmpJob *job,
 /**
  * spice_qmp_job_cancel_finish:
  * @job: a #SpiceQmpJob
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_job_cancel_async(). The errors are those of
@@ -2302,7 +2303,7 @@ void spice_qmp_job_pause_async(SpiceQmpJob *job,
 /**
  * spice_qmp_job_pause_finish:
  * @job: a #SpiceQmpJob
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_job_pause_async(). The errors are those of
@@ -2339,7 +2340,7 @@ void spice_qmp_job_resume_async(SpiceQmpJob *job,
 /**
  * spice_qmp_job_resume_finish:
  * @job: a #SpiceQmpJob
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_job_resume_async(). The errors are those of
@@ -2377,7 +2378,7 @@ void spice_qmp_job_complete_async(SpiceQmpJob *job,
 /**
  * spice_qmp_job_complete_finish:
  * @job: a #SpiceQmpJob
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_job_complete_async(). The errors are those of
@@ -2414,7 +2415,7 @@ void spice_qmp_job_dismiss_async(SpiceQmpJob *job,
 /**
  * spice_qmp_job_dismiss_finish:
  * @job: a #SpiceQmpJob
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_job_dismiss_async(). The errors are those of
@@ -2483,7 +2484,7 @@ uint64_t spice_qmp_snapshot_get_state_size(SpiceQmpSnapshot *snapshot);
  * spice_qmp_snapshot_get_clock: (get-property clock)
  * @snapshot: a #SpiceQmpSnapshot
  *
- * How long the machine had been running: the property #SpiceQmpSnapshot:clock.
+ * For how long the machine had been running: the property #SpiceQmpSnapshot:clock.
  *
  * Returns: a time span in microseconds, as #GTimeSpan
  *
@@ -2572,7 +2573,7 @@ SpiceQmpList *spice_qmp_machine_get_drives(SpiceQmpMachine *machine);
  * spice_qmp_machine_get_jobs: (get-property jobs)
  * @machine: a #SpiceQmpMachine
  *
- * What QEMU does in the background: the property #SpiceQmpMachine:jobs.
+ * The jobs that QEMU runs in the background: the property #SpiceQmpMachine:jobs.
  *
  * Returns: (transfer none): a list of #SpiceQmpJob
  *
@@ -2600,13 +2601,13 @@ SpiceQmpList *spice_qmp_machine_get_jobs(SpiceQmpMachine *machine);
  * Cancelling the call cancels the job, which may take QEMU a while.
  *
  * While the job runs, @progress is called about every 500 ms. It is not called for a job
- * that ends immediately. It loads #SpiceQmpMachine:jobs.
+ * that ends immediately. This call loads #SpiceQmpMachine:jobs.
  *
  * There is no deadline: #SpiceQmpPort:command-timeout does not apply. Some jobs wait for
- * another command before they end, such as a mirror for spice_qmp_job_complete_async().
+ * another command before they end: a mirror waits for spice_qmp_job_complete_async().
  *
- * The command `migrate` is treated as if it started a job. On a SPICE port only a machine
- * that is paused can be migrated.
+ * The command `migrate` is treated as if it started a job. On a SPICE port, only a paused
+ * machine can be migrated.
  *
  * Since: 0.1
  */
@@ -2624,14 +2625,14 @@ void spice_qmp_machine_run_job_async(SpiceQmpMachine *machine,
 /**
  * spice_qmp_machine_run_job_finish:
  * @machine: a #SpiceQmpMachine
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_machine_run_job_async(). The errors are those of
- * spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC with QEMU's words if the job
+ * spice_qmp_port_execute_finish(); %SPICE_QMP_ERROR_GENERIC with QEMU's message if the job
  * failed; %G_IO_ERROR_CANCELLED also if another client cancelled the job;
  * %SPICE_QMP_ERROR_NOT_SUPPORTED if spice_qmp_port_is_mute() is %TRUE for the port, or
- * would become so.
+ * would become %TRUE.
  *
  * Returns: %TRUE if the job was successful
  *
@@ -2646,8 +2647,8 @@ gboolean spice_qmp_machine_run_job_finish(SpiceQmpMachine *machine,
  * spice_qmp_machine_unplug_async:
  * @machine: a #SpiceQmpMachine
  * @id: the device's id, or its path such as `/machine/peripheral-anon/device[0]`
- * @timeout_ms: after how many milliseconds the call fails with
- *   %G_IO_ERROR_TIMED_OUT, or 0 for no such deadline
+ * @timeout_ms: the deadline in milliseconds, after which the call fails with
+ *   %G_IO_ERROR_TIMED_OUT, or 0 for none
  * @cancellable: (nullable): a #GCancellable, or %NULL
  * @callback: (scope async) (closure user_data) (nullable): called when the device is
  *   gone, or with an error
@@ -2656,8 +2657,8 @@ gboolean spice_qmp_machine_run_job_finish(SpiceQmpMachine *machine,
  * Unplugs a device: executes `device_del`, and waits until the guest has released the
  * device or refuses to.
  *
- * Set a deadline: a guest that does not respond never does either. It may still release
- * the device after the deadline.
+ * Set a deadline: a guest that is not responding neither releases the device nor
+ * refuses. It may still release the device after the deadline.
  *
  * Since: 0.1
  */
@@ -2672,7 +2673,7 @@ void spice_qmp_machine_unplug_async(SpiceQmpMachine *machine,
 /**
  * spice_qmp_machine_unplug_finish:
  * @machine: a #SpiceQmpMachine
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_machine_unplug_async(). The errors are those of
@@ -2698,8 +2699,8 @@ gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
  *
  * Loads the names of QEMU's commands and of their arguments: executes
  * `query-qmp-schema`. Of the reply, which is larger than 200 kB, only the names are kept,
- * until the connection ends or QEMU's version changes. Calls that are made while they
- * are being loaded wait for the same reply; cancelling one does not affect the others.
+ * until the connection ends or QEMU's version changes. Calls that are made meanwhile
+ * wait for the same reply; cancelling one does not affect the others.
  *
  * Since: 0.1
  */
@@ -2712,7 +2713,7 @@ void spice_qmp_machine_load_schema_async(SpiceQmpMachine *machine,
 /**
  * spice_qmp_machine_load_schema_finish:
  * @machine: a #SpiceQmpMachine
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_machine_load_schema_async(). The errors are those of
@@ -2734,16 +2735,16 @@ SpiceQmpSchema *spice_qmp_machine_load_schema_finish(SpiceQmpMachine *machine,
  * @device: (nullable): the id of a display device, or %NULL for the first screen
  * @head: the head of @device, counted from 0; 0 without a device
  * @cancellable: (nullable): a #GCancellable, or %NULL
- * @callback: (scope async) (closure user_data) (nullable): called with the picture, or
+ * @callback: (scope async) (closure user_data) (nullable): called with the image, or
  *   with an error
  * @user_data: for @callback
  *
- * Takes a picture of what a screen shows. QEMU 7.1 or later writes it to memory of this
- * process, whose file descriptor it gets: see spice_qmp_port_execute_full_async() for the
- * transports that can send one. QEMU's descriptor is closed again, also if the call
+ * Takes a screenshot of a screen. QEMU 7.1 or later writes it to memory of this
+ * process, whose file descriptor is sent to it: see spice_qmp_port_execute_full_async() for
+ * the transports that can send one. QEMU closes its descriptor afterwards, even if the call
  * fails or is cancelled.
  *
- * #SpiceQmpPort:command-timeout is the deadline for all of it.
+ * #SpiceQmpPort:command-timeout is the deadline for the whole call.
  *
  * Since: 0.1
  */
@@ -2758,13 +2759,13 @@ void spice_qmp_machine_screenshot_async(SpiceQmpMachine *machine,
 /**
  * spice_qmp_machine_screenshot_finish:
  * @machine: a #SpiceQmpMachine
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_machine_screenshot_async(). The errors are those of
- * spice_qmp_port_execute_full_finish(); %SPICE_QMP_ERROR_NOT_SUPPORTED where no file
- * descriptor can be sent; %SPICE_QMP_ERROR_PROTOCOL for anything but a PNG file of at most
- * 64 MiB.
+ * spice_qmp_port_execute_full_finish(); %SPICE_QMP_ERROR_NOT_SUPPORTED if file
+ * descriptors cannot be sent; %SPICE_QMP_ERROR_PROTOCOL for anything but a PNG file of at
+ * most 64 MiB.
  *
  * Returns: (transfer full): a PNG file, or %NULL on error
  *
@@ -2803,7 +2804,7 @@ SpiceQmpConnector *spice_qmp_connector_new(const char *address);
  * spice_qmp_connector_dup_address: (get-property address)
  * @connector: a #SpiceQmpConnector
  *
- * Where to connect: the property #SpiceQmpConnector:address.
+ * The address to connect to: the property #SpiceQmpConnector:address.
  *
  * Returns: (transfer full) (nullable): a copy of it, or %NULL
  *
@@ -2817,7 +2818,7 @@ char *spice_qmp_connector_dup_address(SpiceQmpConnector *connector);
  * @connector: a #SpiceQmpConnector
  * @address: (nullable): an address, or %NULL
  *
- * Sets the property #SpiceQmpConnector:address, for the calls that follow.
+ * Sets the property #SpiceQmpConnector:address, for later calls.
  *
  * Since: 0.1
  */
@@ -2843,7 +2844,7 @@ char *spice_qmp_connector_dup_ca_file(SpiceQmpConnector *connector);
  * @connector: a #SpiceQmpConnector
  * @ca_file: (nullable): the path of a file of certificates (PEM), or %NULL
  *
- * Sets the property #SpiceQmpConnector:ca-file, for the calls that follow.
+ * Sets the property #SpiceQmpConnector:ca-file, for later calls.
  *
  * Since: 0.1
  */
@@ -2869,7 +2870,7 @@ char *spice_qmp_connector_dup_host_subject(SpiceQmpConnector *connector);
  * @connector: a #SpiceQmpConnector
  * @host_subject: (nullable): a subject such as `C=DE,O=Example,CN=host`, or %NULL
  *
- * Sets the property #SpiceQmpConnector:host-subject, for the calls that follow.
+ * Sets the property #SpiceQmpConnector:host-subject, for later calls.
  *
  * Since: 0.1
  */
@@ -2882,7 +2883,7 @@ void spice_qmp_connector_set_host_subject(SpiceQmpConnector *connector,
  * @connector: a #SpiceQmpConnector
  * @password: (nullable): a password (ticket), or %NULL
  *
- * Sets the property #SpiceQmpConnector:password, for the calls that follow.
+ * Sets the property #SpiceQmpConnector:password, for later calls.
  *
  * Since: 0.1
  */
@@ -2894,7 +2895,7 @@ void spice_qmp_connector_set_password(SpiceQmpConnector *connector,
  * spice_qmp_connector_get_timeout: (get-property timeout)
  * @connector: a #SpiceQmpConnector
  *
- * How long connecting may take: the property #SpiceQmpConnector:timeout.
+ * The time that connecting may take: the property #SpiceQmpConnector:timeout.
  *
  * Returns: the longest time in milliseconds, or 0 if there is no limit
  *
@@ -2908,7 +2909,7 @@ unsigned int spice_qmp_connector_get_timeout(SpiceQmpConnector *connector);
  * @connector: a #SpiceQmpConnector
  * @timeout: milliseconds, or 0 for no limit
  *
- * Sets the property #SpiceQmpConnector:timeout, for the calls that follow.
+ * Sets the property #SpiceQmpConnector:timeout, for later calls.
  *
  * Since: 0.1
  */
@@ -2922,7 +2923,7 @@ void spice_qmp_connector_set_timeout(SpiceQmpConnector *connector,
  *
  * Whether to wait for a server: the property #SpiceQmpConnector:wait.
  *
- * Returns: %TRUE if it is waited for
+ * Returns: %TRUE if it waits
  *
  * Since: 0.1
  */
@@ -2932,9 +2933,9 @@ gboolean spice_qmp_connector_get_wait(SpiceQmpConnector *connector);
 /**
  * spice_qmp_connector_set_wait: (set-property wait)
  * @connector: a #SpiceQmpConnector
- * @wait: whether to wait for a server that is not there
+ * @wait: whether to wait for a server that cannot be reached yet
  *
- * Sets the property #SpiceQmpConnector:wait, for the calls that follow.
+ * Sets the property #SpiceQmpConnector:wait, for later calls.
  *
  * Since: 0.1
  */
@@ -2946,9 +2947,9 @@ void spice_qmp_connector_set_wait(SpiceQmpConnector *connector,
  * spice_qmp_connector_get_reconnect: (get-property reconnect)
  * @connector: a #SpiceQmpConnector
  *
- * After how long to connect again: the property #SpiceQmpConnector:reconnect.
+ * The pause before connecting again: the property #SpiceQmpConnector:reconnect.
  *
- * Returns: the first pause in milliseconds, or 0 if there is no second attempt
+ * Returns: the first pause in milliseconds, or 0 if it does not connect again
  *
  * Since: 0.1
  */
@@ -2960,7 +2961,7 @@ unsigned int spice_qmp_connector_get_reconnect(SpiceQmpConnector *connector);
  * @connector: a #SpiceQmpConnector
  * @reconnect: the first pause in milliseconds, or 0 to never connect again
  *
- * Sets the property #SpiceQmpConnector:reconnect, for the calls that follow.
+ * Sets the property #SpiceQmpConnector:reconnect, for later calls.
  *
  * Since: 0.1
  */
@@ -2978,7 +2979,7 @@ void spice_qmp_connector_set_reconnect(SpiceQmpConnector *connector,
  * %G_IO_ERROR_PERMISSION_DENIED.
  *
  * If several calls need a password, the signal is emitted for one after the other. If
- * no answer is due, nothing happens. #SpiceQmpConnector:password stays as it is.
+ * no password is being asked for, nothing happens. #SpiceQmpConnector:password does not change.
  *
  * Since: 0.1
  */
@@ -2995,12 +2996,12 @@ void spice_qmp_connector_answer(SpiceQmpConnector *connector,
  * @user_data: for @callback
  *
  * Connects to #SpiceQmpConnector:address and waits until the port is ready and its
- * first #SpiceQmpPort:status is known. The options are copied: what is set later is
- * for later calls.
+ * first #SpiceQmpPort:status is known. The options are copied: later changes
+ * affect later calls only.
  *
  * A port on a SPICE server owns its SPICE session, which is disconnected with it;
- * #SpiceQmpPort:channel is %NULL. If the call is cancelled or its time is over, it
- * ends when QEMU has answered what it was asked: QEMU may freeze if a SPICE client
+ * #SpiceQmpPort:channel is %NULL. If the call is cancelled or times out, it
+ * ends only when QEMU has answered the pending commands: QEMU may freeze if a SPICE client
  * disconnects earlier.
  *
  * Since: 0.1
@@ -3014,7 +3015,7 @@ void spice_qmp_connector_open_async(SpiceQmpConnector *connector,
 /**
  * spice_qmp_connector_open_finish:
  * @connector: a #SpiceQmpConnector
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_connector_open_async(). The errors are those of
@@ -3052,13 +3053,13 @@ SpiceQmpList *spice_qmp_machine_get_snapshots(SpiceQmpMachine *machine);
  *   with an error
  * @user_data: for @callback
  *
- * Saves the state of the machine and of its disks under a new name. If the machine is
- * running, it goes on when this has been done.
+ * Saves the state of the machine and of its disks under a new name. A running machine
+ * continues when the snapshot has been saved.
  *
- * All disks that can be written to must be able to hold snapshots, as those in the format
- * qcow2 can. QEMU does nothing else meanwhile, for any client; there is neither progress
- * nor a deadline. Cancelling the call does not stop it: only the result is lost. What is
- * done with another snapshot of the machine meanwhile waits for it.
+ * All disks that can be written to must be able to hold snapshots, such as those in the
+ * format qcow2. QEMU does nothing else meanwhile, for any client; there is neither progress
+ * nor a deadline. Cancelling the call does not stop the operation: only the result is lost.
+ * Other snapshot operations on the machine wait until it has finished.
  *
  * Since: 0.1
  */
@@ -3072,7 +3073,7 @@ void spice_qmp_machine_save_snapshot_async(SpiceQmpMachine *machine,
 /**
  * spice_qmp_machine_save_snapshot_finish:
  * @machine: a #SpiceQmpMachine
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_machine_save_snapshot_async(). The errors are those of
@@ -3100,10 +3101,10 @@ gboolean spice_qmp_machine_save_snapshot_finish(SpiceQmpMachine *machine,
  *   with an error
  * @user_data: for @callback
  *
- * Returns to a snapshot: the memory and all disks become what they were, and what they are
- * now is lost.
+ * Returns to a snapshot: restores the memory and all disks. Their current contents are
+ * lost.
  *
- * A machine that is running is paused, and is resumed when this has been done or has failed.
+ * A running machine is paused, and resumed when the operation has succeeded or failed.
  * A machine that is not running stays as it is. If the connection ends meanwhile, the
  * machine may stay paused. Otherwise this is like spice_qmp_machine_save_snapshot_async().
  *
@@ -3119,7 +3120,7 @@ void spice_qmp_machine_load_snapshot_async(SpiceQmpMachine *machine,
 /**
  * spice_qmp_machine_load_snapshot_finish:
  * @machine: a #SpiceQmpMachine
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_machine_load_snapshot_async(). The errors are those of
@@ -3128,8 +3129,8 @@ void spice_qmp_machine_load_snapshot_async(SpiceQmpMachine *machine,
  *
  * The latter means that nothing has been changed, because there is no such snapshot, a disk
  * does not have it, or it is of disks only. It can also mean that the state does not fit the
- * machine, which may have had other devices or another size of memory. QEMU finds this out
- * only when it has restored the disks and reset the machine.
+ * machine, which may have had other devices or a different amount of memory. QEMU finds this
+ * out only when it has restored the disks and reset the machine.
  *
  * Returns: %TRUE if the machine has returned to the snapshot
  *
@@ -3163,7 +3164,7 @@ void spice_qmp_machine_delete_snapshot_async(SpiceQmpMachine *machine,
 /**
  * spice_qmp_machine_delete_snapshot_finish:
  * @machine: a #SpiceQmpMachine
- * @result: what the callback got
+ * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
  * Ends spice_qmp_machine_delete_snapshot_async(). The errors are those of
@@ -3228,7 +3229,7 @@ gboolean spice_qmp_machine_delete_snapshot_finish(SpiceQmpMachine *machine,
  */
 #define SPICE_QMP_ERROR (spice_qmp_error_quark())
 
-/* spice-gtk (0.42) defines none for its own. */
+/* spice-gtk (0.42) defines none for its own types. */
 #ifndef __GI_SCANNER__
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpPort, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpStatus, spice_qmp_status_unref)
@@ -3278,7 +3279,7 @@ G_END_DECLS
  * options, and spice_qmp_port_new_for_stream() creates one on any stream.
  *
  * A port belongs to the thread that created it, and to the #GMainContext that was
- * the thread-default one at the time. That thread has to iterate the context, and
+ * the thread-default one at the time. That thread must iterate the context, and
  * all callbacks and signals are dispatched by it, whichever context is pushed when a
  * function is called. On another thread, the functions of a port log a critical
  * and fail, and reading a property logs a critical and returns its default value.
@@ -3364,7 +3365,7 @@ G_END_DECLS
 /**
  * SpiceQmpPort:capabilities: (getter dup_capabilities)
  *
- * What the server offered in its greeting, such as `oob`.
+ * The capabilities that the server offered in its greeting, such as `oob`.
  *
  * Since: 0.1
  */
@@ -3391,8 +3392,8 @@ G_END_DECLS
  * SpiceQmpPort:responsive: (getter get_responsive)
  *
  * Whether QEMU answers. %FALSE if a command of the program's has been unanswered for
- * 3 seconds without a byte from QEMU, or if a peer has been connected for as long
- * without a greeting. %TRUE again with the next byte, and while nothing is due.
+ * 3 seconds without a byte from QEMU, or if a peer has been connected for that long
+ * without sending a greeting. %TRUE again with the next byte, and while nothing is due.
  *
  * Since: 0.1
  */
@@ -3408,8 +3409,8 @@ G_END_DECLS
 /**
  * SpiceQmpPort:reconnect: (getter get_reconnect)
  *
- * After how many milliseconds the port tries to connect again when its connection has
- * ended, for the first time; 0, the default, if it does not. A connector sets it: see
+ * The pause in milliseconds before the port first tries to connect again when its
+ * connection has ended; 0, the default, if it does not. A connector sets it: see
  * #SpiceQmpConnector:reconnect.
  *
  * Since: 0.1
@@ -3431,7 +3432,7 @@ G_END_DECLS
 /**
  * SpiceQmpPort:close-timeout: (getter get_close_timeout) (setter set_close_timeout)
  *
- * How long closing waits for the replies that QEMU owes, in milliseconds; 10,000 by
+ * How long closing waits for replies that are due, in milliseconds; 10,000 by
  * default on SPICE ports, 1,000 elsewhere. QEMU may freeze for ever if a SPICE client
  * disconnects earlier.
  *
@@ -3480,7 +3481,7 @@ G_END_DECLS
  * The virtual machine behind a #SpiceQmpPort: actions for a power menu, why the machine
  * is not running, and which commands its QEMU has.
  *
- * It is a #GActionGroup, so that a menu needs no code of its own:
+ * It is a #GActionGroup, so that a menu needs no further code:
  * `gtk_widget_insert_action_group (window, "vm", G_ACTION_GROUP (machine))`. It lives
  * through reconnects of its port.
  *
@@ -3490,10 +3491,10 @@ G_END_DECLS
  *   Activating the action toggles it, g_action_group_change_action_state() sets it.
  *   Enabled if the machine can be paused or resumed.
  * - `reset` resets the machine hard. Enabled if the machine is running, or if a reset
- *   helps where it has stopped.
+ *   helps after it has stopped.
  * - `power-down` asks the guest to shut down, as the power button does. Enabled while the
  *   machine is running.
- * - `quit` quits QEMU immediately. Enabled if commands get through.
+ * - `quit` quits QEMU immediately. Enabled if commands reach QEMU.
  * - `wakeup` wakes up a guest that has suspended the machine. Enabled in the run state
  *   `suspended`.
  * - `nmi` sends a non-maskable interrupt to the guest. Enabled while the machine is
@@ -3533,12 +3534,12 @@ G_END_DECLS
 /**
  * SpiceQmpMachine:condition: (getter dup_condition)
  *
- * Why the machine is not running, if it is more than a pause; %NULL while it is running.
+ * Why the machine is not running, unless it is just paused; %NULL while it is running.
  * The first reason stays until the machine runs again: if QEMU exits after the guest has
- * shut down, the connection is not lost.
+ * shut down, the condition does not become a lost connection.
  *
- * If the machine stopped before the port was connected, the condition holds what the run
- * state and `query-block` say.
+ * If the machine stopped before the port was connected, the condition is derived from the
+ * run state and `query-block`.
  *
  * Since: 0.1
  */
@@ -3570,7 +3571,7 @@ G_END_DECLS
 /**
  * SpiceQmpMachine:jobs: (getter get_jobs)
  *
- * What QEMU does in the background, such as backups of disks: a #SpiceQmpList of
+ * Jobs that QEMU runs in the background, such as backups of disks: a #SpiceQmpList of
  * #SpiceQmpJob, the oldest first. Progress is not reported by QEMU: it is queried every
  * 500 ms while a job is running, and never otherwise.
  *
@@ -3584,9 +3585,9 @@ G_END_DECLS
 /**
  * SpiceQmpJob:
  *
- * Something that QEMU does in the background, such as a backup of a disk: an item of
+ * A job that QEMU runs in the background, such as a backup of a disk: an item of
  * #SpiceQmpMachine:jobs. It stays the same object until QEMU forgets the job, and then
- * keeps its last values. Like the machine it belongs to the thread of the port.
+ * keeps its last values. Like the machine, it belongs to the thread of the port.
  *
  * Since: 0.1
  */
@@ -3594,7 +3595,7 @@ G_END_DECLS
 /**
  * SpiceQmpJob:id: (getter dup_id)
  *
- * What QEMU's commands know the job by.
+ * The id of the job in QEMU's commands.
  *
  * Since: 0.1
  */
@@ -3602,7 +3603,7 @@ G_END_DECLS
 /**
  * SpiceQmpJob:kind: (getter dup_kind)
  *
- * What the job does: a name of QEMU's, such as `backup`, `mirror`, `commit` or
+ * The kind of the job: one of QEMU's names, such as `backup`, `mirror`, `commit` or
  * `snapshot-save` (QAPI enum `JobType`), or `migrate`.
  *
  * Since: 0.1
@@ -3611,10 +3612,10 @@ G_END_DECLS
 /**
  * SpiceQmpJob:status: (getter dup_status)
  *
- * Where the job stands: `created`, `running`, `paused`, `ready`, `standby`, `waiting`,
+ * The status of the job: `created`, `running`, `paused`, `ready`, `standby`, `waiting`,
  * `pending`, `aborting`, `concluded` or `null` (QAPI enum `JobStatus`). QEMU itself pauses
- * jobs for moments. They are shown as `paused` only if a client or an error has paused
- * them.
+ * jobs for moments, which is not shown: they are `paused` only if a client or an error has
+ * paused them.
  *
  * Since: 0.1
  */
@@ -3630,7 +3631,7 @@ G_END_DECLS
 /**
  * SpiceQmpJob:current: (getter get_current)
  *
- * How much of #SpiceQmpJob:total is done.
+ * The work that is done, out of #SpiceQmpJob:total.
  *
  * Since: 0.1
  */
@@ -3638,7 +3639,7 @@ G_END_DECLS
 /**
  * SpiceQmpJob:total: (getter get_total)
  *
- * How much there is to do, usually in bytes. It may grow while the job runs.
+ * The work that there is to do, usually in bytes. It may grow while the job runs.
  *
  * Since: 0.1
  */
@@ -3646,7 +3647,7 @@ G_END_DECLS
 /**
  * SpiceQmpJob:error: (getter dup_error)
  *
- * Why the job failed, in QEMU's words, or %NULL.
+ * Why the job failed: QEMU's message, or %NULL.
  *
  * Since: 0.1
  */
@@ -3654,10 +3655,10 @@ G_END_DECLS
 /**
  * SpiceQmpMachine:snapshots: (getter get_snapshots)
  *
- * States of the machine that are kept on its disks: a #SpiceQmpList of #SpiceQmpSnapshot,
- * in the order in which the disks list them. They are loaded when they are first asked
- * for, and again when any job has ended. QEMU reports nothing else that changes them, such
- * as what is done with a human monitor: see spice_qmp_list_refresh().
+ * States of the machine that are saved on its disks: a #SpiceQmpList of #SpiceQmpSnapshot,
+ * in the order in which the disks list them. They are loaded when they are first requested,
+ * and again when any job has ended. QEMU does not report other changes, such
+ * as those made through a human monitor: see spice_qmp_list_refresh().
  *
  * Since: 0.1
  */
@@ -3665,8 +3666,8 @@ G_END_DECLS
 /**
  * SpiceQmpSnapshot:
  *
- * A state of a machine that is kept on its disks: an item of #SpiceQmpMachine:snapshots.
- * When it has been deleted, it keeps its last values. Like the machine it belongs to the
+ * A state of a machine that is saved on its disks: an item of #SpiceQmpMachine:snapshots.
+ * When it has been deleted, it keeps its last values. Like the machine, it belongs to the
  * thread of the port.
  *
  * ```c
@@ -3679,7 +3680,7 @@ G_END_DECLS
 /**
  * SpiceQmpSnapshot:tag: (getter dup_tag)
  *
- * The name of the snapshot, by which functions of the machine know it.
+ * The name of the snapshot, which functions of the machine take.
  *
  * Since: 0.1
  */
@@ -3696,7 +3697,7 @@ G_END_DECLS
  * SpiceQmpSnapshot:state-size: (getter get_state_size)
  *
  * The size of the state of the machine in bytes, most of which is its memory. It is 0 for a
- * snapshot of disks only, as `qemu-img` takes them.
+ * snapshot of disks only, such as `qemu-img` takes.
  *
  * Since: 0.1
  */
@@ -3704,7 +3705,7 @@ G_END_DECLS
 /**
  * SpiceQmpSnapshot:clock: (getter get_clock)
  *
- * How long the machine had been running: a time span in microseconds, as #GTimeSpan.
+ * For how long the machine had been running: a time span in microseconds, as #GTimeSpan.
  *
  * Since: 0.1
  */
@@ -3713,7 +3714,7 @@ G_END_DECLS
  * SpiceQmpSnapshot:loadable: (getter get_loadable)
  *
  * Whether the machine can return to the snapshot: each disk has it, and one has the state of
- * the machine. Others can only be deleted.
+ * the machine. Other snapshots can only be deleted.
  *
  * Since: 0.1
  */
@@ -3721,15 +3722,15 @@ G_END_DECLS
 /**
  * SpiceQmpList:
  *
- * A list of what a machine has, such as #SpiceQmpMachine:drives: a #GListModel, which
+ * A list of parts of a machine, such as #SpiceQmpMachine:drives: a #GListModel, which
  * list views and g_list_model_get_item() take.
  *
  * The items are loaded when g_list_model_get_n_items() or g_list_model_get_item() is
  * called for the first time, and then kept up to date. An item stays the same object
- * for as long as what it stands for exists; its properties change. While the connection
- * is gone, the items stay as they were, and they are loaded again when it is back.
+ * for as long as what it represents exists; its properties change. While there is no
+ * connection, the items stay as they were; they are loaded again when it is back.
  *
- * A list holds a reference to the port and not to the machine. Like the machine it
+ * A list holds a reference to the port, not to the machine. Like the machine, it
  * belongs to the thread of the port. On another thread it is empty and its functions
  * fail, with a critical.
  *
@@ -3744,7 +3745,7 @@ G_END_DECLS
 /**
  * SpiceQmpList:loading: (getter get_loading)
  *
- * Whether items are being loaded because they were asked for, or will be loaded as soon
+ * Whether items are being loaded because they were requested, or will be loaded as soon
  * as the port is ready. It stays %FALSE while items are only kept up to date.
  *
  * Since: 0.1
@@ -3773,7 +3774,7 @@ G_END_DECLS
 /**
  * SpiceQmpDrive:id: (getter dup_id)
  *
- * What QEMU's commands know the drive by: the id of the device, or its path if it has
+ * The id of the drive in QEMU's commands: the id of the device, or its path if it has
  * none (`qdev` of `query-block`). It does not change.
  *
  * Since: 0.1
@@ -3833,7 +3834,7 @@ G_END_DECLS
  * SpiceQmpDrive:io-status: (getter dup_io_status)
  *
  * `ok`, or why the machine was stopped: `nospace` or `failed`. %NULL if QEMU does not
- * know. QEMU may keep it after the machine has been resumed.
+ * report it. QEMU may keep it after the machine has been resumed.
  *
  * Since: 0.1
  */
@@ -3841,7 +3842,7 @@ G_END_DECLS
 /**
  * SpiceQmpDrive:lost-medium: (getter dup_lost_medium)
  *
- * What was in the drive before spice_qmp_drive_insert_async() failed too late, or %NULL.
+ * The medium that spice_qmp_drive_insert_async() removed before it failed, or %NULL.
  * Insert it again to repair that. It is reset when there is a medium in the drive.
  *
  * Since: 0.1
@@ -3852,18 +3853,18 @@ G_END_DECLS
  *
  * Connects ports to any address, with options.
  *
- * | address | of |
+ * | address | connects to |
  * |---|---|
  * | `unix:/path` (with `@` in place of the `/`: an abstract socket), `tcp:host:port`, `host:port`, `[::1]:port` | a QMP socket |
  * | `dbus:`, `dbus:NAME`, `dbus:address=ADDRESS,name=NAME` | a D-Bus display |
  * | `spice://host:port`, `spice+tls://host:port`, `spice+unix:///path` | a SPICE server |
  *
- * A connector can be used again and again: spice_qmp_connector_open_async() copies its
+ * A connector can be used repeatedly: spice_qmp_connector_open_async() copies its
  * options. It belongs to the thread that created it: on another one, its functions log a
  * critical and fail. Any thread may take and release references.
  *
- * A port belongs to the calling thread's thread-default #GMainContext, but a port on a
- * SPICE server to GLib's default one, which that thread has to iterate.
+ * A port belongs to the calling thread's thread-default #GMainContext. A port on a
+ * SPICE server belongs to GLib's default one, which that thread must iterate.
  *
  * ```c
  * SpiceQmpConnector *connector = spice_qmp_connector_new ("spice://localhost:5900");
@@ -3879,7 +3880,7 @@ G_END_DECLS
 /**
  * SpiceQmpConnector:address: (getter dup_address) (setter set_address)
  *
- * Where to connect, or %NULL.
+ * The address to connect to, or %NULL.
  *
  * Since: 0.1
  */
@@ -3915,8 +3916,8 @@ G_END_DECLS
  * SpiceQmpConnector:timeout: (getter get_timeout) (setter set_timeout)
  *
  * How long connecting may take, in milliseconds; 10,000 by default, 0 for no limit. The
- * time in which a password is waited for does not count. Each attempt to connect again
- * may take as long.
+ * time spent waiting for a password does not count. Each attempt to connect again
+ * may take that long, too.
  *
  * Since: 0.1
  */
@@ -3935,22 +3936,22 @@ G_END_DECLS
 /**
  * SpiceQmpConnector:reconnect: (getter get_reconnect) (setter set_reconnect)
  *
- * After how many milliseconds a port is connected again if its connection ends; 0, the
- * default, is never.
+ * The pause in milliseconds before a port is connected again if its connection ends; 0,
+ * the default, means never.
  *
  * The port stays: its pending calls fail with %G_IO_ERROR_CLOSED, its
  * #SpiceQmpPort:state is %SPICE_QMP_PORT_STATE_CONNECTING, calls fail with
  * %SPICE_QMP_ERROR_NOT_READY, and spice_qmp_port_wait_ready_async() waits. It is ready
  * again when QEMU is back, perhaps with another virtual machine. The pause doubles up to
- * 5 seconds, and a random part of up to half of it is left out.
+ * 5 seconds, and is shortened by a random part of up to half of it.
  *
  * It ends when the port is closed or released, if the server rejects the login or TLS
- * fails, and if it does not speak QMP; #SpiceQmpPort:last-error says which. No password
- * is asked for again. Commands are not repeated: it is not known whether QEMU executed
+ * fails, and if it does not speak QMP; #SpiceQmpPort:last-error says which. The password
+ * is not asked for again. Commands are not repeated: it is not known whether QEMU executed
  * those that failed with %G_IO_ERROR_CLOSED.
  *
  * A SPICE server has one client: a port that is connected again disconnects a client
- * that came meanwhile.
+ * that connected meanwhile.
  *
  * Since: 0.1
  */
