@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `GActionGroup` for [`Machine`](super::Machine).
 //!
-//! Not by `gio::subclass`: in gio 0.22 its `query_action` keeps the state that it also
-//! gives to the caller, who frees it.
+//! Not through `gio::subclass`: in gio 0.22 its `query_action` keeps the state that it also
+//! passes to the caller, who frees it.
 #![allow(unsafe_code, reason = "an interface is a table of C functions")]
 
 use std::ffi::{CStr, c_char};
@@ -16,7 +16,7 @@ use glib::translate::{IntoGlib, ToGlibPtr, from_glib_none};
 use super::actions::{Action, Menu};
 
 glib::wrapper! {
-    /// The interface as a class implements it.
+    /// The interface, as a class implements it.
     pub struct ActionGroup(Interface<GActionGroup, GActionGroupInterface>);
 
     match fn {
@@ -24,18 +24,18 @@ glib::wrapper! {
     }
 }
 
-/// What the interface needs of a class.
+/// What the interface requires of a class.
 pub(super) trait Actions: ObjectSubclass {
-    /// What the program was notified of; nothing on another thread.
+    /// The menu that the program was last notified of; empty on another thread.
     fn menu(&self) -> Menu;
     /// `g_action_group_activate_action`.
     fn activate(&self, action: Action, parameter: Option<&glib::Variant>);
-    /// `g_action_group_change_action_state`: it changes when the machine does.
+    /// `g_action_group_change_action_state`: the state changes when the machine does.
     fn change_state(&self, action: Action, value: &glib::Variant);
 }
 
-// SAFETY: the functions have the types that the interface's table says, and keep its
-// rules of ownership. GIO's own do the rest, by `query_action`.
+// SAFETY: the functions have the types of the interface's table, and follow its
+// ownership rules. GIO's own functions do the rest, through `query_action`.
 unsafe impl<T: Actions> IsImplementable<T> for ActionGroup {
     fn interface_init(interface: &mut glib::Interface<Self>) {
         let table = interface.as_mut();
@@ -87,7 +87,7 @@ unsafe extern "C" fn query_action<T: Actions>(
     };
     let menu = machine.menu();
     let paused = (action == Action::Pause).then_some(menu.paused);
-    // SAFETY: each is NULL or where a value goes; types are borrowed, values given.
+    // SAFETY: each is NULL or a location for a value; types are borrowed, values are passed.
     unsafe {
         set(enabled, || menu.is_enabled(action).into_glib());
         set(parameter_type, std::ptr::null);
@@ -105,7 +105,7 @@ unsafe extern "C" fn query_action<T: Actions>(
 
 /// # Safety
 ///
-/// `place` is NULL or can be written to.
+/// `place` is NULL or writable.
 unsafe fn set<T>(place: *mut T, value: impl FnOnce() -> T) {
     if !place.is_null() {
         // SAFETY: as the caller promises.
@@ -120,7 +120,7 @@ unsafe extern "C" fn activate_action<T: Actions>(
 ) {
     // SAFETY: GIO passes a live object of this class, a name, and a value or NULL.
     unsafe {
-        // A floating value is taken over.
+        // A floating value is sunk.
         let parameter: Option<glib::Variant> = from_glib_none(parameter);
         if let Some(action) = action(name) {
             class::<T>(group).activate(action, parameter.as_ref());

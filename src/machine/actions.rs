@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which action can be activated when: data only.
+//! When each action is enabled: data only.
 //!
-//! What QEMU 7.2 and 10.0 do in each run state, less what does nothing or does harm.
+//! What QEMU 7.2 and 10.0 do in each run state, without what has no effect or does harm.
 //! `stop`, `system_powerdown` and `inject-nmi` are answered with success in every state.
 //!
 //! | run state | pause | reset | power-down | wakeup | nmi |
@@ -9,17 +9,17 @@
 //! | `running` | pauses | yes | yes | | yes |
 //! | `paused`, `prelaunch` | resumes | yes | | | |
 //! | `io-error`, `guest-panicked`, `watchdog`, `debug`, `postmigrate`, `restore-vm` | resumes | yes | | | |
-//! | `shutdown`, `internal-error` | | yes: QEMU resumes them after one only | | | |
+//! | `shutdown`, `internal-error` | | yes: QEMU resumes them only after a reset | | | |
 //! | `suspended` | | yes | | yes | |
 //! | `inmigrate`, `finish-migrate`, `save-vm`, `colo` | | | | | |
 //! | any other | | | | | |
 //!
-//! - `quit` is enabled in all of them, and where the run state is not known.
-//! - A paused guest gets no interrupt and sees no power button before it runs again.
-//! - A suspended guest runs on only when it is woken up: 7.2 ignores `stop`, and 10.0
+//! - `quit` is enabled in all of them, and if the run state is not known.
+//! - A paused guest receives no interrupt and sees no power button before it runs again.
+//! - A suspended guest continues only when it is woken up: 7.2 ignores `stop`, and 10.0
 //!   suspends it again at `cont`.
-//! - A reset in the middle of a migration changes what the other side gets; QEMU
-//!   remembers `stop` and `cont` on the incoming side, which shows only at its end.
+//! - A reset during a migration changes what the destination receives; QEMU
+//!   remembers `stop` and `cont` on the incoming side, which shows only at the end.
 
 /// An action of a power menu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,13 @@ pub(super) enum Action {
 /// What the actions depend on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Situation<'a> {
-    /// Whether commands get through to QEMU.
+    /// Whether commands reach QEMU.
     pub(super) reachable: bool,
-    /// The run state, where it is known.
+    /// The run state, if known.
     pub(super) state: Option<&'a str>,
 }
 
-/// What is enabled, and whether the machine is paused.
+/// The enabled actions, and whether the machine is paused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Menu {
     enabled: [bool; Action::ALL.len()],
@@ -81,7 +81,7 @@ impl Action {
         Self::ALL.into_iter().find(|action| action.name() == name)
     }
 
-    /// The command that does it. `paused`: to a machine that is paused.
+    /// The QMP command that performs it; `paused` says whether the machine is paused.
     pub(super) const fn command(self, paused: bool) -> &'static str {
         match self {
             Self::Pause if paused => "cont",
@@ -117,7 +117,7 @@ impl Menu {
     }
 }
 
-/// What can be done in a run state.
+/// The actions that a run state allows.
 fn row(state: &str) -> (Pause, &'static [Action]) {
     use Action::{Nmi, PowerDown, Reset, Wakeup};
 
@@ -135,7 +135,7 @@ fn row(state: &str) -> (Pause, &'static [Action]) {
 mod tests {
     use super::*;
 
-    /// The names of what is enabled, and whether the machine is paused.
+    /// The names of the enabled actions, and whether the machine is paused.
     fn menu(reachable: bool, state: Option<&str>) -> (Vec<&'static str>, bool) {
         let menu = Menu::of(Situation { reachable, state });
         let enabled = Action::ALL.into_iter().filter(|it| menu.is_enabled(*it));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn actions_have_names_that_are_found_again() {
+    fn action_names_round_trip() {
         for (at, action) in Action::ALL.into_iter().enumerate() {
             assert_eq!(action as usize, at);
             assert_eq!(Action::from_name(action.name()), Some(action));

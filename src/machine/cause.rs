@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What stopped a machine, as events, run states and drives say it: data only.
+//! What stopped a machine, according to events, run states and drives: data only.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ pub(super) const EVENTS: [&str; 5] = [
     "MEMORY_FAILURE",
 ];
 
-/// Longer data of an event is not kept: QEMU's have some hundred bytes.
+/// Longer data of an event is not kept: QEMU's has a few hundred bytes.
 const LONGEST_DETAIL: usize = 64 << 10;
 /// Longer names are not kept.
 const LONGEST_NAME: usize = 4 << 10;
@@ -26,32 +26,32 @@ const LONGEST_NAME: usize = 4 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) code: ConditionCode,
-    /// Whether no event said it.
+    /// Whether it was inferred without an event.
     pub(super) inferred: bool,
-    /// How the event names the drive.
+    /// The drive's names in the event.
     names: DriveNames,
-    /// The drive.
+    /// The drive's name in `query-block`.
     drive: Option<String>,
-    /// What else is known, in English.
+    /// Further details, in English.
     reason: Option<String>,
-    /// Whether reading failed, or writing.
+    /// Whether a read or a write failed.
     operation: Option<String>,
     detail: Option<String>,
 }
 
-/// The names that `BLOCK_IO_ERROR` has for a drive, of which some are empty.
+/// The names of a drive in `BLOCK_IO_ERROR`, some of which are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct DriveNames {
-    /// Since QEMU 9.2: the device's path. It is `qdev` itself where the device has no
-    /// name of its own.
+    /// Since QEMU 9.2: the device's path. It is the `qdev` itself if the device has no
+    /// id.
     path: Option<String>,
     /// The backend, with `-drive`.
     device: Option<String>,
-    /// The root of the backend's tree.
+    /// The root node of the backend.
     node: Option<String>,
 }
 
-/// The data of all [`EVENTS`].
+/// The data of all [`EVENTS`] together.
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "kebab-case", default)]
 struct Data<'a> {
@@ -106,7 +106,7 @@ impl Cause {
         }
     }
 
-    /// What an event says; nothing where the machine goes on after it.
+    /// The cause that an event reports; `None` if the machine continues after it.
     pub(super) fn of_event(name: &str, data: Option<&str>) -> Option<Self> {
         use ConditionCode as Code;
 
@@ -119,7 +119,7 @@ impl Cause {
             "BLOCK_IO_ERROR" if data.nospace => Code::DiskFull,
             "BLOCK_IO_ERROR" => Code::DiskError,
             "GUEST_PANICKED" if data.action != "run" => Code::GuestPanicked,
-            // After `shutdown` the guest is asked to power down, and goes on meanwhile.
+            // After `shutdown` the guest is asked to power down, and continues meanwhile.
             "WATCHDOG" if matches!(&*data.action, "pause" | "poweroff") => Code::Watchdog,
             "SHUTDOWN" => data.shutdown(),
             "MEMORY_FAILURE" if data.action == "fatal" => Code::MemoryFailure,
@@ -142,7 +142,7 @@ impl Cause {
         })
     }
 
-    /// What a run state says of a machine that stopped when nobody looked.
+    /// The cause that can be inferred from a run state, for a machine that stopped unobserved.
     pub(super) fn of_state(state: &str) -> Option<Self> {
         let code = match state {
             "io-error" => ConditionCode::DiskError,
@@ -159,12 +159,12 @@ impl Cause {
         })
     }
 
-    /// The connection has ended. Why is the port's `last-error`.
+    /// The connection has ended. The port's `last-error` says why.
     pub(super) fn connection_lost() -> Self {
         Self::new(ConditionCode::ConnectionLost)
     }
 
-    /// Whether `query-block` says more.
+    /// Whether `query-block` has more information.
     pub(super) fn concerns_drive(&self) -> bool {
         matches!(
             self.code,
@@ -172,9 +172,9 @@ impl Cause {
         )
     }
 
-    /// Finds the drive in the reply to `query-block`: the one that the event names; or
-    /// the one that failed, where there is no event, and it is not one of several:
-    /// QEMU keeps that a drive failed for long after it works again.
+    /// Finds the drive in the reply to `query-block`: the one that the event names. Without
+    /// an event it is the drive that failed, if it is the only one: QEMU reports a drive as
+    /// failed long after it works again.
     pub(super) fn find_drive(&mut self, reply: &str) {
         let Ok(drives) = serde_json::from_str::<Vec<Drive<'_>>>(reply) else {
             return;
@@ -194,7 +194,7 @@ impl Cause {
         }
     }
 
-    /// What the program sees of it.
+    /// The condition that the program sees.
     pub(super) fn condition(&self) -> Condition {
         let subject = self.subject();
         let message = self.message(subject);
@@ -242,7 +242,7 @@ impl Cause {
 }
 
 impl Data<'_> {
-    /// Who shut the machine down (QAPI enum `ShutdownCause`; new ones come).
+    /// Who shut the machine down (QAPI enum `ShutdownCause`; future versions may add more).
     fn shutdown(&self) -> ConditionCode {
         use ConditionCode as Code;
 
@@ -270,15 +270,15 @@ impl DriveNames {
         }
     }
 
-    /// The one that is most like `qdev`.
+    /// The name that is closest to `qdev`.
     fn best(&self) -> Option<&str> {
         let path = self.path.as_deref().map(named);
         path.or(self.device.as_deref()).or(self.node.as_deref())
     }
 }
 
-/// The name of a device of this path, where it is a device that has one: `query-block`
-/// has that as `qdev`, and else the path.
+/// The id of the device with this path, if it has one: `query-block` uses that as
+/// `qdev`, and otherwise the path.
 fn named(path: &str) -> &str {
     path.strip_prefix("/machine/peripheral/")
         .filter(|name| !name.contains('/'))
@@ -295,7 +295,7 @@ fn crash(info: &Value) -> Option<String> {
     }
 }
 
-/// A name, where there is one.
+/// A name, if it is not empty.
 fn given(name: &str) -> Option<String> {
     (!name.is_empty() && name.len() <= LONGEST_NAME).then(|| name.to_owned())
 }
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn events_after_which_the_machine_goes_on_are_no_causes() {
+    fn events_after_which_the_machine_continues_are_not_causes() {
         for (name, data) in [
             (
                 "BLOCK_IO_ERROR",
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_is_told_as_the_guest_told_it() {
+    fn a_crash_is_described_as_the_guest_reported_it() {
         for (info, message_) in [
             (json!(null), "The guest has crashed"),
             (
@@ -435,7 +435,7 @@ mod tests {
                 json!({ "qom-path": "/machine/unattached/device[4]", "device": "hda" }),
                 "/machine/unattached/device[4]",
             ),
-            // None of them: what the event says.
+            // None of them: the name in the event.
             (json!({ "node-name": "n7" }), "n7"),
             (json!({ "qom-path": "/machine/peripheral/hd7" }), "hd7"),
         ] {
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_event_only_one_failed_drive_is_the_one() {
+    fn without_an_event_the_drive_is_named_only_if_one_failed() {
         let infer = |statuses: &[&str]| {
             let drives: Vec<_> = statuses
                 .iter()
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_sends_is_not_kept_without_limit() {
+    fn what_is_kept_of_a_peer_is_limited() {
         let long = "x".repeat(LONGEST_DETAIL);
         assert_eq!(
             of_event("BLOCK_IO_ERROR", &json!({ "action": "stop", "x": long })),
@@ -489,7 +489,7 @@ mod tests {
             &json!({ "action": "stop", "device": "a\u{0}b" }),
         );
         assert_eq!(nul.unwrap().condition().subject(), Some("a\u{fffd}b"));
-        // What is of another type is not there.
+        // A member of the wrong type is ignored.
         let odd = Cause::of_event("SHUTDOWN", Some(r#"{"guest": 5}"#)).unwrap();
         assert_eq!(odd.code, ConditionCode::Shutdown);
     }

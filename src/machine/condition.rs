@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a machine does not run, as a refcounted box.
+//! Why a machine is not running, as a reference-counted boxed type.
 
 use std::sync::Arc;
 
 use glib::{GStr, GString};
 
-/// Why a machine does not run: the property `condition` of a
+/// Why a machine is not running: the property `condition` of a
 /// [`Machine`](super::Machine).
 ///
 /// It is immutable, and may be used from any thread.
@@ -29,10 +29,10 @@ pub struct Inner {
 #[non_exhaustive]
 #[repr(i32)]
 pub enum ConditionCode {
-    /// A drive could not be written to, as the host has no space left for it.
+    /// A drive cannot be written to, because the host has no space left for it.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_DISK_FULL", nick = "disk-full")]
     DiskFull = 0,
-    /// A drive could not be read or written.
+    /// A drive cannot be read or written.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_DISK_ERROR", nick = "disk-error")]
     DiskError = 1,
     /// The guest's operating system has crashed.
@@ -44,25 +44,25 @@ pub enum ConditionCode {
     /// The guest's watchdog has expired: the guest does not respond.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_WATCHDOG", nick = "watchdog")]
     Watchdog = 3,
-    /// QEMU cannot go on with the machine.
+    /// QEMU cannot continue to run the machine.
     #[enum_value(
         name = "SPICE_QMP_CONDITION_CODE_INTERNAL_ERROR",
         nick = "internal-error"
     )]
     InternalError = 4,
-    /// A memory module of the host is defective.
+    /// The host's memory is defective.
     #[enum_value(
         name = "SPICE_QMP_CONDITION_CODE_MEMORY_FAILURE",
         nick = "memory-failure"
     )]
     MemoryFailure = 5,
-    /// The guest has shut itself down.
+    /// The guest has shut down.
     #[enum_value(
         name = "SPICE_QMP_CONDITION_CODE_GUEST_SHUTDOWN",
         nick = "guest-shutdown"
     )]
     GuestShutdown = 6,
-    /// QEMU was ended on the host: by a command, a signal or its window.
+    /// QEMU was quit on the host: by a command, a signal or its window.
     #[enum_value(
         name = "SPICE_QMP_CONDITION_CODE_HOST_SHUTDOWN",
         nick = "host-shutdown"
@@ -74,15 +74,15 @@ pub enum ConditionCode {
     /// The machine was reset on the host, and QEMU shuts it down instead.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_HOST_RESET", nick = "host-reset")]
     HostReset = 9,
-    /// The machine is shut down, by guest or host: that happened before the port was
-    /// there.
+    /// The machine has shut down before the port was connected; it is not known whether the
+    /// guest or the host did that.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_SHUTDOWN", nick = "shutdown")]
     Shutdown = 10,
-    /// The machine was migrated, and may run elsewhere.
+    /// The machine was migrated, and may be running elsewhere.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_MIGRATED", nick = "migrated")]
     Migrated = 11,
-    /// The connection to QEMU has ended, for no other reason that is known; also where
-    /// the program closes the port.
+    /// The connection to QEMU has ended, for no other known reason; also if the program
+    /// closes the port.
     #[enum_value(
         name = "SPICE_QMP_CONDITION_CODE_CONNECTION_LOST",
         nick = "connection-lost"
@@ -95,10 +95,10 @@ pub enum ConditionCode {
 #[enum_type(name = "SpiceQmp1ConditionSeverity")]
 #[repr(i32)]
 pub enum ConditionSeverity {
-    /// Intended: somebody asked for it.
+    /// Somebody intended it.
     #[enum_value(name = "SPICE_QMP_CONDITION_SEVERITY_INFO", nick = "info")]
     Info = 0,
-    /// The machine can go on when something was done about it.
+    /// The machine can continue once the cause has been removed.
     #[enum_value(name = "SPICE_QMP_CONDITION_SEVERITY_WARNING", nick = "warning")]
     Warning = 1,
     /// Something is broken.
@@ -121,52 +121,52 @@ impl Condition {
         }))
     }
 
-    /// What kind it is.
+    /// The kind of the condition.
     pub fn code(&self) -> ConditionCode {
         self.0.code
     }
 
-    /// How bad it is.
+    /// The severity of the condition.
     pub fn severity(&self) -> ConditionSeverity {
         self.0.code.severity()
     }
 
-    /// What it concerns, where that is one thing and known: the drive, by the name that
-    /// `query-block` has as `qdev`. QEMU 7.2 does not say that name over SPICE: there it
-    /// is the name of the drive's backend or node.
+    /// The one thing that it concerns, if known: the drive, by its name in the `qdev` member
+    /// of `query-block`. QEMU 7.2 does not report that name over SPICE: then it is the name of
+    /// the drive's backend or node.
     pub fn subject(&self) -> Option<&str> {
         self.0.subject.as_deref()
     }
 
     /// What happened, in English: one line without a full stop. Programs that translate
-    /// go by [`code`](Self::code) and [`subject`](Self::subject).
+    /// use [`code`](Self::code) and [`subject`](Self::subject) instead.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The data of QEMU's event as JSON text, where there was one.
+    /// The data of QEMU's event as JSON text, if there was an event.
     pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
     }
 
-    /// [`subject`](Self::subject), with the NUL at its end that C needs.
+    /// [`subject`](Self::subject), NUL-terminated for C.
     pub fn subject_gstr(&self) -> Option<&GStr> {
         self.0.subject.as_ref().map(AsRef::as_ref)
     }
 
-    /// [`message`](Self::message), with the NUL at its end that C needs.
+    /// [`message`](Self::message), NUL-terminated for C.
     pub fn message_gstr(&self) -> &GStr {
         self.0.message.as_ref()
     }
 
-    /// [`detail`](Self::detail), with the NUL at its end that C needs.
+    /// [`detail`](Self::detail), NUL-terminated for C.
     pub fn detail_gstr(&self) -> Option<&GStr> {
         self.0.detail.as_ref().map(AsRef::as_ref)
     }
 }
 
 impl ConditionCode {
-    /// All that this version has.
+    /// All codes of this version.
     pub const ALL: &[Self] = &[
         Self::DiskFull,
         Self::DiskError,
@@ -183,7 +183,7 @@ impl ConditionCode {
         Self::ConnectionLost,
     ];
 
-    /// How bad it is.
+    /// The severity of a condition with this code.
     #[must_use]
     pub const fn severity(self) -> ConditionSeverity {
         match self {
@@ -204,7 +204,7 @@ impl ConditionCode {
     }
 }
 
-/// A string for C. Those of a peer may have a NUL inside.
+/// A string for C. A peer's strings may contain a NUL.
 fn text(text: &str) -> GString {
     if text.contains('\0') {
         return text.replace('\0', "\u{fffd}").into();

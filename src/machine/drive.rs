@@ -12,22 +12,22 @@ glib::wrapper! {
     /// A drive of a machine, and the medium in it: an item of
     /// [`Machine::drives`](super::Machine::drives).
     ///
-    /// It holds the port, and belongs to its thread. A drive that was unplugged is in the
-    /// list no more, and stays as it was.
+    /// It holds the port, and belongs to its thread. A drive that was unplugged is no longer in
+    /// the list, and keeps its properties.
     ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `id` | string | what QEMU's commands know it by (`qdev`): the device's id, or its path where it has none. It never changes |
-    /// | `name` | string | a name to show: that of its `-drive`, or else what is short of the id |
+    /// | `id` | string | its id in QEMU's commands (`qdev`): the device's id, or its path if it has none. It never changes |
+    /// | `name` | string | a name to show: that of its `-drive`, or else a short form of the id |
     /// | `removable` | boolean | whether its medium can be changed |
-    /// | `medium` | string or NULL | the file name of its medium, as QEMU knows it; NULL without one |
+    /// | `medium` | string or NULL | the file name of its medium, as QEMU knows it; NULL if there is none |
     /// | `read-only` | boolean | whether the guest cannot write to the medium |
-    /// | `locked` | boolean | whether the guest has locked the tray. QEMU does not report that it changes |
-    /// | `tray-open` | boolean | whether its tray is open; never where it has none, as floppy drives |
-    /// | `io-status` | string or NULL | `ok`, or why the machine was stopped: `nospace`, `failed`. It may stay as it is when the machine runs again |
-    /// | `lost-medium` | string or NULL | what was in the drive before an [`insert`](Self::insert) that failed too late, while the drive is empty |
+    /// | `locked` | boolean | whether the guest has locked the tray. QEMU does not report changes of this |
+    /// | `tray-open` | boolean | whether its tray is open; always false without a tray, as in floppy drives |
+    /// | `io-status` | string or NULL | `ok`, or why the machine was stopped: `nospace`, `failed`. It may stay the same when the machine runs again |
+    /// | `lost-medium` | string or NULL | the medium that an [`insert`](Self::insert) removed before it failed, while the drive is empty |
     pub struct Drive(ObjectSubclass<imp::Drive>);
 }
 
@@ -36,31 +36,31 @@ impl Drive {
         self.imp().port()
     }
 
-    /// Ends when the list shows what QEMU says after this was called, or cannot.
+    /// Ends when the list shows what QEMU reports after this call, or cannot be loaded.
     pub(super) async fn reloaded(&self) {
         if let Some(list) = self.imp().list() {
             list.reloaded().await;
         }
     }
 
-    /// Says that a change that failed has left nothing of `medium`.
+    /// Records that a failed change has removed `medium`.
     pub(super) fn lose(&self, medium: &str) {
         self.imp().lose(medium);
     }
 
-    /// Whether the calling thread is the one of the port, and runs its main context or
-    /// could: no other may use the drive. For bindings to languages that do not see to that.
+    /// Whether the calling thread is the port's, and runs its main context or could run it:
+    /// no other may use the drive. For bindings to languages that do not ensure that themselves.
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().home().is_here()
     }
 
-    /// The main context of the port, on which all of the drive happens.
+    /// The main context of the port, which the drive uses, too.
     pub fn main_context(&self) -> glib::MainContext {
         self.imp().home().context().clone()
     }
 }
 
-/// What QEMU says of a drive.
+/// What QEMU reports about a drive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a property")]
 pub(super) struct State {
@@ -73,7 +73,7 @@ pub(super) struct State {
     pub(super) io_status: Option<String>,
 }
 
-/// [`State`], and which drive it is of.
+/// [`State`] with the id of its drive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) id: String,

@@ -12,10 +12,10 @@ use super::list::{List, Source, text};
 use crate::port::{Event, QmpPort};
 use crate::qmp::{Error, PeerError, misfit};
 
-/// Where the items of [`Machine::drives`](super::Machine::drives) come from.
+/// The source of the items of [`Machine::drives`](super::Machine::drives).
 pub(super) struct Drives;
 
-/// A longer reply is not read; a drive takes about 1 kB, and a snapshot on it 200 bytes.
+/// A longer reply is not parsed; a drive takes about 1 kB, and a snapshot on it 200 bytes.
 const MAX_REPLY: usize = 4 << 20;
 
 impl Source for Drives {
@@ -26,7 +26,7 @@ impl Source for Drives {
     const EVENTS: &'static [&'static str] = &[
         "DEVICE_TRAY_MOVED",
         "DEVICE_DELETED",
-        // These concern `io-status`, and a reset unlocks the tray.
+        // These affect `io-status`, and a reset unlocks the tray.
         STOPPED_BY_DISK,
         "RESUME",
         "RESET",
@@ -41,7 +41,7 @@ impl Source for Drives {
     }
 
     fn event(&self, list: &List, event: &Event) {
-        // QEMU 7.2 reports each request of the guest's that fails, where it goes on.
+        // QEMU 7.2 reports each failed request of the guest, even if the machine continues.
         if event.name() != STOPPED_BY_DISK || stops(event) {
             list.reload_soon();
         }
@@ -64,7 +64,7 @@ fn stops(event: &Event) -> bool {
 struct Block<'a> {
     #[serde(borrow)]
     device: Cow<'a, str>,
-    /// Where a device has the drive.
+    /// Set if a device uses the drive.
     #[serde(borrow)]
     qdev: Option<Cow<'a, str>>,
     removable: bool,
@@ -84,7 +84,7 @@ struct Inserted<'a> {
     ro: bool,
 }
 
-/// The drives in a reply. What no device has is none.
+/// The drives in a reply. A backend without a device is not a drive.
 fn read(reply: &str) -> Result<Vec<Described>, Error> {
     let unexpected = |reason: String| PeerError::UnexpectedReply {
         command: Drives::COMMAND.into(),
@@ -135,7 +135,7 @@ pub(super) fn short(id: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// As QEMU 10.0 says it, but for what is not read.
+    /// A reply of QEMU 10.0, without members that are not parsed.
     const REPLY: &str = r#"[
         {"io-status": "ok", "device": "", "locked": true, "removable": true, "qdev": "cd0",
          "tray_open": true, "type": "unknown"},
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_drives_is_an_error() {
+    fn a_reply_that_is_not_a_list_of_drives_is_an_error() {
         for reply in ["{}", "[{}]", "[1]", r#"[{"device": "", "qdev": 7}]"#] {
             let error = read(reply).unwrap_err().to_string();
             assert!(error.contains("query-block"), "{error}");

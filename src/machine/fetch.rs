@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Something that is under way, or has ended, such as the load of a schema: data only.
+//! A shared operation, such as loading a schema, and its result: data only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::qmp::Error;
 
-/// What several askers wait for. Any thread may drop it.
+/// An operation that several callers wait for. Any thread may drop it.
 #[derive(Debug)]
 pub(super) struct Fetch<T>(Arc<Mutex<Progress<T>>>);
 
@@ -17,7 +17,7 @@ struct Progress<T> {
 }
 
 impl<T: Clone> Fetch<T> {
-    /// One that is under way.
+    /// An operation that is under way.
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(Progress {
             result: None,
@@ -37,7 +37,7 @@ impl<T: Clone> Fetch<T> {
         Poll::Pending
     }
 
-    /// Ends it.
+    /// Ends the operation.
     pub(super) fn end(&self, result: Result<T, Error>) {
         let mut progress = self.lock();
         progress.result = Some(result);
@@ -46,7 +46,7 @@ impl<T: Clone> Fetch<T> {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether it is the same.
+    /// Whether both are the same operation.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -56,7 +56,7 @@ impl<T: Clone> Fetch<T> {
     }
 }
 
-// Not derived: that would ask for a `T` that is `Clone`.
+// Not derived: that would require `T: Clone`.
 impl<T> Clone for Fetch<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())

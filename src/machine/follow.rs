@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the objects above a port have in common: they follow its signals, on its thread.
+//! Helpers for the objects above a port: they follow its signals, on its thread.
 
 use glib::prelude::*;
 
 use crate::home::Home;
 use crate::port::QmpPort;
 
-/// Calls `handler` at a signal of the port, which does not keep `object`. Any thread may
-/// disconnect it.
+/// Calls `handler` on a signal of the port. The connection does not keep `object` alive, and
+/// any thread may disconnect it.
 pub(super) fn connect<T: IsA<glib::Object>>(
     object: &T,
     port: &QmpPort,
@@ -28,15 +28,15 @@ pub(super) fn connect<T: IsA<glib::Object>>(
     port.connect_closure(signal, false, closure)
 }
 
-/// Whether commands get through to QEMU.
+/// Whether commands reach QEMU.
 pub(super) fn is_reachable(port: &QmpPort) -> bool {
-    // What is written to a port within the blink of an eye after it was mute waits there:
-    // it gets through.
+    // What is written to a port just after it was mute waits there briefly,
+    // and then reaches QEMU.
     let running = || port.status().is_some_and(|status| status.running());
     port.ready() && (!port.is_mute() || running())
 }
 
-/// Whether the calling thread may use `object`, which is at this home; if not, that is a
+/// Whether the calling thread may use `object`, whose home this is; if not, logs a
 /// critical.
 pub(super) fn may_use(home: &Home, object: &str, what: &str) -> bool {
     let here = home.is_my_thread();

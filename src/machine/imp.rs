@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GObject: follows the port, executes actions, and finds out why the machine does
-//! not run.
+//! The GObject of a machine: follows the port, executes actions, and finds out why the
+//! machine is not running.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::time::Duration;
@@ -28,10 +28,10 @@ use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 
 pub(super) const ACTION_FAILED: &str = "action-failed";
 
-/// For how long QEMU is asked which drive has failed, before it is shown without.
+/// How long to ask QEMU which drive has failed, before the condition is shown without it.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After the dispatches of the port, which may come at idle priority.
+/// After the port's dispatches, which may come at idle priority.
 const AFTER_THE_PORT: i32 = glib::ffi::G_PRIORITY_DEFAULT_IDLE + 1;
 
 #[derive(Default, glib::Properties)]
@@ -39,45 +39,45 @@ const AFTER_THE_PORT: i32 = glib::ffi::G_PRIORITY_DEFAULT_IDLE + 1;
 pub struct Machine {
     /// The port that leads to the machine.
     #[property(get, set, construct_only, nullable)]
-    /// Why the machine does not run, where that is not just a pause; NULL while it runs.
+    /// Why the machine is not running, unless it is just paused; NULL while it is running.
     #[property(name = "condition", type = Option<Condition>, get = Self::condition)]
-    /// The drives, and what is in them.
+    /// The drives, and the media in them.
     #[property(name = "drives", type = List, get = Self::drives)]
-    /// QEMU's [`Job`](super::Job)s, oldest first. They are loaded when they are first asked
-    /// for, and kept up to date by events. Progress is no event: QEMU is asked for it every
-    /// 500 ms while a job runs, and not otherwise.
+    /// QEMU's [`Job`](super::Job)s, oldest first. They are loaded when they are first
+    /// requested, and kept up to date by events. Progress is not an event: QEMU is asked for it
+    /// every 500 ms while a job runs, and not otherwise.
     ///
-    /// A job leaves the list when QEMU forgets it, which most jobs on disks see to when
+    /// A job leaves the list when QEMU forgets it, which for most jobs on disks is when
     /// they end: `notify::status` of the job is emitted before. A migration is listed while
-    /// [`run_job`](super::Machine::run_job) runs it; others are not.
+    /// [`run_job`](super::Machine::run_job) runs it; other migrations are not.
     #[property(name = "jobs", type = List, get = Self::jobs)]
     /// The [`Snapshot`](super::Snapshot)s on the disks, in the order in which the disks list
-    /// them. They are loaded when they are first asked for, and again when a job has ended.
+    /// them. They are loaded when they are first requested, and again when a job has ended.
     #[property(name = "snapshots", type = List, get = Self::snapshots)]
     port: RefCell<Option<QmpPort>>,
-    /// The port's. Set in the construction.
+    /// The port's home. Set in the construction.
     home: OnceCell<Home>,
     handlers: RefCell<Vec<glib::SignalHandlerId>>,
-    /// What was last notified of.
+    /// The menu that the program was last notified of.
     menu: Cell<Menu>,
     condition: RefCell<Option<Condition>>,
-    /// The first reason to stop since the machine ran; one after which it has not
-    /// stopped yet is not shown.
+    /// The first cause since the machine last ran; it is not shown while the machine has not
+    /// stopped yet.
     cause: RefCell<Option<Cause>>,
-    /// Counts the causes: an answer to a question about one may come after its end.
+    /// Counts the causes: an answer about one may arrive after its end.
     causes: Cell<u64>,
-    /// Whether QEMU is being asked about the cause, which is shown then.
+    /// Whether QEMU is being asked about the cause, which is shown afterwards.
     looks_up: Cell<bool>,
     was_ready: Cell<bool>,
-    /// The schema, once somebody has asked for it.
+    /// The schema, once it has been requested.
     schema: RefCell<Option<Fetch<Schema>>>,
     drives: OnceCell<List>,
-    /// The list of jobs and where it comes from, once somebody has asked for it.
+    /// The list of jobs and its source, once it has been requested.
     jobs: OnceCell<(List, Jobs)>,
     snapshots: OnceCell<List>,
-    /// The last thing that was begun with a snapshot.
+    /// The last snapshot operation that was started.
     last_deed: RefCell<Option<Fetch<()>>>,
-    /// What QEMU keeps of screenshots.
+    /// What QEMU has kept of screenshots.
     #[cfg(unix)]
     leftovers: RefCell<Vec<Leftover>>,
 }
@@ -155,7 +155,7 @@ impl ObjectImpl for Machine {
         self.status_changed();
     }
 
-    // On any thread: the handlers go anywhere, and so does the port.
+    // On any thread: the handlers may be dropped anywhere, and so may the port.
     fn dispose(&self) {
         let handlers = self.handlers.take();
         if let Some(port) = self.port.take() {
@@ -207,7 +207,7 @@ impl Actions for Machine {
     }
 }
 
-/// The actions.
+/// Actions.
 impl Machine {
     fn execute(&self, action: Action, menu: Menu) {
         let Some(port) = self.port().filter(|_| menu.is_enabled(action)) else {
@@ -234,8 +234,8 @@ impl Machine {
         })
     }
 
-    /// Notifies of what changed in the menu. What a handler changes again is notified of
-    /// as it is then.
+    /// Notifies of changes in the menu. If a handler changes it again, the new state is
+    /// what is notified.
     fn update_menu(&self) {
         let menu = self.menu_now();
         let before = self.menu.replace(menu);
@@ -253,7 +253,7 @@ impl Machine {
     }
 }
 
-/// The condition.
+/// Condition.
 impl Machine {
     fn condition(&self) -> Option<Condition> {
         self.condition.borrow().clone()
@@ -261,7 +261,7 @@ impl Machine {
 
     fn event(&self, event: &Event) {
         let known = self.cause.borrow().as_ref().is_some_and(|it| !it.inferred);
-        // The first one is the reason, also of those that follow.
+        // The first cause also explains those that follow.
         if !known && let Some(cause) = Cause::of_event(event.name(), event.data()) {
             self.set_cause(Some(cause));
         }
@@ -271,10 +271,10 @@ impl Machine {
         self.update_menu();
         match self.port().and_then(|port| port.status()) {
             Some(status) if status.running() => self.set_cause(None),
-            // The event that says why follows the state.
+            // The event with the cause follows the state.
             Some(_) if self.cause.borrow().is_none() => self.infer_later(),
             Some(_) => self.show(),
-            // The connection has ended, or only begins.
+            // The connection has ended, or is just beginning.
             None => {}
         }
     }
@@ -286,7 +286,7 @@ impl Machine {
         self.update_menu();
         match self.port().map(|port| port.state()) {
             Some(PortState::Ready) => {
-                // What ended the last connection. The run state follows.
+                // It ended the last connection. The run state follows.
                 self.was_ready.set(true);
                 self.set_cause(None);
             }
@@ -302,7 +302,7 @@ impl Machine {
         }
     }
 
-    /// Where no event says why the machine stopped, the state does.
+    /// If no event says why the machine stopped, infers it from the state.
     fn infer_later(&self) {
         let machine = self.obj().downgrade();
         self.home().idle(AFTER_THE_PORT.into(), move || {
@@ -330,7 +330,7 @@ impl Machine {
         self.show();
     }
 
-    /// Asks QEMU which drive has failed. False where it cannot be asked.
+    /// Asks QEMU which drive has failed. Returns false if it cannot be asked.
     fn look_up(&self) -> bool {
         let Some(port) = self.port().filter(|port| port.ready() && !port.is_mute()) else {
             return false;
@@ -357,7 +357,7 @@ impl Machine {
         }
     }
 
-    /// Shows why the machine does not run, when it does not.
+    /// Shows why the machine is not running, once it has stopped.
     fn show(&self) {
         if self.looks_up.get() {
             return;
@@ -378,7 +378,7 @@ impl Machine {
     }
 }
 
-/// What it has.
+/// Lists.
 impl Machine {
     fn drives(&self) -> List {
         let new = || List::new(self.port().as_ref(), Drives);
@@ -390,13 +390,13 @@ impl Machine {
         self.snapshots.get_or_init(new).clone()
     }
 
-    /// Notes what is done with a snapshot now, and returns what was before.
+    /// Records a snapshot operation that starts now, and returns the previous one.
     pub(super) fn note_deed(&self, deed: Fetch<()>) -> Option<Fetch<()>> {
         self.last_deed.replace(Some(deed))
     }
 }
 
-/// The jobs.
+/// Jobs.
 impl Machine {
     pub(super) fn jobs(&self) -> List {
         self.list_of_jobs().0.clone()
@@ -416,13 +416,13 @@ impl Machine {
     }
 }
 
-/// The schema.
+/// Schema.
 impl Machine {
     pub(super) fn schema(&self) -> Option<Fetch<Schema>> {
         self.schema.borrow().clone()
     }
 
-    /// Keeps this one, or none. Who waits for the one before gets it all the same.
+    /// Keeps this fetch, or none. Callers that wait for the previous one still get its result.
     pub(super) fn keep_schema(&self, schema: Option<Fetch<Schema>>) {
         self.schema.replace(schema);
     }
@@ -430,7 +430,7 @@ impl Machine {
 
 #[cfg(unix)]
 impl Machine {
-    /// What is left of a screenshot, for the next one.
+    /// Screenshot leftovers, for the next one.
     pub(super) fn keep(&self, leftover: Leftover) {
         self.leftovers.borrow_mut().push(leftover);
     }
@@ -449,7 +449,7 @@ impl Machine {
         self.home.get_or_init(Home::here)
     }
 
-    /// Whether the calling thread may use the machine; if not, that is a critical.
+    /// Whether the calling thread may use the machine; if not, logs a critical.
     fn may_use(&self, what: &str) -> bool {
         may_use(self.home(), "a machine", what)
     }

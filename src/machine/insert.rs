@@ -30,18 +30,18 @@ pub struct Insert {
     fd: Option<Result<OwnedFd, Error>>,
 }
 
-/// For so long the list is waited for after a change.
+/// How long to wait for the list after a change.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Drive {
-    /// Inserts a medium in place of the one that is there, if any
+    /// Inserts a medium in place of the current one, if any
     /// (`blockdev-change-medium`): opens the tray and closes it.
     ///
-    /// `file` is a file on QEMU's host, or what else QEMU opens by a name. QEMU guesses its
-    /// format from what is in it: set [`format`](Insert::format) where somebody
-    /// else, such as a guest, could write that.
+    /// `file` is a file on QEMU's host, or anything else that QEMU opens by a name. QEMU guesses
+    /// its format from the contents: set [`format`](Insert::format) if others, such as a guest,
+    /// could write to it.
     ///
-    /// The properties have changed when this ends.
+    /// The drive's properties have changed when this ends.
     ///
     /// ```no_run
     /// # async fn f(drive: spice_qmp::Drive) -> Result<(), Box<dyn std::error::Error>> {
@@ -51,11 +51,11 @@ impl Drive {
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] where QEMU refuses: the drive is locked by the guest (see
-    /// [`force`](Insert::force)) or has no removable medium, the file cannot be opened or
-    /// has not the format. Then all is as it was. But where QEMU finds only in the end that
-    /// another program writes to the file, the old medium is lost, and the tray stays open:
-    /// the error says so, and `lost-medium` what to insert again. Those of every command.
+    /// [`Error::Command`] if QEMU refuses: the guest has locked the drive (see
+    /// [`force`](Insert::force)), it has no removable medium, the file cannot be opened or
+    /// does not have the format. Then nothing has changed. But if QEMU finds out only at the end
+    /// that another program writes to the file, the old medium is lost and the tray stays open:
+    /// the error says so, and `lost-medium` is what to insert again. And the errors of every command.
     pub fn insert(&self, file: &str) -> Insert {
         Insert {
             drive: self.clone(),
@@ -70,14 +70,14 @@ impl Drive {
     }
 
     /// Opens the tray and removes the medium, if there is one. The tray stays open.
-    /// `force`: also where the guest has locked it, which is like pulling the cable.
+    /// `force`: even if the guest has locked it, which is like pulling the cable.
     ///
-    /// The properties have changed when this ends.
+    /// The drive's properties have changed when this ends.
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] where the guest has locked the tray: it is asked to release it,
-    /// and may do so later; or where the drive has no removable medium. Those of every
+    /// [`Error::Command`] if the guest has locked the tray: it is asked to release it,
+    /// and may do so later; or if the drive has no removable medium. Also the errors of every
     /// command.
     pub async fn eject(&self, force: bool) -> Result<(), Error> {
         let arguments = json!({ "id": self.id(), "force": force });
@@ -95,27 +95,27 @@ impl Insert {
         self
     }
 
-    /// Whether the guest can only read the medium. Without this it is as the last one was;
-    /// the first one is read-only.
+    /// Whether the guest can only read the medium. By default it is read-only if the previous
+    /// medium was; the first one is read-only.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = Some(read_only);
         self
     }
 
-    /// Opens the tray also where the guest has locked it. With QEMU 7.1 and later.
+    /// Opens the tray even if the guest has locked it. Requires QEMU 7.1 or later.
     pub fn force(mut self) -> Self {
         self.force = true;
         self
     }
 
-    /// Sends the open file along, for a QEMU that cannot open it itself; `file` is then
-    /// only what QEMU's lists of descriptors call it, and the property `medium` is what
-    /// QEMU calls it: `/dev/fdset/1`. It is duplicated now. Where nothing else was said,
+    /// Sends an open file, for a QEMU that cannot open it itself; `file` is then
+    /// only its name in QEMU's lists of descriptors, and the property `medium` is
+    /// QEMU's name for it: `/dev/fdset/1`. It is duplicated now. By default,
     /// the medium is read-only if the descriptor is.
     ///
-    /// The call fails with [`UsageError::NotSupported`] where the port cannot send
-    /// descriptors: see [`Call::fds`](crate::Call::fds). QEMU 7.2 closes the descriptor
-    /// of a medium that was removed only while the machine runs.
+    /// The call fails with [`UsageError::NotSupported`] if the port cannot send
+    /// descriptors: see [`Call::fds`](crate::Call::fds). After a medium was removed, QEMU 7.2
+    /// closes its descriptor only while the machine runs.
     #[cfg(unix)]
     pub fn fd(mut self, fd: impl AsFd) -> Self {
         if self.read_only.is_none() {
@@ -127,7 +127,7 @@ impl Insert {
         self
     }
 
-    /// Ends it with [`Error::TimedOut`] if QEMU does not answer within this time, instead of
+    /// Ends with [`Error::TimedOut`] if QEMU does not answer within this time; overrides
     /// the port's `command-timeout`. QEMU may still change the medium then.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -153,7 +153,7 @@ impl Insert {
             change = change.timeout(timeout);
         }
         let changed = change.await;
-        // QEMU has one of its own.
+        // QEMU has a duplicate.
         #[cfg(unix)]
         drop(fd);
         after(&drive, &changed).await;
@@ -196,14 +196,14 @@ fn port_of(drive: &Drive) -> Result<QmpPort, Error> {
     drive.port().ok_or_else(gone)
 }
 
-/// Waits until the list shows what a command has done, or not done, if QEMU has answered.
+/// Waits until the list shows the effect of a command, if QEMU has answered it.
 async fn after(drive: &Drive, answer: &Result<IgnoredAny, Error>) {
     if matches!(answer, Ok(_) | Err(Error::Command { .. })) {
         let _ = within(RELOAD_TIMEOUT, drive.reloaded()).await;
     }
 }
 
-/// The error with what it has cost, if anything.
+/// The error, extended by the loss of the medium, if any.
 fn with_loss(drive: &Drive, before: &str, error: Error) -> Error {
     match error {
         Error::Command {

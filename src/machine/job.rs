@@ -15,40 +15,40 @@ use crate::port::QmpPort;
 use crate::qmp::{Error, UsageError};
 
 glib::wrapper! {
-    /// Something that QEMU does in the background, such as a backup of a disk: an item of
+    /// A job that QEMU runs in the background, such as a backup of a disk: an item of
     /// [`Machine::jobs`](super::Machine::jobs).
     ///
-    /// It stays the same object until QEMU has forgotten the job, and keeps what was known
-    /// last.
+    /// It stays the same object until QEMU has forgotten the job, and then keeps its last
+    /// values.
     ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `id` | string | its name, by which commands know it |
-    /// | `kind` | string | what it does, such as `backup`, `mirror` or `snapshot-save` (QAPI enum `JobType`), or `migrate` |
+    /// | `id` | string | its id in QEMU's commands |
+    /// | `kind` | string | its kind, such as `backup`, `mirror` or `snapshot-save` (QAPI enum `JobType`), or `migrate` |
     /// | `status` | string | `created`, `running`, `paused`, `ready`, `standby`, `waiting`, `pending`, `aborting`, `concluded` or `null` (QAPI enum `JobStatus`) |
     /// | `progress` | double | how much of it is done, from 0 to 1 |
     /// | `current`, `total` | unsigned | the same as numbers, usually of bytes; `total` may grow |
-    /// | `error` | string or NULL | why it failed, in QEMU's words |
+    /// | `error` | string or NULL | why it failed: QEMU's message |
     ///
-    /// QEMU itself pauses jobs for moments: `paused` and `standby` are shown only where a
-    /// client has paused the job, or an error has.
+    /// QEMU itself pauses jobs for moments, which is not shown: they are `paused` or `standby`
+    /// only if a client or an error has paused them.
     pub struct Job(ObjectSubclass<imp::Job>);
 }
 
 impl Job {
-    /// Cancels it. It ends later: the property `status` follows.
+    /// Cancels the job. It ends later: follow the property `status`.
     ///
     /// # Errors
     ///
-    /// Those of every command: [`Error::Command`] where the job does not allow that as it
-    /// is, or is gone.
+    /// Those of every command: [`Error::Command`] if the job's state does not allow that, or
+    /// the job is gone.
     pub fn cancel(&self) -> impl Future<Output = Result<(), Error>> + use<> {
         self.execute("job-cancel", Some("migrate_cancel"))
     }
 
-    /// Pauses it, until [`resume`](Self::resume) is called.
+    /// Pauses the job until [`resume`](Self::resume) is called.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Job {
         self.execute("job-pause", None)
     }
 
-    /// Lets it go on that was paused.
+    /// Resumes a job that was paused.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Job {
         self.execute("job-complete", None)
     }
 
-    /// Has QEMU forget a job that is `concluded`, and stays so.
+    /// Makes QEMU forget a job that is, and stays, `concluded`.
     ///
     /// # Errors
     ///
@@ -85,18 +85,18 @@ impl Job {
         self.execute("job-dismiss", None)
     }
 
-    /// Whether the calling thread is the one of the port, and runs its main context or
-    /// could: no other may use the job. For bindings to languages that do not see to that.
+    /// Whether the calling thread is the port's, and runs its main context or could run it:
+    /// no other may use the job. For bindings to languages that do not ensure that themselves.
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().home().is_here()
     }
 
-    /// The main context of the port, on which all of the job happens.
+    /// The main context of the port, which the job uses, too.
     pub fn main_context(&self) -> glib::MainContext {
         self.imp().home().context().clone()
     }
 
-    /// Executes a command about the job, or one about the migration that it stands for.
+    /// Executes a command for the job, or for the migration that it represents.
     fn execute(
         &self,
         command: &'static str,
@@ -120,13 +120,13 @@ impl Job {
         }
     }
 
-    /// Follows an event that says its status.
+    /// Applies an event that reports its status.
     pub(super) fn set_status(&self, status: &str) {
         let _later = self.freeze_notify();
         self.imp().set_status(status);
     }
 
-    /// It has ended: with this error, or successfully.
+    /// The job has ended: with this error, or successfully.
     pub(super) fn set_end(&self, error: Option<&str>) {
         let _later = self.freeze_notify();
         match error {
@@ -136,7 +136,7 @@ impl Job {
     }
 }
 
-/// What QEMU says of a job.
+/// What QEMU reports about a job.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct JobRecord {
     pub(super) id: String,
@@ -148,7 +148,7 @@ pub(super) struct JobRecord {
     #[serde(rename = "total-progress")]
     pub(super) total: u64,
     pub(super) error: Option<String>,
-    /// Whether it stands for the machine's migration, which is no job of QEMU's.
+    /// Whether it represents the machine's migration, which is not a job of QEMU's.
     #[serde(skip)]
     pub(super) is_migration: bool,
 }
@@ -183,13 +183,13 @@ mod imp {
     #[derive(Default, glib::Properties)]
     #[properties(wrapper_type = super::Job)]
     pub struct Job {
-        /// Its name, by which commands know it.
+        /// The job's id in QEMU's commands.
         #[property(get, default = "")]
         id: RefCell<String>,
-        /// What it does, such as `backup`.
+        /// The kind, such as `backup`.
         #[property(get, default = "")]
         kind: RefCell<String>,
-        /// Where it stands, such as `running`.
+        /// The status, such as `running`.
         #[property(get, default = "")]
         status: RefCell<String>,
         /// How much of it is done.
@@ -198,10 +198,10 @@ mod imp {
         /// How much of it is done, of `total`.
         #[property(get)]
         current: Cell<u64>,
-        /// How much there is to do, as far as QEMU knows.
+        /// The work that there is to do, as far as QEMU knows.
         #[property(get)]
         total: Cell<u64>,
-        /// Why it failed, in QEMU's words.
+        /// Why it failed: QEMU's message.
         #[property(get, nullable)]
         error: RefCell<Option<String>>,
         port: OnceCell<QmpPort>,
@@ -238,7 +238,7 @@ mod imp {
             self.is_migration.set(record.is_migration);
         }
 
-        /// What QEMU lists is how it is.
+        /// Applies what QEMU lists.
         pub(super) fn show(&self, record: &JobRecord) {
             self.set_progress(record.current, record.total);
             if let Some(error) = &record.error {

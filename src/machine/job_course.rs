@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The course of one job, from its events: data only.
+//! Tracks one job by its events: data only.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -8,20 +8,20 @@ use super::migration::MIGRATION_ID;
 use crate::port::Event;
 use crate::qmp::{Error, ErrorClass};
 
-/// How far what one command has started has come.
+/// How far the job that a command started has got.
 #[derive(Debug)]
 pub(super) struct Course {
     subject: Subject,
     stage: Stage,
     /// Whether its command has been answered.
     answered: bool,
-    /// Whether it has ended without success, for whatever reason.
+    /// Whether it has failed or was cancelled.
     aborted: bool,
-    /// Of jobs on disks: QEMU says this before they are concluded, and only once.
+    /// The error of a job on disks: QEMU reports it before the job is concluded, and only once.
     end: Option<End>,
 }
 
-/// What is followed.
+/// The job that is tracked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Subject {
     /// The job with this id.
@@ -30,20 +30,20 @@ pub(super) enum Subject {
     Migration,
 }
 
-/// What has become of it.
+/// The stage of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Nothing is known of it yet.
+    /// Nothing is known about it yet.
     Unknown,
     /// It has begun, and has not ended.
     Alive,
-    /// It has ended, and how is not known. A job keeps its id until it is dismissed.
+    /// It has ended, and the result is not known. A job keeps its id until it is dismissed.
     Concluded,
     /// QEMU has forgotten it.
     Gone,
 }
 
-/// How it has ended.
+/// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Success,
@@ -60,7 +60,7 @@ impl Subject {
         }
     }
 
-    /// The events that say what becomes of it.
+    /// The events that report its progress.
     pub(super) fn events(&self) -> &'static [&'static str] {
         match self {
             Self::Job(_) => &[
@@ -90,7 +90,7 @@ impl Subject {
 }
 
 impl Course {
-    /// The course of what the next command is to start.
+    /// The course of the job that the next command is to start.
     pub(super) fn new(subject: Subject) -> Self {
         Self {
             subject,
@@ -109,7 +109,7 @@ impl Course {
         self.stage
     }
 
-    /// QEMU says otherwise than by an event what has become of it.
+    /// Sets the stage, which QEMU has reported in another way than by an event.
     pub(super) fn set_stage(&mut self, stage: Stage) {
         self.stage = stage;
     }
@@ -119,7 +119,7 @@ impl Course {
         self.answered = true;
     }
 
-    /// Follows an event.
+    /// Applies an event.
     pub(super) fn event(&mut self, event: &Event) {
         #[derive(Deserialize)]
         struct Data {
@@ -149,8 +149,8 @@ impl Course {
 
     fn status(&mut self, status: &str) {
         match status {
-            // Another client may use the same id. A job is created by its command, so the
-            // last one before the reply is the one.
+            // Another client may use the same id. A job is created by its command, so it is the
+            // last one that was created before the reply.
             "created" if !self.answered => self.begin(),
             "created" | "null" if self.stage != Stage::Unknown => self.stage = Stage::Gone,
             "aborting" if self.stage == Stage::Alive => self.aborted = true,
@@ -191,7 +191,7 @@ impl Course {
         }
     }
 
-    /// How what `command` has started has ended; `error` is QEMU's reply to that question.
+    /// The result of the job that `command` started; `error` is QEMU's reply to the question for it.
     pub(super) fn result(&self, command: &str, error: Option<&str>) -> Result<(), Error> {
         let why = match (&self.end, error) {
             (Some(End::Cancelled), _) => return Err(Error::Cancelled(command.into())),

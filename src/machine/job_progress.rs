@@ -9,13 +9,13 @@ use gio::prelude::*;
 use super::job::Job;
 use super::list::List;
 
-/// Whom to call, and the list that the job is in.
+/// The function to call, and the list that contains the job.
 pub(super) struct Progress {
     list: List,
     call: Rc<dyn Fn(&Job)>,
 }
 
-/// Follows a job in the list, until this is dropped.
+/// Follows a job in the list, until dropped.
 pub(super) struct Watch {
     list: List,
     handler: Option<glib::SignalHandlerId>,
@@ -32,12 +32,12 @@ impl Progress {
         Self { list, call }
     }
 
-    /// Calls when the job with this id is known, and whenever its progress has changed.
+    /// Calls the function when the job with this id appears, and whenever its progress changes.
     pub(super) fn watch(&self, id: &str) -> Watch {
         let watched = Rc::<RefCell<Option<Watched>>>::default();
         let (slot, id, call) = (watched.clone(), id.to_owned(), self.call.clone());
         let find = move |list: &List| {
-            // It stays the same one.
+            // The job stays the same object.
             if slot.borrow().is_none()
                 && let Some(job) = list.find::<Job>(&id)
             {

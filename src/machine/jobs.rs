@@ -16,19 +16,19 @@ use crate::qmp::Error;
 /// How often QEMU is asked for the progress of jobs while one runs.
 const POLL: Duration = Duration::from_millis(500);
 
-/// Where the jobs come from: what QEMU lists, corrected by events.
+/// The source of the jobs: what QEMU lists, corrected by events.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Jobs(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// How many events there were: what was listed before one may be old.
+    /// How many events have arrived: a list that was requested before one may be outdated.
     events: AtomicU64,
     /// Whether the machine is being migrated by `run_job`.
     migrates: AtomicBool,
 }
 
-/// The migration among the jobs, until this is dropped.
+/// The migration among the jobs, until dropped.
 pub(super) struct ShownMigration {
     jobs: Jobs,
     list: List,
@@ -44,7 +44,7 @@ impl ShownMigration {
         }
     }
 
-    /// It has ended with this error, or successfully.
+    /// The migration has ended with this error, or successfully.
     pub(super) fn end(&self, error: Option<&str>) {
         if let Some(job) = self.list.find::<Job>(MIGRATION_ID) {
             job.set_end(error);
@@ -57,7 +57,7 @@ impl Drop for ShownMigration {
     fn drop(&mut self) {
         let Known { events, migrates } = &*self.jobs.0;
         migrates.store(false, Relaxed);
-        // What is being loaded may have it.
+        // The load under way may still contain it.
         events.fetch_add(1, Relaxed);
         self.list.remove(MIGRATION_ID);
     }
@@ -90,7 +90,7 @@ impl Source for Jobs {
                     let migration: Migration = port.execute("query-migrate", ()).await?;
                     jobs.extend(migration.record());
                 }
-                // An event that came after the reply has been followed already.
+                // An event that came after the reply has been applied already.
                 if known.events.load(Relaxed) == events {
                     return Ok(jobs);
                 }
@@ -119,7 +119,7 @@ impl Source for Jobs {
         };
         let id = data.id.unwrap_or_default();
         let Some(job) = list.find::<Job>(&id) else {
-            // What it does only the list says. It may be over by then.
+            // Only the list has its kind. The job may be over by then.
             return list.reload_soon();
         };
         match (event.name(), data.status.as_deref()) {
@@ -128,13 +128,13 @@ impl Source for Jobs {
                 job.set_status("null");
                 list.remove(&id);
             }
-            // QEMU pauses jobs for moments in which it lists none.
+            // QEMU pauses jobs for moments in which it does not list them as paused.
             ("JOB_STATUS_CHANGE", Some("paused" | "standby")) => list.reload_soon(),
             ("JOB_STATUS_CHANGE", Some(status)) => {
                 job.set_status(status);
                 match status {
                     "running" => list.reload_in(POLL),
-                    // Why it failed, where no event says so, and its last progress.
+                    // The reason for its failure, if no event reports that, and its last progress.
                     "ready" | "pending" | "concluded" => list.reload_soon(),
                     _ => {}
                 }

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Seek};
 
-/// What may be left of a set.
+/// What may be left of a file descriptor set.
 #[derive(Debug)]
 pub(super) struct Leftover {
     pub(super) id: u64,
@@ -15,9 +15,9 @@ pub(super) struct Leftover {
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) file: File,
-    /// What QEMU gets, which takes only one for writing only.
+    /// The descriptor for QEMU, which accepts only a write-only one.
     pub(super) end: File,
-    /// What QEMU's lists call it: no other has this name.
+    /// Its unique name in QEMU's lists.
     pub(super) name: String,
 }
 
@@ -40,7 +40,7 @@ impl Memory {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// QEMU shares the position of `end`.
+    /// QEMU shares the file position of `end`.
     pub(super) fn rewind(&self) -> io::Result<()> {
         self.clear();
         (&self.end).rewind()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Loads the schema: several askers share one fetch, and what it brought.
+//! Loads the schema: concurrent calls share one fetch and its result.
 
 use std::future::poll_fn;
 
@@ -13,18 +13,18 @@ use crate::port::{CallOptions, QmpPort};
 use crate::qmp::{Error, UsageError};
 
 impl Machine {
-    /// The names of QEMU's commands and their arguments, which QEMU is asked for when this
-    /// is first awaited. It is kept until the connection ends or QEMU's version changes;
-    /// who asks while it is being loaded waits for the same reply. Dropping the future
-    /// leaves the others alone.
+    /// Loads the names of QEMU's commands and their arguments when it is
+    /// first awaited. They are kept until the connection ends or QEMU's version changes;
+    /// a call that is made meanwhile waits for the same reply. Dropping the future
+    /// does not affect the other calls.
     ///
     /// # Errors
     ///
-    /// Those of every command: it has the deadline of the port's property
+    /// Those of every command: its deadline is the port's property
     /// `command-timeout`. [`UsageError::NotSupported`] at once while a SPICE port is
     /// [mute](QmpPort::is_mute), and
-    /// [`PeerError::UnexpectedReply`](crate::PeerError::UnexpectedReply) for a schema that
-    /// is none, or is far larger than QEMU's.
+    /// [`PeerError::UnexpectedReply`](crate::PeerError::UnexpectedReply) for an invalid
+    /// schema, or one that is far larger than QEMU's.
     pub async fn load_schema(&self) -> Result<Schema, Error> {
         let fetch = self.fetch()?;
         poll_fn(|cx| fetch.poll(cx)).await
@@ -54,7 +54,7 @@ impl Machine {
         let (machine, own) = (self.downgrade(), fetch.clone());
         port.execute_with(COMMAND, None, CallOptions::default(), move |reply| {
             let result = reply.and_then(|reply| Schema::from_json(&reply));
-            // An error is for those who wait: the next one asks again.
+            // An error goes to the waiting calls; the next call asks again.
             if let (Err(_), Some(machine)) = (&result, machine.upgrade())
                 && machine.imp().schema().is_some_and(|kept| kept.is(&own))
             {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A descriptor that QEMU has of a medium: a set of its own, until this is dropped.
+//! A file descriptor of a medium that was sent to QEMU, in a descriptor set of its own.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::port::{Call, CallOptions, QmpPort};
 use crate::qmp::Error;
 use crate::spawn::spawn_on;
 
-/// A set of QEMU's with one descriptor. When this is dropped, it is removed; a medium that
-/// was opened by it stays.
+/// A descriptor set of QEMU's with one descriptor. It is removed when this is dropped; a
+/// medium that was opened through it stays.
 pub(super) struct MediumFd {
     port: QmpPort,
-    /// Something once QEMU has it.
+    /// `Some` once QEMU has it.
     id: Option<u64>,
     adding: Option<Call<Added>>,
 }
@@ -35,7 +35,7 @@ impl MediumFd {
         let mut set = Self {
             port: port.clone(),
             id: None,
-            // A deadline would leave a set whose id nobody knows.
+            // A timeout would leave a set whose id is unknown.
             adding: Some(call.timeout(Duration::MAX)),
         };
         if let Some(adding) = &mut set.adding {
@@ -75,7 +75,7 @@ fn remove(port: &QmpPort, id: u64) {
     port.execute_with("remove-fd", Some(&arguments), options, |_| ());
 }
 
-/// Whether a descriptor can only be read, where that can be known.
+/// Whether a descriptor is read-only, if that can be determined.
 #[cfg(target_os = "linux")]
 pub(super) fn is_read_only(fd: BorrowedFd<'_>) -> Option<bool> {
     use rustix::fs::{OFlags, fcntl_getfl};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What QEMU says of the machine's migration: data only.
+//! What QEMU reports about the machine's migration: data only.
 
 use serde::Deserialize;
 
@@ -23,10 +23,10 @@ struct Ram {
     remaining: u64,
 }
 
-/// Where it stands.
+/// The state of the migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// There is none.
+    /// There is no migration.
     None,
     UnderWay,
     Completed,
@@ -48,7 +48,7 @@ impl Migration {
         }
     }
 
-    /// The migration as a job; nothing before it has begun.
+    /// The migration as a job; `None` before it has begun.
     pub(super) fn record(self) -> Option<JobRecord> {
         let status = match self.status?.as_str() {
             "none" => return None,
@@ -90,7 +90,7 @@ mod tests {
             r#"{"status": "active", "ram": {"total": 100, "remaining": 40, "transferred": 900}}"#;
         let job = record(active).unwrap();
         assert_eq!((&*job.status, job.current, job.total), ("running", 60, 100));
-        // What a peer says need not make sense.
+        // A peer's values need not make sense.
         let odd = r#"{"status": "postcopy-x", "ram": {"total": 1, "remaining": 7}}"#;
         assert_eq!(record(odd).unwrap().current, 0);
         let failed = r#"{"status": "failed", "error-desc": "no route"}"#;

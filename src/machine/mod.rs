@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine behind a port: what a power menu does with it, why it does not run, what it
-//! has, and which commands it takes.
+//! The machine behind a port: power actions, why it is not running, its drives, jobs and
+//! snapshots, and the commands that its QEMU has.
 //!
-//! It uses only what a program can use of a port, which knows nothing of it.
+//! It only uses the public API of a port; the port does not know the machine.
 
 mod action_group;
 mod actions;
@@ -54,55 +54,55 @@ use crate::port::QmpPort;
 
 glib::wrapper! {
     /// The virtual machine behind a [`QmpPort`]: actions for a power menu, and why the
-    /// machine does not run.
+    /// machine is not running.
     ///
     /// It holds the port, which it uses as any program could, and belongs to the port's
-    /// thread. It lives through reconnects of the port.
+    /// thread. It survives reconnects of the port.
     ///
     /// # Actions
     ///
-    /// It is a `GActionGroup`, which a window takes with
+    /// It is a `GActionGroup`, which can be inserted into a window with
     /// `window.insert_action_group("vm", Some(&machine))`:
     ///
     /// | name | | enabled |
     /// |---|---|---|
-    /// | `pause` | boolean state: whether the machine is stopped and could be resumed. Activating it toggles, changing its state sets | where it can be paused or resumed |
-    /// | `reset` | resets the machine hard | where it runs, or a reset gets it out of where it stopped |
-    /// | `power-down` | asks the guest to shut down, as the power button does | while it runs |
-    /// | `quit` | ends QEMU at once | where commands get through |
+    /// | `pause` | boolean state: whether the machine is stopped and could be resumed. Activating it toggles, changing its state sets | if the machine can be paused or resumed |
+    /// | `reset` | resets the machine hard | if the machine is running, or a reset helps after it has stopped |
+    /// | `power-down` | asks the guest to shut down, as the power button does | while the machine is running |
+    /// | `quit` | quits QEMU at once | if commands reach QEMU |
     /// | `wakeup` | wakes a guest that has suspended the machine | in `suspended` |
-    /// | `nmi` | sends an interrupt that a guest cannot mask | while it runs |
+    /// | `nmi` | sends a non-maskable interrupt to the guest | while the machine is running |
     ///
-    /// The state of `pause` follows the machine and whoever else controls it: it
-    /// does not change before the machine does. QEMU accepts most commands in states in
-    /// which they do nothing; there the actions are disabled. So they are where nothing
-    /// gets through: while the port is not ready, and on a SPICE port that QEMU has
+    /// The state of `pause` follows the machine, whoever controls it: it
+    /// does not change before the machine does. QEMU accepts most commands even in states in
+    /// which they have no effect; the actions are disabled in those. They are also disabled if
+    /// commands do not reach QEMU: while the port is not ready, and on a SPICE port that QEMU has
     /// [muted](QmpPort::is_mute).
     ///
     /// # Drives
     ///
-    /// `drives` is a `GListModel` that loads its items when they are first asked for. It
+    /// `drives` is a `GListModel` that loads its items when they are first requested. It
     /// follows what QEMU reports: trays that move, drives that are unplugged, disks that
-    /// fail. QEMU does not report new drives, locks, and what another client does to a drive
-    /// without a tray: [`List::refresh`] is for these, such as when a menu is opened.
+    /// fail. QEMU does not report new drives, locks, or media that another client changes in a
+    /// drive without a tray: call [`List::refresh`] for these, for example when a menu is opened.
     ///
     /// # Snapshots
     ///
-    /// `snapshots` lists the states of the machine that are kept on its disks, and follows
+    /// `snapshots` lists the states of the machine that are saved on its disks, and follows
     /// jobs, whoever starts them. [`save_snapshot`](Self::save_snapshot),
     /// [`load_snapshot`](Self::load_snapshot) and [`delete_snapshot`](Self::delete_snapshot)
-    /// take what can be written to for its disks, as `savevm` of QEMU's human monitor does.
-    /// But a block node that no drive has is left alone.
+    /// use all disks that can be written to, like `savevm` of QEMU's human monitor,
+    /// but not block nodes without a drive.
     ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
     /// | `port` | [`QmpPort`], construct only | the port |
-    /// | `drives` | [`List`] of [`Drive`]s | the drives, and what is in them |
-    /// | `condition` | [`Condition`] or NULL | why the machine does not run, where that is not just a pause |
-    /// | `jobs` | [`List`] of [`Job`]s | what QEMU does in the background |
-    /// | `snapshots` | [`List`] of [`Snapshot`]s | states of the machine on its disks, to which it can return |
+    /// | `drives` | [`List`] of [`Drive`]s | the drives, and the media in them |
+    /// | `condition` | [`Condition`] or NULL | why the machine is not running, unless it is just paused |
+    /// | `jobs` | [`List`] of [`Job`]s | jobs that QEMU runs in the background |
+    /// | `snapshots` | [`List`] of [`Snapshot`]s | states of the machine saved on its disks, to which it can return |
     ///
     /// # Signals
     ///
@@ -116,7 +116,7 @@ impl Machine {
         glib::Object::builder().property("port", port).build()
     }
 
-    /// Calls `f` with the name of an action that was not executed, and why.
+    /// Calls `f` with the name of an action that was not executed, and the error.
     pub fn connect_action_failed(
         &self,
         f: impl Fn(&Self, &str, &glib::Error) + 'static,
@@ -133,14 +133,14 @@ impl Machine {
         })
     }
 
-    /// Whether the calling thread is the one of the port, and runs its main context or
-    /// could: no other may use the machine. For bindings to languages that do not see to
-    /// that.
+    /// Whether the calling thread is the port's, and runs its main context or could run it:
+    /// no other may use the machine. For bindings to languages that do not ensure that
+    /// themselves.
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().home().is_here()
     }
 
-    /// The main context of the port, on which all of the machine happens.
+    /// The main context of the port, which the machine uses, too.
     pub fn main_context(&self) -> glib::MainContext {
         self.imp().home().context().clone()
     }

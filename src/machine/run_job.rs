@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running a job, from the command that starts it to its end.
+//! Runs a job, from the command that starts it to its end.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -22,7 +22,7 @@ use super::started_job::StartedJob;
 use crate::port::QmpPort;
 use crate::qmp::{Error, PeerError, UsageError, misfit};
 
-/// A job that is started and followed to its end: [`Machine::run_job`].
+/// A job that is started and followed until it ends: [`Machine::run_job`].
 #[must_use = "a job is started when this is awaited"]
 pub struct RunJob {
     machine: Machine,
@@ -33,12 +33,12 @@ pub struct RunJob {
 
 impl Machine {
     /// Runs a job: executes the `command` that starts it, such as `blockdev-backup`, waits
-    /// until the job is over, and has QEMU forget it. `arguments` is what serializes to a
-    /// JSON object, or `()`; a `job-id` is added where there is none.
+    /// until the job is over, and makes QEMU forget it. `arguments` serializes to a
+    /// JSON object, or is `()`; a `job-id` is added if there is none.
     ///
-    /// Dropping the future cancels the job, which may take QEMU a while. Wrap it in a
-    /// [`gio::CancellableFuture`] to do that: GLib's `JoinHandle::abort` drops a future only
-    /// when it is woken the next time.
+    /// Dropping the future cancels the job, which may take QEMU a while. To do that from a
+    /// task, wrap the future in a [`gio::CancellableFuture`]: GLib's `JoinHandle::abort` drops a
+    /// future only when it is next woken.
     ///
     /// ```no_run
     /// # async fn f(machine: spice_qmp::Machine) -> Result<(), spice_qmp::Error> {
@@ -48,17 +48,17 @@ impl Machine {
     /// # Ok(()) }
     /// ```
     ///
-    /// A job has no deadline: the port's `command-timeout` does not count. Some jobs wait
+    /// A job has no deadline: the port's `command-timeout` does not apply. Some jobs wait
     /// for another command before they end: a mirror for `job-complete`, one with
-    /// `auto-finalize` off for `job-finalize`. Give those a `job-id`.
+    /// `auto-finalize` off for `job-finalize`. Pass a `job-id` for those.
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] where QEMU refuses the command, or the job fails, with QEMU's
-    /// words; [`Error::Cancelled`] where another client cancels it;
+    /// [`Error::Command`] if QEMU refuses the command, or the job fails, with QEMU's
+    /// message; [`Error::Cancelled`] if another client cancels it;
     /// [`UsageError::NotSupported`] at once while a SPICE port is
-    /// [mute](QmpPort::is_mute). When the connection ends, this does, too, as every call;
-    /// the job may go on.
+    /// [mute](QmpPort::is_mute). It ends with the connection, as every call does;
+    /// the job may continue.
     pub fn run_job(&self, command: &str, arguments: impl Serialize) -> RunJob {
         let arguments = serde_json::to_string(&arguments).map_err(|error| {
             Error::from(UsageError::InvalidArgument(
@@ -86,10 +86,10 @@ impl RunJob {
         }
     }
 
-    /// Calls `f` with the job when it is known, and whenever its progress has changed:
-    /// about every 500 ms while it runs. Not for a job that is over at once.
+    /// Calls `f` with the job when it appears, and whenever its progress changes:
+    /// about every 500 ms while it runs. Not for a job that ends at once.
     ///
-    /// This loads the machine's list of [`jobs`](Machine::jobs), where the job comes from.
+    /// This loads the machine's list of [`jobs`](Machine::jobs), which the job comes from.
     pub fn progress(mut self, f: impl Fn(&Job) + 'static) -> Self {
         self.progress = Some(Progress::new(self.machine.jobs(), Rc::new(f)));
         self
@@ -126,7 +126,7 @@ impl RunJob {
             match (stage, listed) {
                 (_, Some(Listed { status, error, .. })) if status == "concluded" => {
                     let dismiss = port.execute::<IgnoredAny>("job-dismiss", json!({ "id": id }));
-                    // Another client may have been quicker.
+                    // Another client may have been faster.
                     let _ = dismiss.timeout(Duration::MAX).await;
                     job.set_stage(Stage::Gone);
                     return job.result(&command, error.as_deref());
@@ -154,14 +154,14 @@ impl IntoFuture for RunJob {
 
 impl fmt::Debug for RunJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Arguments may hold secrets.
+        // Arguments may contain secrets.
         f.debug_struct("RunJob")
             .field("command", &self.command)
             .finish_non_exhaustive()
     }
 }
 
-/// Migrates the machine. QEMU sends no events of that unless it is told to.
+/// Migrates the machine. QEMU sends no events about that unless asked to.
 async fn migrate(
     machine: &Machine,
     port: &QmpPort,
@@ -188,8 +188,8 @@ async fn migrate(
     end
 }
 
-/// Waits until QEMU has cleaned up after a migration that has failed: a new one that begins
-/// before may end QEMU 7.2 ("Unknown ending state").
+/// Waits until QEMU has cleaned up after a failed migration: a new one that begins
+/// earlier may make QEMU 7.2 exit ("Unknown ending state").
 async fn last_one_is_gone(port: &QmpPort) -> Result<(), Error> {
     #[derive(Deserialize)]
     struct Instance {
@@ -214,7 +214,7 @@ async fn last_one_is_gone(port: &QmpPort) -> Result<(), Error> {
     }
 }
 
-/// How long QEMU is given to clean up before it is asked again.
+/// How long QEMU has to clean up before it is asked again.
 const CLEAN_UP: Duration = Duration::from_millis(20);
 
 async fn end_of_migration(port: &QmpPort, job: &mut StartedJob) -> Result<(), Error> {
@@ -269,7 +269,7 @@ struct Listed {
     error: Option<String>,
 }
 
-/// The id of the job, and the arguments with it.
+/// The id of the job, and the arguments including it.
 fn with_id(command: &str, arguments: String) -> Result<(String, String), Error> {
     #[derive(Deserialize)]
     struct Named {

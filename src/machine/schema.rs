@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which commands and arguments this QEMU has: `query-qmp-schema`, of which only the
+//! The commands and arguments of a QEMU: `query-qmp-schema`, of which only the
 //! names are kept.
 
 use std::borrow::Cow;
@@ -24,10 +24,10 @@ pub struct Schema(Arc<Inner>);
 #[doc(hidden)]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Inner {
-    /// A line for each command, sorted: its name, and the names of its arguments, sorted,
+    /// One line per command, sorted: its name, and the names of its arguments, sorted,
     /// with a space before each.
     text: Box<str>,
-    /// Where each line ends, behind its newline.
+    /// The end of each line, after its newline.
     ends: Box<[u32]>,
 }
 
@@ -37,8 +37,8 @@ impl Schema {
         self.line(command).is_some()
     }
 
-    /// Whether QEMU has the command, and it takes the argument, at least together with
-    /// some value of another one: `blockdev-add` takes `filename` with some drivers.
+    /// Whether QEMU has the command with the argument, which it may accept only together with
+    /// some value of another one: `blockdev-add` accepts `filename` with some drivers.
     pub fn has_argument(&self, command: &str, argument: &str) -> bool {
         let line = self.line(command);
         line.is_some_and(|line| line.split(' ').skip(1).any(|name| name == argument))
@@ -49,7 +49,7 @@ impl Schema {
         (0..self.0.ends.len()).map(|index| self.command(index))
     }
 
-    /// How many bytes the names take.
+    /// How many bytes the names occupy.
     #[doc(hidden)]
     pub fn size(&self) -> usize {
         self.0.text.len() + size_of_val(&*self.0.ends)
@@ -79,7 +79,7 @@ impl Schema {
         &self.0.text[start..end_of(index) - 1]
     }
 
-    /// Makes it of the reply to `query-qmp-schema`.
+    /// Parses the reply to `query-qmp-schema`.
     pub(super) fn from_json(reply: &str) -> Result<Self, Error> {
         read(reply).map_err(|reason| {
             Error::from(PeerError::UnexpectedReply {
@@ -92,13 +92,13 @@ impl Schema {
 
 pub(super) const COMMAND: &str = "query-qmp-schema";
 
-/// How many bytes of names are kept. Arguments that many commands share are there as
-/// often: a peer that has 20,000 of both could make 400 MB of a reply of 1 MiB. Those of
-/// QEMU 10.0 are 13 kB.
+/// How many bytes of names are kept. Arguments that many commands share are stored for each
+/// of them: a peer with 20,000 of both could make 400 MB out of a reply of 1 MiB. The names
+/// of QEMU 10.0 take 13 kB.
 const MAX_NAMES: usize = 256 << 10;
 
-/// How many members and variants of types are looked at, likewise; of QEMU 10.0 it is a
-/// few thousand.
+/// How many members and variants of types are visited, for the same reason; QEMU 10.0 has
+/// a few thousand.
 const MAX_STEPS: usize = 1 << 17;
 
 /// An element of the reply (QAPI type `SchemaInfo`).
@@ -118,7 +118,7 @@ struct Entity<'a> {
 
 #[derive(Deserialize)]
 struct Member<'a> {
-    /// Those of an alternate have none.
+    /// Members of an alternate have none.
     #[serde(borrow)]
     name: Option<Name<'a>>,
 }
@@ -150,7 +150,7 @@ fn read(reply: &str) -> Result<Schema, String> {
     }
 
     let (mut text, mut ends) = (String::new(), Vec::with_capacity(commands.len()));
-    // The command, counted from 1, that was the last to look at an object.
+    // The last command, counted from 1, that visited an object.
     let mut seen = vec![0; entities.len()];
     let mut steps = 0;
     for (number, (name, command)) in (1_u32..).zip(commands) {
@@ -252,7 +252,7 @@ mod tests {
         for argument in ["", "device_add", "i", "filename", "driver id"] {
             assert!(!schema.has_argument("device_add", argument), "{argument}");
         }
-        // Of a variant, in a circle.
+        // Of a variant, in a cycle.
         assert!(schema.has_argument("blockdev-add", "filename"));
         assert!(!schema.has_argument("nothing", "filename"));
     }
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// So many commands, each with the same object of so many members and variants.
+    /// This many commands, each with the same object of this many members and variants.
     fn multiplied(commands: usize, members: usize, variants: usize) -> String {
         let commands: Vec<_> = (0..commands)
             .map(|i| format!(r#"{{"name": "c{i}", "meta-type": "command", "arg-type": "0"}}"#))
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_multiplies_is_bounded() {
+    fn what_a_peer_can_multiply_is_bounded() {
         assert!(Schema::from_json(&multiplied(1000, 30, 30)).is_ok());
         let reason = |text: &str| Schema::from_json(text).unwrap_err().to_string();
         let names = reason(&multiplied(1000, 100, 0));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A picture of the machine's screen.
+//! Screenshots of a machine.
 
 use std::future::{Future, IntoFuture};
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ use crate::port::{Call, CallOptions, QmpPort, within};
 use crate::qmp::{Error, PeerError, UsageError};
 use crate::spawn::spawn_on;
 
-/// So long a picture is accepted, in bytes. A machine could write without end.
+/// The largest image that is accepted, in bytes. A peer could write without end.
 const MAX_SCREENSHOT: usize = 64 << 20;
 
 /// A screenshot that is being taken: [`Machine::screenshot`].
@@ -31,9 +31,9 @@ pub struct Screenshot {
 }
 
 impl Machine {
-    /// Takes a picture of what the machine's first screen shows: a PNG file. QEMU 7.1 or
+    /// Takes a screenshot of the machine's first screen: a PNG file. QEMU 7.1 or
     /// later writes it (`screendump`) to memory of this process: a file descriptor is sent,
-    /// and QEMU's set of it is removed, also where the command fails or this is dropped.
+    /// and QEMU's descriptor set for it is removed, even if the command fails or this is dropped.
     ///
     /// ```no_run
     /// # async fn f(machine: spice_qmp::Machine) -> Result<(), Box<dyn std::error::Error>> {
@@ -44,11 +44,11 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`UsageError::NotSupported`] where the port cannot send file descriptors, before
-    /// anything is sent: see [`Call::fds`]; elsewhere than on Linux, too.
-    /// [`Error::Command`] where QEMU has no screen or no such device.
+    /// [`UsageError::NotSupported`] if the port cannot send file descriptors, before
+    /// anything is sent: see [`Call::fds`]; also on systems other than Linux.
+    /// [`Error::Command`] if QEMU has no screen or no such device.
     /// [`PeerError::UnexpectedReply`] for anything but a PNG file of at most
-    /// 64 MiB. Those of every command.
+    /// 64 MiB. Also the errors of every command.
     pub fn screenshot(&self) -> Screenshot {
         Screenshot {
             machine: self.clone(),
@@ -60,7 +60,7 @@ impl Machine {
 }
 
 impl Screenshot {
-    /// The display device, by its id.
+    /// The id of the display device.
     pub fn device(mut self, id: &str) -> Self {
         self.device = Some(id.to_owned());
         self
@@ -72,7 +72,7 @@ impl Screenshot {
         self
     }
 
-    /// Ends it with [`Error::TimedOut`] if it takes longer, instead of the port's
+    /// Ends with [`Error::TimedOut`] if it takes longer; overrides the port's
     /// `command-timeout`.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -99,7 +99,7 @@ impl Screenshot {
         })
     }
 
-    /// Has QEMU write the picture, and reads it.
+    /// Makes QEMU write the image, and reads it.
     async fn dump(&self, port: &QmpPort) -> Result<glib::Bytes, Error> {
         let mut set = FdSet::new(&self.machine, port).map_err(|error| no_memory(&error))?;
         let id = set.fill().await?;
@@ -113,7 +113,7 @@ impl Screenshot {
         let command = port.execute::<IgnoredAny>(COMMAND, arguments);
         let dumped = command.timeout(Duration::MAX).await;
         if let Err(Error::Closed(_)) = dumped {
-            // The next connection may be to another QEMU.
+            // The next connection may be to a different QEMU.
             set.id = None;
             set.left = None;
         }
@@ -133,20 +133,20 @@ impl IntoFuture for Screenshot {
 
 const COMMAND: &str = "screendump";
 
-/// A set of QEMU's with one file descriptor. When this is dropped, it is removed: QEMU
-/// executes commands in order, so after what was to use it.
+/// A descriptor set of QEMU's with one file descriptor. It is removed when this is dropped:
+/// QEMU executes commands in order, so that happens after the commands that use it.
 ///
-/// QEMU keeps the empty set of a picture that it has written, and QEMU 7.2 keeps the
-/// descriptor, too, while the machine does not run. The machine's next screenshot uses what
-/// is left, so that it does not become more.
+/// QEMU keeps the empty set of an image that it has written, and QEMU 7.2 keeps the
+/// descriptor, too, while the machine is not running. The machine's next screenshot reuses
+/// what is left, so that leftovers do not accumulate.
 struct FdSet {
     machine: Machine,
     port: QmpPort,
-    /// Something until this is dropped.
+    /// `Some` until this is dropped.
     memory: Option<Memory>,
-    /// Of the set that holds the descriptor.
+    /// The id of the set that holds the descriptor.
     id: Option<u64>,
-    /// Of what may be left of the last screenshot's.
+    /// The id of the set that may be left of the last screenshot.
     left: Option<u64>,
     adding: Option<Call<Added>>,
 }
@@ -192,11 +192,11 @@ impl FdSet {
         self.memory.as_ref().ok_or_else(gone)
     }
 
-    /// Sends the descriptor, if QEMU does not have it. QEMU chooses the id: another
+    /// Sends the descriptor, unless QEMU has it already. QEMU chooses the id: another
     /// client's set must not be used.
     async fn fill(&mut self) -> Result<u64, Error> {
         let holds = self.look_at_left().await?;
-        // What was cancelled may have written until now.
+        // A cancelled call may have written until now.
         self.memory()?.rewind().map_err(|error| no_memory(&error))?;
         if let (Some(id), true) = (self.left, holds) {
             self.id = Some(id);
@@ -208,7 +208,7 @@ impl FdSet {
             arguments["fdset-id"] = Value::from(id);
         }
         let call = self.port.execute("add-fd", arguments).fds([&memory.end]);
-        // A deadline would leave a set whose id nobody knows.
+        // A timeout would leave a set whose id is unknown.
         let call = call.timeout(Duration::MAX);
         let added = self.adding.insert(call).await;
         self.adding = None;
@@ -217,8 +217,8 @@ impl FdSet {
         Ok(id)
     }
 
-    /// Whether the descriptor is still in the last screenshot's set. Forgets a set that is
-    /// not left.
+    /// Whether the descriptor is still in the last screenshot's set. Forgets a set that no
+    /// longer exists.
     async fn look_at_left(&mut self) -> Result<bool, Error> {
         let (Some(id), memory) = (self.left, self.memory()?) else {
             return Ok(false);
@@ -229,7 +229,7 @@ impl FdSet {
         match set.as_ref().map(|set| &set.fds[..]) {
             Some([]) => Ok(false),
             Some([fd]) if fd.opaque.as_ref() == Some(&memory.name) => Ok(true),
-            // Another QEMU's, or another client's.
+            // A different QEMU's, or another client's.
             _ => {
                 self.left = None;
                 Ok(false)
@@ -258,7 +258,7 @@ impl Drop for FdSet {
     }
 }
 
-/// Removes the descriptor, and keeps what may be left.
+/// Removes the descriptor, and remembers what may be left.
 fn remove(machine: &Machine, port: &QmpPort, leftover: Leftover) {
     let arguments = format!(r#"{{"fdset-id":{}}}"#, leftover.id);
     let options = CallOptions {
@@ -274,7 +274,7 @@ fn no_memory(error: &io::Error) -> Error {
     UsageError::NotSupported(format!("{COMMAND}: no file in memory: {error}").into()).into()
 }
 
-/// What QEMU wrote, if it is a whole PNG file.
+/// Reads what QEMU wrote, which must be a complete PNG file.
 fn read(picture: impl Read) -> Result<glib::Bytes, Error> {
     let mut bytes = Vec::new();
     let limit = MAX_SCREENSHOT as u64 + 1;

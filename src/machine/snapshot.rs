@@ -8,11 +8,11 @@ use crate::home::Home;
 use crate::port::QmpPort;
 
 glib::wrapper! {
-    /// A state of a machine that is kept on its disks: an item of
+    /// A state of a machine that is saved on its disks: an item of
     /// [`Machine::snapshots`](super::Machine::snapshots).
     ///
-    /// It belongs to the port's thread. One that was deleted is in the list no more, and
-    /// stays as it was; one that is saved under the same name is the same object.
+    /// It belongs to the port's thread. A deleted snapshot is no longer in the list, and
+    /// keeps its last values; one that is saved under the same name becomes the same object.
     ///
     /// # Properties
     ///
@@ -20,22 +20,22 @@ glib::wrapper! {
     /// |---|---|---|
     /// | `tag` | string | its name. It never changes |
     /// | `date` | signed | when it was taken: seconds since 1970, UTC |
-    /// | `state-size` | unsigned | the size of the machine's state in bytes, most of which is its memory; 0 for a snapshot of disks alone, as `qemu-img` takes them |
-    /// | `clock` | signed | for how long the machine had run: microseconds |
-    /// | `loadable` | boolean | whether each disk has it, and one the machine's state: others can only be deleted |
+    /// | `state-size` | unsigned | the size of the machine's state in bytes, most of which is its memory; 0 for a snapshot of disks only, such as `qemu-img` takes |
+    /// | `clock` | signed | for how long the machine had been running: microseconds |
+    /// | `loadable` | boolean | whether each disk has it, and one has the machine's state: other snapshots can only be deleted |
     pub struct Snapshot(ObjectSubclass<imp::Snapshot>);
 }
 
 impl Snapshot {
-    /// Whether the calling thread is the one of the port, and runs its main context or
-    /// could: no other may use the snapshot. For bindings to languages that do not see to
-    /// that.
+    /// Whether the calling thread is the port's, and runs its main context or could run it:
+    /// no other may use the snapshot. For bindings to languages that do not ensure that
+    /// themselves.
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().home().is_here()
     }
 }
 
-/// What is known of a snapshot.
+/// What is known about a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Details {
     pub(super) date: i64,
@@ -44,7 +44,7 @@ pub(super) struct Details {
     pub(super) loadable: bool,
 }
 
-/// [`Details`], and of which snapshot.
+/// [`Details`] with the tag of the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) tag: String,
@@ -88,12 +88,12 @@ mod imp {
         #[property(name = "date", get, type = i64, member = date)]
         /// The size of the machine's state in bytes, most of which is its memory.
         #[property(name = "state-size", get, type = u64, member = state_size)]
-        /// For how long the machine had run: microseconds.
+        /// For how long the machine had been running: microseconds.
         #[property(name = "clock", get, type = i64, member = clock)]
         /// Whether the machine can return to it.
         #[property(name = "loadable", get, type = bool, member = loadable)]
         details: RefCell<Details>,
-        /// The port's.
+        /// The port's home.
         home: OnceCell<Home>,
     }
 
@@ -124,7 +124,7 @@ mod imp {
             self.details.replace(described.details);
         }
 
-        /// Notifies of what has changed.
+        /// Updates the properties and notifies of changes.
         pub(super) fn update(&self, details: Details) {
             let before = self.details.replace(details);
             let (now, snapshot) = (self.details.borrow().clone(), self.obj());

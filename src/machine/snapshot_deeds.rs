@@ -19,15 +19,15 @@ use crate::qmp::{Error, ErrorClass, UsageError};
 use crate::spawn::spawn_on;
 
 impl Machine {
-    /// Saves the machine's state and its disks as they are now, under a new name
-    /// (`snapshot-save`). The machine may run: it goes on when this ends.
+    /// Saves the current state of the machine and of its disks under a new name
+    /// (`snapshot-save`). A running machine continues when this ends.
     ///
-    /// All disks that can be written to must be able to hold snapshots, as those of the
-    /// format qcow2 are. The state is put on the first one. Meanwhile QEMU does nothing
-    /// else, and answers nobody; it may take a while, and has no progress and no deadline.
+    /// All disks that can be written to must be able to hold snapshots, such as those in the
+    /// format qcow2. The state is saved on the first one. Meanwhile QEMU does nothing
+    /// else and answers no client; that may take a while, and has neither progress nor a deadline.
     ///
-    /// Once begun, it goes on where the future is dropped. What is begun with another
-    /// snapshot of the machine waits for it.
+    /// Once begun, the operation continues even if the future is dropped. Later snapshot
+    /// operations on the machine wait for it.
     ///
     /// ```no_run
     /// # async fn f(machine: spice_qmp::Machine) -> Result<(), spice_qmp::Error> {
@@ -39,48 +39,48 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] where a snapshot of this name exists, the machine has no disk or
-    /// one without snapshots, or QEMU cannot write the state: then all is as it was.
+    /// [`Error::Command`] if a snapshot of this name exists, the machine has no disk, or one that
+    /// cannot hold snapshots, or QEMU cannot write the state: then nothing has changed.
     /// [`UsageError::InvalidArgument`] for a name that is empty or has more than 255 bytes,
     /// [`UsageError::NotSupported`] while a SPICE port is [mute](QmpPort::is_mute), and
-    /// those of every command.
+    /// the errors of every command.
     pub fn save_snapshot(&self, tag: &str) -> impl Future<Output = Result<(), Error>> + use<> {
         self.begin(Deed::Save, tag)
     }
 
-    /// Returns to a snapshot: the memory and all disks become what they were
-    /// (`snapshot-load`). What they are now is lost.
+    /// Returns to a snapshot: restores the memory and all disks
+    /// (`snapshot-load`). Their current contents are lost.
     ///
-    /// A machine that runs is paused, and resumed when this ends, also where it fails; one
-    /// that does not run stays as it is, also where it ran when the snapshot was taken. So
+    /// A running machine is paused, and resumed when this ends, even if it fails; one
+    /// that is not running stays as it is, even if it ran when the snapshot was taken. So
     /// a load that fails does not end in the run state `restore-vm`, in which a SPICE port
-    /// is mute. Where the connection ends meanwhile, the machine may stay paused.
+    /// is mute. If the connection ends meanwhile, the machine may stay paused.
     ///
     /// As for [`save_snapshot`](Self::save_snapshot), QEMU does nothing else meanwhile, and
-    /// it goes on where the future is dropped.
+    /// the operation continues even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] where there is no such snapshot, a disk does not have it, or it is
-    /// one of disks alone: then nothing was done. And where its state does not fit the
-    /// machine, which may have had other devices or another size of memory: QEMU finds that
-    /// only when it has restored the disks and reset the machine. Those of every command.
+    /// [`Error::Command`] if there is no such snapshot, a disk does not have it, or it is
+    /// one of disks only: then nothing was done. Also if its state does not fit the
+    /// machine, which may have had other devices or a different amount of memory: QEMU finds that
+    /// out only when it has restored the disks and reset the machine. And the errors of every command.
     pub fn load_snapshot(&self, tag: &str) -> impl Future<Output = Result<(), Error>> + use<> {
         self.begin(Deed::Load, tag)
     }
 
-    /// Deletes a snapshot from all disks that have it (`snapshot-delete`). It goes on where
-    /// the future is dropped.
+    /// Deletes a snapshot from all disks that have it (`snapshot-delete`). The operation
+    /// continues even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] where there is no such snapshot. Those of every command.
+    /// [`Error::Command`] if there is no such snapshot. Also the errors of every command.
     pub fn delete_snapshot(&self, tag: &str) -> impl Future<Output = Result<(), Error>> + use<> {
         self.begin(Deed::Delete, tag)
     }
 
-    /// Does it to the end, whoever waits for that: QEMU does not stop half way, and the
-    /// machine is to be resumed.
+    /// Completes the operation, even if the future is dropped: QEMU does not stop half way, and
+    /// the machine must be resumed.
     fn begin(&self, deed: Deed, tag: &str) -> impl Future<Output = Result<(), Error>> + use<> {
         let (machine, tag) = (self.clone(), tag.to_owned());
         async move {
@@ -101,7 +101,7 @@ impl Machine {
     }
 }
 
-/// What is done with a snapshot.
+/// An operation on a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     Save,
@@ -139,8 +139,8 @@ impl Deed {
         end.map_err(|error| explain(error, &disks))
     }
 
-    /// The arguments of the command, where QEMU may be asked to do this. It harms the
-    /// machine where the snapshot to load is not there.
+    /// The arguments of the command, if it is safe to ask QEMU for this: loading a missing
+    /// snapshot would harm the machine.
     fn arguments(self, tag: &str, disks: &[Disk]) -> Result<Value, Error> {
         let has = |disk: &&Disk| disk.snapshots.iter().any(|it| it.tag == tag);
         let nodes = |disks: &[&Disk]| disks.iter().map(|it| it.node.clone()).collect::<Vec<_>>();
@@ -170,7 +170,7 @@ impl Deed {
                     let why = format!("the snapshot {tag:?} is not on the drive {}", disk.name);
                     return Err(self.refused(why));
                 }
-                // QEMU loads the first one of a name.
+                // QEMU loads the first one with this name.
                 let holds_state = |disk: &&&Disk| {
                     let first = disk.snapshots.iter().find(|it| it.tag == tag);
                     first.is_some_and(OnDisk::has_state)
@@ -203,16 +203,16 @@ impl Deed {
     }
 }
 
-/// QEMU cuts names that are longer.
+/// QEMU cuts longer names.
 const LONGEST_TAG: usize = 255;
 
-/// For so long the list is waited for after a change.
+/// How long to wait for the list after a change.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 const MUTE: &str = "QEMU does not answer on SPICE while the machine is stopped by an error";
 
-/// Loads a snapshot while the machine is paused: QEMU leaves one that runs in `restore-vm`
-/// where that fails.
+/// Loads a snapshot while the machine is paused: QEMU leaves a running one in `restore-vm`
+/// if that fails.
 async fn while_paused(
     port: &QmpPort,
     load: impl Future<Output = Result<(), Error>>,
@@ -227,9 +227,9 @@ async fn while_paused(
     end.and(resumed.map(|IgnoredAny| ()))
 }
 
-/// Pauses the machine. False where it did not run, which `stop` does not change.
+/// Pauses the machine. Returns false if it was not running, which `stop` does not change.
 async fn pause(port: &QmpPort) -> Result<bool, Error> {
-    // There QEMU notes that the machine is not to run in the end.
+    // In these states QEMU records that the machine is not to run in the end.
     if port.status().is_some_and(|it| it.status() == "inmigrate") {
         return Ok(false);
     }
@@ -244,7 +244,7 @@ async fn pause(port: &QmpPort) -> Result<bool, Error> {
     Ok(stopped.await)
 }
 
-/// The error with what QEMU's words mean, where they are not plain.
+/// The error, with an explanation of QEMU's message if that is not plain.
 fn explain(error: Error, disks: &[Disk]) -> Error {
     let Error::Command {
         command,
@@ -277,7 +277,7 @@ fn explain(error: Error, disks: &[Disk]) -> Error {
     }
 }
 
-/// Whether QEMU could not write: it says "I/O error" also of a disk that is full.
+/// Whether QEMU could not write: it also says "I/O error" if a disk is full.
 fn is_about_writing(desc: &str) -> bool {
     let errors = ["Input/output error", "No space left on device"];
     errors.iter().any(|error| desc.contains(error))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The disks of a machine that snapshots are on, as `query-block` lists them.
+//! The machine's disks and their snapshots, as `query-block` lists them.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -13,10 +13,10 @@ use super::snapshot::{Described, Details};
 use crate::port::{Event, QmpPort};
 use crate::qmp::{Error, PeerError, misfit};
 
-/// Where the items of [`Machine::snapshots`](super::Machine::snapshots) come from.
+/// The source of the items of [`Machine::snapshots`](super::Machine::snapshots).
 pub(super) struct Snapshots;
 
-/// A longer reply is not read; a snapshot takes about 200 bytes of it on each disk.
+/// A longer reply is not parsed; a snapshot takes about 200 bytes of it on each disk.
 const MAX_REPLY: usize = 4 << 20;
 
 impl Source for Snapshots {
@@ -40,7 +40,7 @@ impl Source for Snapshots {
             status: String,
         }
 
-        // It may have been one of another client's that saves or deletes a snapshot.
+        // It may be another client's job that saves or deletes a snapshot.
         let ended = |data: Data| data.status == "concluded";
         if event.decode().is_ok_and(ended) {
             list.reload_soon();
@@ -48,12 +48,12 @@ impl Source for Snapshots {
     }
 }
 
-/// A disk that a snapshot of the machine has to be on.
+/// A disk that a snapshot of the machine must be on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Disk {
-    /// What block jobs know it by.
+    /// Its id for block jobs.
     pub(super) node: String,
-    /// What to call it.
+    /// Its name in messages.
     pub(super) name: String,
     pub(super) format: String,
     pub(super) snapshots: Vec<OnDisk>,
@@ -101,12 +101,12 @@ pub(super) fn disks(
     async move { read(reply.await?.get()) }
 }
 
-/// The snapshots on some of the disks.
+/// The snapshots on these disks.
 pub(super) fn snapshots(disks: &[Disk]) -> Vec<Described> {
     let mut all: Vec<(Described, usize)> = Vec::new();
     let mut places = HashMap::new();
     for disk in disks {
-        // QEMU finds the first one of a name.
+        // QEMU finds the first one with a name.
         let mut seen = HashSet::new();
         for snapshot in &disk.snapshots {
             if !seen.insert(&*snapshot.tag) {
@@ -134,7 +134,7 @@ pub(super) fn snapshots(disks: &[Disk]) -> Vec<Described> {
     all.into_iter().map(loadable).collect()
 }
 
-/// The disks in a reply: what can be written to, as QEMU's own `savevm` takes them.
+/// The disks in a reply: those that can be written to, as QEMU's own `savevm` uses them.
 fn read(reply: &str) -> Result<Vec<Disk>, Error> {
     #[derive(Deserialize)]
     struct Block {
@@ -199,7 +199,7 @@ mod tests {
         assert!(error.contains("4194304 bytes"), "{error}");
     }
 
-    /// As QEMU 10.0 says it, but for what is not read.
+    /// A reply of QEMU 10.0, without members that are not parsed.
     #[test]
     fn disks_are_what_can_be_written_to() {
         let reply = r##"[

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Follows what a command has started, to its end.
+//! A job that is followed from its command to its end.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -15,7 +15,7 @@ use super::job_progress::{Progress, Watch};
 use crate::port::{CallOptions, QmpPort};
 use crate::qmp::{Band, Error};
 
-/// A job that is followed to its end. Dropping this cancels it, and sees to it that QEMU forgets it.
+/// A job that is followed to its end. Dropping this cancels it, and ensures that QEMU forgets it.
 pub(super) struct StartedJob {
     port: QmpPort,
     job: Rc<RefCell<Kept>>,
@@ -23,12 +23,12 @@ pub(super) struct StartedJob {
     watch: Option<Watch>,
 }
 
-/// What the port's handlers keep of a job. It does not hold the port.
+/// What the port's handlers hold of a job. It does not hold the port.
 struct Kept {
     course: Course,
-    /// Of the command.
+    /// The reply to the command.
     reply: Option<Result<(), Error>>,
-    /// Whether nobody waits for it any more.
+    /// Whether its future was dropped.
     is_abandoned: bool,
     is_cancelled: bool,
     waker: Option<Waker>,
@@ -36,7 +36,7 @@ struct Kept {
 }
 
 impl StartedJob {
-    /// Executes the command that starts it. What comes of it may come before the reply.
+    /// Executes the command that starts it. Events may come before the reply.
     pub(super) fn start(
         port: &QmpPort,
         command: &str,
@@ -83,13 +83,13 @@ impl StartedJob {
     /// Waits until the command was answered and the job is not alive, or the connection has
     /// ended.
     pub(super) async fn stopped(&mut self) -> Result<Stage, Error> {
-        // There is no such run state: only the end of the connection ends this.
+        // There is no such run state: only the end of the connection ends this wait.
         let mut lost = pin!(self.port.wait_for_status([]));
         poll_fn(|cx| {
             self.watch();
             match self.poll(cx) {
                 Poll::Pending => lost.as_mut().poll(cx).map(|end| {
-                    // The next connection may be to another QEMU.
+                    // The next connection may be to a different QEMU.
                     self.set_stage(Stage::Gone);
                     end.map(|()| Stage::Gone)
                 }),
@@ -99,7 +99,7 @@ impl StartedJob {
         .await
     }
 
-    /// Follows its progress from when it is there: its id may have been another's before.
+    /// Follows its progress once it exists: its id may have been another job's before.
     fn watch(&mut self) {
         let job = self.job.borrow();
         if job.reply == Some(Ok(())) && self.watch.is_none() {
@@ -120,7 +120,7 @@ impl StartedJob {
         Poll::Pending
     }
 
-    /// QEMU lists it as one that is alive. Events may have said more by now.
+    /// QEMU lists the job as alive. Events may have reported more by now.
     pub(super) fn found_alive(&self) {
         let course = &mut self.job.borrow_mut().course;
         if course.stage() == Stage::Unknown {
@@ -128,12 +128,12 @@ impl StartedJob {
         }
     }
 
-    /// QEMU says otherwise than by an event what has become of it.
+    /// Sets the stage, which QEMU has reported in another way than by an event.
     pub(super) fn set_stage(&self, stage: Stage) {
         self.job.borrow_mut().course.set_stage(stage);
     }
 
-    /// How it has ended; `error` is what QEMU says when it is asked.
+    /// The result; `error` is QEMU's reply to the question for it.
     pub(super) fn result(&self, command: &str, error: Option<&str>) -> Result<(), Error> {
         self.job.borrow().course.result(command, error)
     }
@@ -146,7 +146,7 @@ impl Drop for StartedJob {
     }
 }
 
-/// Wakes who waits for the job, or sees to the end of one that nobody waits for.
+/// Wakes the task that waits for the job, or finishes a job whose future was dropped.
 fn go_on(job: &Rc<RefCell<Kept>>, port: &QmpPort) {
     let mut job = job.borrow_mut();
     if !job.is_abandoned {
@@ -169,7 +169,7 @@ fn go_on(job: &Rc<RefCell<Kept>>, port: &QmpPort) {
     } else {
         std::mem::take(&mut job.handlers)
     };
-    // Nothing is borrowed: what is dropped may be the last of it.
+    // Nothing is borrowed: this may drop the last reference.
     drop(job);
     for handler in handlers {
         port.disconnect(handler);

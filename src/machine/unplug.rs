@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Unplugging a device, to the end.
+//! Unplugs a device, and waits until it is gone.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -23,14 +23,14 @@ pub struct Unplug {
 }
 
 impl Machine {
-    /// Unplugs a device by its id or path: `device_del`, and what becomes of it. QEMU
-    /// answers that command before the guest has let go of the device, and never says
-    /// more where the guest does not react: set a [`timeout`](Unplug::timeout).
+    /// Unplugs a device by its id or path: executes `device_del`, and waits for the outcome. QEMU
+    /// answers that command before the guest has released the device, and reports nothing
+    /// more if the guest does not respond: set a [`timeout`](Unplug::timeout).
     ///
     /// # Errors
     ///
-    /// [`Error::Command`] where QEMU or the guest refuses, [`Error::TimedOut`], and those
-    /// of every command. After a deadline the guest may still let go of the device.
+    /// [`Error::Command`] if QEMU or the guest refuses, [`Error::TimedOut`], and those
+    /// of every command. The guest may still release the device after a timeout.
     pub fn unplug(&self, id: &str) -> Unplug {
         Unplug {
             port: self.port(),
@@ -41,7 +41,7 @@ impl Machine {
 }
 
 impl Unplug {
-    /// Ends it with [`Error::TimedOut`] if it takes longer.
+    /// Ends with [`Error::TimedOut`] if it takes longer.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -52,7 +52,7 @@ impl Unplug {
         let Some(port) = port else {
             return Err(Error::Closed("the machine has no port".into()));
         };
-        // The guest may be quicker than the reply.
+        // The guest may be faster than the reply.
         let end = port.wait_event(END).timeout(timeout).matching({
             let id = id.clone();
             move |event| end_of(&id, event).is_some()
@@ -83,7 +83,7 @@ impl IntoFuture for Unplug {
 
 const COMMAND: &str = "device_del";
 
-/// The events that end it.
+/// The events that end the wait.
 const END: [&str; 4] = [
     "DEVICE_DELETED",
     "DEVICE_UNPLUG_GUEST_ERROR",
@@ -92,14 +92,14 @@ const END: [&str; 4] = [
     "ACPI_DEVICE_OST",
 ];
 
-/// How it ends.
+/// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Deleted,
     Refused,
 }
 
-/// What an event says of the device.
+/// The outcome that an event reports for the device.
 fn end_of(id: &str, event: &Event) -> Option<End> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -109,7 +109,7 @@ fn end_of(id: &str, event: &Event) -> Option<End> {
         info: Option<Report>,
     }
 
-    /// What a guest reports by ACPI (`_OST`).
+    /// What a guest reports through ACPI (`_OST`).
     #[derive(Deserialize)]
     struct Report {
         device: Option<String>,
@@ -127,7 +127,7 @@ fn end_of(id: &str, event: &Event) -> Option<End> {
         "DEVICE_DELETED" => (is(&data.device) || is(&data.path)).then_some(End::Deleted),
         "ACPI_DEVICE_OST" => {
             let report = data.info.filter(|report| is_named(&report.device))?;
-            // Of a request to eject; neither done nor under way.
+            // Of an eject request; neither success nor in progress.
             let failed = matches!(report.source, 0x3 | 0x103) && !matches!(report.status, 0 | 0x84);
             failed.then_some(End::Refused)
         }
@@ -135,7 +135,7 @@ fn end_of(id: &str, event: &Event) -> Option<End> {
     }
 }
 
-/// The error with what took too long.
+/// The error, naming what took too long.
 fn late(id: &str, error: Error) -> Error {
     match error {
         Error::TimedOut { after, .. } => Error::TimedOut {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GObject: what is known of the drive.
+//! The GObject of a drive: its properties.
 
 use std::cell::{OnceCell, RefCell};
 
@@ -15,7 +15,7 @@ use crate::port::QmpPort;
 #[derive(Default, glib::Properties)]
 #[properties(wrapper_type = super::Drive)]
 pub struct Drive {
-    /// What QEMU's commands know it by.
+    /// The drive's id in QEMU's commands.
     #[property(name = "id", type = String, default = "", get = Self::id)]
     id: OnceCell<String>,
     /// A name to show.
@@ -33,12 +33,12 @@ pub struct Drive {
     /// `ok`, or why the machine was stopped: `nospace`, `failed`.
     #[property(name = "io-status", get, type = Option<String>, member = io_status)]
     state: RefCell<State>,
-    /// What was in the drive before a change that failed too late, while it is empty.
+    /// The medium that a change removed before it failed, while the drive is empty.
     #[property(get, nullable)]
     lost_medium: RefCell<Option<String>>,
     port: RefCell<Option<QmpPort>>,
     list: glib::WeakRef<List>,
-    /// The port's. Set in the construction.
+    /// The port's home. Set in the construction.
     home: OnceCell<Home>,
 }
 
@@ -75,7 +75,7 @@ impl Drive {
         self.port.replace(Some(port.clone()));
     }
 
-    /// Notifies of what has changed.
+    /// Updates the properties and notifies of changes.
     pub(super) fn update(&self, state: State) {
         let before = self.state.replace(state);
         let (now, drive) = (self.state.borrow().clone(), self.obj());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GObject: loads the items, shows them, and notifies of what has changed.
+//! The GObject of a list: loads the items, shows them, and notifies of changes.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -19,14 +19,14 @@ use crate::port::{Event, PortState, QmpPort};
 use crate::qmp::{Error, UsageError};
 use crate::spawn::spawn_on;
 
-/// So long after the begin of a load the next one begins that an event asks for: a guest
-/// may cause any number of them.
+/// The pause between the beginnings of two loads that events request: a guest
+/// may cause any number of events.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Default, glib::Properties)]
 #[properties(wrapper_type = super::List)]
 pub struct List {
-    /// Whether items that were asked for are being loaded, or wait for the port to become
+    /// Whether requested items are being loaded, or wait for the port to become
     /// ready; not while they are only kept up to date.
     #[property(get)]
     loading: Cell<bool>,
@@ -35,18 +35,18 @@ pub struct List {
     error: RefCell<Option<glib::Error>>,
     port: RefCell<Option<QmpPort>>,
     source: OnceCell<Box<dyn AnySource>>,
-    /// The port's. Set in the construction.
+    /// The port's home. Set in the construction.
     home: OnceCell<Home>,
     handlers: RefCell<Vec<glib::SignalHandlerId>>,
-    /// What handlers have been notified of.
+    /// The items that handlers have been notified of.
     shown: RefCell<Vec<glib::Object>>,
-    /// What is to be shown, and its ids.
+    /// The items to show, and their ids.
     target: RefCell<Vec<Entry>>,
-    /// Whether a handler of `items-changed` runs.
+    /// Whether a handler of `items-changed` is running.
     emits: Cell<bool>,
-    /// Whether the items have been asked for.
+    /// Whether the items have been requested.
     wanted: Cell<bool>,
-    /// Whether another load has to begin as soon as it can.
+    /// Whether another load is to begin as soon as possible.
     due: Cell<Due>,
     load: RefCell<Option<Load>>,
     /// How many loads have begun.
@@ -54,7 +54,7 @@ pub struct List {
     /// When the last one began.
     began: Cell<i64>,
     timer: RefCell<Option<Timer>>,
-    /// Who waits for the end of a load.
+    /// The tasks that wait for the end of a load.
     wakers: RefCell<Vec<Waker>>,
 }
 
@@ -64,7 +64,7 @@ struct Entry {
     item: glib::Object,
 }
 
-/// Whether another load has to begin.
+/// Whether another load is to begin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Due {
     #[default]
@@ -79,7 +79,7 @@ struct Load {
     number: u64,
     /// Whether QEMU may have been asked already.
     asked: bool,
-    /// Nothing while it is polled.
+    /// `None` while it is being polled.
     future: Option<Bound<LoadFuture>>,
 }
 
@@ -154,8 +154,8 @@ impl ObjectImpl for List {
         self.home();
     }
 
-    // On any thread: the handlers go anywhere, and so does the port. What is being loaded
-    // goes home.
+    // On any thread: the handlers may be dropped anywhere, and so may the port. The load under
+    // way is dropped on the port's thread.
     fn dispose(&self) {
         let handlers = self.handlers.take();
         if let Some(port) = self.port.take() {
@@ -199,7 +199,7 @@ impl ListModelImpl for List {
     }
 }
 
-/// What is shown.
+/// Items.
 impl List {
     pub(super) fn set<R: Record>(&self, records: Vec<R>) {
         let Some(port) = self.port() else {
@@ -227,7 +227,7 @@ impl List {
         }
         self.target.replace(then);
         self.show();
-        // Handlers run where these end.
+        // Handlers run when these are dropped.
         drop(changes);
     }
 
@@ -258,14 +258,14 @@ impl List {
         Some(entry.item.clone())
     }
 
-    /// What is shown when all handlers have been notified.
+    /// The items that are shown once all handlers have been notified.
     pub(super) fn items(&self) -> Vec<glib::Object> {
         let target = self.target.borrow();
         target.iter().map(|entry| entry.item.clone()).collect()
     }
 
     /// Shows the target, step by step: each handler finds the list as it was notified of it.
-    /// Within a handler this does nothing; the one that called it goes on.
+    /// Within a handler this does nothing; the outer call continues.
     fn show(&self) {
         if self.emits.replace(true) {
             return;
@@ -280,7 +280,7 @@ impl List {
         self.emits.set(false);
     }
 
-    /// Makes the next step. What is gone is dropped when nothing is borrowed.
+    /// Makes the next step. Removed items are dropped when nothing is borrowed.
     fn step(&self) -> Option<(Splice, Vec<glib::Object>)> {
         let then = self.items();
         let mut shown = self.shown.borrow_mut();
@@ -290,7 +290,7 @@ impl List {
     }
 }
 
-/// Changes an item; its handlers are notified when the result is dropped.
+/// Updates an item; its handlers are notified when the result is dropped.
 fn change<R: Record>(
     record: R,
     item: &glib::Object,
@@ -301,7 +301,7 @@ fn change<R: Record>(
     Some(notifies_later)
 }
 
-/// When items are loaded.
+/// Loading.
 impl List {
     pub(super) fn set_up(&self, port: Option<&QmpPort>, source: Box<dyn AnySource>) {
         let _ = self.source.set(source);
@@ -315,8 +315,8 @@ impl List {
         }
     }
 
-    /// Follows the port from the first time that somebody asks for the items. True if this
-    /// is it.
+    /// Follows the port from the first time that the items are requested. Returns true if this
+    /// is the first time.
     fn want(&self) -> bool {
         let Some(port) = self.port().filter(|_| !self.wanted.replace(true)) else {
             return false;
@@ -351,7 +351,7 @@ impl List {
 
     fn state_changed(&self) {
         match self.port().map(|port| port.state()) {
-            // It may be another QEMU.
+            // It may be a different QEMU.
             Some(PortState::Ready) => {
                 self.reload();
             }
@@ -363,8 +363,8 @@ impl List {
         }
     }
 
-    /// Loads the items again. Returns the number of the load that does, or one that has
-    /// ended where it cannot begin.
+    /// Loads the items again. Returns the number of that load, or of one that has
+    /// ended if it cannot begin.
     pub(super) fn reload(&self) -> u64 {
         if !self.wanted.get() {
             return 0;
@@ -430,7 +430,7 @@ impl List {
         }
     }
 
-    /// Begins a load that is due, where it can.
+    /// Begins a load that is due, if possible.
     fn begin_what_is_due(&self) {
         let Some(port) = self.port() else {
             return;
@@ -466,7 +466,7 @@ impl List {
             asked: false,
             future: Some(self.home().bind(source.load(port))),
         }));
-        // It does not hold the list, which would else live until QEMU answers.
+        // It does not hold the list, which would otherwise live until QEMU answers.
         let list = self.obj().downgrade();
         let load = poll_fn(move |cx| match list.upgrade() {
             Some(list) => list.imp().poll_load(number, cx),
@@ -502,13 +502,13 @@ impl List {
         }
     }
 
-    /// Shows what a load has brought. Handlers run in here and may begin the next one.
+    /// Shows the result of a load. Handlers run in here and may begin the next one.
     fn end(&self, result: Result<Show, Error>) {
         let (loads, list) = (self.loads.get(), self.obj());
         match result {
             Ok(show) => {
                 show(&list);
-                // A newer one may have failed meanwhile.
+                // A newer load may have failed meanwhile.
                 if self.loads.get() == loads {
                     self.set_error(None);
                 }
@@ -531,7 +531,7 @@ impl List {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether the load of this number has ended, or will not begin.
+    /// Whether the load with this number has ended, or will not begin.
     pub(super) fn poll_ended(&self, number: u64, cx: &mut Context<'_>) -> Poll<()> {
         let under_way = self.load.borrow().as_ref().map(|load| load.number);
         if under_way.is_none_or(|now| now > number) {

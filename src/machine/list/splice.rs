@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How one list becomes another in small steps: data only.
+//! Turns one list into another in small steps: data only.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// A step: so many items are removed at a place, and others are added there.
+/// A step that removes items at a position and adds others there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Splice {
     pub(super) at: usize,
@@ -13,10 +13,10 @@ pub(super) struct Splice {
 }
 
 impl Splice {
-    /// The first step from `now` to `then`, in neither of which anything is twice. What it
-    /// adds is in `then`, at the same place. Nothing where both are the same.
+    /// The first step from `now` to `then`; neither contains duplicates. The items to add
+    /// are in `then`, at the same position. `None` if both are the same.
     ///
-    /// What is in both stays where it is, unless the order changes.
+    /// Items in both lists stay where they are, unless the order changes.
     pub(super) fn first<T: Eq + Hash>(now: &[T], then: &[T]) -> Option<Self> {
         let same = now.iter().zip(then).take_while(|(a, b)| a == b);
         let at = same.count();
@@ -28,7 +28,7 @@ impl Splice {
         if removed + added > 0 {
             return Some(Self { at, removed, added });
         }
-        // Both are in the other list, too: the one leaves that has the longer way to go,
+        // Both are in the other list, too: the one that has the longer way to go is removed,
         // and is added later.
         let here = in_then.get(now.first()?)?;
         let there = in_now.get(then.first()?)?;
@@ -39,7 +39,7 @@ impl Splice {
         })
     }
 
-    /// Makes the step on the way to `then`, and returns what it removes.
+    /// Applies the step on the way to `then`, and returns the removed items.
     pub(super) fn apply<T: Clone>(self, now: &mut Vec<T>, then: &[T]) -> Vec<T> {
         let Self { at, removed, added } = self;
         let new = then.iter().skip(at).take(added).cloned();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_left_alone() {
+    fn items_in_both_lists_are_not_touched() {
         assert_eq!(steps(b"", b""), []);
         assert_eq!(steps(b"abc", b"abc"), []);
         assert_eq!(steps(b"", b"abc"), [step(0, 0, 3)]);
@@ -87,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn one_that_moves_leaves_the_others_alone() {
+    fn a_moving_item_does_not_touch_the_others() {
         assert_eq!(steps(b"abcd", b"bcda"), [step(0, 1, 0), step(3, 0, 1)]);
         assert_eq!(steps(b"abcd", b"dabc"), [step(3, 1, 0), step(0, 0, 1)]);
     }
 
     proptest! {
         #[test]
-        fn every_list_becomes_every_other(
+        fn any_list_turns_into_any_other(
             pair in proptest::collection::hash_set(any::<u8>(), 0..20).prop_flat_map(|all| {
                 let all: Vec<u8> = all.into_iter().collect();
                 let half = || proptest::sample::subsequence(all.clone(), 0..=all.len()).prop_shuffle();
@@ -105,7 +105,7 @@ mod tests {
             let steps = steps(&now, &then);
             let kept = now.iter().filter(|it| then.contains(it)).count();
             let removed: usize = steps.iter().map(|step| step.removed).sum();
-            prop_assert!(removed <= now.len(), "nothing leaves twice: {:?}", steps);
+            prop_assert!(removed <= now.len(), "nothing is removed twice: {:?}", steps);
             if kept == 0 && !now.is_empty() && !then.is_empty() {
                 prop_assert_eq!(steps.len(), 1);
             }

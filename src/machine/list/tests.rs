@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A list without a server: what it shows, and what handlers are notified of.
+//! Tests a list without a server: the items that it shows, and the notifications.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::transport::{PairPeer, pair};
 
-/// An item that has a number.
+/// An item with a number.
 #[derive(Debug, Clone, PartialEq)]
 struct Numbered {
     id: String,
@@ -36,7 +36,7 @@ impl Record for Numbered {
     }
 }
 
-/// Loads what it has, if there is something.
+/// Loads the prepared items, if any.
 #[derive(Clone, Default)]
 struct Prepared {
     loads: Arc<Mutex<Vec<Loaded>>>,
@@ -86,7 +86,7 @@ fn contents(list: &List) -> Vec<Numbered> {
     values.collect()
 }
 
-/// Makes a list of what is notified of, which is always the list's own.
+/// Replays the notifications into a copy, which must always equal the list.
 fn replay(list: &List) -> Rc<RefCell<Vec<glib::Object>>> {
     let seen = Rc::<RefCell<Vec<glib::Object>>>::default();
     let copy = seen.clone();
@@ -120,7 +120,7 @@ impl Change {
         }
     }
 
-    /// The same, as simply as can be.
+    /// The same, in the simplest way.
     fn apply_to(&self, model: &mut Vec<Numbered>) {
         match self {
             Self::Set(all) => {
@@ -153,9 +153,9 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 proptest! {
-    /// Each change comes with one that a handler of the first step of it makes, or none.
+    /// Each change may be followed by one that a handler of its first step makes.
     #[test]
-    fn what_is_notified_of_gives_the_same_list(
+    fn replaying_the_notifications_gives_the_same_list(
         changes in vec((change(), proptest::option::of(change())), 0..20)
     ) {
         with_context(|_| {
@@ -177,10 +177,10 @@ proptest! {
                 nested.replace(inner.clone());
                 change.apply(&list);
                 change.apply_to(&mut model);
-                // It was taken where anything was emitted.
+                // The handler has taken it if anything was emitted.
                 if let Some(inner) = inner && nested.take().is_none() {
                     inner.apply_to(&mut model);
-                    // What was removed and put again is new.
+                    // An item that was removed and added again is a new object.
                     known.clear();
                 }
                 assert_eq!(contents(&list), model);
@@ -244,7 +244,7 @@ fn it_loads_when_it_is_asked() {
                 .push(format!("{} {}", property.name(), list.loading()));
         });
         while context.iteration(false) {}
-        assert!(!list.loading(), "nobody has asked");
+        assert!(!list.loading(), "the items have not been requested");
         source
             .loads
             .lock()
@@ -314,7 +314,7 @@ fn there_is_a_limit() {
 }
 
 #[test]
-fn one_that_nobody_made_is_empty() {
+fn a_list_that_was_constructed_without_a_port_is_empty() {
     let list: List = glib::Object::new();
     list.refresh();
     assert_eq!((list.n_items(), list.item(0)), (0, None));
