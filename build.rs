@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Links JSON-GLib, of which no crate for this version of glib exists.
+//! Links JSON-GLib, for which no crate for this version of glib exists.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DOCS_RS");
-    // docs.rs links nothing, and has not the library.
+    // docs.rs links nothing, and does not have the library.
     #[cfg(feature = "gobject")]
     if std::env::var_os("DOCS_RS").is_none() {
         link_json_glib();

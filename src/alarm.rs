@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A source that stays on the main context of a port, and goes off at a time that is set.
+//! A reusable timer source on the main context of a port.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -9,14 +9,14 @@ use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
 
 use crate::home::{Bound, Home};
 
-/// Runs the same work whenever its time has come, until it is dropped. To set it costs
-/// less than to make a source for each time.
+/// Runs the same work whenever its time has come, until dropped. Setting it is cheaper
+/// than creating a source for each time.
 ///
-/// It goes off while it is going off already, too: the work may run a main loop. It runs
-/// on its own thread only, but goes wherever the last reference to its port does.
+/// It also fires while its work is running: the work may run a main loop. It runs
+/// on its own thread only, but may be dropped on any thread.
 ///
-/// The time is its own, not GLib's ready time: GLib wakes the main loop up whenever that is
-/// changed, also on the thread that runs it, which is two system calls and a turn.
+/// It keeps its own time instead of GLib's ready time: GLib wakes the main loop whenever that is
+/// changed, even on the thread that runs it, which takes two system calls and an iteration.
 #[derive(Debug)]
 pub(crate) struct Alarm(glib::Source);
 
@@ -25,20 +25,20 @@ pub(crate) struct Alarm(glib::Source);
 struct Timed {
     source: ffi::GSource,
     at: AtomicI64,
-    /// The time of the iteration in which it went off last, or [`NOW`].
+    /// The time of the iteration in which it last fired, or [`NOW`].
     went_off: AtomicI64,
 }
 
-/// Just before the default one: the main loop goes on to it without looking at files.
+/// Just before the default priority: the main loop gets there without polling files.
 const NEXT: i32 = -1;
 
 impl Alarm {
-    /// An alarm on the context of `home`, which is not set.
+    /// An alarm on the context of `home`, not set yet.
     pub(crate) fn new<F: Fn() + Send + 'static>(home: &Home, work: F) -> Self {
         let work = Box::into_raw(Box::new((home.bind(()), work)));
         // SAFETY: GLib copies nothing of the functions, which are static, and changes
-        // nothing of them. It drops the work with the source, which it made of the size
-        // that it asks for.
+        // nothing in them. It drops the work with the source, which it allocated with the size
+        // that it is passed.
         let source: glib::Source = unsafe {
             let size = u32::try_from(size_of::<Timed>()).expect("a size that C has");
             let source = ffi::g_source_new((&raw const FUNCTIONS).cast_mut(), size);
@@ -52,11 +52,11 @@ impl Alarm {
         Self(source)
     }
 
-    /// Has it go off at this time of [`glib::monotonic_time`], instead of any other, and
-    /// after whatever is due by then with the same priority.
+    /// Makes it fire at this time of [`glib::monotonic_time`], instead of any other, and
+    /// after everything that is due by then with the same priority.
     pub(crate) fn set(&self, at: i64, priority: glib::Priority) {
-        // SAFETY: the source lives. That it gets the priority which it has moves it behind
-        // the other ones.
+        // SAFETY: the source lives. Setting the priority that it already has moves it behind
+        // the other sources.
         unsafe {
             let source = self.0.to_glib_none().0;
             ffi::g_source_set_priority(source, priority.into_glib());
@@ -64,11 +64,11 @@ impl Alarm {
         }
     }
 
-    /// Has it go off as soon as it can: before what has the default priority, unless it went
-    /// off in this iteration of the main loop. What that left to the next one (`GTask` does)
-    /// then comes first, and so does whatever else waits.
+    /// Makes it fire as soon as possible: before sources of the default priority, unless it
+    /// fired in this iteration of the main loop. Then work deferred to the next iteration (as
+    /// `GTask` does) comes first, and so does everything else that waits.
     pub(crate) fn set_next(&self) {
-        // SAFETY: the source lives, and is on a context, which its port's home keeps.
+        // SAFETY: the source lives, and is on a context, which its port's home holds.
         let again = unsafe {
             let source = self.0.to_glib_none().0;
             let went_off = timed(source).went_off.load(Relaxed);
@@ -78,13 +78,13 @@ impl Alarm {
         self.set(0, glib::Priority::from(priority));
     }
 
-    /// Does `work` as if this went off now.
+    /// Runs `work` as if this fired now.
     pub(crate) fn instead(&self, work: impl FnOnce()) {
         // SAFETY: the source lives for as long as this does.
         unsafe { go_off(self.0.to_glib_none().0, work) }
     }
 
-    /// Has it go off no more, unless it has already begun to.
+    /// Cancels it, unless its work has already begun.
     pub(crate) fn clear(&self) {
         // SAFETY: the source lives.
         unsafe { timed(self.0.to_glib_none().0).at.store(NEVER, Relaxed) };
@@ -99,7 +99,7 @@ impl Drop for Alarm {
 
 /// The time of an alarm that is not set.
 const NEVER: i64 = i64::MAX;
-/// In place of the time of an iteration: it is going off.
+/// In place of the time of an iteration: it is firing.
 const NOW: i64 = i64::MIN;
 
 static FUNCTIONS: ffi::GSourceFuncs = ffi::GSourceFuncs {
@@ -120,7 +120,7 @@ unsafe fn timed<'a>(source: *mut ffi::GSource) -> &'a Timed {
 }
 
 unsafe extern "C" fn prepare(source: *mut ffi::GSource, timeout: *mut i32) -> ffi::gboolean {
-    // SAFETY: GLib calls this with a source that lives and a place for the timeout.
+    // SAFETY: GLib calls this with a live source and a location for the timeout.
     unsafe {
         let at = timed(source).at.load(Relaxed);
         *timeout = -1;
@@ -128,14 +128,14 @@ unsafe extern "C" fn prepare(source: *mut ffi::GSource, timeout: *mut i32) -> ff
             return ffi::GFALSE;
         }
         let left = at.saturating_sub(ffi::g_source_get_time(source));
-        // Rounded up: one that is early would turn the main loop for nothing.
+        // Rounded up: firing early would iterate the main loop for nothing.
         *timeout = i32::try_from(left.max(0).saturating_add(999) / 1000).unwrap_or(i32::MAX);
         i32::from(left <= 0)
     }
 }
 
 unsafe extern "C" fn check(source: *mut ffi::GSource) -> ffi::gboolean {
-    // SAFETY: GLib calls this with a source that lives.
+    // SAFETY: GLib calls this with a live source.
     unsafe {
         let at = timed(source).at.load(Relaxed);
         i32::from(at != NEVER && at <= ffi::g_source_get_time(source))
@@ -147,7 +147,7 @@ unsafe extern "C" fn dispatch(
     work: ffi::GSourceFunc,
     data: ffi::gpointer,
 ) -> ffi::gboolean {
-    // SAFETY: GLib calls this with a source that lives, and with its work and data.
+    // SAFETY: GLib calls this with a live source, and with its work and data.
     unsafe {
         let mut goes_on = ffi::G_SOURCE_REMOVE;
         go_off(source, || {
@@ -161,8 +161,8 @@ unsafe extern "C" fn dispatch(
 ///
 /// The source is an alarm's, and lives until this returns.
 unsafe fn go_off<R>(source: *mut ffi::GSource, work: impl FnOnce() -> R) {
-    // SAFETY: as the caller promises. The time is that of a context, which a source has
-    // that was not destroyed.
+    // SAFETY: as the caller promises. The time is that of a context, which a source that was
+    // not destroyed has.
     unsafe {
         let timed = timed(source);
         timed.at.store(NEVER, Relaxed);
@@ -176,7 +176,7 @@ unsafe fn go_off<R>(source: *mut ffi::GSource, work: impl FnOnce() -> R) {
 }
 
 unsafe extern "C" fn run<F: Fn() + Send + 'static>(data: ffi::gpointer) -> ffi::gboolean {
-    // SAFETY: GLib keeps the data for as long as it runs this, also where the source is
+    // SAFETY: GLib keeps the data for as long as it runs this, even if the source is
     // destroyed meanwhile.
     let (home, work) = unsafe { &*data.cast::<(Bound<()>, F)>() };
     if home.get().is_some() {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_off_once_for_each_time_it_is_set() {
+    fn it_fires_once_for_each_time_it_is_set() {
         let (home, count) = (home(), Rc::new(Cell::new(0)));
         let counted = count.clone();
         let alarm = alarm(&home, move || counted.set(counted.get() + 1));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_off_within_its_work_and_after_what_was_due_before() {
+    fn it_fires_within_its_work_and_after_sources_due_before() {
         let home = home();
         let log = Rc::new(RefCell::new(Vec::new()));
         let slot = Rc::new(RefCell::new(None::<Alarm>));

@@ -2,7 +2,7 @@
 //! The main context that a port belongs to, and the thread that runs it.
 //!
 //! C has no borrow checker: any thread may drop the last reference to a port, run its
-//! main context, or free that context with what still waits in it. Whatever a port
+//! main context, or free that context with everything that still waits in it. What a port
 //! leaves on its context is therefore [`Bound`] to its thread, and leaked elsewhere.
 #![allow(unsafe_code)]
 
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
 
-/// A main context, and the thread that may use what belongs to it.
+/// A main context, and the thread that may use it.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     thread: ThreadId,
     context: glib::MainContext,
-    /// Whether another thread has run the context, and something was lost by that.
+    /// Whether another thread has run the context, and something was lost because of that.
     broken: Arc<AtomicBool>,
 }
 
@@ -46,7 +46,7 @@ impl Home {
         thread::current().id() == self.thread
     }
 
-    /// Whether the calling thread is the one of this home, and runs its context or could.
+    /// Whether the calling thread is the one of this home, and runs its context or could run it.
     pub(crate) fn is_here(&self) -> bool {
         self.is_my_thread() && (self.context.is_owner() || self.context.acquire().is_ok())
     }
@@ -60,8 +60,8 @@ impl Home {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` with the context as the thread's default, so that what it begins
-    /// ends there. Nothing where another thread runs the context.
+    /// Runs `work` with the context as the thread-default one, so that operations that it
+    /// starts end there. Does nothing if another thread runs the context.
     pub(crate) fn enter<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         if !self.is_my_thread() {
             return None;
@@ -96,15 +96,15 @@ impl Home {
     }
 }
 
-/// A value that only the thread of its home uses. Another thread that drops it leaks
-/// it: there is no place where it could go.
+/// A value that only the thread of its home uses. If another thread drops it, it is
+/// leaked: it cannot be moved to its own thread.
 ///
 /// It does not hold the context: a source on the context would keep it alive for ever.
 #[derive(Debug)]
 pub(crate) struct Bound<T> {
     thread: ThreadId,
     broken: Arc<AtomicBool>,
-    /// Nothing once it was taken.
+    /// `None` once it was taken.
     value: ManuallyDrop<Option<T>>,
 }
 
@@ -116,7 +116,7 @@ unsafe impl<T> Send for Bound<T> {}
 unsafe impl<T> Sync for Bound<T> {}
 
 impl<T> Bound<T> {
-    /// The value; nothing, and a critical, on another thread than its home's.
+    /// The value; `None`, with a critical, on any thread but its home's.
     pub(crate) fn take(mut self) -> Option<T> {
         if self.is_here() {
             self.value.take()
@@ -125,7 +125,7 @@ impl<T> Bound<T> {
         }
     }
 
-    /// A reference to the value, as [`take`](Self::take) takes it.
+    /// A reference to the value, with the same check as [`take`](Self::take).
     pub(crate) fn get(&self) -> Option<&T> {
         if self.is_here() {
             self.value.as_ref()

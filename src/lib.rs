@@ -4,7 +4,7 @@
 //!
 //! QEMU's monitor speaks QMP, the QEMU Machine Protocol. With the feature `gobject`, which is
 //! on by default, `QmpPort` is a GObject that speaks it on the GLib main context of the thread
-//! that makes it. It never blocks, and every call ends once: with QEMU's answer, when the
+//! that creates it. It never blocks, and every call ends once: with QEMU's answer, when the
 //! connection ends, or at its deadline.
 //!
 #![cfg_attr(
@@ -56,10 +56,10 @@ fn main() -> Result<(), Error> {
 //!
 //! | feature | |
 //! |---|---|
-//! | `gobject` (default) | `QmpPort` on sockets, D-Bus displays and streams. Without it only the module [`qmp`] is built, which knows no GLib |
+//! | `gobject` (default) | `QmpPort` on sockets, D-Bus displays and streams. Without it only the module [`qmp`] is built, which does not use GLib |
 //! | `spice` (default) | ports on SPICE channels and sessions: it links spice-gtk |
 //! | `cli` | the command-line tool `spice-qmp` |
-//! | `spice-client-glib` | accept the types of that crate, which builds a bundled libusb |
+//! | `spice-client-glib` | accepts the types of that crate, which builds a bundled libusb |
 //! | `qapi` | typed commands: `port.run(&qapi_qmp::query_block {})` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -120,7 +120,7 @@ pub use spawn::spawn_on;
 #[cfg(feature = "spice")]
 pub use transport::spice::{PortChannel, Session};
 
-// The programs of the documents, which the compiler checks.
+// The programs in the documents, which the compiler checks.
 #[cfg(all(doctest, feature = "spice"))]
 mod documents {
     #![doc = include_str!("../README.md")]

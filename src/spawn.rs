@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Runs futures on a main context for those who have no executor: the C library.
+//! Runs futures on a main context, for code without an executor: the C library.
 //!
-//! Not `MainContext::spawn_local`: GLib's tasks abort the process where a callback runs
-//! a main loop that comes to another one, and where another thread frees the context.
+//! Not `MainContext::spawn_local`: GLib's tasks abort the process if a callback runs
+//! a main loop that reaches another one, and if another thread frees the context.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -15,14 +15,14 @@ use crate::home::{Bound, Home};
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A future that runs on the thread and main context where it was spawned.
+/// A future that runs on the thread and main context on which it was spawned.
 struct Spawned {
     home: Home,
-    /// Nothing while it is polled, and when it has ended.
+    /// `None` while it is being polled, and when it has ended.
     future: Bound<RefCell<Option<LocalFuture>>>,
-    /// Whether a poll is on its way.
+    /// Whether a poll is scheduled.
     scheduled: AtomicBool,
-    /// Whether it was to be polled while it was polled.
+    /// Whether it was woken while it was being polled.
     missed: AtomicBool,
 }
 
@@ -58,7 +58,7 @@ impl Spawned {
         };
         let taken = place.borrow_mut().take();
         let Some(mut future) = taken else {
-            // It runs a main loop, or has ended.
+            // It is running a main loop, or has ended.
             self.missed.store(true, Ordering::Relaxed);
             return;
         };

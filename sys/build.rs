@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Gives the shared library its name, and writes the header that says how it was built.
+//! Sets the shared library's name, and writes the header that says how it was built.
 
 use std::path::Path;
 use std::{env, fs};
 
-/// As meson fills it in.
+/// The form in which meson fills it in.
 const CONFIG: &str = include_str!("include/spice-qmp/spice-qmp-config.h.in");
 
 fn main() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Addresses of monitors and SPICE servers, parsed in one place for library and tool.
+//! Parses the addresses of monitors and SPICE servers, for both the library and the tool.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -7,9 +7,9 @@ use std::net::Ipv6Addr;
 use super::qemu_options::{dbus_as_for_qemu, without_qemu_options};
 use crate::qmp::{Error, UsageError};
 
-/// Where a monitor is reached.
+/// The address of a monitor.
 ///
-/// `Display` gives the address in its usual form.
+/// `Display` prints the address in its usual form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
@@ -32,17 +32,17 @@ pub enum Address {
     Dbus {
         /// The D-Bus address of the bus; `None` is the session bus.
         bus: Option<Box<str>>,
-        /// QEMU's name on the bus: `org.qemu` where the address has none.
+        /// QEMU's name on the bus: `org.qemu` if the address does not say.
         name: Box<str>,
     },
 }
 
-/// Why a text is no [`Address`].
+/// Why a text is not a valid [`Address`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}{fault}")]
 pub struct AddressError {
     fault: AddressFault,
-    /// The address in quotes and a colon, or nothing where it holds a secret.
+    /// The address in quotes and a colon, or an empty string if it contains a secret.
     text: Box<str>,
     instead: Option<Box<str>>,
 }
@@ -51,7 +51,7 @@ pub struct AddressError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressFault {
-    /// There is no text.
+    /// The text is empty.
     #[error("the address is empty")]
     Empty,
     /// A password is part of the address. The error does not repeat it.
@@ -63,7 +63,7 @@ pub enum AddressFault {
         /// The length in bytes.
         length: usize,
     },
-    /// There are options of QEMU's after the address.
+    /// The address is followed by options of QEMU's.
     #[error("options of QEMU's are no part of an address")]
     QemuOptions,
     /// The address has another form than those of [`Address`].
@@ -78,7 +78,7 @@ pub enum AddressFault {
     /// The name of the host is missing.
     #[error("the host is missing")]
     NoHost,
-    /// The host has characters that no name or address has.
+    /// The host contains characters that occur in no name or address.
     #[error("the host is no name or address")]
     BadHost,
     /// An IPv6 address lacks the brackets that set it apart from the port.
@@ -90,13 +90,13 @@ pub enum AddressFault {
     /// The port is not a number between 1 and 65535.
     #[error("the port is not a number between 1 and 65535")]
     BadPort,
-    /// The name of QEMU on a message bus is none.
+    /// QEMU's name on the message bus is not a valid D-Bus name.
     #[error("the name on the bus is no D-Bus name")]
     BadBusName,
-    /// The address of a message bus is none, or of a kind that is not supported.
+    /// The address of the message bus is not a valid D-Bus address, or of an unsupported kind.
     #[error("the bus has no D-Bus address")]
     BadBus,
-    /// There is white space where none belongs.
+    /// There is misplaced white space.
     #[error("there is white space in it")]
     Space,
     /// There is a NUL byte.
@@ -104,9 +104,9 @@ pub enum AddressFault {
     Nul,
 }
 
-/// The longest path of a Unix socket in bytes (`sun_path` of `sockaddr_un`, less the
-/// NUL at its end), and the longest abstract name. GLib would cut a longer one, and
-/// connect to whoever listens there.
+/// The longest path of a Unix socket in bytes (`sun_path` of `sockaddr_un`, without the
+/// terminating NUL), and the longest abstract name. GLib would cut a longer one, and
+/// connect to whatever listens there.
 pub const MAX_SOCKET_PATH: usize = 107;
 
 impl AddressError {
@@ -158,11 +158,11 @@ impl std::str::FromStr for Address {
     }
 }
 
-/// A fault, and the text that may have been meant.
+/// A fault, and the address that was probably meant.
 type Wrong = (AddressFault, Option<String>);
 
 impl Address {
-    /// Reads an address.
+    /// Parses an address.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Address {
     }
 }
 
-/// The valid address closest to `text`, in at most so many corrections.
+/// The valid address closest to `text`, with at most `left` corrections.
 fn corrected(text: &str, left: u32) -> Option<String> {
     match parse(text) {
         Ok(address) => Some(address.to_string()),
@@ -211,7 +211,7 @@ fn parse(text: &str) -> Result<Address, Wrong> {
     if text.trim_start() != text {
         return Err((AddressFault::Space, Some(text.trim().to_owned())));
     }
-    // It may have the words of QEMU's options.
+    // It may contain keywords of QEMU's options.
     if let Some(rest) = text.strip_prefix("dbus:") {
         return dbus(rest);
     }
@@ -270,7 +270,7 @@ fn dbus(rest: &str) -> Result<Address, Wrong> {
         if let Some(bus) = rest.strip_prefix("addr=") {
             return Err((AddressFault::Form, Some(format!("dbus:address={bus}"))));
         }
-        // An address of a bus is no name.
+        // The address of a bus is not a name.
         if gio::dbus_is_address(rest) {
             return Err((AddressFault::Form, Some(format!("dbus:address={rest}"))));
         }
@@ -283,7 +283,7 @@ fn dbus(rest: &str) -> Result<Address, Wrong> {
         let meant = format!("dbus:address={}", bus.replace(",,", ","));
         return Err((AddressFault::QemuOptions, Some(meant)));
     }
-    // No part of a D-Bus address is called name.
+    // No part of a D-Bus address is called `name`.
     let (bus, name) = bus.rsplit_once(",name=").unwrap_or((bus, QEMU_BUS_NAME));
     match check_bus(bus) {
         Err((AddressFault::BadBus, _)) if bus.starts_with('/') => {
@@ -297,8 +297,8 @@ fn dbus(rest: &str) -> Result<Address, Wrong> {
     dbus_name(name).map(|name| Address::Dbus { bus, name })
 }
 
-/// Checks the address of a bus. One that has a program started is none, and GLib would
-/// cut a long path.
+/// Checks the address of a bus. One that starts a program is refused, and so is a path
+/// that GLib would cut.
 fn check_bus(bus: &str) -> Result<(), Wrong> {
     let launches = bus.split(';').any(|it| it.starts_with("autolaunch:"));
     if launches || bus.is_empty() || gio::dbus_is_supported_address(bus).is_err() {
@@ -307,7 +307,7 @@ fn check_bus(bus: &str) -> Result<(), Wrong> {
     for word in bus.split([';', ',']) {
         let word = word.strip_prefix("unix:").unwrap_or(word);
         if let Some(("path" | "abstract", path)) = word.split_once('=') {
-            // Three characters stand for a byte that is escaped.
+            // An escaped byte takes three characters.
             let length = path.len() - 2 * path.matches('%').count();
             if length > MAX_SOCKET_PATH {
                 return Err((AddressFault::PathTooLong { length }, None));
@@ -337,7 +337,7 @@ fn spice_unix(text: &str, rest: &str) -> Result<Address, Wrong> {
         return Err((AddressFault::NoPath, None));
     }
     check_length(path)?;
-    // Without a dot, a / was more likely forgotten.
+    // Without a dot, a / was probably forgotten.
     if !["/", "./", "../"]
         .iter()
         .any(|start| path.starts_with(start))
@@ -348,7 +348,7 @@ fn spice_unix(text: &str, rest: &str) -> Result<Address, Wrong> {
     Ok(Address::Spice(text.into()))
 }
 
-/// The check that is left for programs that set the properties of a session.
+/// This check remains for programs that set the properties of a session.
 pub(super) fn check_length(path: &str) -> Result<(), Wrong> {
     match path.len() {
         length if length > MAX_SOCKET_PATH => Err((AddressFault::PathTooLong { length }, None)),
@@ -362,7 +362,7 @@ pub(super) fn check_spice_path(path: &str) -> Result<(), AddressError> {
     check_length(path).map_err(|wrong| named(path, wrong))
 }
 
-/// Refuses an address of the session bus that is none.
+/// Refuses an invalid address of the session bus.
 #[cfg(unix)]
 pub(super) fn check_session_bus(bus: &str) -> Result<(), AddressError> {
     check_bus(bus).map_err(|wrong| named(bus, wrong))
@@ -443,7 +443,7 @@ fn host_and_port(text: &str) -> Result<(&str, u16), Wrong> {
         let Some((host, rest)) = rest.split_once(']') else {
             return Err((AddressFault::BadHost, None));
         };
-        // What follows a % names an interface of this machine.
+        // What follows a % names a local network interface.
         let address = host.split_once('%').map_or(host, |(address, _)| address);
         if address.parse::<Ipv6Addr>().is_err() {
             return Err((AddressFault::BadHost, None));
@@ -477,7 +477,7 @@ fn host_and_port(text: &str) -> Result<(&str, u16), Wrong> {
         return Err((AddressFault::BadHost, None));
     }
     if host.is_empty() {
-        // To QEMU, which listens, it is any host.
+        // For QEMU, which listens, it means any host.
         return Err((AddressFault::NoHost, Some(format!("localhost:{number}"))));
     }
     if !is_host(host) {
@@ -505,7 +505,7 @@ fn port(text: &str) -> Result<u16, Wrong> {
     }
 }
 
-/// What has none of the schemes: `host:port`, or something else that may be meant.
+/// Parses text without a scheme: `host:port`, or something else that may be meant.
 fn no_scheme(text: &str) -> Result<Address, Wrong> {
     let form = |meant: Option<String>| Err((AddressFault::Form, meant));
     if let Some((scheme, rest)) = text.split_once(':') {
@@ -539,7 +539,7 @@ fn no_scheme(text: &str) -> Result<Address, Wrong> {
     }
 }
 
-/// Whether spice-gtk would take a password from this address.
+/// Whether spice-gtk would find a password in this address.
 fn holds_password(text: &str) -> bool {
     if ["unix:", "spice+unix:", "dbus:"]
         .iter()

@@ -20,9 +20,9 @@ use questions::{Asking, NEED_PASSWORD, Questions};
 glib::wrapper! {
     /// Connects [`QmpPort`]s to any [`Address`](crate::Address), with options.
     ///
-    /// It belongs to the thread that made it, and can be used again and again: a call
-    /// copies the options. The port lives where the calling thread's default main context
-    /// is, and on a SPICE server on GLib's default one.
+    /// It belongs to the thread that created it, and can be used repeatedly: each call
+    /// copies the options. The port belongs to the calling thread's thread-default main
+    /// context; on a SPICE server, it belongs to GLib's default one.
     ///
     /// ```no_run
     /// # async fn f() -> Result<(), spice_qmp::Error> {
@@ -42,40 +42,40 @@ glib::wrapper! {
     ///
     /// # Reconnecting
     ///
-    /// With the property `reconnect` a port stays when its connection ends: its calls fail
+    /// With the property `reconnect`, a port stays when its connection ends: its calls fail
     /// with [`Error::Closed`], its state is
     /// [`Connecting`](crate::PortState::Connecting), and it is ready again when QEMU is
     /// back, perhaps with another machine. It tries again after `reconnect` milliseconds,
-    /// then after twice as long and so on up to 5 seconds, each time a random part less.
-    /// It ends when the port is [closed](QmpPort::close) or dropped, where the server
-    /// refuses the login or TLS fails, and where it does not speak QMP: `last-error` says
-    /// why. Nobody is asked for a password then: the one that was right is used again.
+    /// then after twice as long and so on up to 5 seconds, each time shortened by a random part.
+    /// It ends when the port is [closed](QmpPort::close) or dropped, if the server
+    /// rejects the login or TLS fails, and if it does not speak QMP: `last-error` says
+    /// why. The password is not asked for again: the one that was accepted is reused.
     ///
-    /// Commands are never repeated: whether QEMU executed those that failed with
-    /// [`Error::Closed`] is not known.
+    /// Commands are never repeated: it is not known whether QEMU executed those that failed
+    /// with [`Error::Closed`].
     ///
-    /// A SPICE server has one client. A port that reconnects throws out whoever came in
-    /// its place, so two of them throw out each other, ever more slowly.
+    /// A SPICE server has one client. A port that reconnects disconnects a client that
+    /// connected meanwhile, so two of them disconnect each other, with growing pauses.
     ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `address` | string | where to connect; see [`Address`](crate::Address) |
+    /// | `address` | string | the address to connect to; see [`Address`](crate::Address) |
     /// | `password` | string, write only | the password (ticket) for a SPICE server |
-    /// | `ca-file` | string | a file of certificates (PEM) that are trusted over TLS in place of the system's |
-    /// | `host-subject` | string | the subject that the server's certificate must have over TLS, instead of its host name |
-    /// | `timeout` | unsigned, milliseconds | how long connecting may take, also each further attempt; 10,000, 0 is without limit. The time in which a password is waited for does not count |
-    /// | `wait` | boolean | whether to try again, within the timeout, where there is no server at the address |
-    /// | `reconnect` | unsigned, milliseconds | after how long to connect again when the connection has ended; 0, the default, is never |
+    /// | `ca-file` | string | a file of certificates (PEM) that are trusted for TLS instead of the system's |
+    /// | `host-subject` | string | the subject that the server's certificate must have for TLS, instead of its host name |
+    /// | `timeout` | unsigned, milliseconds | how long connecting may take, and each further attempt; 10,000 by default, 0 for no limit. The time spent waiting for a password does not count |
+    /// | `wait` | boolean | whether to try again, within the timeout, while there is no server at the address |
+    /// | `reconnect` | unsigned, milliseconds | the pause before connecting again when the connection has ended; 0, the default, means never |
     ///
-    /// Passwords and TLS are for SPICE servers; nothing else has them.
+    /// Passwords and TLS are for SPICE servers only.
     ///
     /// # Signals
     ///
-    /// - `need-password (retry: boolean)`: the SPICE server wants a password; `retry` says
-    ///   that it refused one. Connecting waits until [`answer`](Self::answer) is called, by
-    ///   the handler or later. Without a handler it fails with
+    /// - `need-password (retry: boolean)`: the SPICE server requires a password; `retry` says
+    ///   whether it rejected one. Connecting waits until [`answer`](Self::answer) is called, by
+    ///   the handler or later. Without a handler, it fails with
     ///   [`ConnectError::Authentication`](crate::ConnectError::Authentication).
     pub struct Connector(ObjectSubclass<imp::Connector>);
 }
@@ -92,7 +92,7 @@ impl Connector {
         ConnectorBuilder(glib::Object::builder().property("address", address))
     }
 
-    /// Connects as the properties say now, and waits until the port is ready and its
+    /// Connects with the current properties, and waits until the port is ready and its
     /// property `status` is known.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Connector {
     }
 
     /// [`open`](Self::open) until `cancelled` ends. Then it waits until QEMU has answered
-    /// what a SPICE port asked it, for at most the port's `close-timeout`, before it fails.
+    /// what a SPICE port has asked, for at most the port's `close-timeout`, before it fails.
     /// For the C library and the tool.
     ///
     /// # Errors
@@ -123,7 +123,7 @@ impl Connector {
     }
 
     /// The names of all ports of the SPICE server at `address`, sorted, whether they speak
-    /// QMP or not. What `cancelled` and the errors are is said at
+    /// QMP or not. For `cancelled` and the errors see
     /// [`open_until`](Self::open_until).
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Connector {
         })
     }
 
-    /// Does `work` with the password that there is, and then with those that are asked for.
+    /// Calls `work` with the current password, and then with those that are asked for.
     fn log_in<T, C: Future<Output = ()>, W>(
         &self,
         cancelled: C,
@@ -177,15 +177,15 @@ impl Connector {
 
     /// Answers the signal `need-password`, in its handler or later; `None` gives up:
     /// connecting fails with
-    /// [`ConnectError::Authentication`](crate::ConnectError::Authentication). Where several
-    /// calls need a password, they ask one after the other. Without a question that was not
-    /// answered, it does nothing. The property `password` stays as it is.
+    /// [`ConnectError::Authentication`](crate::ConnectError::Authentication). If several
+    /// calls need a password, they ask one after the other. If no password is being asked for,
+    /// nothing happens. The property `password` does not change.
     pub fn answer(&self, password: Option<&str>) {
         self.questions().answer(password);
     }
 
-    /// Calls `f` where a SPICE server wants a password; its argument says whether it has
-    /// refused one.
+    /// Calls `f` if a SPICE server requires a password; its argument says whether it has
+    /// rejected one.
     pub fn connect_need_password(
         &self,
         f: impl Fn(&Self, bool) + 'static,
@@ -198,8 +198,8 @@ impl Connector {
         })
     }
 
-    /// Whether the calling thread is the one that made the connector: no other may use it.
-    /// For bindings to languages that do not see to that.
+    /// Whether the calling thread is the one that created the connector: no other may use it.
+    /// For bindings to languages that do not ensure that themselves.
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().is_my_thread()
     }
@@ -215,7 +215,7 @@ impl Default for Connector {
     }
 }
 
-/// Makes a [`Connector`] with options.
+/// Builds a [`Connector`] with options.
 #[must_use = "a builder does nothing unless it builds"]
 pub struct ConnectorBuilder(glib::object::ObjectBuilder<'static, Connector>);
 
@@ -225,12 +225,12 @@ impl ConnectorBuilder {
         Self(self.0.property("password", password))
     }
 
-    /// A file of certificates (PEM) that are trusted over TLS, in place of the system's.
+    /// A file of certificates (PEM) that are trusted for TLS instead of the system's.
     pub fn ca_file(self, path: &str) -> Self {
         Self(self.0.property("ca-file", path))
     }
 
-    /// The subject that the server's certificate must have over TLS, such as
+    /// The subject that the server's certificate must have for TLS, such as
     /// `C=DE,O=Example,CN=host`, instead of the server's host name.
     pub fn host_subject(self, subject: &str) -> Self {
         Self(self.0.property("host-subject", subject))
@@ -238,23 +238,23 @@ impl ConnectorBuilder {
 
     /// How long connecting may take, and each further attempt.
     pub fn timeout(self, timeout: Duration) -> Self {
-        // 0 would be without limit.
+        // 0 would mean no limit.
         Self(self.0.property("timeout", millis(timeout).max(1)))
     }
 
-    /// Whether to try again, within the timeout, where there is no server at the address.
+    /// Whether to try again, within the timeout, while there is no server at the address.
     pub fn wait(self, wait: bool) -> Self {
         Self(self.0.property("wait", wait))
     }
 
-    /// After how long to connect again when the connection has ended; zero is never.
+    /// The pause before connecting again when the connection has ended; zero means never.
     pub fn reconnect(self, pause: Duration) -> Self {
         let millis = millis(pause);
         let part = millis == 0 && !pause.is_zero();
         Self(self.0.property("reconnect", millis.max(part.into())))
     }
 
-    /// The connector.
+    /// Builds the connector.
     #[must_use]
     pub fn build(self) -> Connector {
         self.0.build()

@@ -18,7 +18,7 @@ use crate::transport::display::{Changes, Display, NotOpened};
 use crate::transport::{DbusTransport, Transport, gdbus, io_kind};
 
 /// Connects to a bus, the session bus unless an address is given, and finds the port of
-/// the QEMU that has `name` there.
+/// the QEMU with this `name` there.
 pub(super) async fn open(
     bus: Option<&str>,
     name: &str,
@@ -29,7 +29,7 @@ pub(super) async fn open(
     usable(transport, started, options).await
 }
 
-/// The part of [`open`] that connects, with a connection of its own.
+/// The part of [`open`] that connects, through a connection of its own.
 pub(super) async fn dial(
     bus: Option<&str>,
     name: &str,
@@ -47,8 +47,8 @@ pub(super) async fn dial(
     found.map_err(|error| with_timeout(error, options.timeout))
 }
 
-/// Finds the port of the QEMU that has `name` on the bus of `connection`, or that is at its
-/// other end.
+/// Finds the port of the QEMU with this `name` on the bus of `connection`, or of the one at
+/// its other end.
 pub(super) async fn find(
     connection: &gio::DBusConnection,
     name: Option<&str>,
@@ -68,7 +68,7 @@ pub(super) async fn find(
     Err(UsageError::InvalidArgument(fault.into()).into())
 }
 
-/// A chardev of a display, which has our socket.
+/// Finds a chardev of a display, and registers a socket with it.
 async fn search(display: Display, options: &ConnectOptions) -> Result<Box<dyn Transport>, Error> {
     if !display.passes_fds() {
         let text = "the D-Bus connection passes no file descriptors, which a display needs";
@@ -81,7 +81,7 @@ async fn search(display: Display, options: &ConnectOptions) -> Result<Box<dyn Tr
     Ok(Box::new(transport))
 }
 
-/// The port of a display when it is ready and its status is known.
+/// The port of a display, once it is ready and its status is known.
 async fn usable(
     transport: Box<dyn Transport>,
     started: Instant,
@@ -95,7 +95,7 @@ async fn usable(
     }
 }
 
-/// The error of a search whose time is over; `last` is what it tried again after.
+/// The error of a search that timed out; `last` is the failure after which it last tried again.
 fn timed_out(last: Option<ConnectError>, options: &ConnectOptions) -> Error {
     match last {
         Some(last) if !options.waits() => last.into(),
@@ -110,7 +110,7 @@ fn timed_out(last: Option<ConnectError>, options: &ConnectOptions) -> Error {
     }
 }
 
-/// Registers with the display. What is worth trying again is left in `last`.
+/// Registers with the display. A failure that is worth trying again is stored in `last`.
 async fn register(
     display: &Display,
     options: &ConnectOptions,
@@ -146,8 +146,8 @@ async fn register(
     }
 }
 
-/// QEMU notices that a client has left when its main loop comes to it. The next client is
-/// not to fail for that.
+/// QEMU notices that a client has disconnected only when its main loop runs. The next
+/// client should not fail for that.
 const GRACE: Duration = Duration::from_millis(500);
 
 fn display_error(failed: NotOpened, display: &Display) -> ConnectError {
@@ -205,7 +205,7 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<gio::DBusCon
     }
 }
 
-/// The address of the session bus. Not the one that GIO finds: it starts a bus where
+/// The address of the session bus. Not the one that GIO finds: GIO starts a bus if
 /// there is none.
 fn session_bus() -> Result<String, Error> {
     let variable = |name| env::var(name).ok().filter(|text| !text.is_empty());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ports on D-Bus displays, where no file descriptors can be passed: there are none.
+//! Stands in for `dbus.rs` on systems that cannot pass file descriptors, and refuses each call.
 #![allow(clippy::unused_async, reason = "it is async where there are displays")]
 
 use super::options::ConnectOptions;

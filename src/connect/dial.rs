@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a connector's port is connected to: every kind of address, again and again.
+//! Connects a port to its connector's address, repeatedly.
 
 #[cfg(feature = "spice")]
 use std::rc::Rc;
@@ -26,11 +26,11 @@ pub(super) struct Dial {
     pub(super) login: Login,
 }
 
-/// What a transport is handed to, at once: nothing that comes over it is to be missed.
+/// Receives the transport at once, so that nothing that it reports is missed.
 pub(super) type Adopt = dyn Fn(Box<dyn Transport>);
 
 impl Dial {
-    /// Connects, and hands the transport over.
+    /// Connects, and passes the transport on.
     pub(super) async fn connect(
         &self,
         options: &ConnectOptions,
@@ -55,8 +55,8 @@ impl Dial {
         Ok(())
     }
 
-    /// [`connect`](Self::connect) to a SPICE server, until `port`, which has got the
-    /// transport, is ready and its status known. Nothing for another address.
+    /// [`connect`](Self::connect) to a SPICE server, until `port`, which has received the
+    /// transport, is ready and its status is known. `None` for other addresses.
     #[cfg(feature = "spice")]
     pub(super) async fn find(&self, port: &QmpPort, adopt: &Adopt) -> Option<Result<(), Error>> {
         let Address::Spice(uri) = &self.address else {
@@ -92,7 +92,7 @@ impl Dial {
         owned_session::port_names(session, &self.options, cancelled).await
     }
 
-    /// Whether another password may help where the login was refused so.
+    /// Whether another password may help after the login was refused like this.
     pub(super) fn may_ask(
         &self,
         #[cfg_attr(not(feature = "spice"), allow(unused_variables))] refused: &str,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The transport of a connector's port: connects, and connects again when it has ended.
+//! The transport of a connector's port: connects, and connects again when the connection has ended.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -21,12 +21,12 @@ use crate::qmp::{ConnectError, Error, UsageError};
 use crate::spawn::spawn_on;
 use crate::transport::{Closed, Fds, Flow, Incoming, Sink, Transport};
 
-/// Connects what `dial` says, and returns its port when that is ready and its status known.
-/// From then on it is connected again where its connection ends, after `reconnect`, unless
+/// Connects according to `dial`, and returns its port when that is ready and its status is
+/// known. From then on it connects again when its connection ends, after `reconnect`, unless
 /// that is zero.
 ///
-/// It ends before where `cancelled` does. Where it fails, a SPICE server is left politely
-/// first.
+/// It ends early if `cancelled` ends. If it fails, it first disconnects from a SPICE server
+/// without harming QEMU.
 pub(super) async fn open(
     dial: Dial,
     reconnect: Duration,
@@ -62,7 +62,7 @@ pub(super) async fn open(
 
 const FOREIGN_THREAD: &str = "another thread runs the main context of the port";
 
-/// What `work` yields, or nothing where `end` is first.
+/// The result of `work`, or `None` if `end` comes first.
 pub(super) async fn first<T>(
     mut work: Pin<&mut impl Future<Output = T>>,
     mut end: Pin<&mut impl Future<Output = ()>>,
@@ -76,7 +76,7 @@ pub(super) async fn first<T>(
     .await
 }
 
-/// Where a port is to live: spice-gtk knows GLib's default main context only.
+/// The home of a port: spice-gtk uses GLib's default main context only.
 #[cfg(feature = "spice")]
 fn home_of(address: &Address) -> Home {
     if address.is_spice() {
@@ -91,7 +91,7 @@ fn home_of(_: &Address) -> Home {
     Home::here()
 }
 
-/// The transport. It has another one below, while there is a connection.
+/// The transport. It uses another one below, while there is a connection.
 struct Line {
     link: Rc<Link>,
 }
@@ -100,19 +100,19 @@ struct Link {
     home: Home,
     dial: Dial,
     reconnect: Duration,
-    /// The port that speaks over it.
+    /// The port that uses it.
     port: glib::WeakRef<QmpPort>,
     sink: RefCell<Option<Sink>>,
     below: RefCell<Option<Rc<dyn Transport>>>,
     /// Counts the transports below: an earlier one may still report.
     number: Cell<u64>,
-    /// Whether the program has the port: before that, an end is an end.
+    /// Whether the program has the port: before that, an end is final.
     lasts: Cell<bool>,
-    /// Whether it will never be connected again.
+    /// Whether it will never connect again.
     over: Cell<bool>,
     closed: Cell<bool>,
     opened: Cell<Option<Instant>>,
-    /// How long the next attempt waits at the most.
+    /// The longest pause before the next attempt.
     pause: Cell<Duration>,
     /// Ends the attempts that are under way.
     attempts: RefCell<Option<gio::Cancellable>>,
@@ -120,7 +120,7 @@ struct Link {
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The shortest first one.
+/// The shortest first pause.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Link {
@@ -189,7 +189,7 @@ impl Link {
         sink.map_or(Flow::On, |sink| sink(incoming))
     }
 
-    /// Whether an end is followed by a new connection.
+    /// Whether it connects again after an end.
     fn reconnects(&self) -> bool {
         let wanted = self.lasts.get() && !self.reconnect.is_zero();
         wanted && !self.over.get() && !self.closed.get()
@@ -233,8 +233,8 @@ impl Link {
         self.reconnect.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
     }
 
-    /// How long to wait now: each time longer, and not as long as others who wait for the
-    /// same server.
+    /// The next pause: longer each time, and different from those of other clients of
+    /// the same server.
     fn next_pause(&self) -> Duration {
         let pause = self.pause.get();
         self.pause.set((pause * 2).min(LONGEST_PAUSE));
@@ -242,7 +242,7 @@ impl Link {
     }
 
     fn connect_again(self: &Rc<Self>) {
-        // A server that ends each connection is tried ever more rarely.
+        // The pauses grow for a server that ends each connection.
         let lasted = self.opened.take().map(|opened| opened.elapsed());
         if lasted.is_some_and(|lasted| lasted >= LONGEST_PAUSE) {
             self.pause.set(self.first_pause());
@@ -251,7 +251,7 @@ impl Link {
         let cancellable = gio::Cancellable::new();
         self.attempts.replace(Some(cancellable.clone()));
         spawn_on(self.home.context(), async move {
-            // Where it is cancelled nothing is left to do.
+            // If it is cancelled, nothing is left to do.
             let _ = gio::CancellableFuture::new(work, cancellable).await;
         });
     }
@@ -265,7 +265,7 @@ impl Link {
         }
         match self.below.take() {
             Some(below) => close_below(&*below, done),
-            // What was cancelled goes from an idle source, after which this one comes.
+            // Cancelled operations end from an idle source; this one comes after that.
             None if attempts.is_some() => {
                 self.home.idle(glib::Priority::DEFAULT_IDLE, done);
             }
@@ -285,7 +285,7 @@ async fn attempts(link: Weak<Link>) {
         let Some(link) = link.upgrade() else {
             return;
         };
-        // What is absent is tried again here.
+        // An absent server is tried again here.
         let options = ConnectOptions::new().timeout(link.dial.options.timeout);
         let adopt = link.adopter();
         let Err(error) = link.dial.connect(&options, &adopt).await else {
@@ -307,8 +307,8 @@ async fn attempts(link: Weak<Link>) {
             }
             return;
         }
-        // The server has ended, and did not just end the connection: one that starts is
-        // soon noticed.
+        // The server has exited, and did not just end the connection: a new one is
+        // noticed soon.
         if is_absent(&error) && !was_absent {
             was_absent = true;
             link.pause.set(link.first_pause());
@@ -316,7 +316,7 @@ async fn attempts(link: Weak<Link>) {
     }
 }
 
-/// Whether it is of no use to try again.
+/// Whether there is no point in trying again.
 fn is_final(error: &Error) -> bool {
     match error {
         Error::Connect(error) => matches!(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a SPICE server asks of its clients, and how it proves who it is.
+//! Logs in to a SPICE server, and verifies its identity.
 
 #[cfg(feature = "spice")]
 use std::fs;
@@ -9,7 +9,7 @@ use crate::qmp::{Error, UsageError};
 #[cfg(feature = "spice")]
 use crate::transport::spice::{NEEDS_USER_NAME, Session};
 
-/// How to log in to a SPICE server. Not to be printed: it has the password.
+/// How to log in to a SPICE server. Not to be printed: it contains the password.
 #[derive(Clone, Default)]
 #[cfg_attr(not(feature = "spice"), allow(dead_code))]
 pub(super) struct Login {
@@ -20,14 +20,14 @@ pub(super) struct Login {
 
 #[cfg(feature = "spice")]
 impl Login {
-    /// Whether another password may help where the server at `uri` refused the login so.
+    /// Whether another password may help after the server at `uri` refused the login like this.
     pub(super) fn may_ask(uri: &str, refused: &str) -> bool {
         // A user name is part of the address.
         !refused.contains(NEEDS_USER_NAME) || uri.contains('@')
     }
 
-    /// A new session with the server at `uri`. A session whose login failed is of no more
-    /// use, so each attempt has its own.
+    /// A new session with the server at `uri`. A session whose login failed cannot be
+    /// reused, so each attempt has its own.
     pub(super) fn session(&self, uri: &str) -> Result<Session, Error> {
         let session = Session::new();
         session.set_uri(uri);
@@ -45,7 +45,7 @@ impl Login {
     }
 }
 
-/// Refuses a file without certificates: spice-gtk would go on without it, and trust the
+/// Refuses a file without certificates: spice-gtk would continue without it, and trust the
 /// system's.
 #[cfg(feature = "spice")]
 fn check_ca_file(file: &str) -> Result<(), UsageError> {

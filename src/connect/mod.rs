@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connects ports: to an address, through a SPICE session, or to a D-Bus display.
 //!
-//! Above [`port`](crate::port), which knows nothing of it.
+//! Above [`port`](crate::port), which does not depend on it.
 
 mod address;
 mod connector;
@@ -38,29 +38,29 @@ pub use options::ConnectOptions;
 impl QmpPort {
     /// Connects to any [`Address`]: a QMP socket, such as `unix:/path`, `unix:@name`,
     /// `tcp:host:port` or `host:port` (`[::1]:4444`), a D-Bus display (`dbus:`,
-    /// `dbus:NAME`, `dbus:address=ADDRESS,name=NAME`), or a SPICE server that wants no
+    /// `dbus:NAME`, `dbus:address=ADDRESS,name=NAME`), or a SPICE server that requires no
     /// password (`spice://host:port`, `spice+tls://host:port`, `spice+unix:///path`). Waits
     /// for at most [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT) until the port is ready and
-    /// its property `status` is known. A [`Connector`] has options.
+    /// its property `status` is known. A [`Connector`] has more options.
     ///
     /// A port that was opened on a SPICE server owns its SPICE session, which is
     /// disconnected with it, and has no `channel`.
     ///
-    /// A server without `query-status` refuses the latter: then `status` is NULL, and
+    /// If the server does not have `query-status`, `status` is NULL, and
     /// `last-error` says why.
     ///
     /// # Errors
     ///
     /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable),
-    /// [`Error::TimedOut`] where the server does not greet, for D-Bus displays those of
+    /// [`Error::TimedOut`] if the server sends no greeting, for D-Bus displays those of
     /// [`find_on_bus`](Self::find_on_bus), for SPICE servers those of `find`,
-    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for what is no
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) for an invalid
     /// address, or [`PeerError::NotQmp`](crate::PeerError::NotQmp).
     pub async fn open(address: &str) -> Result<Self, Error> {
         open(address, &ConnectOptions::new()).await
     }
 
-    /// [`open`](Self::open) with a deadline of one's own.
+    /// [`open`](Self::open) with a given timeout.
     ///
     /// # Errors
     ///
@@ -78,28 +78,28 @@ impl QmpPort {
         open(address, &options).await
     }
 
-    /// The QMP port of a D-Bus display (QEMU's `-display dbus`), when it is ready and its
-    /// property `status` is known, within [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
+    /// Finds the QMP port of a D-Bus display (QEMU's `-display dbus`), and waits until it is ready
+    /// and its property `status` is known, for at most [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
     ///
     /// `name` is QEMU's name on the bus of `connection`, usually `org.qemu`. It is `None`
     /// for a peer-to-peer connection (`-display dbus,p2p=yes`), whose other end is QEMU.
-    /// The port speaks over a socket of its own, which it gives to the first chardev with
-    /// a [QMP name](Self::is_qmp_name) that is free.
+    /// The port uses a socket of its own, which it registers with the first free chardev that
+    /// has a [QMP name](Self::is_qmp_name).
     ///
-    /// When that socket ends, the port is closed, and ready again as soon as QEMU has come
-    /// back to the bus, or whoever had the chardev has left it. When `connection` is closed,
-    /// the port goes on until its socket ends, and then is closed for good.
+    /// When that socket ends, the port is closed. It is ready again as soon as QEMU is
+    /// back on the bus, or another client that had the chardev has disconnected. If `connection` is
+    /// closed, the port works until its socket ends, and then is closed for good.
     ///
     /// # Errors
     ///
     /// [`ConnectError::Unreachable`](crate::ConnectError::Unreachable) with the kind
-    /// `NotFound` where QEMU is not on the bus, and with others where D-Bus fails,
+    /// `NotFound` if QEMU is not on the bus, and with others if D-Bus fails,
     /// [`NoChardev`](crate::ConnectError::NoChardev),
     /// [`OnlyHumanMonitor`](crate::ConnectError::OnlyHumanMonitor),
     /// [`Busy`](crate::ConnectError::Busy),
-    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) where `name` is
-    /// none or does not go with `connection`, and
-    /// [`NotSupported`](crate::UsageError::NotSupported) where that passes no file
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) if `name` is
+    /// not a valid name or does not go with `connection`, and
+    /// [`NotSupported`](crate::UsageError::NotSupported) if that cannot pass file
     /// descriptors; [`Error::TimedOut`].
     pub async fn find_on_bus(
         connection: &gio::DBusConnection,
@@ -124,28 +124,28 @@ impl QmpPort {
 
 #[cfg(feature = "spice")]
 impl QmpPort {
-    /// The QMP port of a SPICE session, which is connected if it is not yet, when the
-    /// port is ready and its property `status` is known, within
+    /// Finds the QMP port of a SPICE session, which is connected if it is not yet, and waits
+    /// until the port is ready and its property `status` is known, for at most
     /// [`CONNECT_TIMEOUT`](crate::CONNECT_TIMEOUT).
     ///
-    /// Port channels of the session are connected to learn their names.
+    /// The port channels of the session are connected to learn their names.
     ///
-    /// Where the future is dropped, or fails, the session stays connected, and QEMU may
+    /// If the future is dropped, or fails, the session stays connected, and QEMU may
     /// still owe an answer. After a drop, a source on GLib's default main context holds
     /// the session until QEMU has answered, if that context still runs. Await
     /// [`settle`](Self::settle) before you disconnect the session yourself: QEMU may
-    /// freeze when a SPICE client leaves earlier.
+    /// freeze if a SPICE client disconnects earlier.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`](crate::ConnectError) where there is no such port, only a human
-    /// monitor, where the login is refused or the server cannot be reached, and
-    /// [`Error::TimedOut`] where it does not answer.
+    /// [`ConnectError`](crate::ConnectError) if there is no such port, or only a human
+    /// monitor, if the login is refused or the server cannot be reached, and
+    /// [`Error::TimedOut`] if it does not answer.
     pub async fn find(session: impl Into<Session>) -> Result<Self, Error> {
         settle::find(session.into(), &ConnectOptions::new()).await
     }
 
-    /// [`find`](Self::find) with a deadline of one's own.
+    /// [`find`](Self::find) with a given timeout.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ impl QmpPort {
     }
 
     /// [`find_with`](Self::find_with) until `cancelled` ends. Then it waits until QEMU
-    /// has answered what the port asked it, for at most the port's `close-timeout`,
+    /// has answered what the port has asked, for at most the port's `close-timeout`,
     /// before it fails. For the C library.
     ///
     /// # Errors
@@ -211,7 +211,7 @@ impl QmpPort {
         settle::port_names(session.into(), &options).await
     }
 
-    /// [`port_names_with`](Self::port_names_with) until `cancelled` ends, as
+    /// [`port_names_with`](Self::port_names_with) until `cancelled` ends, like
     /// [`find_cancellable`](Self::find_cancellable). For the C library.
     ///
     /// # Errors
@@ -228,17 +228,17 @@ impl QmpPort {
         settle::cancellable(&session, search, cancelled).await
     }
 
-    /// Waits until QEMU has answered all that the ports of a SPICE session have asked
-    /// it, for at most the port's `close-timeout`. Then the session may be
-    /// disconnected: QEMU may freeze when a SPICE client leaves earlier.
+    /// Waits until QEMU has answered everything that the ports of a SPICE session have asked,
+    /// for at most the port's `close-timeout`. Then the session may be
+    /// disconnected: QEMU may freeze if a SPICE client disconnects earlier.
     ///
-    /// [`close`](Self::close) does so, too, and ends the port.
+    /// [`close`](Self::close) does that, too, and ends the port.
     pub async fn settle(session: impl Into<Session>) {
         settle::settle(&session.into()).await;
     }
 }
 
-/// Connects to whatever is at `address`.
+/// Connects to `address`, whatever its kind.
 async fn open(address: &str, options: &ConnectOptions) -> Result<QmpPort, Error> {
     match Address::parse(address)? {
         Address::Dbus { bus, name } => dbus::open(bus.as_deref(), &name, options).await,

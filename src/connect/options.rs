@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How to connect: for how long, how often, and what a failure is.
+//! Options for connecting: for how long, and how often.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// [`CONNECT_TIMEOUT`], without waiting for a server that is not there.
+    /// [`CONNECT_TIMEOUT`], without waiting for a server that cannot be reached yet.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -31,7 +31,7 @@ impl ConnectOptions {
         }
     }
 
-    /// How long the whole of it may take.
+    /// How long the whole operation may take.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -39,8 +39,8 @@ impl ConnectOptions {
     }
 
     /// Whether to try again, within the timeout, while there is no server at the
-    /// address: the socket is absent, or refuses the connection; QEMU is not on the bus,
-    /// or its D-Bus display has another client. Without it, that ends at once. A server
+    /// address: the socket does not exist, or refuses the connection; QEMU is not on the bus,
+    /// or its D-Bus display has another client. Otherwise connecting fails at once. A server
     /// whose queue of connections is full is tried again in any case.
     #[must_use]
     pub fn wait(mut self, wait: bool) -> Self {
@@ -53,7 +53,7 @@ impl ConnectOptions {
         self.wait
     }
 
-    /// Whether it is worth trying again after a failure of this kind.
+    /// Whether to try again after a failure of this kind.
     pub(super) fn tries_again(&self, kind: std::io::ErrorKind) -> bool {
         match kind {
             std::io::ErrorKind::WouldBlock => true,
@@ -69,12 +69,12 @@ impl Default for ConnectOptions {
     }
 }
 
-/// Pauses between attempts to connect: a server that starts is soon noticed, and one
+/// Pauses between attempts to connect: a server that starts is noticed soon, and one
 /// that does not costs little.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The deadline that the caller gave, not what was left of it.
+/// The timeout that the caller passed, not what was left of it.
 pub(super) fn with_timeout(error: Error, timeout: Duration) -> Error {
     match error {
         Error::TimedOut { what, hint, .. } => Error::TimedOut {
@@ -86,7 +86,7 @@ pub(super) fn with_timeout(error: Error, timeout: Duration) -> Error {
     }
 }
 
-/// An error of GIO's that kept a connection from being made.
+/// An error of GIO's that prevented a connection.
 pub(super) fn unreachable(error: &glib::Error, message: impl Into<Box<str>>) -> ConnectError {
     ConnectError::Unreachable {
         kind: io_kind(error),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A SPICE session that a port owns, as its transport.
 //!
-//! The channel does not own the port, as it does elsewhere: that would be a circle. When
-//! the transport is closed, the session is disconnected, but not before QEMU has answered:
-//! it may freeze or crash when a SPICE client leaves that it owes an answer.
+//! The channel does not own the port, as it does elsewhere: that would be a reference cycle.
+//! When the transport is closed, the session is disconnected, but not before QEMU has answered:
+//! it may freeze or crash if a SPICE client disconnects while an answer is due.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -31,7 +31,7 @@ struct Link {
     sink: RefCell<Option<Sink>>,
     channel: RefCell<Option<Rc<SpiceTransport>>>,
     handlers: RefCell<Vec<(Channel, SignalHandlerId)>>,
-    /// Whether the session is over: its channels do not come back.
+    /// Whether the session is over: its channels will not reconnect.
     lost: Cell<bool>,
     closed: Cell<bool>,
 }
@@ -55,14 +55,14 @@ impl OwnedSession {
         self.link.session.clone()
     }
 
-    /// Speaks over `channel`, once.
+    /// Uses `channel` from now on. Called once.
     pub(super) fn attach(&self, channel: &PortChannel) {
         let link = &self.link;
         if link.closed.get() || link.channel.borrow().is_some() {
             return;
         }
-        // Before the transport's own handlers: whether the session is over is to be
-        // known when they report.
+        // Before the transport's own handlers: they report, and it must be known then
+        // whether the session is over.
         let main = link.session.channels().into_iter().find(Channel::is_main);
         for channel in main.into_iter().chain([channel.clone().upcast()]) {
             let weak = Home::of_spice().bind(Rc::downgrade(link));
@@ -110,7 +110,7 @@ impl Link {
         self.channel.borrow().clone()
     }
 
-    /// Lets go of the session, when QEMU has answered where that is needed.
+    /// Releases the session, after QEMU has answered if that is needed.
     fn leave(&self, owed: bool, done: Closed) {
         if self.closed.replace(true) {
             return done();
@@ -120,7 +120,7 @@ impl Link {
             ObjectExt::disconnect(&channel, handler);
         }
         let channel = self.channel.take();
-        // A channel that is just being connected has to be completed.
+        // A channel that is just being connected must be completed.
         let settles = !self.lost.get() && (owed || channel.is_none());
         if let Some(channel) = channel {
             channel.close();
@@ -138,7 +138,7 @@ impl Link {
 }
 
 /// The names of the ports of the server that `session` is connected to, until `cancelled`
-/// ends. The session is disconnected politely.
+/// ends. The session is disconnected without harming QEMU.
 pub(super) async fn port_names(
     session: Session,
     options: &ConnectOptions,
@@ -199,7 +199,7 @@ impl Transport for OwnedSession {
         self.link.leave(false, done);
     }
 
-    /// The answers are awaited while nobody waits.
+    /// The answers are awaited in the background.
     fn close_owed(&self, done: Closed) {
         self.link.leave(true, Box::new(|| ()));
         done();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is meant where an address is pasted as it is on QEMU's command line.
+//! Corrects an address that was pasted from QEMU's command line.
 
-/// What an address on QEMU's command line says, if it has options of QEMU's:
+/// The address in an option of QEMU's command line, if there are such options:
 /// `unix:/path,server=on`, `tcp:host:port,server`, `socket,path=/path`, `path=/path`.
 pub(super) fn without_qemu_options(text: &str) -> Option<String> {
     let words: Vec<&str> = text.split(',').collect();

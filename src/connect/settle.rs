@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Searches that end without harm to QEMU: it may freeze or crash where a SPICE client
-//! leaves that it owes an answer.
+//! Ends searches without harm to QEMU, which may freeze or crash if a SPICE client
+//! disconnects while an answer is due.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -15,14 +15,14 @@ use crate::qmp::Error;
 use crate::spawn::spawn_on;
 use crate::transport::spice::{Channel, Connection, Session};
 
-/// The QMP port of `session`. Where the time is over, it ends when QEMU has answered, and
-/// where the future is dropped, QEMU's answers are awaited all the same.
+/// The QMP port of `session`. After a timeout, it ends when QEMU has answered; if the
+/// future is dropped, QEMU's answers are still awaited.
 pub(super) async fn find(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
     let search = spice::search(session.clone(), options);
     finished(&session, search).await
 }
 
-/// The names of all ports of `session`; otherwise as [`find`].
+/// The names of all ports of `session`; otherwise like [`find`].
 pub(super) async fn port_names(
     session: Session,
     options: &ConnectOptions,
@@ -64,12 +64,12 @@ pub(super) async fn cancellable<T>(
     if let Some(found) = found {
         return found;
     }
-    // The search that was dropped settles the session, too, but nothing awaits that.
+    // The dropped search settles the session, too, but nothing awaits that.
     settle(session).await;
     Err(Error::Cancelled("the search for ports".into()))
 }
 
-/// Work on a session that QEMU may owe answers. Where it is dropped before its end, a
+/// Work on a session that may be owed answers by QEMU. If it is dropped before its end, a
 /// source on the default context holds the session until it is settled.
 struct Unfinished(Cell<Option<Session>>);
 
@@ -94,8 +94,8 @@ impl Drop for Unfinished {
 
 /// Waits until nothing is owed to the ports of `session`.
 ///
-/// A search that was given up may have left a port channel that is still being
-/// connected, and QEMU crashes where that is cut off: so it is completed.
+/// A search that was abandoned may have left a port channel that is still being
+/// connected, and QEMU crashes if that is cut off: so it is completed.
 pub(super) async fn settle(session: &Session) {
     let started = Instant::now();
     let main = session.channels().into_iter().find(Channel::is_main);
@@ -103,7 +103,7 @@ pub(super) async fn settle(session: &Session) {
         return;
     }
     if ports(session).is_empty() {
-        // What it finds, or why it does not, does not matter any more.
+        // The result of the search does not matter any more.
         let options = ConnectOptions::new().timeout(SEARCH_TIMEOUT);
         let _ = spice::search(session.clone(), &options).await;
     }
@@ -117,7 +117,7 @@ pub(super) async fn settle(session: &Session) {
     }
 }
 
-/// The ports that there are on channels of `session`.
+/// The existing ports on channels of `session`.
 fn ports(session: &Session) -> Vec<QmpPort> {
     let channels = session.channels().into_iter();
     let channels = channels.filter_map(|channel: Channel| channel.port());
@@ -125,11 +125,11 @@ fn ports(session: &Session) -> Vec<QmpPort> {
     ports.filter(QmpPort::is_on_its_thread).collect()
 }
 
-/// How long a search is completed.
+/// How long to complete a search.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a greeting is waited for: QEMU sends it within milliseconds, unless the port
-/// is mute. Then nothing was written, and leaving does no harm.
+/// How long to wait for a greeting: QEMU sends it within milliseconds, unless the port
+/// is mute. Then nothing was written, and disconnecting does no harm.
 const GREETING_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -142,7 +142,7 @@ mod tests {
     fn work_that_is_dropped_holds_its_session_until_it_is_settled() {
         let context = glib::MainContext::default();
         let _owner = loop {
-            // Another test may run it.
+            // Another test may run the context.
             if let Ok(owner) = context.acquire() {
                 break owner;
             }

@@ -112,7 +112,7 @@ struct Attempt {
     slot: Rc<RefCell<Slot>>,
 }
 
-/// How an attempt ended, and who waits for that.
+/// The result of an attempt, and the waker of the task that waits for it.
 #[derive(Default)]
 struct Slot {
     result: Option<Result<gio::SocketConnection, glib::Error>>,
@@ -158,7 +158,7 @@ fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
 mod tests {
     use super::*;
 
-    /// The callback comes on a thread that it does not belong to: it is leaked.
+    /// The callback comes on a foreign thread: it is leaked.
     #[test]
     fn another_thread_may_run_the_context_while_it_connects() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -179,7 +179,7 @@ mod tests {
         ));
         let broken = home.clone();
         let run = move || {
-            // It wakes up at times, whatever comes of the connection.
+            // It wakes up now and then, whatever happens to the connection.
             while !broken.is_broken() {
                 context.iteration(true);
             }

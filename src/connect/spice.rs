@@ -19,18 +19,18 @@ use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
 
-/// What is done with the QMP channel as soon as its name is known, once: before it opens.
-/// QEMU may be mute there, and then nothing must be written to find out.
+/// Called with the QMP channel as soon as its name is known, once, before it opens.
+/// QEMU may be mute there, and then nothing may be written to find out.
 pub(super) type Attach = Rc<dyn Fn(&PortChannel)>;
 
 /// The QMP port of `session`, which its channel owns, when it is ready and its status is
-/// known. What QEMU owes when this ends or is dropped is not its care.
+/// known. The caller handles what QEMU owes when this ends or is dropped.
 pub(super) async fn search(session: Session, options: &ConnectOptions) -> Result<QmpPort, Error> {
     let attach = Rc::new(|channel: &PortChannel| drop(QmpPort::get(channel)));
     wait_usable(session, options, attach, |channel| QmpPort::get(channel)).await
 }
 
-/// Has the QMP channel of `session` [attached](Attach).
+/// [Attaches](Attach) the QMP channel of `session`.
 pub(super) async fn attach(
     session: Session,
     options: &ConnectOptions,
@@ -42,7 +42,7 @@ pub(super) async fn attach(
         .map(drop)
 }
 
-/// [`attach`], and waits until the port that is there then is ready and its status known.
+/// [`attach`], then waits until the port that was attached is ready and its status known.
 pub(super) async fn wait_usable(
     session: Session,
     options: &ConnectOptions,
@@ -86,7 +86,7 @@ pub(super) async fn port_names(
     search.within(named).await
 }
 
-/// A look at a session that is repeated whenever something changes in it.
+/// A check of a session that is repeated whenever something changes in it.
 struct Search {
     session: Session,
     shared: Rc<Shared>,
@@ -96,7 +96,7 @@ struct Search {
 /// What the signal handlers share.
 struct Shared {
     options: ConnectOptions,
-    /// What is done with the QMP port; nothing where only the ports' names are wanted.
+    /// What to do with the QMP port; `None` if only the ports' names are wanted.
     attach: Option<Attach>,
     attached: RefCell<Option<PortChannel>>,
     /// Why the last attempt to connect failed, and how long to wait for the next one.
@@ -104,9 +104,9 @@ struct Shared {
     pause: Cell<Duration>,
     waker: RefCell<Option<Waker>>,
     watched: RefCell<Vec<Watched>>,
-    /// Whether the session was found to be over, and is to be connected again.
+    /// Whether the session turned out to be over, and is to be connected again.
     lost: Cell<bool>,
-    /// Whether the server's list of channels has come.
+    /// Whether the server's list of channels has arrived.
     listed: Cell<bool>,
     /// Why there is no session.
     error: RefCell<Option<ConnectError>>,
@@ -144,7 +144,7 @@ impl Search {
         match main.as_ref().map(|main| (main, main.connection())) {
             None => shared.connect(&session),
             Some((_, Connection::Up)) => {}
-            // The end is still to be noticed: an event will follow.
+            // The end will be noticed later: an event will follow.
             Some((_, Connection::Lost)) => shared.lost.set(true),
             // Over, perhaps just noticed; or just being connected.
             Some((main, Connection::None)) => {
@@ -153,7 +153,7 @@ impl Search {
             }
         }
         for channel in session.channels() {
-            // Those of a session that is over go with it.
+            // Channels of a session that is over end with it.
             if channel.is_main() || !shared.lost.get() {
                 watch(&shared, &channel);
             }
@@ -176,12 +176,12 @@ impl Search {
     async fn channel(&self) -> Result<PortChannel, Error> {
         let found = poll_fn(|cx| self.poll(cx.waker(), Self::qmp_port));
         let channel = self.within(found).await?;
-        // Its name was known before it was looked at.
+        // Its name was known before it was checked.
         self.shared.attach(&channel);
         Ok(channel)
     }
 
-    /// What `work` yields within the timeout.
+    /// The result of `work` within the timeout.
     async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let timeout = self.shared.options.timeout;
         within(timeout, work).await.unwrap_or_else(|| {
@@ -220,7 +220,7 @@ impl Search {
         }
         let names = self.names()?;
         if names.len() < ports.len() {
-            // Who knows what that one was.
+            // That channel may have been any port.
             return Some(Err(ConnectError::unreachable(
                 io::ErrorKind::ConnectionReset,
                 "the SPICE server closed a port channel before it was known",
@@ -294,7 +294,7 @@ impl Shared {
         self.wake();
     }
 
-    /// The port channels, and whether their connection ended.
+    /// The port channels, and whether their connection has ended.
     fn ports(&self) -> Vec<(PortChannel, bool)> {
         let watched = self.watched.borrow();
         let port = |watched: &Watched| Some((watched.channel.port()?, watched.ended.get()));
@@ -351,14 +351,14 @@ fn watch(shared: &Rc<Shared>, channel: &Channel) {
         }
     }
     if let Some(port) = channel.port() {
-        // A channel that is connected already is left as it is.
+        // A channel that is connected already is not touched.
         port.upcast_ref::<Channel>().connect();
     }
 }
 
 /// spice-gtk announces the channels one after the other, each from an idle
-/// source of its own, and says nothing when it is done. It makes all these
-/// sources at once, so one that is made now comes after them.
+/// source of its own, and does not report when it is done. It creates all these
+/// sources at once, so one that is created now comes after them.
 fn await_list(shared: &Rc<Shared>) {
     if shared.listed.get() {
         return;
@@ -372,8 +372,8 @@ fn await_list(shared: &Rc<Shared>) {
     });
 }
 
-/// A server that has nothing but the main channel lists nothing, of which spice-gtk
-/// does not say a word. The list is sent soon after the first message: when nothing
+/// A server that has only the main channel lists nothing, which spice-gtk
+/// does not report. The list is sent soon after the first message: if nothing
 /// more has been received for a while, it was empty.
 fn await_quiet(shared: &Rc<Shared>, main: &Channel) {
     let (shared, main) = (Rc::downgrade(shared), main.downgrade());
@@ -396,7 +396,7 @@ fn await_quiet(shared: &Rc<Shared>, main: &Channel) {
 /// Longer than a message from anywhere takes.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Connects a session that is over when spice-gtk has signalled that. It does so from
+/// Connects a session that is over, once spice-gtk has signalled that. It does so from
 /// an idle source, after which this one comes, and until then connects nothing.
 fn connect_again(shared: &Rc<Shared>, main: &Channel) {
     let (shared, main) = (Rc::downgrade(shared), main.downgrade());
@@ -431,8 +431,8 @@ fn connect_later(shared: &Rc<Shared>, main: &Channel, failure: String) {
     });
 }
 
-/// Runs `work` from an idle source of GLib's default main context, where spice-gtk's
-/// own are.
+/// Runs `work` from an idle source of GLib's default main context, like spice-gtk's
+/// own sources.
 fn when_idle(work: impl Future<Output = ()> + 'static) {
     let context = glib::MainContext::default();
     drop(context.spawn_local_with_priority(glib::Priority::DEFAULT_IDLE, work));
@@ -458,7 +458,7 @@ fn main_channel_event(shared: &Rc<Shared>, main: &Channel, event: ChannelEvent) 
                 text,
             ));
         }
-        // The reason, if any, came before.
+        // The reason, if any, was reported before.
         ChannelEvent::Closed if shared.error.borrow().is_some() => {}
         ChannelEvent::Closed if shared.failed.borrow().is_some() => {}
         ChannelEvent::Closed => shared.fail(ConnectError::unreachable(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Waiting for a port that a program can use.
+//! Waits until a program can use a port.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,8 +11,8 @@ use glib::signal::SignalHandlerId;
 use crate::port::{PortState, QmpPort};
 use crate::qmp::Error;
 
-/// Waits until commands may be executed and the run state is known, or was refused: then
-/// `last-error` says why.
+/// Waits until commands may be executed and the run state is known or was refused; in the
+/// latter case `last-error` says why.
 pub(super) async fn wait(port: &QmpPort, timeout: Duration) -> Result<(), Error> {
     let greeted = Greeted::watch(port);
     let usable = port.wait_status(timeout).await;
@@ -46,7 +46,7 @@ impl Greeted {
         }
     }
 
-    /// Says of a connection that ended whether QEMU was at the other end.
+    /// Adds to the error of a connection that ended whether QEMU was at the other end.
     fn explain(&self, error: Error) -> Error {
         match error {
             Error::Closed(text) if self.seen.get() => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Addresses, and what looks like one.
+//! Tests addresses, and texts that look like one.
 
 use super::*;
 
@@ -113,7 +113,7 @@ fn check(cases: &[Case]) {
 }
 
 #[test]
-fn paths_that_are_no_address() {
+fn paths_that_are_not_addresses() {
     use AddressFault as Fault;
     check(&[
         ("", Fault::Empty, None),
@@ -137,7 +137,7 @@ fn paths_that_are_no_address() {
 }
 
 #[test]
-fn buses_that_are_no_address() {
+fn buses_that_are_not_addresses() {
     use AddressFault as Fault;
     check(&[
         ("dbus", Fault::Form, Some("dbus:")),
@@ -184,7 +184,7 @@ fn buses_that_are_no_address() {
 }
 
 #[test]
-fn hosts_that_are_no_address() {
+fn hosts_that_are_not_addresses() {
     use AddressFault as Fault;
     check(&[
         ("telnet:h:1", Fault::Form, Some("tcp:h:1")),
@@ -218,7 +218,7 @@ fn hosts_that_are_no_address() {
 }
 
 #[test]
-fn what_stands_on_the_command_line_of_qemu() {
+fn options_of_qemus_command_line() {
     use AddressFault as Fault;
     check(&[
         (
@@ -273,7 +273,7 @@ fn what_stands_on_the_command_line_of_qemu() {
 }
 
 #[test]
-fn what_is_no_spice_server() {
+fn texts_that_are_not_spice_servers() {
     use AddressFault as Fault;
     check(&[
         ("spice:", Fault::Form, None),
@@ -306,7 +306,7 @@ fn what_is_no_spice_server() {
 }
 
 #[test]
-fn a_path_that_does_not_fit() {
+fn a_path_that_is_too_long() {
     for (scheme, start) in [
         ("unix:", "/"),
         ("unix:@", "n"),

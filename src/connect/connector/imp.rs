@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GObject: the options, and the signal.
+//! The GObject of a connector: its options, and its signal.
 
 use std::cell::{Cell, RefCell};
 use std::thread::{self, ThreadId};
@@ -21,26 +21,26 @@ use crate::qmp::Error;
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::Connector)]
 pub struct Connector {
-    /// Where to connect.
+    /// The address to connect to.
     #[property(get, set, nullable)]
     address: RefCell<Option<String>>,
     /// The password (ticket) for a SPICE server.
     #[property(set, nullable)]
     password: RefCell<Option<String>>,
-    /// A file of certificates (PEM) that are trusted over TLS in place of the system's.
+    /// A file of certificates (PEM) that are trusted for TLS instead of the system's.
     #[property(get, set, nullable)]
     ca_file: RefCell<Option<String>>,
-    /// The subject that the server's certificate must have over TLS, instead of its host
+    /// The subject that the server's certificate must have for TLS, instead of its host
     /// name.
     #[property(get, set, nullable)]
     host_subject: RefCell<Option<String>>,
-    /// How long connecting may take, in milliseconds; 0 is without limit.
+    /// How long connecting may take, in milliseconds; 0 means no limit.
     #[property(get, set, default = 10_000)]
     timeout: Cell<u32>,
-    /// Whether to try again, within the timeout, where there is no server at the address.
+    /// Whether to try again, within the timeout, while there is no server at the address.
     #[property(get, set)]
     wait: Cell<bool>,
-    /// After how many milliseconds to connect again when the connection has ended; 0 is
+    /// The pause in milliseconds before connecting again when the connection has ended; 0 means
     /// never.
     #[property(get, set)]
     reconnect: Cell<u32>,
@@ -106,7 +106,7 @@ impl Connector {
         thread::current().id() == self.thread
     }
 
-    /// Whether this thread may use a property; if not, that is a critical.
+    /// Whether this thread may use a property; if not, logs a critical.
     fn may_use(&self, property: &glib::ParamSpec) -> bool {
         let here = self.is_my_thread();
         if !here {
@@ -119,7 +119,7 @@ impl Connector {
         here
     }
 
-    /// What the properties say now.
+    /// The current values of the properties.
     pub(super) fn dial(&self) -> Result<Dial, Error> {
         let address = self.address.borrow();
         let timeout = match self.timeout.get() {

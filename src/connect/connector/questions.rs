@@ -14,20 +14,20 @@ use glib::subclass::SignalId;
 use super::Connector;
 use crate::home::Home;
 
-/// The signal that asks.
+/// The signal that asks for a password.
 pub(super) const NEED_PASSWORD: &str = "need-password";
 
-/// A password, or that there will be none.
+/// A password, or `None` if there will be none.
 type Answer = Option<Box<str>>;
 
-/// What was not answered yet. Only the first one is put to the program: an answer is never
-/// for a server that the program does not know of.
+/// The unanswered questions. Only the first one is put to the program, so that an answer
+/// is never for a server that the program does not know about.
 #[derive(Default)]
 pub(super) struct Questions(RefCell<VecDeque<Rc<Question>>>);
 
 struct Question {
     retry: bool,
-    /// Where its caller waits: the signal is emitted there.
+    /// The context on which its caller waits: the signal is emitted there.
     home: Home,
     asked: Cell<bool>,
     answer: RefCell<Option<Answer>>,
@@ -35,7 +35,7 @@ struct Question {
 }
 
 impl Questions {
-    /// Answers the question that was asked, if there is one.
+    /// Answers the question that was asked, if any.
     pub(super) fn answer(&self, password: Option<&str>) {
         let first = self.0.borrow().front().cloned();
         if let Some(question) = first.filter(|question| question.asked.get()) {
@@ -56,7 +56,7 @@ impl Question {
     }
 }
 
-/// A question until its answer. Dropping it takes it back.
+/// A question that waits for its answer. Dropping it withdraws it.
 pub(super) struct Asking {
     connector: Connector,
     question: Rc<Question>,
@@ -109,8 +109,8 @@ impl Drop for Asking {
     }
 }
 
-/// Emits the signal from a source: its handler may run a main loop, which goes on with
-/// whoever waits for the answer.
+/// Emits the signal from a source: its handler may run a main loop, in which
+/// the caller that waits for the answer continues.
 fn ask(connector: &Connector, question: &Rc<Question>) {
     let (connector, waiting) = (connector.downgrade(), Rc::downgrade(question));
     question.home.idle(glib::Priority::DEFAULT, move || {
