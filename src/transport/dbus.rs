@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! QMP over a chardev of QEMU's D-Bus display.
 //!
-//! QEMU is given one end of a pair of sockets, and speaks QMP on the other one; D-Bus
-//! itself carries none of it.
+//! QEMU is given one end of a pair of sockets, and the transport speaks QMP on the other
+//! one; D-Bus itself carries no QMP.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::{Closed, Fds, Flow, Incoming, Sink, Transport, gdbus, on_stream};
 use crate::spawn::spawn_on;
 
 /// Reads and writes a chardev of a D-Bus display. When the connection to it ends, it
-/// waits until QEMU is on the bus with a chardev that is free, and opens that.
+/// waits until QEMU is on the bus with a free chardev, and opens that.
 pub struct DbusTransport {
     link: Rc<Link>,
 }
@@ -33,8 +33,8 @@ struct Link {
     closed: Cell<bool>,
 }
 
-/// A peer that ends every connection at once is not tried more often than this. The
-/// pause doubles from one to the other, and is forgotten by a connection that lasted.
+/// Limits the attempts with a peer that ends every connection at once. The pause
+/// doubles with each attempt, and is reset by a connection that lasted.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -48,13 +48,13 @@ impl std::fmt::Debug for DbusTransport {
 }
 
 impl DbusTransport {
-    /// A transport on the first chardev whose name is wanted, as soon as there is one:
-    /// of QEMU with this name on the bus of `connection`, or at its other end. On the
-    /// main context that is the thread's default.
+    /// A transport on the first chardev with a wanted name, as soon as there is one:
+    /// of the QEMU with this name on the bus of `connection`, or at its other end. It runs on
+    /// the thread-default main context.
     ///
     /// # Panics
     ///
-    /// Where `name` is no D-Bus name.
+    /// If `name` is not a valid D-Bus name.
     #[must_use]
     pub fn new(
         connection: &gio::DBusConnection,
@@ -215,7 +215,7 @@ impl Link {
         let link = Rc::downgrade(self);
         let work = async move {
             let found = search(&display, wanted, next_pause).await;
-            // Before the program has what may close the port.
+            // Before the program gets what may close the port.
             drop(display);
             if let Some(link) = link.upgrade() {
                 link.found(found);
@@ -224,7 +224,7 @@ impl Link {
         let cancellable = gio::Cancellable::new();
         self.search.replace(Some(cancellable.clone()));
         spawn_on(self.display.home.context(), async move {
-            // Where it is cancelled nothing is left to do.
+            // If it is cancelled, nothing is left to do.
             let _ = gio::CancellableFuture::new(work, cancellable).await;
         });
     }
@@ -250,7 +250,7 @@ impl Link {
         let display = self.display.clone();
         let done: Closed = Box::new(move || {
             if display.owned {
-                // Where another thread runs the main context, nothing is called.
+                // If another thread runs the main context, nothing is called.
                 gdbus::close(&display.home, &display.connection, done);
             } else {
                 done();
@@ -259,7 +259,7 @@ impl Link {
         let stream = self.stream.take();
         match stream {
             Some(stream) => stream.close_then(done),
-            // What was cancelled goes from an idle source, after which this one comes.
+            // Cancelled operations end from an idle source; this one comes after that.
             None if search.is_some() => {
                 self.display.home.idle(glib::Priority::DEFAULT_IDLE, done);
             }
@@ -268,7 +268,7 @@ impl Link {
     }
 }
 
-/// Tries to open a chardev until that succeeds; nothing where the connection is gone.
+/// Tries to open a chardev until that succeeds; returns `None` if the connection is gone.
 async fn search(
     display: &Display,
     wanted: fn(&str) -> bool,
@@ -283,7 +283,7 @@ async fn search(
         match display.open(wanted).await {
             Ok(socket) => return Some(socket),
             Err(_) if display.connection.is_closed() => return None,
-            // A QEMU that is held up says nothing when it goes on.
+            // A QEMU that was blocked does not signal that it continues.
             Err(NotOpened::Failed(error)) if gdbus::is_timeout(&error) => {}
             Err(_) => changes.next().await,
         }

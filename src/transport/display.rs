@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QEMU's D-Bus display, as far as chardevs go: finds one, and registers a socket with it.
+//! The chardevs of QEMU's D-Bus display: finds one, and registers a socket with it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -16,12 +16,12 @@ use glib::signal::SignalHandlerId;
 use super::gdbus::{self, Method, Signals, Subscription};
 use crate::home::Home;
 
-/// A D-Bus display: a connection, and who is QEMU on it.
+/// A D-Bus display: a connection, and QEMU's name on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Display {
     pub(super) home: Home,
     pub(super) connection: gio::DBusConnection,
-    /// QEMU's name on the bus; none on a peer-to-peer connection.
+    /// QEMU's name on the bus; `None` on a peer-to-peer connection.
     name: Option<Box<str>>,
     /// Whether the connection is closed with the transport.
     pub(super) owned: bool,
@@ -30,13 +30,13 @@ pub(crate) struct Display {
 /// Why a chardev was not opened.
 #[derive(Debug)]
 pub(crate) enum NotOpened {
-    /// Nobody has QEMU's name on the bus.
+    /// QEMU's name has no owner on the bus.
     NotOnBus,
-    /// No chardev has a name that is wanted; some have these.
+    /// No chardev has a wanted name; these are the names that there are.
     NoChardev(Vec<String>),
-    /// Somebody has registered: a unique name on the bus, where it is known.
+    /// Another client has registered: its unique name on the bus, if known.
     Busy(Option<String>),
-    /// D-Bus, or whoever answers there, failed.
+    /// D-Bus, or the peer that answers there, failed.
     Failed(glib::Error),
 }
 
@@ -50,23 +50,23 @@ struct Chardev {
 const DISPLAY_PATH: &str = "/org/qemu/Display1";
 const CHARDEV: &str = "org.qemu.Display1.Chardev";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-/// What QEMU's own errors are named after. `Register` has no other one than this: the
+/// The prefix of QEMU's own errors. `Register` has no other error than this: the
 /// chardev has a client.
 const QEMU_ERROR: &str = "org.qemu.Display1.Error.";
 
 /// How long one call may take: QEMU answers when its main loop runs.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many objects of a display are looked at, and how many interfaces and properties
+/// How many objects of a display are visited, and how many interfaces and properties
 /// of each.
 const MAX_OBJECTS: usize = 1024;
 const MAX_ENTRIES: usize = 64;
-/// The longest name of a chardev, and how many are kept to say what there is.
+/// The longest name of a chardev, and how many names are kept for the error.
 const MAX_NAME: usize = 256;
 const MAX_NAMES: usize = 64;
 
 impl Display {
-    /// QEMU at the other end of `connection`, or with a name on its bus, which is a valid
-    /// one. The thread's default main context is its home.
+    /// The QEMU at the other end of `connection`, or with a valid name on its bus. It uses the
+    /// thread-default main context.
     pub(crate) fn new(connection: &gio::DBusConnection, name: Option<&str>) -> Self {
         Self {
             home: Home::here(),
@@ -93,7 +93,7 @@ impl Display {
         capabilities.contains(gio::DBusCapabilityFlags::UNIX_FD_PASSING)
     }
 
-    /// Registers with a chardev that has a name that is wanted.
+    /// Registers with a chardev that has a wanted name.
     pub(crate) async fn open(
         &self,
         wanted: fn(&str) -> bool,
@@ -118,7 +118,7 @@ impl Display {
         self.register(owner.as_deref(), &chardev).await
     }
 
-    /// The connection that has `name`. All that follows goes to this one.
+    /// The connection that has `name`. All further calls go to this one.
     async fn owner(&self, name: &str) -> Result<String, NotOpened> {
         let reply = self
             .call(
@@ -182,7 +182,7 @@ impl Display {
         }
     }
 
-    /// Who has a chardev now.
+    /// The current owner of a chardev.
     async fn current_owner(&self, owner: Option<&str>, chardev: &Chardev) -> Option<String> {
         let property = (CHARDEV, "Owner").to_variant();
         let get = (PROPERTIES, "Get");
@@ -223,12 +223,12 @@ fn is_qemus(error: &glib::Error) -> bool {
     gdbus::remote_name(error).is_some_and(|name| name.starts_with(QEMU_ERROR))
 }
 
-/// The holder of a chardev, where a peer says a name that can be one.
+/// The owner of a chardev, if the peer reports a valid name.
 fn holder(owner: &str) -> Option<String> {
     gio::dbus_is_unique_name(owner).then(|| owner.to_owned())
 }
 
-/// The chardevs in a reply of `GetManagedObjects`. Those without a name are none.
+/// The chardevs in a reply of `GetManagedObjects`. Objects without a name are skipped.
 fn chardevs(reply: &glib::Variant) -> Vec<Chardev> {
     let objects = reply.child_value(0);
     let chardev = |object: glib::Variant| {
@@ -245,7 +245,7 @@ fn chardevs(reply: &glib::Variant) -> Vec<Chardev> {
         .collect()
 }
 
-/// A text among the properties of an object. A longer one than a name may be is cut.
+/// A text among the properties of an object. It is cut at the longest allowed name.
 fn text(properties: &glib::Variant, key: &str) -> Option<String> {
     let text = value(properties, key)?.as_variant()?;
     let text = text.str()?;
@@ -259,7 +259,7 @@ fn value(dictionary: &glib::Variant, key: &str) -> Option<glib::Variant> {
     Some(entry.child_value(1))
 }
 
-/// The first by name of those that are wanted, a free one before others.
+/// The first wanted chardev by name, free ones before others.
 fn choose(chardevs: Vec<Chardev>, wanted: fn(&str) -> bool) -> Result<Chardev, NotOpened> {
     let (wanted, others): (Vec<_>, Vec<_>) = chardevs
         .into_iter()
@@ -273,8 +273,8 @@ fn choose(chardevs: Vec<Chardev>, wanted: fn(&str) -> bool) -> Result<Chardev, N
     })
 }
 
-/// Notices that it may be worth trying again: QEMU has come to the bus, a chardev was
-/// left, or the connection is gone.
+/// Notices when it may be worth trying again: QEMU has appeared on the bus, a chardev has
+/// become free, or the connection is gone.
 pub(crate) struct Changes {
     heard: Rc<Heard>,
     connection: gio::DBusConnection,
@@ -341,7 +341,7 @@ impl Changes {
         }
     }
 
-    /// Ends when something has changed since it ended last.
+    /// Ends when something has changed since it last ended.
     pub(crate) async fn next(&self) {
         poll_fn(|cx| {
             if self.heard.something.take() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! GDBus's asynchronous calls, connects, closes and signals, bound to a thread as those of
-//! [`gio_async`](super::gio_async) are. None of them starts a service.
+//! GDBus's asynchronous calls, connects, closes and signals, bound to a thread like those of
+//! [`gio_async`](super::gio_async). None of them starts a service.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -18,14 +18,14 @@ use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
 
 use crate::home::{Bound, Home};
 
-/// A method, and who is to execute it.
+/// A method, and the destination that executes it.
 pub(super) struct Method<'a> {
-    /// A name on the bus; none for the other end of a peer-to-peer connection.
+    /// A name on the bus; `None` for the other end of a peer-to-peer connection.
     pub(super) destination: Option<&'a str>,
     pub(super) path: &'a str,
     pub(super) interface: &'a str,
     pub(super) name: &'a str,
-    /// The type of its reply: with another one the call fails.
+    /// The type of its reply: if it has another one, the call fails.
     pub(super) reply: &'a glib::VariantTy,
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn call(
     ) {
         let mut error = null_mut();
         // SAFETY: GIO calls this once with the connection, the result of its call and the
-        // box that was handed over with it. The reply is the caller's; it is NULL where
+        // box that was passed with it. The reply is owned by the caller; it is NULL if
         // there is an error. Descriptors that came with it are closed.
         unsafe {
             let reply = gio::ffi::g_dbus_connection_call_with_unix_fd_list_finish(
@@ -94,7 +94,7 @@ pub(crate) async fn connect(
     ) {
         let mut error = null_mut();
         // SAFETY: GIO calls this once with the result of its connecting and the box that
-        // was handed over with it. The connection is the caller's; it is NULL where there
+        // was passed with it. The connection is owned by the caller; it is NULL if there
         // is an error.
         unsafe {
             let connection =
@@ -121,8 +121,8 @@ pub(crate) async fn connect(
     .await
 }
 
-/// Closes a connection; false where it cannot start, and `done` is not called. That it
-/// was closed before does not matter.
+/// Closes a connection. Returns false if that cannot start; then `done` is not called. It
+/// does not matter whether the connection was closed before.
 pub(super) fn close<F: FnOnce() + 'static>(
     home: &Home,
     connection: &gio::DBusConnection,
@@ -134,7 +134,7 @@ pub(super) fn close<F: FnOnce() + 'static>(
         done: gpointer,
     ) {
         // SAFETY: GIO calls this once with the connection, the result of its close and the
-        // box that was handed over with it.
+        // box that was passed with it.
         let done = unsafe {
             gio::ffi::g_dbus_connection_close_finish(connection.cast(), result, null_mut());
             Box::from_raw(done.cast::<Bound<F>>())
@@ -158,9 +158,9 @@ pub(super) fn close<F: FnOnce() + 'static>(
     .is_some()
 }
 
-/// Which signals are listened to: those that fit all that is said.
+/// Which signals to subscribe to: those that match all of these.
 pub(super) struct Signals<'a> {
-    /// Who emits them: a name on the bus.
+    /// Their sender: a name on the bus.
     pub(super) sender: Option<&'a str>,
     pub(super) interface: &'a str,
     pub(super) member: &'a str,
@@ -169,7 +169,7 @@ pub(super) struct Signals<'a> {
 }
 
 impl Signals<'_> {
-    /// What the bus is to send on: all is names, which have no quotes.
+    /// The match rule for the bus: all values are names, which contain no quotes.
     fn rule(&self) -> Option<String> {
         let (sender, interface, member) = (self.sender?, self.interface, self.member);
         let first = self.first.map(|first| format!(",arg0='{first}'"));
@@ -180,7 +180,7 @@ impl Signals<'_> {
     }
 }
 
-/// Signals that are listened to until this is dropped.
+/// A subscription to signals, until dropped.
 #[derive(Debug)]
 pub(super) struct Subscription {
     connection: gio::DBusConnection,
@@ -188,11 +188,11 @@ pub(super) struct Subscription {
     rule: Option<String>,
 }
 
-/// Calls `heard` for each of these signals, whatever is in them. Others than the sender can
-/// send them, too.
+/// Calls `heard` for each of these signals, whatever they contain. Other senders than the
+/// given one can send them, too.
 ///
-/// GDBus would log criticals where the connection is just being closed, if the bus were
-/// told of the signals by its own means.
+/// Subscribes at the bus by itself: GDBus would log criticals if the connection is just
+/// being closed.
 pub(super) fn subscribe<F: Fn() + 'static>(
     home: &Home,
     connection: &gio::DBusConnection,
@@ -249,7 +249,7 @@ pub(super) fn subscribe<F: Fn() + 'static>(
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // SAFETY: the id is this connection's, and is given back once.
+        // SAFETY: the id is this connection's, and is released once.
         unsafe {
             gio::ffi::g_dbus_connection_signal_unsubscribe(
                 self.connection.to_glib_none().0,
@@ -262,7 +262,7 @@ impl Drop for Subscription {
     }
 }
 
-/// Calls a method of the bus that has no answer worth waiting for.
+/// Calls a method of the bus and ignores its reply.
 fn tell_bus(connection: &gio::DBusConnection, method: &str, argument: &str) {
     let bus = "org.freedesktop.DBus";
     let arguments = (argument,).to_variant();
@@ -285,7 +285,7 @@ fn tell_bus(connection: &gio::DBusConnection, method: &str, argument: &str) {
     }
 }
 
-/// The name of the error that the other end answered with, if it did.
+/// The name of the error that the other end replied with, if it did.
 pub(super) fn remote_name(error: &glib::Error) -> Option<String> {
     // SAFETY: the error is live; the name is the caller's, or NULL.
     let name: Option<glib::GString> = unsafe {
@@ -296,12 +296,12 @@ pub(super) fn remote_name(error: &glib::Error) -> Option<String> {
     name.map(String::from)
 }
 
-/// Whether a call was not answered in time. A peer may answer with what looks like it.
+/// Whether a call was not answered in time. A peer may reply with an error that looks the same.
 pub(crate) fn is_timeout(error: &glib::Error) -> bool {
     error.matches(gio::IOErrorEnum::TimedOut) && remote_name(error).is_none()
 }
 
-/// The text of an error without the name that GDBus puts in front.
+/// The text of an error without the prefix that GDBus adds.
 pub(crate) fn message(error: &glib::Error) -> &str {
     let text = error.message();
     let Some(name) = remote_name(error) else {
@@ -312,7 +312,7 @@ pub(crate) fn message(error: &glib::Error) -> &str {
     text_alone.unwrap_or(text)
 }
 
-/// Where an operation leaves its result for the future that waits for it.
+/// Where an operation stores its result for the future that waits for it.
 struct Slot<T> {
     result: Option<Result<T, glib::Error>>,
     waker: Option<Waker>,
@@ -323,7 +323,7 @@ type SharedSlot<T> = Rc<RefCell<Slot<T>>>;
 impl<T: 'static> Slot<T> {
     /// # Safety
     ///
-    /// `slot` is what `start` was given in [`wait`], and was not used before.
+    /// `slot` is what `start` was passed in [`wait`], and was not used before.
     unsafe fn fill(slot: gpointer, result: Result<T, glib::Error>) {
         // SAFETY: as the caller promises.
         let slot = unsafe { Box::from_raw(slot.cast::<Bound<SharedSlot<T>>>()) };
@@ -341,7 +341,7 @@ impl<T: 'static> Slot<T> {
     }
 }
 
-/// Starts an operation, which ends by filling the slot that it is given, and waits for
+/// Starts an operation, which ends by filling the slot that it is passed, and waits for
 /// it. Dropping the future cancels it.
 async fn wait<T: 'static>(
     home: &Home,

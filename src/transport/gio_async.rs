@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! GIO's asynchronous connects, reads, writes and closes, and its sources of sockets: all
+//! GIO's asynchronous connects, reads, writes and closes, and its socket sources: all
 //! with callbacks that are bound to a thread.
 //!
-//! The `gio` crate's own abort the process where another thread runs or frees the
+//! The `gio` crate's own versions abort the process if another thread runs or frees the
 //! main context that they were started on. Here each function returns whether it could
-//! start: not where another thread runs the main context.
+//! start: it cannot if another thread runs the main context.
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
@@ -15,7 +15,7 @@ use glib::translate::{IntoGlib, ToGlibPtr, from_glib_full};
 
 use crate::home::{Bound, Home};
 
-/// What GIO is lent while an operation is under way.
+/// What GIO borrows while an operation is under way.
 struct Operation<F> {
     bytes: Vec<u8>,
     done: Bound<F>,
@@ -49,7 +49,7 @@ where
     {
         let mut error = null_mut();
         // SAFETY: GIO calls this once with the stream, the result of its read and the
-        // box that was handed over with it.
+        // box that was passed with it.
         let (operation, count) = unsafe {
             let count = gio::ffi::g_input_stream_read_finish(stream.cast(), result, &raw mut error);
             (Box::from_raw(operation.cast::<Operation<F>>()), count)
@@ -102,7 +102,7 @@ where
     {
         let mut error = null_mut();
         // SAFETY: GIO calls this once with the stream, the result of its write and the
-        // box that was handed over with it.
+        // box that was passed with it.
         let operation = unsafe {
             gio::ffi::g_output_stream_write_all_finish(
                 stream.cast(),
@@ -150,7 +150,7 @@ where
         F: FnOnce() + 'static,
     {
         // SAFETY: GIO calls this once with the stream, the result of its close and the
-        // box that was handed over with it.
+        // box that was passed with it.
         let operation = unsafe {
             gio::ffi::g_io_stream_close_finish(stream.cast(), result, null_mut());
             Box::from_raw(operation.cast::<Operation<F>>())
@@ -195,8 +195,8 @@ where
     {
         let mut error = null_mut();
         // SAFETY: GIO calls this once with the client, the result of its connecting and
-        // the box that was handed over with it. The connection is the caller's; it is
-        // NULL where there is an error.
+        // the box that was passed with it. The connection is owned by the caller; it is
+        // NULL if there is an error.
         let (operation, result) = unsafe {
             let connection =
                 gio::ffi::g_socket_client_connect_finish(client.cast(), result, &raw mut error);
@@ -226,8 +226,8 @@ where
 /// A source that calls `ready` from the main loop while the socket is ready for
 /// `condition`, until it is destroyed or returns [`Break`](glib::ControlFlow::Break).
 ///
-/// It may be called within itself, where it runs a main loop. Else GLib would take it out
-/// of the loop for each call, and wake the loop up to put it back.
+/// It may be called recursively, if it runs a main loop. Otherwise GLib would take it out
+/// of the loop for each call, and wake the loop to put it back.
 pub(super) fn watch<F>(
     home: &Home,
     socket: &gio::Socket,
@@ -246,8 +246,8 @@ where
     where
         F: Fn() -> glib::ControlFlow + 'static,
     {
-        // SAFETY: GLib calls this with the box that was handed over with it, which lives
-        // until `dropped`; nobody changes what is in it.
+        // SAFETY: GLib calls this with the box that was passed with it, which lives
+        // until `dropped`; nothing changes its contents.
         let ready = unsafe { &*ready.cast::<Bound<F>>() };
         let flow = ready
             .get()
@@ -288,16 +288,16 @@ where
     }
 }
 
-/// What sends `fds` with a message of a socket.
+/// The control message that sends `fds` with a message on a socket.
 #[cfg(unix)]
 pub(super) fn fd_message(fds: &gio::UnixFDList) -> gio::SocketControlMessage {
-    // The `gio` crate does not have it.
+    // The `gio` crate does not bind it.
     unsafe extern "C" {
         fn g_unix_fd_message_new_with_fd_list(
             fds: *mut gio::ffi::GUnixFDList,
         ) -> *mut gio::ffi::GSocketControlMessage;
     }
-    // SAFETY: the function has this signature, and is in the library of all others here.
+    // SAFETY: the function has this signature, and is in the same library as all others here.
     // The list is live; the message takes a reference to it, and is ours.
     unsafe { from_glib_full(g_unix_fd_message_new_with_fd_list(fds.to_glib_none().0)) }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moves bytes between a QMP server and whoever speaks QMP. Knows no QMP.
+//! Moves bytes between a QMP server and a client. Knows no QMP.
 //!
-//! [`SpiceTransport`] rides on a SPICE port channel, [`DbusTransport`] on a chardev of a
-//! D-Bus display, [`SocketTransport`] on a Unix or TCP connection, [`StreamTransport`] on
+//! [`SpiceTransport`] uses a SPICE port channel, [`DbusTransport`] a chardev of a
+//! D-Bus display, [`SocketTransport`] a Unix or TCP connection, [`StreamTransport`]
 //! any [`gio::IOStream`], and [`pair()`] connects two
 //! ends within the process.
 
@@ -47,60 +47,60 @@ pub enum Incoming<'a> {
         /// bytes may have been missed.
         late: bool,
     },
-    /// Bytes came.
+    /// Bytes have arrived.
     Data(&'a [u8]),
-    /// After data for which the sink said [`Flow::Wait`], from a transport that a sink may
-    /// run a main loop in: what there is to do can be done now.
+    /// Follows data for which the sink returned [`Flow::Wait`], from a transport in whose
+    /// reports a sink may run a main loop: pending work can be done now.
     Pause,
-    /// The bytes of the last [`Transport::write`] are on their way.
+    /// The bytes of the last [`Transport::write`] have been handed to the system.
     Written,
     /// The bytes of the last [`Transport::write`] could not be sent.
     WriteFailed(String),
-    /// The connection is gone, for this reason. It may be opened again.
+    /// The connection is gone, for this reason. It may be reopened.
     Closed(String),
 }
 
-/// Where a transport reports to. It runs no main loop, but for [`Incoming::Pause`].
+/// Where a transport reports to. It runs no main loop, except in [`Incoming::Pause`].
 pub type Sink = Rc<dyn Fn(Incoming<'_>) -> Flow>;
 
-/// What a sink says to the data that it was given.
+/// The sink's answer to data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     /// More may come.
     On,
-    /// There is enough to do: no more until [`Transport::resume`]. A transport
-    /// that cannot hold its peer back goes on.
+    /// No more data until [`Transport::resume`]. A transport that cannot
+    /// pause its peer continues.
     Wait,
 }
 
 /// File descriptors that are sent with bytes, and closed with their last reference.
 #[cfg(unix)]
 pub type Fds = gio::UnixFDList;
-/// File descriptors that are sent with bytes: there are none on this system.
+/// File descriptors that are sent with bytes: this system has none.
 #[cfg(not(unix))]
 pub type Fds = std::convert::Infallible;
 
-/// Called once when a transport has [let go](Transport::close_then) of its connection.
+/// Called once when a transport has [released](Transport::close_then) its connection.
 pub type Closed = Box<dyn FnOnce()>;
 
-/// A two-way stream of bytes that reports what comes.
+/// A two-way stream of bytes that reports what arrives.
 ///
 /// The rules, which one suite of tests checks for every transport:
 ///
 /// - Nothing is reported before [`start`](Self::start) or after [`close`](Self::close).
 /// - [`Opened`](Incoming::Opened) comes before any data, and no data comes after
-///   [`Closed`](Incoming::Closed) until it is opened again.
+///   [`Closed`](Incoming::Closed) until it is reopened.
 /// - Each [`write`](Self::write) on an open transport is answered by one
 ///   [`Written`](Incoming::Written) or [`WriteFailed`](Incoming::WriteFailed), or
-///   the connection closes; then no answer comes any more.
-/// - What the peer sent before a write failed comes before
+///   the connection closes; then no answer follows.
+/// - Data that the peer sent before a write failed is reported before
 ///   [`WriteFailed`](Incoming::WriteFailed).
 pub trait Transport {
     /// Starts to report to `sink`. Called once.
     fn start(&self, sink: Sink);
 
     /// Sends bytes. One write at a time: wait for its answer, which may come before
-    /// this returns.
+    /// this function returns.
     fn write(&self, bytes: Vec<u8>);
 
     /// Whether file descriptors can be sent.
@@ -108,28 +108,28 @@ pub trait Transport {
         false
     }
 
-    /// [`write`](Self::write) with descriptors, which leave with the first byte or are
-    /// closed. Called only where it [carries](Self::carries_fds) them.
+    /// [`write`](Self::write) with descriptors, which are sent with the first byte or
+    /// closed. Called only if it [carries](Self::carries_fds) them.
     #[cfg_attr(not(unix), allow(dropping_copy_types))]
     fn write_with_fds(&self, bytes: Vec<u8>, fds: Fds) {
         drop(fds);
         self.write(bytes);
     }
 
-    /// Goes on after [`Flow::Wait`].
+    /// Continues after [`Flow::Wait`].
     fn resume(&self) {}
 
-    /// From now on, a write that fails is reported at once while the sink wants no more
-    /// input, and not after what the peer sent before. For a sink that wants no more
+    /// From now on, while the sink wants no more input, a failed write is reported at once
+    /// and not after the data that the peer sent before. For a sink that accepts no more
     /// until its writes are done: it would wait for ever for a peer that has gone.
     fn fail_while_waiting(&self) {}
 
-    /// Whether bytes have arrived that were not reported yet. It does not wait.
+    /// Whether bytes have arrived that were not reported yet. Does not block.
     fn has_input(&self) -> bool {
         false
     }
 
-    /// Stops reporting and lets go of the connection.
+    /// Stops reporting and releases the connection.
     fn close(&self);
 
     /// [`close`](Self::close), and calls `done` when nothing of the connection is left:
@@ -139,30 +139,30 @@ pub trait Transport {
         done();
     }
 
-    /// [`close_then`](Self::close_then) where the peer still owes answers: a connection
-    /// that ends with the transport may be kept until they have come.
+    /// [`close_then`](Self::close_then) while the peer still owes answers: a connection
+    /// that ends with the transport may be kept until they have arrived.
     fn close_owed(&self, done: Closed) {
         self.close_then(done);
     }
 
-    /// Whether the connection may be opened again once it is closed.
+    /// Whether the connection may be reopened once it is closed.
     fn reopens(&self) -> bool;
 
-    /// After how many milliseconds it first tries to connect again when the connection has
-    /// ended; 0 where it does not.
+    /// The pause in milliseconds before it first tries to reconnect when the connection has
+    /// ended; 0 if it does not.
     fn reconnect(&self) -> u32 {
         0
     }
 
     /// Whether the peer is a SPICE port of QEMU's, which needs care: it stops in
     /// the middle of a long message until it is sent something, and crashes
-    /// when it is left with bytes that it has not read.
+    /// if the client disconnects while bytes are unread.
     fn is_spice_port(&self) -> bool {
         false
     }
 }
 
-/// The transport for `stream`, of which nothing has been read yet.
+/// The transport for `stream`, from which nothing has been read yet.
 pub(crate) fn on_stream(stream: &impl IsA<gio::IOStream>) -> Box<dyn Transport> {
     match SocketTransport::new(stream) {
         Some(transport) => Box::new(transport),

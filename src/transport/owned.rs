@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a SPICE channel owns: the port that is attached to it.
+//! A SPICE channel's reference to the port that is attached to it.
 #![allow(unsafe_code)]
 
 use glib::prelude::*;
@@ -25,10 +25,10 @@ impl PortChannel {
     }
 
     /// Makes the channel own a reference to `object` under `key`. It is dropped soon
-    /// after the channel has gone: `object` can report that first.
+    /// after the channel has gone, so that `object` can report that first.
     ///
-    /// Some callers give back a reference that they only borrowed: the channel's.
-    /// While the channel lives, `object` then has itself [`disown`](Self::disown)ed
+    /// Some callers drop a reference that they only borrowed: the channel's.
+    /// While the channel lives, `object` then [`disown`](Self::disown)s itself
     /// in its disposal.
     pub(crate) fn own(&self, key: glib::Quark, object: &impl IsA<glib::Object>) {
         unsafe extern "C" fn release(object: glib::ffi::gpointer) {
@@ -48,10 +48,10 @@ impl PortChannel {
         }
     }
 
-    /// Forgets `object`, which is being disposed of, if it is what is owned under `key`.
+    /// Removes `object`, which is being disposed of, if it is owned under `key`.
     ///
-    /// The owned reference is given back unless somebody did that already
-    /// (`given_back`): viewers unref what [`own`](Self::own) only lends them.
+    /// The owned reference is dropped unless a caller did that already
+    /// (`given_back`): viewers unref a port that [`own`](Self::own) only lends them.
     pub(crate) fn disown(
         &self,
         key: glib::Quark,
@@ -60,7 +60,7 @@ impl PortChannel {
     ) {
         let object: *mut glib::gobject_ffi::GObject = object.upcast_ref().as_ptr();
         // SAFETY: all objects are live; `steal` calls no destroy notify, so the
-        // reference that `own` took is ours to give back.
+        // reference that `own` took is ours to drop.
         unsafe {
             let channel = self.as_ptr().cast();
             let key = key.into_glib();
@@ -75,17 +75,17 @@ impl PortChannel {
     }
 }
 
-/// Drops a reference to `object` when the main loop has nothing better to do,
-/// unless the object is gone by then: the caller cannot know whether the
-/// reference was not given back already by somebody who had borrowed it, and who
-/// else holds one for a short while yet.
+/// Drops a reference to `object` when the main loop is idle,
+/// unless the object is gone by then: the caller cannot know whether a borrower has
+/// already dropped the reference by mistake, while others still hold one
+/// for a short time.
 ///
 /// # Safety
 ///
 /// `object` is live, and the caller gives up a reference to it.
 unsafe fn drop_soon(object: *mut glib::gobject_ffi::GObject) {
     unsafe extern "C" fn drop_now(object: glib::ffi::gpointer) -> glib::ffi::gboolean {
-        // SAFETY: the object is live: else `cancel` would have destroyed the
+        // SAFETY: the object is live: otherwise `cancel` would have destroyed the
         // source. The source's reference and the object's are dropped, once.
         unsafe {
             let object: *mut glib::gobject_ffi::GObject = object.cast();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two ends within one process: for tests of programs that speak QMP.
+//! Two connected ends within one process, for tests of programs that speak QMP.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 
 use super::{Incoming, Sink, Transport};
 
-/// A transport and the peer that plays its server.
+/// Creates a transport and the peer that plays its server.
 ///
 /// ```
 /// use spice_qmp::{QmpPort, transport};
@@ -34,7 +34,7 @@ pub struct PairTransport {
     wire: Rc<Wire>,
 }
 
-/// The end that plays the server. It outlives the other end quietly.
+/// The end that plays the server. It may outlive the other end.
 #[derive(Debug, Clone)]
 pub struct PairPeer {
     wire: Weak<Wire>,
@@ -44,9 +44,9 @@ pub struct PairPeer {
 struct Wire {
     sink: RefCell<Option<Sink>>,
     open: Cell<bool>,
-    /// Whether the peer takes no bytes for now.
+    /// Whether the peer accepts no bytes for now.
     blocked: Cell<bool>,
-    /// A write that a blocked peer has not taken.
+    /// A write that a blocked peer has not accepted.
     waiting: RefCell<Option<Vec<u8>>>,
     received: RefCell<VecDeque<u8>>,
     /// How many writes there were.
@@ -137,7 +137,7 @@ impl PairPeer {
         });
     }
 
-    /// Takes no more bytes (`true`), or takes what waits and goes on (`false`).
+    /// Accepts no more bytes (`true`), or accepts what waits and continues (`false`).
     pub fn block(&self, blocked: bool) {
         self.with(|wire| {
             wire.blocked.set(blocked);
@@ -152,7 +152,7 @@ impl PairPeer {
         });
     }
 
-    /// Makes the write that waits fail.
+    /// Makes the pending write fail.
     pub fn fail_write(&self, reason: &str) {
         self.with(|wire| {
             if wire.waiting.take().is_some() {
@@ -161,7 +161,7 @@ impl PairPeer {
         });
     }
 
-    /// The bytes that came since the last call.
+    /// The bytes received since the last call.
     #[must_use]
     pub fn received(&self) -> Vec<u8> {
         self.with(|wire| wire.received.borrow_mut().drain(..).collect())
@@ -174,7 +174,7 @@ impl PairPeer {
         self.with(|wire| wire.writes.get()).unwrap_or_default()
     }
 
-    /// Whether the other end is still there and listens.
+    /// Whether the other end still exists and listens.
     #[must_use]
     pub fn is_used(&self) -> bool {
         self.with(|wire| wire.sink.borrow().is_some())

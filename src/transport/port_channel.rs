@@ -36,7 +36,7 @@ impl std::fmt::Debug for SpiceTransport {
 struct Link {
     sink: OnceCell<Sink>,
     open: Cell<bool>,
-    /// How often it was opened.
+    /// How many times it was opened.
     openings: Cell<u64>,
     ended: Cell<bool>,
 }
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl SpiceTransport {
-    /// A transport on `channel`, which may be connected already or later.
+    /// A transport on `channel`, which may be connected already, or be connected later.
     #[must_use]
     pub fn new(channel: &PortChannel) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Transport for SpiceTransport {
         if self.link.sink.set(sink).is_err() {
             return;
         }
-        // What spice-gtk calls on another thread has no effect.
+        // Signals that spice-gtk emits on another thread have no effect.
         let link = || self.home.bind(self.link.clone());
         let handlers = channel.connect_all(&Arc::new(link()));
         self.handlers.replace(Some(handlers));
@@ -79,7 +79,7 @@ impl Transport for SpiceTransport {
             let link = link();
             move || {
                 with(&link, |link| {
-                    // It will not open any more, also where it never was open.
+                    // It will not open any more, even if it never was open.
                     link.open.set(false);
                     link.report(Incoming::Closed("the SPICE channel is gone".into()));
                 });
@@ -89,7 +89,7 @@ impl Transport for SpiceTransport {
         self.gone.replace(Some(gone));
         if channel.is_port_opened() {
             link.open.set(true);
-            // What it has not read is still to come.
+            // Data that spice-gtk has not read is still to come.
             let late = !channel.is_fresh();
             link.report(Incoming::Opened { late });
         } else {
@@ -102,7 +102,7 @@ impl Transport for SpiceTransport {
         let opening = link.openings.get();
         match self.channel.upgrade() {
             Some(channel) => channel.write(bytes, move |result| {
-                // The answer may come when the channel is open for another time.
+                // The answer may come when the channel has been reopened.
                 if link.openings.get() == opening {
                     link.report(match result {
                         Ok(()) => Incoming::Written,
@@ -200,13 +200,13 @@ impl Link {
         if !self.ended.get()
             && let Some(sink) = self.sink.get()
         {
-            // spice-gtk hands over the next data when the main loop is idle.
+            // spice-gtk delivers the next data when the main loop is idle.
             let _ = sink(incoming);
         }
     }
 
-    /// spice-gtk says "opened" only on a change. If this side thought it open,
-    /// the channel was reset in between, of which there is no signal.
+    /// spice-gtk reports "opened" only on a change. If the channel was considered open here,
+    /// it was reset in between, which has no signal.
     fn opened(&self) {
         self.closed("the SPICE channel was reset");
         self.open.set(true);

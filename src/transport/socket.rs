@@ -13,13 +13,13 @@ use super::{Closed, Fds, Flow, Incoming, Sink, Transport, gio_async};
 use crate::home::Home;
 
 /// Reads and writes the socket of a [`gio::UnixConnection`] or [`gio::TcpConnection`], on
-/// the main context that is the thread's default when it is made.
+/// the main context that is the thread-default one at its creation.
 ///
-/// One source waits for input; GIO's asynchronous streams make a task and a source for
-/// each read and each write. A write is tried at once, and continued from the main loop
-/// where the kernel's buffer is full.
+/// One source waits for input, whereas GIO's asynchronous streams create a task and a source
+/// for each read and each write. A write is tried at once, and continued from the main loop
+/// if the kernel's buffer is full.
 ///
-/// The socket's blocking mode is left as it is, and does not matter.
+/// The socket's blocking mode is not changed, and does not matter.
 #[derive(Debug)]
 pub struct SocketTransport {
     link: Rc<Link>,
@@ -31,20 +31,20 @@ struct Link {
     connection: gio::SocketConnection,
     socket: gio::Socket,
     sink: RefCell<Option<Sink>>,
-    /// Where a read leaves its bytes.
+    /// Where a read stores its bytes.
     buffer: RefCell<Vec<u8>>,
-    /// Whether the last read shows that there is more to come.
+    /// Whether the last read suggests that there is more to read.
     busy: Cell<bool>,
     /// Whether input is wanted.
     wanted: Cell<Wanted>,
-    /// Waits for input, or did so when it was last wanted.
+    /// Waits for input, or did so when input was last wanted.
     reading: RefCell<Option<glib::Source>>,
-    /// Waits for room for what is in `unsent`.
+    /// Waits for room for the bytes in `unsent`.
     writing: RefCell<Option<glib::Source>>,
     unsent: RefCell<Unsent>,
-    /// Why the write failed, while what the peer sent before is read.
+    /// Why the write failed, while data that the peer sent before is read.
     failure: RefCell<Option<String>>,
-    /// Whether that is not read first where the sink wants no more.
+    /// Whether that data is not read first if the sink wants no more.
     fails_while_waiting: Cell<bool>,
     closed: Cell<bool>,
 }
@@ -65,7 +65,7 @@ enum Wanted {
 struct Unsent {
     bytes: Vec<u8>,
     sent: usize,
-    /// What leaves with the first byte.
+    /// File descriptors that are sent with the first byte.
     fds: Option<Fds>,
 }
 
@@ -78,14 +78,14 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// What an idle connection holds.
+/// The read buffer of an idle connection, in bytes.
 const SMALL_READ: usize = 2 << 10;
-/// What a busy one reads at once.
+/// The read buffer of a busy one, in bytes.
 const LARGE_READ: usize = 64 << 10;
 
 impl SocketTransport {
-    /// A transport on `stream`, of which nothing has been read yet. None if that is
-    /// neither of the two types itself: what derives from them may do more than move
+    /// A transport on `stream`, from which nothing has been read yet. `None` if it is
+    /// of neither of the two types itself: a subclass may do more than move
     /// bytes. A [`gio::TcpWrapperConnection`] has TLS or a proxy above its socket.
     #[must_use]
     pub fn new(stream: &impl IsA<gio::IOStream>) -> Option<Self> {
@@ -186,15 +186,15 @@ impl Link {
         sink.map(|sink| sink(incoming))
     }
 
-    /// Sees to it that `read` is called when there is something to read.
+    /// Ensures that `read` is called when there is something to read.
     fn watch(self: &Rc<Self>) {
         if !self.is_open() || self.reading.borrow().is_some() {
             return;
         }
-        // Like spice-gtk's, this priority leaves a window time to be drawn.
+        // Like spice-gtk's, this priority leaves time to draw a window.
         let priority = Priority::DEFAULT_IDLE;
         if self.socket.is_closed() {
-            // By somebody else: GIO has no source for it. The read says so.
+            // Closed by other code: GIO has no source for it. The read reports that.
             let link = Rc::downgrade(self);
             self.home.idle(priority, move || {
                 if let Some(link) = link.upgrade() {
@@ -208,14 +208,14 @@ impl Link {
                 link.read();
                 return ControlFlow::Continue;
             }
-            // It would go off again and again.
+            // Otherwise it would fire again and again.
             link.reading.take();
             ControlFlow::Break
         });
         self.reading.replace(Some(source));
     }
 
-    /// Reads once, and reports what came.
+    /// Reads once, and reports the result.
     fn read(self: &Rc<Self>) {
         if !self.is_open() {
             return;
@@ -257,12 +257,12 @@ impl Link {
         }
     }
 
-    /// What follows when the sink has returned. Where that wants no more for now, the
-    /// source stays all the same: most often nothing comes before more is wanted.
+    /// What follows when the sink has returned. If it wants no more for now, the
+    /// source stays all the same: usually nothing arrives before more is wanted.
     fn go_on(self: &Rc<Self>, flow: Option<Flow>) {
         if flow == Some(Flow::Wait) {
             self.wanted.set(Wanted::Later);
-            // A socket with a time limit would count the pause.
+            // A socket with a timeout would count the pause.
             if self.socket.timeout() > 0 {
                 remove(&self.reading);
             }
@@ -280,7 +280,7 @@ impl Link {
         }
     }
 
-    /// Writes as much as there is room for, and reports when that was all.
+    /// Writes as much as there is room for, and reports when everything was written.
     fn write(self: &Rc<Self>) {
         let mut unsent = self.unsent.take();
         let rest = &unsent.bytes[unsent.sent..];
@@ -321,13 +321,13 @@ impl Link {
         }
     }
 
-    /// Here bytes come in.
+    /// Receives bytes.
     fn receive(&self, buffer: &mut [u8]) -> Result<usize, glib::Error> {
         self.socket
             .receive_with_blocking(buffer, false, gio::Cancellable::NONE)
     }
 
-    /// Here bytes leave.
+    /// Sends bytes.
     fn send(&self, bytes: &[u8]) -> Result<usize, glib::Error> {
         self.socket
             .send_with_blocking(bytes, false, gio::Cancellable::NONE)
@@ -357,7 +357,7 @@ impl Link {
         match *fds {}
     }
 
-    /// Reports that the write failed, after what the peer sent before: that may say why.
+    /// Reports that the write failed, after data that the peer sent before: it may say why.
     fn write_failed(&self, reason: String) {
         let waits = self.fails_while_waiting.get() && self.wanted.get() == Wanted::Later;
         if self.is_open() && self.has_input() && !waits {
@@ -387,13 +387,13 @@ impl Link {
         if self.closed.replace(true) {
             return done();
         }
-        // Where another thread runs the main context, the connection ends with its last
+        // If another thread runs the main context, the connection ends with its last
         // reference.
         gio_async::close(&self.home, self.connection.upcast_ref(), done);
     }
 
-    /// Calls `ready` from the main loop while the socket is. Not the source keeps the
-    /// link: it would keep the main context, and the context the source.
+    /// Calls `ready` from the main loop while the socket is ready. The source does not hold the
+    /// link: that would hold the main context, and the context the source.
     fn source(
         self: &Rc<Self>,
         condition: IOCondition,

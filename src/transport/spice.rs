@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The little of spice-client-glib that this library needs.
+//! A minimal binding of spice-client-glib: only what this library needs.
 //!
-//! The only place that calls `spice-client-glib-sys`.
+//! The only file that calls `spice-client-glib-sys`.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_ulong};
@@ -46,12 +46,12 @@ glib::wrapper! {
     }
 }
 
-/// What a `SpiceChannel` reports of its connection (`SpiceChannelEvent`).
+/// A change of a channel's connection (`SpiceChannelEvent`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChannelEvent {
     /// The connection is up.
     Opened,
-    /// The channel moves to another server.
+    /// The channel switches to another server.
     Switching,
     /// The connection ended.
     Closed,
@@ -74,27 +74,27 @@ pub(crate) enum Connection {
     Lost,
 }
 
-/// What happens on a port channel. Any thread may drop the last reference.
+/// Handles the signals of a port channel. Any thread may drop the last reference.
 pub(super) trait PortHandler: Send + Sync + 'static {
-    /// Bytes have come.
+    /// Bytes have arrived.
     fn data(&self, bytes: &[u8]);
     /// The server reports an event of the port.
     fn event(&self, event: c_int);
-    /// Whether the port is opened has changed.
+    /// The port was opened or closed.
     fn opened(&self, channel: &PortChannel);
     /// The connection of the channel has changed.
     fn channel_event(&self, event: ChannelEvent);
 }
 
 impl Session {
-    /// A session that knows no server yet.
+    /// A session without an address.
     #[must_use]
     pub fn new() -> Self {
         // SAFETY: the function takes nothing and returns a new reference.
         unsafe { from_glib_full(ffi::spice_session_new()) }
     }
 
-    /// Names the server: `spice://host:port` or `spice+unix:///path`.
+    /// Sets the server: `spice://host:port` or `spice+unix:///path`.
     pub fn set_uri(&self, uri: &str) {
         self.set_property("uri", uri);
     }
@@ -104,17 +104,17 @@ impl Session {
         self.set_property("password", password);
     }
 
-    /// The file of the certificates (PEM) that are trusted over TLS, in place of the
+    /// The file of the certificates (PEM) that are trusted for TLS instead of the
     /// system's.
     pub fn set_ca_file(&self, path: &str) {
         self.set_property("ca-file", path);
     }
 
-    /// The subject that the server's certificate must have over TLS, such as
+    /// The subject that the server's certificate must have for TLS, such as
     /// `C=DE,O=Example,CN=host`, instead of the server's host name.
     pub fn set_host_subject(&self, subject: &str) {
         self.set_property("cert-subject", subject);
-        // spice-gtk would be content with the host name, too.
+        // spice-gtk would accept the host name, too.
         let flags = glib::FlagsClass::with_type(
             self.find_property("verify")
                 .map_or(glib::Type::INVALID, |property| property.value_type()),
@@ -124,19 +124,19 @@ impl Session {
         }
     }
 
-    /// The path of the server's Unix socket, if it is on one.
+    /// The path of the server's Unix socket, if it uses one.
     pub(crate) fn unix_path(&self) -> Option<String> {
         self.property("unix-path")
     }
 
-    /// Whether the session knows where its server is. (A host it always has.)
+    /// Whether the session has the address of a server. (It always has a host.)
     pub fn has_address(&self) -> bool {
         ["port", "tls-port", "unix-path"]
             .iter()
             .any(|name| self.property::<Option<String>>(name).is_some())
     }
 
-    /// Starts to connect; false where the session cannot in its state.
+    /// Starts to connect; returns false if the session's state does not allow that.
     pub fn connect(&self) -> bool {
         // SAFETY: `self` is a live SpiceSession.
         unsafe { ffi::spice_session_connect(self.as_ptr()) != 0 }
@@ -148,7 +148,7 @@ impl Session {
         unsafe { ffi::spice_session_disconnect(self.as_ptr()) }
     }
 
-    /// The channels that there are now.
+    /// The current channels.
     #[must_use]
     pub fn channels(&self) -> Vec<Channel> {
         // SAFETY: the list is ours, its elements are not; the container conversion
@@ -179,7 +179,7 @@ impl Default for Session {
 }
 
 impl Channel {
-    /// Connects the channel to the session's server; true if that began or was done before.
+    /// Connects the channel to the session's server; returns true if that began or was done before.
     pub fn connect(&self) -> bool {
         // SAFETY: `self` is a live SpiceChannel.
         unsafe { ffi::spice_channel_connect(self.as_ptr()) != 0 }
@@ -191,7 +191,7 @@ impl Channel {
         self.property::<i32>("channel-type") == MAIN_CHANNEL_TYPE
     }
 
-    /// The session that the channel belongs to, while there is one.
+    /// The session that the channel belongs to, if it still exists.
     pub(crate) fn session(&self) -> Option<Session> {
         self.property("spice-session")
     }
@@ -207,14 +207,14 @@ impl Channel {
         self.property::<i32>("mouse-mode") != 0
     }
 
-    /// How the channel is connected.
+    /// The state of the channel's connection.
     pub(crate) fn connection(&self) -> Connection {
         let Some(socket) = self.property::<Option<gio::Socket>>("socket") else {
             return Connection::None;
         };
         let condition = socket.condition_check(glib::IOCondition::IN);
         let lost = glib::IOCondition::HUP | glib::IOCondition::ERR;
-        // At its end a stream can be read, and has nothing.
+        // At its end, a stream is readable but empty.
         let ended = condition.contains(glib::IOCondition::IN) && socket.available_bytes() == 0;
         if ended || condition.intersects(lost) {
             Connection::Lost
@@ -232,7 +232,7 @@ impl Channel {
         })
     }
 
-    /// The channel as a port, if it is a plain one (WebDAV channels are not).
+    /// The channel as a port channel, if it is a plain one (WebDAV channels are not).
     #[must_use]
     pub fn port(&self) -> Option<PortChannel> {
         let plain = self.property::<i32>("channel-type") == PORT_CHANNEL_TYPE;
@@ -276,7 +276,7 @@ impl Channel {
             ffi::SPICE_CHANNEL_OPENED => ChannelEvent::Opened,
             ffi::SPICE_CHANNEL_SWITCHING => ChannelEvent::Switching,
             ffi::SPICE_CHANNEL_CLOSED => ChannelEvent::Closed,
-            // The server demanded it, and there is no TLS port. spice-gtk sets no error then.
+            // The server demanded TLS, and there is no TLS port. spice-gtk sets no error then.
             ffi::SPICE_CHANNEL_ERROR_CONNECT if self.error().is_none() => {
                 ChannelEvent::TlsFailed("the server wants TLS, and there is no TLS port".to_owned())
             }
@@ -303,7 +303,7 @@ impl Channel {
         })
     }
 
-    /// Why the connection of the channel failed, where spice-gtk says.
+    /// Why the connection of the channel failed, if spice-gtk says.
     pub(crate) fn error(&self) -> Option<glib::Error> {
         // SAFETY: `self` is a live SpiceChannel; the error is the channel's, or
         // NULL, and is copied.
@@ -343,8 +343,8 @@ impl PortChannel {
         self.property("port-opened")
     }
 
-    /// Whether none of the port's data was read yet: spice-gtk has read no more than what
-    /// a port channel begins with.
+    /// Whether none of the port's data was read yet: spice-gtk has read no more than the start
+    /// of a port channel.
     pub(super) fn is_fresh(&self) -> bool {
         let read = self.property::<glib::ULong>("total-read-bytes").0;
         let name = self.port_name().map_or(0, |name| name.len());
@@ -352,7 +352,7 @@ impl PortChannel {
         read <= FIRST_MESSAGES.saturating_add(name)
     }
 
-    /// Has `handler` told what happens on the channel. All that is connected shares it.
+    /// Connects `handler` to the signals of the channel. All connections share it.
     pub(super) fn connect_all<H: PortHandler>(&self, handler: &Arc<H>) -> [SignalHandlerId; 4] {
         unsafe extern "C" fn data<H: PortHandler>(
             _channel: *mut ffi::SpicePortChannel,
@@ -409,7 +409,7 @@ impl PortChannel {
             handler: glib::ffi::gpointer,
             _closure: *mut glib::gobject_ffi::GClosure,
         ) {
-            // SAFETY: this is the reference that was connected, and goes with it, once.
+            // SAFETY: this is the reference that was connected, and is dropped with it, once.
             drop(unsafe { Arc::from_raw(handler.cast::<H>().cast_const()) });
         }
         let signals = [
@@ -419,7 +419,7 @@ impl PortChannel {
             (c"channel-event", channel_event::<H> as *const ()),
         ];
         // SAFETY: each function has the signature of its signal's handlers, and takes the
-        // handler, of which each has a reference.
+        // handler, to which each has a reference.
         signals.map(|(signal, called)| unsafe {
             let called = std::mem::transmute::<*const (), unsafe extern "C" fn()>(called);
             from_glib(glib::gobject_ffi::g_signal_connect_data(
@@ -450,7 +450,7 @@ impl PortChannel {
         ) {
             let mut error = std::ptr::null_mut();
             // SAFETY: GIO calls this once with the channel, the result of its
-            // write and the box that was handed over with it.
+            // write and the box that was passed with it.
             let (write, result) = unsafe {
                 ffi::spice_port_channel_write_finish(channel.cast(), result, &raw mut error);
                 let write = Box::from_raw(write.cast::<Write<F>>());
@@ -481,7 +481,7 @@ impl PortChannel {
                 );
             }
         }
-        // spice-gtk answers on the thread's default context of this moment.
+        // spice-gtk answers on the context that is now the thread-default one.
         let write = Box::new(Write { bytes, done });
         let context = glib::MainContext::default();
         if context.with_thread_default(|| start(self, write)).is_err() {
@@ -508,7 +508,7 @@ impl From<&Session> for Session {
 #[cfg(feature = "spice-client-glib")]
 impl From<&spice_client_glib::PortChannel> for PortChannel {
     fn from(channel: &spice_client_glib::PortChannel) -> Self {
-        // Both name the same GType.
+        // Both are the same GType.
         channel
             .clone()
             .upcast::<glib::Object>()
@@ -520,7 +520,7 @@ impl From<&spice_client_glib::PortChannel> for PortChannel {
 #[cfg(feature = "spice-client-glib")]
 impl From<&spice_client_glib::Session> for Session {
     fn from(session: &spice_client_glib::Session) -> Self {
-        // Both name the same GType.
+        // Both are the same GType.
         session
             .clone()
             .upcast::<glib::Object>()
@@ -529,11 +529,11 @@ impl From<&spice_client_glib::Session> for Session {
     }
 }
 
-/// Why a login is refused where the server wants a user name, too.
+/// Why a login is refused if the server also requires a user name.
 pub(crate) const NEEDS_USER_NAME: &str =
     "it needs a user name and a password that are right (SASL)";
-/// How many bytes are read before a port's data: 222 and the port's name are usual (the
-/// link's reply has 206, `PORT_INIT` 16), with room for a few. QEMU's greeting has over
+/// How many bytes are read before a port's data: usually 222 and the port's name (the
+/// link's reply has 206, `PORT_INIT` 16), with a small margin. QEMU's greeting has over
 /// 100 more.
 const FIRST_MESSAGES: c_ulong = 280;
 /// `SPICE_CHANNEL_MAIN` of the SPICE protocol.

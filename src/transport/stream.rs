@@ -9,8 +9,8 @@ use gio::prelude::*;
 use super::{Closed, Flow, Incoming, Sink, Transport, gio_async};
 use crate::home::Home;
 
-/// Reads and writes a [`gio::IOStream`], on the main context that is the thread's
-/// default when it is made.
+/// Reads and writes a [`gio::IOStream`], on the main context that is the thread-default
+/// one at its creation.
 #[derive(Debug)]
 pub struct StreamTransport {
     link: Rc<Link>,
@@ -22,17 +22,17 @@ struct Link {
     stream: gio::IOStream,
     cancellable: gio::Cancellable,
     sink: RefCell<Option<Sink>>,
-    /// Where a read leaves its bytes, while no read is under way.
+    /// Where a read stores its bytes, while no read is under way.
     buffer: RefCell<Vec<u8>>,
-    /// What the last read brought, while the next one waits for [`Transport::resume`].
+    /// The result of the last read, while the next one waits for [`Transport::resume`].
     waits: Cell<Option<usize>>,
     /// How many reads and writes are under way: the stream is closed after them.
     under_way: Cell<u32>,
-    /// Why the write failed, while what the peer sent before is read.
+    /// Why the write failed, while data that the peer sent before is read.
     failure: RefCell<Option<String>>,
-    /// Whether that is not read first where the sink wants no more.
+    /// Whether that data is not read first if the sink wants no more.
     fails_while_waiting: Cell<bool>,
-    /// Called when the stream is closed, while it is being closed.
+    /// Called when the stream has been closed.
     closing: RefCell<Option<Closed>>,
     closed: Cell<bool>,
 }
@@ -46,15 +46,15 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// What an idle connection holds.
+/// The read buffer of an idle connection, in bytes.
 const SMALL_READ: usize = 2 << 10;
-/// What a busy one reads at once.
+/// The read buffer of a busy one, in bytes.
 const LARGE_READ: usize = 64 << 10;
 
 const FOREIGN: &str = "another thread runs the main context of the port";
 
 impl StreamTransport {
-    /// A transport on `stream`, of which nothing has been read yet.
+    /// A transport on `stream`, from which nothing has been read yet.
     #[must_use]
     pub fn new(stream: &impl IsA<gio::IOStream>) -> Self {
         Self {
@@ -133,12 +133,12 @@ impl Link {
         sink.map(|sink| sink(incoming))
     }
 
-    /// Reads until the stream ends. `last` is how many bytes the last read brought.
+    /// Reads until the stream ends. `last` is how many bytes the last read returned.
     fn read(self: &Rc<Self>, last: usize) {
         if self.sink.borrow().is_none() {
             return;
         }
-        // A read that filled its buffer has more behind it.
+        // A read that filled its buffer is followed by more.
         let busy = last >= SMALL_READ;
         let size = if busy { LARGE_READ } else { SMALL_READ };
         let mut buffer = self.buffer.take();
@@ -151,7 +151,7 @@ impl Link {
             &self.home,
             &self.stream.input_stream(),
             buffer,
-            // Like spice-gtk's, this priority leaves a window time to be drawn.
+            // Like spice-gtk's, this priority leaves time to draw a window.
             glib::Priority::DEFAULT_IDLE,
             &self.cancellable,
             move |buffer, result| {
@@ -210,7 +210,7 @@ impl Link {
         }
     }
 
-    /// Reports that the write failed, after what the peer sent before: that may say why.
+    /// Reports that the write failed, after data that the peer sent before: it may say why.
     fn write_failed(&self, reason: String) {
         let waits = self.fails_while_waiting.get() && self.waits.get().is_some();
         if self.sink.borrow().is_some() && self.has_input() && !waits {
