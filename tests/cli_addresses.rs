@@ -90,12 +90,12 @@ fn a_socket_that_is_inherited() {
     let (near, far) = UnixStream::pair().expect("a pair");
     for address in ["fd:", "fd:x", "fd:-1", "fd:+0", "fd:99999999999"] {
         let socket = near.try_clone().expect("a socket");
-        inheriting(address, socket).says(2, "no number of a file descriptor", "");
+        inheriting(address, socket).says(2, "not the number of a file descriptor", "");
     }
     let file = std::fs::File::open("/dev/null").expect("a file");
-    inheriting("fd:0", file).says(2, "this is no socket", "");
+    inheriting("fd:0", file).says(2, "this is not a socket", "");
     let datagrams = UnixDatagram::unbound().expect("a socket");
-    inheriting("fd:0", datagrams).says(2, "the socket has no stream of bytes", "");
+    inheriting("fd:0", datagrams).says(2, "the socket is not a stream socket", "");
     let folder = tempfile::tempdir().expect("a folder");
     let listener = UnixListener::bind(folder.path().join("s")).expect("a socket");
     inheriting("fd:0", listener).says(2, "the socket is not connected", "");

@@ -94,10 +94,10 @@ fn what_is_no_address() {
             "use dbus:address=unix:path=/b,guid=1",
         ),
         ("dbus,p2p=yes", "options", "has no address"),
-        ("dbus:no name", "no D-Bus name", "like org.qemu"),
+        ("dbus:no name", "not a D-Bus name", "like org.qemu"),
         (
             "dbus:address=nonsense",
-            "no D-Bus address",
+            "not a D-Bus address",
             "DBUS_SESSION_BUS_ADDRESS",
         ),
         ("unix:", "path is missing", "unix:/path"),
@@ -236,7 +236,7 @@ fn a_socket_that_nobody_listens_on() {
     for (scheme, path, hint) in [
         ("unix:", &dead, "QEMU has ended"),
         ("spice+unix://", &dead, "QEMU has ended"),
-        ("unix:", &file, "is no socket"),
+        ("unix:", &file, "is not a socket"),
     ] {
         status(&format!("{scheme}{}", path.display())).says(3, "refused", hint);
     }

@@ -61,11 +61,11 @@ fn none_is_left() {
         let nobody = format!("dbus:address={},name=org.example", bus.address());
         leaves_none(main, || {
             let found = main.block_on(QmpPort::open(&nobody));
-            found.expect_err("nobody has the name");
+            found.expect_err("nobody owns the name");
         });
         leaves_none(main, || {
             let found = main.block_on(QmpPort::find_on_bus(&connection, Some("org.example")));
-            found.expect_err("nobody has the name");
+            found.expect_err("nobody owns the name");
         });
     });
 }

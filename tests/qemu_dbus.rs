@@ -131,7 +131,7 @@ fn the_addresses() {
             }
             let elsewhere = format!("dbus:address={},name=org.example", bus.address());
             let error = main.block_on(QmpPort::open(&elsewhere)).unwrap_err();
-            let text = "QEMU is not on the bus: nobody has the name org.example";
+            let text = "QEMU is not on the bus: nobody owns the name org.example";
             assert_eq!(not_found(&error), text);
         }
     });
@@ -157,7 +157,7 @@ fn what_is_not_there() {
             let bus = Bus::start();
             let connection = bus.connect();
             let error = find(main, &connection).unwrap_err();
-            let text = "QEMU is not on the bus: nobody has the name org.qemu";
+            let text = "QEMU is not on the bus: nobody owns the name org.qemu";
             assert_eq!(not_found(&error), text);
 
             let qemu = bus.start_qemu(bus.qemu(), &program);

@@ -300,7 +300,7 @@ fn sockets_that_were_inherited() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(path.exists());
-    // What is no socket.
+    // What is not a socket.
     for (stdin, listen) in [
         (File::open("/dev/null").unwrap().into(), "fd:0"),
         (File::open("/dev/null").unwrap().into(), "fd:99"),

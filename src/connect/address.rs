@@ -55,7 +55,7 @@ pub enum AddressFault {
     #[error("the address is empty")]
     Empty,
     /// A password is part of the address. The error does not repeat it.
-    #[error("the address holds a password, which others can see")]
+    #[error("the address contains a password, which others can see")]
     Password,
     /// The path, or the abstract name, is longer than the operating system allows.
     #[error("the path has {length} bytes, but a socket's has at most {MAX_SOCKET_PATH}")]
@@ -64,10 +64,10 @@ pub enum AddressFault {
         length: usize,
     },
     /// The address is followed by options of QEMU's.
-    #[error("options of QEMU's are no part of an address")]
+    #[error("QEMU's options are not part of an address")]
     QemuOptions,
     /// The address has another form than those of [`Address`].
-    #[error("this is no address of a QMP socket, a SPICE server or a D-Bus display")]
+    #[error("this is not an address of a QMP socket, a SPICE server or a D-Bus display")]
     Form,
     /// The path, or the name of an abstract socket, is missing.
     #[error("the path is missing")]
@@ -79,7 +79,7 @@ pub enum AddressFault {
     #[error("the host is missing")]
     NoHost,
     /// The host contains characters that occur in no name or address.
-    #[error("the host is no name or address")]
+    #[error("the host is not a name or address")]
     BadHost,
     /// An IPv6 address lacks the brackets that set it apart from the port.
     #[error("an IPv6 address needs brackets")]
@@ -91,10 +91,10 @@ pub enum AddressFault {
     #[error("the port is not a number between 1 and 65535")]
     BadPort,
     /// QEMU's name on the message bus is not a valid D-Bus name.
-    #[error("the name on the bus is no D-Bus name")]
+    #[error("the name on the bus is not a D-Bus name")]
     BadBusName,
     /// The address of the message bus is not a valid D-Bus address, or of an unsupported kind.
-    #[error("the bus has no D-Bus address")]
+    #[error("the address of the bus is not a D-Bus address")]
     BadBus,
     /// There is misplaced white space.
     #[error("there is white space in it")]

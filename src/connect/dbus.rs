@@ -56,7 +56,7 @@ pub(super) async fn find(
 ) -> Result<QmpPort, Error> {
     let on_bus = connection.unique_name().is_some();
     let fault = match name {
-        Some(name) if !gio::dbus_is_name(name) => format!("{name:?} is no name on a bus"),
+        Some(name) if !gio::dbus_is_name(name) => format!("{name:?} is not a name on a bus"),
         Some(_) if !on_bus => "the D-Bus connection is to no bus, so QEMU has no name".into(),
         None if on_bus => "the name of QEMU on the bus is missing".into(),
         _ => {
@@ -154,7 +154,7 @@ fn display_error(failed: NotOpened, display: &Display) -> ConnectError {
     match failed {
         NotOpened::NotOnBus => {
             let name = display.name().unwrap_or_default();
-            let message = format!("QEMU is not on the bus: nobody has the name {name}");
+            let message = format!("QEMU is not on the bus: nobody owns the name {name}");
             ConnectError::unreachable(io::ErrorKind::NotFound, message)
         }
         NotOpened::NoChardev(names) => {

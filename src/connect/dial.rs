@@ -85,7 +85,7 @@ impl Dial {
         cancelled: impl Future<Output = ()>,
     ) -> Result<Vec<String>, Error> {
         let Address::Spice(uri) = &self.address else {
-            let text = format!("{} is no SPICE server", self.address);
+            let text = format!("{} is not a SPICE server", self.address);
             return Err(UsageError::InvalidArgument(text.into()).into());
         };
         let session = self.login.session(uri)?;

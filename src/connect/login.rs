@@ -51,7 +51,7 @@ impl Login {
 fn check_ca_file(file: &str) -> Result<(), UsageError> {
     let fault = match fs::read(file) {
         Ok(text) if holds_certificate(&text) => return Ok(()),
-        Ok(_) => "it holds no certificate in PEM form".to_owned(),
+        Ok(_) => "it contains no certificate in PEM format".to_owned(),
         Err(error) => error.to_string(),
     };
     let text = format!("the file of trusted certificates {file:?}: {fault}");

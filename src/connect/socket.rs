@@ -148,7 +148,7 @@ fn connectable(address: &Address) -> Result<gio::SocketConnectable, Error> {
             .into());
         }
         Address::Dbus { .. } => {
-            let text = format!("{address} is no socket");
+            let text = format!("{address} is not a socket");
             return Err(UsageError::InvalidArgument(text.into()).into());
         }
     })

@@ -145,7 +145,7 @@ fn read(reply: &str) -> Result<Schema, String> {
             _ => false,
         };
         if duplicate {
-            return Err("a name is there twice".into());
+            return Err("a name appears twice".into());
         }
     }
 

@@ -41,7 +41,7 @@ pub const MAX_VARIANT_DEPTH: usize = 60;
 pub fn json_to_variant(json: &str) -> Result<Variant, Error> {
     tree::build(json, MAX_VARIANT_DEPTH, &mut Variants).map_err(|error| match error {
         NoTree::TooLarge(error) => error.into(),
-        NoTree::Unfit(reason) => invalid(format!("this JSON makes no GVariant: {reason}")),
+        NoTree::Unfit(reason) => invalid(format!("this JSON cannot become a GVariant: {reason}")),
     })
 }
 
@@ -105,7 +105,7 @@ impl Builder for Variants {
         for (name, value) in &members {
             // A lookup in the dictionary would find the first one, and other readers the last.
             if !names.insert(name) {
-                return Err("a member is there twice".into());
+                return Err("a member appears twice".into());
             }
             let value = Variant::from_variant(value);
             entries.push(Variant::from_dict_entry(&string(name)?, &value));
@@ -118,7 +118,7 @@ impl Builder for Variants {
 /// A string as a `GVariant`, which cannot contain a NUL.
 fn string(text: &str) -> Result<Variant, String> {
     if text.contains('\0') {
-        return Err("a string holds a NUL".into());
+        return Err("a string contains a NUL".into());
     }
     Ok(text.to_variant())
 }
@@ -145,7 +145,7 @@ fn value(variant: &Variant, depth: usize) -> Result<Value, Error> {
             None => {
                 // Its value may be a secret.
                 return Err(invalid(format!(
-                    "JSON has nothing like this GVariant of type {}",
+                    "a GVariant of type {} has no equivalent in JSON",
                     variant.type_()
                 )));
             }

@@ -112,7 +112,7 @@ pub enum PeerError {
         limit: usize,
     },
     /// A payload was too long to build a `GVariant` or `JsonNode` tree; its text is available.
-    #[error("of JSON text of more than {limit} bytes no GVariant is made")]
+    #[error("JSON text of more than {limit} bytes is too large for a GVariant")]
     TreeTooLarge {
         /// The limit in bytes.
         limit: usize,

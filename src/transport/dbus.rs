@@ -61,7 +61,7 @@ impl DbusTransport {
         name: Option<&str>,
         wanted: fn(&str) -> bool,
     ) -> Self {
-        assert!(name.is_none_or(gio::dbus_is_name), "no D-Bus name");
+        assert!(name.is_none_or(gio::dbus_is_name), "not a D-Bus name");
         Self::on(Display::new(connection, name), wanted)
     }
 

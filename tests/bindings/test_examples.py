@@ -108,7 +108,7 @@ class Examples(unittest.TestCase):
         self.assertEqual((process.returncode, errors), (0, ""))
         result = run(*program, "org.example")
         self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
-        text = "display-status: cannot connect: QEMU is not on the bus: nobody has the name"
+        text = "display-status: cannot connect: QEMU is not on the bus: nobody owns the name"
         self.assertEqual(result.stderr, f"{text} org.example\n")
         self.assertEqual(run(*program, "too", "many").returncode, 2)
 

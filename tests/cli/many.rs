@@ -117,8 +117,8 @@ fn a_wrong_line_in_a_file_is_found_before_anything_is_executed() {
     let address = server.address();
     for (line, fault) in [
         ("echo 'geheim", "a quote is not closed"),
-        ("echo geheim", "argument 1 is no key=value"),
-        ("{\"geheim\": 1}", "this is no {\"execute\": NAME"),
+        ("echo geheim", "argument 1 is not key=value"),
+        ("{\"geheim\": 1}", "this is not {\"execute\": NAME"),
         ("{\"execute\"", "this is not JSON"),
         ("echo {\"a\": ", "the arguments are not a JSON object"),
     ] {

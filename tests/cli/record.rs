@@ -101,7 +101,7 @@ fn what_others_put_there_is_not_written_to() {
     assert_has(&error, &format!("--record {link}: it is a symbolic link"));
     assert!(!target.exists());
     let error = run("unix:/no/such", &["--record", "/dev/null", "status"]).failed(2);
-    assert_has(&error, "it is no regular file");
+    assert_has(&error, "it is not a regular file");
 }
 
 #[test]

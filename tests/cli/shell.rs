@@ -380,7 +380,7 @@ fn scripts() {
         assert_has(&ended.stderr, "error: device_del: Device 'gone' not found");
         let ended = run("query-name\ndevice_del gone\n");
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), "{}\n"));
-        assert_has(&ended.stderr, "argument 1 is no key=value");
+        assert_has(&ended.stderr, "argument 1 is not key=value");
         let ended = run_script(address, &["shell", "--json"], "query-name\nx\n");
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), "{}\n"));
         assert_has(&ended.stderr, r#"{"error":{"class":"CommandNotFound","#);

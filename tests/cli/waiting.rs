@@ -101,7 +101,7 @@ fn other_ends() {
     wrong(&["wait", "--", "stop"], "EVENT|STATE");
     wrong(
         &["wait", "STOP", "--", "stop", "x"],
-        "argument 1 is no key=value",
+        "argument 1 is not key=value",
     );
     wrong(
         &["wait", "STOP", "--", "stop", "--timeout", "2"],

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The arguments of a QMP command as they are typed: `key=value`, or JSON.
+//! Parses the arguments of a QMP command as they are typed: `key=value`, or JSON.
 
 use std::collections::BTreeMap;
 
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-/// The arguments as the text of an object; nothing where none were typed.
+/// The arguments as the text of an object; `None` if there are none.
 pub(crate) fn parse(words: &[String]) -> Result<Option<Box<RawValue>>, String> {
     match words {
         [] => Ok(None),
@@ -18,14 +18,14 @@ pub(crate) fn parse(words: &[String]) -> Result<Option<Box<RawValue>>, String> {
     }
 }
 
-/// The text of a JSON object, which is sent as it is.
+/// The text of a JSON object, which is sent unchanged.
 pub(crate) fn parse_object(text: &str) -> Result<Box<RawValue>, String> {
     serde_json::from_str::<BTreeMap<String, &RawValue>>(text)
         .and_then(|_| serde_json::from_str(text))
-        // Other JSON is not repeated: it may hold a secret.
+        // Other JSON is not quoted: it may contain a secret.
         .map_err(|error| {
             if error.is_data() {
-                "the arguments are JSON, but no object".into()
+                "the arguments are JSON, but not an object".into()
             } else {
                 format!("the arguments are not a JSON object: {error}")
             }
@@ -37,12 +37,12 @@ fn parse_pairs(words: &[String]) -> Result<Map<String, Value>, String> {
     for (at, word) in words.iter().enumerate() {
         let (key, value) = match word.split_once('=') {
             Some(pair) if !word.trim_start().starts_with('{') => pair,
-            // The word may hold a secret: it is not repeated.
+            // The word may contain a secret: it is not quoted.
             Some(_) => return Err("a JSON object must be the only argument".into()),
-            // This one, too.
+            // Nor is this one.
             None => {
                 return Err(format!(
-                    "argument {} is no key=value: use that, or one JSON object",
+                    "argument {} is not key=value: use that, or one JSON object",
                     at + 1
                 ));
             }
@@ -52,7 +52,7 @@ fn parse_pairs(words: &[String]) -> Result<Map<String, Value>, String> {
     Ok(object)
 }
 
-/// Puts a value under a dotted key, in nested objects.
+/// Stores a value under a dotted key, in nested objects.
 fn insert(object: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), String> {
     let (parents, name) = key
         .rsplit_once('.')
@@ -80,13 +80,13 @@ fn insert(object: &mut Map<String, Value>, key: &str, value: Value) -> Result<()
 }
 
 fn empty_part(key: &str) -> String {
-    format!("{key:?} is no key: a part of it is empty")
+    format!("{key:?} is not a key: a part of it is empty")
 }
 
-/// JSON where the text is JSON, and otherwise the text itself.
+/// The text as JSON if it is valid JSON, and otherwise as a string.
 fn parse_value(text: &str) -> Value {
     match serde_json::from_str(text) {
-        // A whole number too big for QMP, such as a serial number: not rounded.
+        // A whole number too large for QMP, such as a serial number: not rounded.
         Ok(Value::Number(number)) if number.is_f64() && !text.contains(['.', 'e', 'E']) => {
             text.into()
         }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_object_is_taken_as_it_is() {
+    fn a_json_object_is_not_changed() {
         let text = r#" {"id": "disk1", "n": [1, {"a": null}]}"#;
         assert_eq!(
             parsed(&[text]).unwrap(),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dotted_key_goes_on_in_a_json_value() {
+    fn a_dotted_key_continues_in_a_json_value() {
         assert_eq!(
             parsed(&[r#"a={"b":1}"#, "a.c=2"]).unwrap(),
             json!({"a": {"b": 1, "c": 2}})
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_arguments_are_refused() {
         for words in [
             &["word"][..],
             &["=1"],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Progress bars of jobs, on standard error where that is a terminal.
+//! Progress bars of jobs, on standard error if that is a terminal.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::failure::note;
 use crate::job_line::Entry;
 use crate::style::escaped;
 
-/// A bar for each job that goes on. They are gone when this is dropped.
+/// A bar for each running job. They disappear when this is dropped.
 pub(crate) struct Bars {
     all: MultiProgress,
     bars: HashMap<String, ProgressBar>,
@@ -18,7 +18,7 @@ pub(crate) struct Bars {
 /// A server may list any number of jobs.
 const MOST: usize = 20;
 
-/// As for the [template](Bars::show), whose parts are not looked at for escapes.
+/// As in the [template](Bars::show), whose parts are not checked for escapes.
 const TEMPLATE: &str = "{prefix} [{bar:24}] {percent:>3} % {wide_msg}";
 
 impl Bars {
@@ -29,12 +29,12 @@ impl Bars {
         }
     }
 
-    /// Whether people see them.
+    /// Whether a person can see them.
     pub(crate) fn are_shown(&self) -> bool {
         !self.all.is_hidden()
     }
 
-    /// Shows how far a job has come.
+    /// Shows the progress of a job.
     pub(crate) fn show(&mut self, job: &Entry) {
         if !self.bars.contains_key(job.id()) && self.bars.len() == MOST {
             return;
@@ -52,16 +52,16 @@ impl Bars {
         bar.set_message(escaped(&job.what()));
     }
 
-    /// Removes a job that is gone, and says how it was.
+    /// Removes a job that has ended, and prints its last line.
     pub(crate) fn remove(&mut self, job: &Entry, line: &str) {
         if let Some(bar) = self.bars.remove(job.id()) {
             self.all.remove(&bar);
         }
-        // Where it cannot be written, there is nowhere to report that.
+        // If it cannot be written, there is nowhere to report that.
         let _ = self.all.println(escaped(line));
     }
 
-    /// Says what is no failure, above the bars.
+    /// Prints a message that is not an error, above the bars.
     pub(crate) fn note(&self, json: bool, message: &str) {
         self.all.suspend(|| note(json, message));
     }

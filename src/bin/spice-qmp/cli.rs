@@ -68,7 +68,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Whether the end of a connection is followed by a new one.
+    /// Whether to connect again when the connection ends.
     pub(crate) fn reconnects(&self) -> bool {
         match &self.command {
             Command::Events(events) => events.reconnect,
@@ -91,13 +91,13 @@ pub(crate) enum Command {
     Status,
     /// Stop the virtual CPUs
     Pause,
-    /// Let the virtual CPUs run
+    /// Resume the virtual CPUs
     Resume,
     /// Reset the machine, as the reset button does
     Reset,
     /// Ask the guest to shut down, as the power button does; it may ignore that
     Powerdown,
-    /// End QEMU at once, as pulling the plug does
+    /// Quit QEMU at once, like pulling the plug
     Quit,
     /// Wake a suspended guest
     Wakeup,
@@ -109,33 +109,33 @@ pub(crate) enum Command {
     Hmp(Hmp),
     /// Print QEMU's events as they come, one line of JSON each
     Events(Events),
-    /// Wait for an event or a run state, which a command may lead to
+    /// Wait for an event or a run state, which a command may cause
     Wait(Wait),
     /// Print the machine's state, and again whenever it changes
     ///
-    /// Ends with success when QEMU ends, with 3 when the connection is lost, and with 4
+    /// Ends with success when QEMU exits, with 3 if the connection is lost, and with 4
     /// after --timeout, if that is given.
     Watch(Watch),
     /// Save a picture of the screen as a PNG file
     ///
-    /// QEMU (7.1 or later) writes it through a file descriptor, so the file is made here
+    /// QEMU (7.1 or later) writes it through a file descriptor, so the file is created here
     /// and not where QEMU runs. That needs a Unix socket or a D-Bus display.
     Screenshot(Screenshot),
-    /// Unplug a device, and wait until the guest has let go of it
+    /// Unplug a device, and wait until the guest has released it
     ///
-    /// The guest may refuse, which ends with 1, or not react within --timeout, which ends
+    /// The guest may refuse, which ends with 1, or not respond within --timeout, which ends
     /// with 4.
     Unplug(Unplug),
-    /// List the drives, and what is in them
+    /// List the drives and the media in them
     #[command(after_help = DRIVES_DETAILS)]
     Drives,
-    /// Insert a medium into a drive, in place of the one that is there
+    /// Insert a medium into a drive, in place of the current one
     Insert(Insert),
     /// Open the tray of a drive, and remove its medium
     Eject(Eject),
     /// Execute a command that starts a job, and wait until the job is over
     Job(JobArgs),
-    /// List what QEMU does in the background, such as backups
+    /// List QEMU's background jobs, such as backups
     Jobs(Jobs),
     /// Save, load and delete snapshots of the machine and its disks
     #[command(subcommand, after_help = SNAPSHOT_DETAILS)]
@@ -149,11 +149,11 @@ pub(crate) enum Command {
     Shell,
     /// List the commands of this QEMU, with their arguments
     Commands(Commands),
-    /// Show what a command takes and returns, or what comes with an event
+    /// Show the arguments and return value of a command, or the data of an event
     Schema(SchemaOf),
     /// Serve the machine's one monitor to many QMP clients
     ///
-    /// Ends with success when QEMU ends, and with 3 when the connection is lost.
+    /// Ends with success when QEMU exits, and with 3 if the connection is lost.
     Share(Share),
 }
 
@@ -171,7 +171,7 @@ pub(crate) struct Exec {
     /// Execute the commands in this file, one on each line
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     pub(crate) file: Option<PathBuf>,
-    /// Go on after a command that QEMU refused
+    /// Continue after a command that QEMU refused
     #[arg(long)]
     pub(crate) keep_going: bool,
     /// Then wait for this event, or run state, and print it; may be given several times
@@ -252,7 +252,7 @@ pub(crate) struct Insert {
     /// Let the guest write to the medium
     #[arg(long, conflicts_with = "read_only")]
     pub(crate) writable: bool,
-    /// Open the tray also where the guest has locked it (QEMU 7.1 and later)
+    /// Open the tray even if the guest has locked it (QEMU 7.1 and later)
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -262,7 +262,7 @@ pub(crate) struct Insert {
 pub(crate) struct Eject {
     /// The name or id of the drive, as spice-qmp drives has it
     pub(crate) drive: String,
-    /// Open the tray also where the guest has locked it
+    /// Open the tray even if the guest has locked it
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -281,7 +281,7 @@ pub(crate) struct JobArgs {
 #[derive(Debug, Args)]
 #[command(after_help = JOBS_DETAILS)]
 pub(crate) struct Jobs {
-    /// Go on, and show how they go
+    /// Continue, and show their progress
     #[arg(long)]
     pub(crate) follow: bool,
 }
@@ -290,12 +290,12 @@ pub(crate) struct Jobs {
 pub(crate) enum SnapshotAction {
     /// List them
     List,
-    /// Save the machine's state and its disks as they are now
+    /// Save the current state of the machine and its disks
     Save {
         /// A name that no snapshot has yet
         tag: String,
     },
-    /// Return to a snapshot: what the machine and its disks are now is lost
+    /// Return to a snapshot; the current state of the machine and its disks is lost
     Load {
         /// The name of the snapshot
         tag: String,
@@ -310,7 +310,7 @@ pub(crate) enum SnapshotAction {
 #[derive(Debug, Args)]
 #[command(after_help = COMMANDS_DETAILS)]
 pub(crate) struct Commands {
-    /// Only those with this in their name
+    /// Only the commands with this in their name
     pub(crate) word: Option<String>,
 }
 
@@ -324,16 +324,16 @@ pub(crate) struct SchemaOf {
 #[derive(Debug, Args)]
 #[command(after_help = SHARE_DETAILS)]
 pub(crate) struct Share {
-    /// Where clients connect: unix:/path, which is made, or fd:N, a socket that the
-    /// tool was started with
+    /// Where clients connect: unix:/path, which is created, or fd:N, a socket that the
+    /// tool inherited
     #[arg(value_name = "LISTEN_ADDRESS")]
     pub(crate) address: String,
 }
 
-/// Reports a command line that was wrong, or prints the help that was asked for.
+/// Reports an invalid command line, or prints the requested help.
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // It fails where standard output is closed.
+        // It fails if standard output is closed.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
@@ -352,8 +352,8 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The text of an error, which repeats arguments. Who typed them may not have written
-/// them: what acts on terminals is escaped.
+/// The text of an error, which quotes arguments. They may come from someone other than the
+/// user: characters that act on terminals are escaped.
 fn without_controls(error: &clap::Error) -> String {
     let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
     let unsafe_arguments: Vec<_> = arguments

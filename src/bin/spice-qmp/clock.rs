@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The time, as text.
+//! Formats times as text.
 
-/// A time in microseconds since 1970, in UTC, as programs read it.
+/// A time in microseconds since 1970, in UTC, for programs.
 pub(crate) fn utc(micros: i64) -> String {
     let (seconds, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let time = glib::DateTime::from_unix_utc(seconds);
@@ -10,12 +10,12 @@ pub(crate) fn utc(micros: i64) -> String {
         .unwrap_or_default()
 }
 
-/// Now, likewise.
+/// The current time, likewise.
 pub(crate) fn utc_now() -> String {
     utc(glib::real_time())
 }
 
-/// As people here read it.
+/// The current local time, for people.
 pub(crate) fn local_time() -> String {
     let time = glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
     time.map(String::from).unwrap_or_default()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From an address to a port that takes commands.
+//! Connects to an address, and provides a port that is ready.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::monitor::Monitor;
 use crate::session_bus;
 use crate::trust::Tls;
 
-/// What the command line says about the connection.
+/// The connection options of the command line.
 pub(crate) struct Target {
     place: Place,
     timeout: Duration,
-    /// The time of `--timeout`, where that was given: what would go on for ever ends then.
+    /// The time of `--timeout`, if given: commands that would run for ever end then.
     pub(crate) limit: Option<Duration>,
     wait: bool,
-    /// Whether the end of a connection is followed by a new one.
+    /// Whether to connect again when the connection ends.
     pub(crate) reconnects: bool,
     #[cfg(feature = "spice")]
     pub(crate) password_file: Option<std::path::PathBuf>,
@@ -41,7 +41,7 @@ impl Place {
             return inherited.map(Self::Inherited);
         }
         match Address::parse(text) {
-            // The library takes it for a socket's, but it may be a SPICE server's.
+            // The library takes it for a socket's address, but it may be a SPICE server's.
             Ok(Address::Tcp { .. }) if !text.starts_with("tcp:") => Err(hints::ambiguous(text)),
             Ok(address) => Ok(Self::Address(address)),
             Err(error) => Err(hints::wrong_address(text, &error)),
@@ -101,8 +101,8 @@ impl Target {
         })
     }
 
-    /// Connects, and does `work` on the port that is ready. Its commands go through
-    /// the monitor, which has them answered before the tool leaves.
+    /// Connects, and does `work` on the port once it is ready. Its commands go through
+    /// the monitor, which ensures that they are answered before the tool disconnects.
     pub(crate) async fn on_port(
         &self,
         work: impl AsyncFnOnce(&Monitor, &QmpPort) -> Result<(), Stop>,
@@ -150,7 +150,7 @@ impl Target {
             Place::Address(address) => address.to_string(),
             Place::Inherited(socket) => socket.text().to_owned(),
         };
-        let text = format!("{address} is no SPICE server: only those have ports with names");
+        let text = format!("{address} is not a SPICE server: only those have ports with names");
         Err(Failure::usage(text)
             .hint("use spice://host:port or spice+unix:///path")
             .into())
@@ -164,5 +164,5 @@ impl Target {
     }
 }
 
-/// How long it first waits before it connects again.
+/// The first pause before it connects again.
 const RECONNECT: Duration = Duration::from_millis(250);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How what goes on until the connection ends is over, and what was lost of it.
+//! Reports how a command that runs until the connection ends is over, and what was lost.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::connect::Target;
 use crate::failure::{Failure, Stop, note};
 use crate::output::Output;
 
-/// How a connection ends: with QEMU, or by accident.
+/// Determines how a connection ends: with QEMU, or by accident.
 pub(crate) struct End {
     shutdown: Rc<Cell<bool>>,
 }
@@ -25,7 +25,7 @@ impl End {
         Self { shutdown }
     }
 
-    /// Where the port is connected again, only says so.
+    /// If the port connects again, only reports that.
     pub(crate) fn watch_or_report(port: &QmpPort, target: &Target, output: &Output) -> Self {
         if target.reconnects {
             report_losses(port, output.is_json());
@@ -36,12 +36,12 @@ impl End {
         Self::watch(port)
     }
 
-    /// Whether QEMU said that the machine shuts down.
+    /// Whether QEMU reported that the machine shuts down.
     pub(crate) fn was_shut_down(&self) -> bool {
         self.shutdown.get()
     }
 
-    /// Success where the machine was shut down first.
+    /// Success if the machine was shut down first.
     pub(crate) fn result(&self, port: &QmpPort) -> Result<(), Stop> {
         if self.shutdown.get() {
             return Ok(());
@@ -59,7 +59,7 @@ pub(crate) fn is_over(port: &QmpPort) -> bool {
     }
 }
 
-/// Says when the connection has ended, and when there is a new one.
+/// Reports when the connection has ended, and when there is a new one.
 fn report_losses(port: &QmpPort, json: bool) {
     port.connect_ready_notify(move |port| {
         let reason = port.last_error();
@@ -81,7 +81,7 @@ pub(crate) fn ended(port: &QmpPort, when: &str) -> Stop {
     Failure::connection(format!("{reason} ({when})")).into()
 }
 
-/// Says that the output is read more slowly than QEMU writes.
+/// Reports that the output is read more slowly than QEMU writes.
 pub(crate) fn report_dropped(output: &Output, what: &str, dropped: u64) {
     if dropped > 0 {
         let message = format!("{dropped} {what} were lost: the output is read too slowly");

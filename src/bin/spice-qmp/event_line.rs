@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use spice_qmp::Event;
 
-/// An event in the form that it has in QMP.
+/// An event in the format that it has in QMP.
 #[derive(Debug, Serialize)]
 pub(crate) struct EventLine<'a> {
     event: &'a str,
@@ -24,7 +24,7 @@ impl<'a> EventLine<'a> {
     pub(crate) fn of(event: &'a Event) -> Self {
         const MICROS: i64 = 1_000_000;
         let timestamp = match event.timestamp() {
-            // As QEMU writes it where its clock fails.
+            // As QEMU writes it if its clock fails.
             -1 => Timestamp {
                 seconds: -1,
                 microseconds: -1,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The events and run states that a command may lead to.
+//! Waits for the events and run states that a command may cause.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -25,13 +25,13 @@ pub(crate) struct Armed<'a> {
     expected: &'a Expected,
     port: &'a QmpPort,
     event: Option<WaitEvent>,
-    /// One for each state; none while the machine is in one of them already.
+    /// One per state; empty if the machine is in one of them already.
     states: Vec<(&'a str, WaitStatus)>,
     since: Instant,
     limit: Option<Duration>,
 }
 
-/// What has come.
+/// What has arrived.
 enum Outcome<'a> {
     Event(Event),
     State(&'a str),
@@ -45,7 +45,7 @@ struct State<'a> {
 }
 
 impl Expected {
-    /// The names of run states, in lower case, are those; all others are of events.
+    /// Names of run states are in lower case; all others are names of events.
     pub(crate) fn new(names: &[String]) -> Self {
         let is_state = |name: &&String| RUN_STATES.contains(&name.as_str());
         let (states, events) = names.iter().partition::<Vec<_>, _>(is_state);
@@ -59,7 +59,7 @@ impl Expected {
         self.states.is_empty() && self.events.is_empty()
     }
 
-    /// Begins to wait, for so long at most.
+    /// Begins to wait, for at most `limit`.
     pub(crate) fn arm<'a>(&'a self, port: &'a QmpPort, limit: Option<Duration>) -> Armed<'a> {
         let upper: Vec<_> = self.events.iter().map(|name| name.to_uppercase()).collect();
         let events = self.events.iter().chain(&upper).map(String::as_str);
@@ -90,8 +90,8 @@ impl Expected {
 }
 
 impl<'a> Armed<'a> {
-    /// A state that the machine was in before the command counts if it is in it now, or
-    /// comes back to it.
+    /// A state that the machine was in before the command counts if the machine is still in
+    /// it, or returns to it.
     pub(crate) fn after_command(mut self) -> Self {
         if self.states.is_empty() {
             self.states = self.expected.wait_for_states(self.port);
@@ -99,7 +99,7 @@ impl<'a> Armed<'a> {
         self
     }
 
-    /// Prints what has come.
+    /// Prints what has arrived.
     pub(crate) async fn print(mut self, output: &mut Output) -> Result<(), Stop> {
         self = self.after_command();
         let left = self

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the tool ends when it does not succeed: what it says, and its exit code.
+//! The failures of the tool: their messages and exit codes.
 
 use std::io;
 use std::process::ExitCode;
@@ -14,16 +14,16 @@ use crate::style::{Line, error_style, label_style, print_error_line};
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// Nobody reads standard output any more, as in `spice-qmp events | head -1`.
+    /// Standard output was closed by its reader, as in `spice-qmp events | head -1`.
     StdoutClosed,
     /// The person at the terminal pressed Ctrl-C at the password prompt.
     #[cfg(feature = "spice")]
     Interrupted,
     /// A signal asked the tool to end.
     Signal(i32),
-    /// QEMU refused something, which was reported when it did.
+    /// QEMU refused something, which has been reported already.
     Reported,
-    /// It went wrong.
+    /// Another failure.
     Failed(Failure),
 }
 
@@ -31,11 +31,11 @@ pub(crate) enum Stop {
 #[derive(Debug, Serialize)]
 pub(crate) struct Failure {
     kind: Kind,
-    /// QEMU's error class, where QEMU refused.
+    /// QEMU's error class, if QEMU refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<String>,
     message: String,
-    /// What to do next.
+    /// A hint about what to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
@@ -48,7 +48,7 @@ pub(crate) enum Kind {
     Qmp,
     /// The output cannot be written.
     Output,
-    /// The tool was called wrongly.
+    /// The tool was called with wrong arguments.
     Usage,
     /// There is no QMP connection, or it ended.
     Connection,
@@ -85,13 +85,13 @@ impl Failure {
         Self::new(Kind::Connection, message)
     }
 
-    /// Adds what to do next.
+    /// Adds a hint about what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds the line that it is about.
+    /// Adds the number of the line that it is about.
     pub(crate) fn in_line(mut self, line: Option<usize>) -> Self {
         if let Some(line) = line {
             self.message = format!("line {line}: {}", self.message);
@@ -121,7 +121,7 @@ impl Failure {
     }
 }
 
-/// Says on standard error what is no failure.
+/// Prints a message that is not an error on standard error.
 pub(crate) fn note(json: bool, message: &str) {
     if json {
         print_json(&json!({ "note": { "message": message } }));
@@ -130,7 +130,7 @@ pub(crate) fn note(json: bool, message: &str) {
     }
 }
 
-/// The exit code after a signal, as shells have it.
+/// The exit code after a signal, as in shells.
 pub(crate) fn signal_exit_code(signal: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }

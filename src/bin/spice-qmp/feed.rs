@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Keeps the order of what different signals report. Where it is read too slowly,
+/// Keeps the order of reports from different signals. If it is read too slowly,
 /// the oldest items are dropped.
 #[derive(Debug)]
 pub(crate) struct Feed<T>(Rc<RefCell<Inner<T>>>);
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_go_where_nobody_reads() {
+    fn the_oldest_items_are_dropped_without_a_reader() {
         let feed = Feed::new();
         for item in 0..LENGTH + 3 {
             feed.push(item);

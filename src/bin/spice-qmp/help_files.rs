@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Manual pages, and completions for shells, made from the command line's definition.
+//! Generates manual pages and shell completions from the command line's definition.
 //!
-//! meson installs them with the tool; the folders in which they are written have the
-//! names that they are installed in.
+//! meson installs them with the tool; the folders that they are written to have the
+//! names of the folders that they are installed in.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use clap_mangen::roff::{Roff, roman};
 
 use crate::cli::Cli;
 
-/// The folder that the only option names which people do not see.
+/// The folder given by the hidden option, if present.
 pub(crate) fn folder() -> Option<PathBuf> {
     let mut args = std::env::args_os().skip(1);
     let asked = args.next()? == "--write-help-files";
@@ -77,7 +77,7 @@ fn write_page(man: &Man, command: &clap::Command, file: &mut impl Write) -> io::
     page.to_writer(file)
 }
 
-/// What stands behind the options in the help: paragraphs under titles.
+/// The text after the options in the help: paragraphs under titles.
 fn add_details(details: &str, page: &mut Roff) {
     let mut title = "";
     for (at, block) in details.split("\n\n").enumerate() {
@@ -100,7 +100,7 @@ fn add_details(details: &str, page: &mut Roff) {
     }
 }
 
-/// A paragraph, or lines that stay as they are: examples and tables.
+/// A paragraph, or lines that stay unchanged: examples and tables.
 fn add_block(block: &str, stays: bool, page: &mut Roff) {
     let lines = || block.lines().map(|it| it.strip_prefix("  ").unwrap_or(it));
     let stays = stays || lines().any(|line| line.contains("  "));

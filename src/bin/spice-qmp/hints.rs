@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What to do next where connecting fails: it depends on the cause.
+//! Hints about what to do next if connecting fails, depending on the cause.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -16,14 +16,14 @@ use crate::trust::Tls;
 const FORMS: &str = "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port, \
                      dbus:NAME or fd:N";
 
-/// What has a chardev speak QMP; QEMU 11.1 announces the second form in place of the first.
+/// The options for a chardev that speaks QMP; QEMU 11.1 announces the second form instead.
 const MONITOR: &str = "-mon chardev=...,mode=control (or -object monitor-qmp,chardev=...)";
 
-/// What offers a QMP chardev on a D-Bus display.
+/// The options for a QMP chardev on a D-Bus display.
 const DBUS_OPTIONS: &str = "-display dbus -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0 \
                             -mon chardev=qmp,mode=control";
 
-/// No address was given. These QEMUs are on the session bus.
+/// No address was given. `on_bus` are the QEMUs on the session bus.
 pub(crate) fn no_address(on_bus: &[String]) -> Failure {
     let failure = Failure::usage(
         "no address: give --connect ADDRESS, or set SPICE_QMP_ADDRESS in the environment",
@@ -38,7 +38,7 @@ pub(crate) fn no_address(on_bus: &[String]) -> Failure {
     }
 }
 
-/// `host:port`, which may be a socket's or a SPICE server's.
+/// `host:port`, which may be the address of a socket or of a SPICE server.
 pub(crate) fn ambiguous(text: &str) -> Failure {
     Failure::usage(format!(
         "{text:?} may be the address of two kinds of servers"
@@ -48,7 +48,7 @@ pub(crate) fn ambiguous(text: &str) -> Failure {
     ))
 }
 
-/// A text that is no address.
+/// A text that is not an address.
 pub(crate) fn wrong_address(text: &str, error: &AddressError) -> Failure {
     let failure = Failure::usage(error.to_string());
     let spice = text.starts_with("spice");
@@ -118,7 +118,7 @@ fn shorter_path(text: &str) -> String {
     }
 }
 
-/// A word for the shell.
+/// A word quoted for the shell.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
     if text.chars().all(plain) {
@@ -198,7 +198,7 @@ fn unreachable(kind: ErrorKind, resolver: bool, address: &Address) -> String {
                  QEMU has ended, and has to be started again"
                     .to_owned()
             } else {
-                format!("{path} is no socket")
+                format!("{path} is not a socket")
             };
         }
         (ErrorKind::ConnectionReset, None) if address.is_spice() => {
@@ -237,9 +237,9 @@ fn as_for_qemu(address: &Address) -> String {
     }
 }
 
-/// Who may use a socket that this user may not.
+/// Who may use a socket that this user cannot.
 fn who_owns(path: &Path) -> String {
-    // The first one of its folders that can be looked into has what is in the way.
+    // The first accessible folder on the way contains the obstacle.
     for file in path.ancestors() {
         let file = if file.as_os_str().is_empty() {
             Path::new(".")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A socket that the tool inherits from who starts it: `fd:N`.
+//! A socket that the tool inherits from its parent process: `fd:N`.
 
 use std::cell::RefCell;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -26,7 +26,7 @@ impl Inherited {
         let digits = number.bytes().all(|byte| byte.is_ascii_digit());
         let socket = match number.parse() {
             Ok(number) if digits => socket(number),
-            _ => Err("this is no number of a file descriptor".to_owned()),
+            _ => Err("this is not the number of a file descriptor".to_owned()),
         };
         Some(match socket {
             Ok(socket) => Ok(Self {
@@ -42,7 +42,7 @@ impl Inherited {
         &self.text
     }
 
-    /// The port on the socket, which is used once, when it is ready.
+    /// The port on the socket, once it is ready. It can be used once.
     pub(crate) async fn open(&self, timeout: Duration) -> Result<QmpPort, Error> {
         let socket = self.socket.take();
         let socket = socket.ok_or_else(|| Error::Closed("the socket was used before".into()))?;
@@ -58,20 +58,20 @@ fn socket(number: i32) -> Result<gio::Socket, String> {
     gio::Socket::from_fd(copy).map_err(|error| error.to_string())
 }
 
-/// Whether it is what GIO takes: it closes what it does not take, too, which ends the
+/// Checks what GIO would not accept: GIO closes such a descriptor, too, which ends the
 /// process.
 fn check(socket: &OwnedFd) -> Result<(), &'static str> {
-    let address = getsockname(socket).map_err(|_| "this is no socket")?;
+    let address = getsockname(socket).map_err(|_| "this is not a socket")?;
     let families = [
         AddressFamily::UNIX,
         AddressFamily::INET,
         AddressFamily::INET6,
     ];
     if !families.contains(&address.address_family()) {
-        return Err("this is no Unix or TCP socket");
+        return Err("this is not a Unix or TCP socket");
     }
     if socket_type(socket) != Ok(SocketType::STREAM) {
-        return Err("the socket has no stream of bytes");
+        return Err("the socket is not a stream socket");
     }
     match getpeername(socket) {
         Ok(Some(_)) => Ok(()),
@@ -79,10 +79,10 @@ fn check(socket: &OwnedFd) -> Result<(), &'static str> {
     }
 }
 
-/// A copy of a descriptor that only its number names.
+/// Duplicates a descriptor that is known by its number only.
 #[allow(unsafe_code)]
 fn duplicate(number: i32) -> rustix::io::Result<OwnedFd> {
-    // SAFETY: it is borrowed for one call, which fails where it is not open.
+    // SAFETY: it is borrowed for one call, which fails if it is not open.
     let inherited = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl_dupfd_cloexec(inherited, 3)
 }

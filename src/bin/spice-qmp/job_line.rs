@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Jobs as lines of text and of JSON.
+//! Formats jobs as lines of text and of JSON.
 
 use serde::Serialize;
 use spice_qmp::Job;
@@ -22,7 +22,7 @@ pub(crate) struct Entry {
     error: Option<String>,
 }
 
-/// A job at a time, in the form of `--json`.
+/// A job at a point in time, in the format of `--json`.
 #[derive(Serialize)]
 struct EntryLine<'a> {
     time: &'a str,
@@ -60,7 +60,7 @@ impl Entry {
         self.total_progress
     }
 
-    /// What it does, and how that goes.
+    /// Its kind, and its status.
     pub(crate) fn what(&self) -> String {
         let error = self.error.iter().map(|error| format!(": {error}"));
         let error: String = error.collect();
@@ -73,7 +73,7 @@ impl Entry {
         [id, kind, status, self.percent(), error]
     }
 
-    /// Rounded down: 100 % is all of it.
+    /// Rounded down: 100 % means that everything is done.
     fn percent(&self) -> String {
         if self.total_progress == 0 {
             return "-".to_owned();
@@ -83,7 +83,7 @@ impl Entry {
         format!("{percent} %")
     }
 
-    /// With the time, as people read it.
+    /// The line with the time, for people.
     pub(crate) fn line(&self) -> String {
         let row = self.row();
         let cells = row.iter().filter(|cell| !cell.is_empty());
@@ -91,7 +91,7 @@ impl Entry {
         format!("{}  {}", local_time(), cells.join("  "))
     }
 
-    /// Prints it with the time.
+    /// Prints the line with the time.
     pub(crate) async fn print(&self, output: &mut Output) -> Result<(), Stop> {
         if output.is_json() {
             let (time, job) = (&utc_now(), self);
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_complete_before_all_is_done() {
+    fn percentages_reach_100_only_when_everything_is_done() {
         let percent = |current_progress, total_progress| {
             let entry = Entry {
                 id: "j".into(),

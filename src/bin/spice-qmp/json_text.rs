@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! JSON as text: laid out anew for people or programs, with all members in their
-//! order and all numbers as they came.
+//! Formats JSON text for people or programs; all members keep their
+//! order, and all numbers their spelling.
 
 use std::fmt::Write as _;
 
 use crate::style::acts_on_terminals;
 
-/// How JSON is laid out.
+/// The layout of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// All on one line, without spaces.
@@ -15,7 +15,7 @@ pub(crate) enum Layout {
     Pretty,
 }
 
-/// A text of valid JSON that is laid out piece by piece.
+/// A valid JSON text that is formatted piece by piece.
 ///
 /// Characters that act on terminals become `\u` escapes; escapes of other
 /// characters beyond ASCII become these characters.
@@ -37,7 +37,7 @@ impl<'a> Formatter<'a> {
         }
     }
 
-    /// Appends to `out` until it has `limit` bytes or a little more. False at the end.
+    /// Appends to `out` until it has `limit` bytes or slightly more. Returns false at the end.
     pub(crate) fn fill(&mut self, out: &mut String, limit: usize) -> bool {
         while out.len() < limit {
             let Some(c) = self.rest.chars().next() else {
@@ -65,7 +65,7 @@ impl<'a> Formatter<'a> {
                     return;
                 }
                 out.push(c);
-                // What is escaped is no end of the string.
+                // An escaped quote does not end the string.
                 let mut rest = self.rest.chars();
                 if let Some(escaped) = rest.next() {
                     push_safe(escaped, out);
@@ -76,8 +76,8 @@ impl<'a> Formatter<'a> {
         }
     }
 
-    /// Takes a `\u` escape, or a pair of them, of which the backslash is taken
-    /// already, if it stands for a character that is shown as it is.
+    /// Consumes a `\u` escape, or a pair of them, if it stands for a character that is shown
+    /// unescaped. The backslash has been consumed already.
     fn decode_escape(&mut self) -> Option<char> {
         let unit = |text: &str| {
             let digits = text.strip_prefix('u')?.get(..4)?;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn pretty_is_as_serde_json_has_it() {
+    fn pretty_text_equals_that_of_serde_json() {
         for json in [
             "1",
             "\"a b\"",
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_mean_the_same_and_act_on_no_terminal() {
+    fn strings_keep_their_meaning_and_act_on_no_terminal() {
         for json in [
             r#""\u001b[2J\u0007\u009b\u202e\r\n\t\"\\\/""#,
             "\"\u{7f}\u{85}\u{9b}\u{202e}\u{2028}\u{61c}\u{feff}\"",

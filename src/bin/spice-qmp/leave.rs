@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the tool leaves a machine: over SPICE not before QEMU has answered.
+//! Disconnects from a machine: over SPICE only after QEMU has answered.
 //!
-//! A QEMU (7.2, 10.0) whose SPICE client goes away while an answer is being
-//! written, or still to come, freezes for ever. Leaving a socket is harmless.
+//! QEMU (7.2, 10.0) freezes for ever if its SPICE client disconnects while an answer is being
+//! written, or still to come. Disconnecting from a socket is harmless.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -14,14 +14,14 @@ use spice_qmp::QmpPort;
 use crate::failure::{Stop, note};
 use crate::monitor::Monitor;
 
-/// How long leaving may take before the tool says what it waits for.
+/// How long disconnecting may take before the tool says what it waits for.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// The same after a success, where it is not urgent.
+/// The same after a success, where it is less urgent.
 const SILENCE_AFTER_SUCCESS: Duration = Duration::from_secs(2);
 
-/// Leaves what was connected, after a work that ended so. The error is a signal that
-/// came meanwhile: whoever sent it does not want to wait.
+/// Disconnects after the work has ended with `end`. The error is a signal that
+/// arrived meanwhile: its sender does not want to wait.
 pub(crate) async fn leave(
     monitor: &Monitor,
     end: &Result<(), Stop>,
@@ -46,7 +46,7 @@ pub(crate) async fn leave(
 
 struct Leaving<'a> {
     monitor: &'a Monitor,
-    /// Whether a signal made the tool leave.
+    /// Whether a signal made the tool disconnect.
     signalled: bool,
     json: bool,
     /// Whether the tool has said that it waits.
@@ -67,7 +67,7 @@ impl Leaving<'_> {
         }
     }
 
-    /// Why the tool does not leave yet.
+    /// Why the tool does not disconnect yet.
     fn reason(&self) -> String {
         let (what, harm) = match self.monitor.unanswered() {
             Some(command) => (format!("QEMU is still executing {command}"), "would"),
@@ -98,7 +98,7 @@ impl Leaving<'_> {
             }
         }
         if let Some(port) = self.monitor.opening.port() {
-            // What QEMU owes is awaited without limit; a signal ends that.
+            // The wait for QEMU's answers has no limit; a signal ends it.
             port.set_close_timeout(u32::MAX);
             port.close().await;
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What of GLib's log reaches the terminal, and what it says that errors do not.
+//! Filters GLib's log for the terminal, and keeps warnings with details that errors lack.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,14 +7,14 @@ use glib::{LogField, LogLevel, LogWriterOutput, gstr};
 
 use crate::style::escaped;
 
-/// The last warnings of spice-gtk. Why a TLS connection fails, only they say.
+/// The last warnings of spice-gtk. Only they say why a TLS connection fails.
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// As many of them as belong to one connection.
+/// As many warnings as belong to one connection.
 const KEPT: usize = 16;
 
-/// Leaves out the warnings of spice-gtk: they say in other words what the error
-/// says. `G_MESSAGES_DEBUG` brings them back. What is left is written so that no
+/// Suppresses the warnings of spice-gtk, which repeat the error in other
+/// words, unless `G_MESSAGES_DEBUG` is set. Other messages are written so that no
 /// text of a server acts on the terminal.
 pub(crate) fn take_over() {
     let all = std::env::var_os("G_MESSAGES_DEBUG").is_some();
@@ -40,7 +40,7 @@ pub(crate) fn take_over() {
     });
 }
 
-/// The warnings of spice-gtk so far, the last one last.
+/// The warnings of spice-gtk so far, the latest one last.
 pub(crate) fn warnings() -> Vec<String> {
     let warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
     warnings.clone()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Logs in to SPICE servers: with the password that was given, or else one that is asked
+//! Logs in to SPICE servers: with a given password, or else one that is asked
 //! for at the terminal.
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ use crate::password::{self, Password};
 const USER_NAME: &str = "give the user name in the address, as in spice://NAME@host:5900, and the \
                          password with --password-file FILE or in SPICE_QMP_PASSWORD";
 
-/// How often a person may mistype a password.
+/// How many times a person may mistype a password.
 const PROMPTS: usize = 3;
 
 /// The password that was tried last, and the prompts for others.
@@ -25,7 +25,7 @@ struct Prompts {
     /// Where the last password came from.
     source: RefCell<Option<String>>,
     count: Cell<usize>,
-    /// Whether a person ended the tool at the prompt.
+    /// Whether the user ended the tool at the prompt.
     stop: RefCell<Option<Stop>>,
 }
 
@@ -86,7 +86,7 @@ impl Target {
 }
 
 impl Prompts {
-    /// What a person types at the terminal.
+    /// Asks the user at the terminal.
     fn ask(&self, retry: bool) -> Option<Password> {
         if self.count.get() == PROMPTS {
             return None;

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     glib::MainContext::default().block_on(run(&cli))
 }
 
-/// Does what was asked for, reports what went wrong, and leaves politely.
+/// Executes the command line, reports failures, and disconnects without harming QEMU.
 async fn run(cli: &Cli) -> ExitCode {
     let mut output = Output::new(cli.json);
     let monitor = Rc::new(Monitor::new(cli.timeout()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tool is connected to, and the command that QEMU has yet to answer.
+//! The connection of the tool, with the command that QEMU has yet to answer.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,12 +21,12 @@ use crate::signals::Signals;
 const MUTE: &str = ": QEMU does not answer on SPICE while the machine is stopped by an error; \
                     resume it over another monitor";
 
-/// A connection to QEMU, from the first attempt until it is left.
+/// A connection to QEMU, from the first attempt until it is closed.
 pub(crate) struct Monitor {
     timeout: Duration,
-    /// What ends the tool early.
+    /// The signals that end the tool early.
     pub(crate) signals: Signals,
-    /// What leads to a SPICE server, which has to be left politely.
+    /// The connections to a SPICE server, which must be closed without harming QEMU.
     #[cfg(feature = "spice")]
     pub(crate) opening: Opening,
     call: RefCell<Option<Call<Box<RawValue>>>>,
@@ -52,7 +52,7 @@ impl Monitor {
 
     /// Executes a command and waits for its reply until the timeout, one at a time.
     ///
-    /// The call itself goes on after that: QEMU still owes the answer.
+    /// The call itself continues after that: QEMU still owes the answer.
     pub(crate) async fn execute(
         &self,
         port: &QmpPort,
@@ -76,7 +76,7 @@ impl Monitor {
             })
     }
 
-    /// The error of a command that was not answered in time; or not even sent.
+    /// The error of a command that was not answered in time, or not even sent.
     pub(crate) fn late(&self, command: &str, held_back: bool) -> Error {
         Error::TimedOut {
             what: command.into(),
@@ -85,7 +85,7 @@ impl Monitor {
         }
     }
 
-    /// Whether the port keeps commands back until the machine runs again.
+    /// Whether the port holds commands back until the machine runs again.
     #[cfg(feature = "spice")]
     fn is_mute(&self) -> bool {
         self.opening.port().is_some_and(|port| port.is_mute())
@@ -107,7 +107,7 @@ impl Monitor {
             .await
     }
 
-    /// The command that QEMU has not answered.
+    /// The command that QEMU has not answered yet.
     #[cfg(feature = "spice")]
     pub(crate) fn unanswered(&self) -> Option<String> {
         let owed = self.call.borrow().is_some();

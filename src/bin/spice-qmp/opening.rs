@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connects to SPICE servers, so that what is under way can be left politely.
+//! Connects to SPICE servers; even unfinished connections can be closed without harming QEMU.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -10,7 +10,7 @@ use std::task::Poll;
 use gio::prelude::*;
 use spice_qmp::{Error, QmpPort};
 
-/// What is connected to a SPICE server, or about to be.
+/// A connection to a SPICE server, or an attempt to make one.
 #[derive(Default)]
 pub(crate) struct Opening {
     work: RefCell<Option<Work>>,
@@ -22,11 +22,11 @@ struct Work {
     future: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-/// Ends when the work is to end.
+/// Ends when the work should end.
 pub(crate) type End = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Opening {
-    /// Runs what `start` begins. Where this is dropped, it goes on in
+    /// Runs the future that `start` returns. If this is dropped, it continues in
     /// [`end`](Self::end).
     pub(crate) async fn run<T: 'static, F>(&self, start: impl FnOnce(End) -> F) -> Result<T, Error>
     where
@@ -48,7 +48,7 @@ impl Opening {
         result.unwrap_or_else(|| Err(Error::Cancelled("the connecting".into())))
     }
 
-    /// Has what is under way end, and waits for that.
+    /// Asks the work under way to end, and waits until it has.
     pub(crate) async fn end(&self) {
         if let Some(work) = &*self.work.borrow() {
             work.cancellable.cancel();
@@ -71,7 +71,7 @@ impl Opening {
         .await;
     }
 
-    /// Whether there is something to be left.
+    /// Whether there is a connection to close.
     pub(crate) fn is_any(&self) -> bool {
         self.work.borrow().is_some() || self.port.borrow().is_some()
     }

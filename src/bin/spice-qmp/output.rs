@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Standard output: text for people, JSON for programs, flushed line by line.
 //!
-//! Writing waits in the main loop while nobody reads, so that a signal still ends
+//! While the reader is slow, writing waits in the main loop, so that a signal still ends
 //! the tool and SPICE is still served.
 
 use std::collections::VecDeque;
@@ -17,23 +17,23 @@ use crate::json_text::{Formatter, Layout, compact};
 use crate::style::{Line, escaped_lines, shows_colors};
 use crate::wait::ready;
 
-/// Where results go.
+/// Where results are written.
 pub(crate) struct Output {
     json: bool,
     colors: bool,
     /// Standard output without Rust's buffer.
     file: io::Result<File>,
-    /// How many bytes can be written at once without blocking; all to a file.
+    /// How many bytes can be written at once without blocking; unlimited for a file.
     at_once: usize,
-    /// Lines that wait until they can be written, and their bytes.
+    /// Lines that wait to be written, and their size in bytes.
     queue: VecDeque<String>,
     queued: usize,
 }
 
-/// A pipe that can be written takes so much (`PIPE_BUF`).
+/// A writable pipe accepts this many bytes (`PIPE_BUF`).
 const PIECE: usize = 4096;
 
-/// How many bytes of lines wait for a reader that does not read.
+/// How many bytes of lines wait for a slow reader.
 const QUEUE: usize = 16 << 20;
 
 impl Output {
@@ -53,17 +53,17 @@ impl Output {
         }
     }
 
-    /// Whether programs read it (`--json`).
+    /// Whether it is for programs (`--json`).
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether people read it, on a terminal.
+    /// Whether it is for people, on a terminal.
     pub(crate) fn is_for_people(&self) -> bool {
         !self.json && io::stdout().is_terminal()
     }
 
-    /// Whether text has colours.
+    /// Whether text is coloured.
     pub(crate) fn has_colors(&self) -> bool {
         self.colors
     }
@@ -105,7 +105,7 @@ impl Output {
         self.queued < QUEUE
     }
 
-    /// Writes some of the lines that are queued.
+    /// Writes some of the queued lines.
     pub(crate) async fn write_queued(&mut self) -> Result<(), Stop> {
         let mut piece = String::new();
         while let Some(line) = self.queue.front()
@@ -118,8 +118,8 @@ impl Output {
         self.write(&piece).await
     }
 
-    /// JSON text that a person may read: spread over lines on a terminal, unless
-    /// `--json` asks for one line.
+    /// JSON text that a person may read: over several lines on a terminal, unless
+    /// `--json` requests one line.
     pub(crate) async fn json_text(&mut self, text: &str) -> Result<(), Stop> {
         let layout = if self.is_for_people() {
             Layout::Pretty
@@ -132,7 +132,7 @@ impl Output {
     async fn write_json(&mut self, text: &str, layout: Layout) -> Result<(), Stop> {
         let mut formatter = Formatter::new(text, layout);
         let mut piece = String::new();
-        // Piece by piece: laid out, it may be much longer.
+        // Piece by piece: formatted, it may be much longer.
         while formatter.fill(&mut piece, PIECE) {
             self.write(&piece).await?;
             piece.clear();
@@ -144,7 +144,7 @@ impl Output {
     async fn write(&mut self, text: &str) -> Result<(), Stop> {
         let file = self.file.as_ref();
         let mut file = file.map_err(|error| io::Error::from(error.kind()))?;
-        // Each piece in one write: a line of several writers stays whole.
+        // Each piece in one write, so that lines of several writers stay whole.
         for mut piece in text.as_bytes().chunks(self.at_once) {
             while !piece.is_empty() {
                 writable().await;
@@ -163,7 +163,7 @@ impl Output {
     }
 }
 
-/// Waits until standard output can be written, or turns out to be closed.
+/// Waits until standard output is writable, or closed.
 pub(crate) async fn writable() {
     ready(io::stdout().as_raw_fd(), IOCondition::OUT).await;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Passwords of SPICE servers: where they come from. Never from the command
+//! Finds passwords of SPICE servers. They never come from the command
 //! line, which others can see.
 
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::failure::{Failure, Stop};
 
-/// The environment variable that may hold the password.
+/// The environment variable that may contain the password.
 pub(crate) const VARIABLE: &str = "SPICE_QMP_PASSWORD";
 
 /// A password, and where it came from.
@@ -17,7 +17,7 @@ pub(crate) struct Password {
     pub(crate) source: String,
 }
 
-/// The password of the file if one is named, or else of the environment.
+/// The password in the file, if one is given, or else in the environment.
 pub(crate) fn given(file: Option<&Path>) -> Result<Option<Password>, Failure> {
     if let Some(file) = file {
         let source = format!("--password-file {}", file.display());
@@ -54,7 +54,7 @@ fn secret(line: Vec<u8>) -> Result<String, String> {
     }
     let line =
         String::from_utf8(line).map_err(|_| "the first line is not UTF-8 text".to_owned())?;
-    // Some editors mark UTF-8 so.
+    // Some editors mark UTF-8 in this way.
     let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
     let secret = line.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
@@ -63,7 +63,7 @@ fn secret(line: Vec<u8>) -> Result<String, String> {
     Ok(secret.to_owned())
 }
 
-/// Asks the person at the terminal; nothing where there is none.
+/// Asks the user at the terminal; `None` if there is none.
 pub(crate) fn asked(prompt: &str) -> Result<Option<Password>, Stop> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(None);
@@ -78,7 +78,7 @@ pub(crate) fn asked(prompt: &str) -> Result<Option<Password>, Stop> {
     }
 }
 
-/// More than any SPICE ticket has.
+/// Longer than any SPICE ticket.
 const LONGEST: u64 = 4096;
 
 #[cfg(test)]

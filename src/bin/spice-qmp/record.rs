@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A transcript of what goes over the connection: `--record FILE`.
+//! Writes a transcript of the connection: `--record FILE`.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use crate::clock::utc;
 use crate::failure::{Failure, note};
 use crate::json_text::compact;
 
-/// Appends whatever is sent and received from now on to the file.
+/// Appends everything that is sent and received from now on to the file.
 pub(crate) fn start(path: &Path, json: bool) -> Result<(), Failure> {
     let file = open(path).map_err(|fault| {
         Failure::usage(format!("--record {}: {fault}", path.display())).hint(
@@ -25,7 +25,7 @@ pub(crate) fn start(path: &Path, json: bool) -> Result<(), Failure> {
         let time = utc(time);
         let line = format!(r#"{{"time":"{time}","direction":"{direction}","message":{message}}}"#);
         let line = compact(&line) + "\n";
-        // In one write: lines of several tools stay whole.
+        // In one write, so that lines of several tools stay whole.
         if let Err(error) = (&file).write_all(line.as_bytes())
             && !failed.swap(true, Ordering::Relaxed)
         {
@@ -35,8 +35,8 @@ pub(crate) fn start(path: &Path, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A file that nobody else can read, and that nobody else has put there: what a link
-/// leads to, or a pipe, is not written to.
+/// Opens a file that no other user can read or has put there: it does not
+/// follow links, and does not write to pipes.
 fn open(path: &Path) -> Result<File, String> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600);
@@ -44,14 +44,14 @@ fn open(path: &Path) -> Result<File, String> {
     {
         use rustix::fs::OFlags;
 
-        // It ends at once on a link, and on a pipe that nobody reads.
+        // It fails at once on a link, and on a pipe without a reader.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         options.custom_flags(flags.bits().cast_signed());
     }
     let file = options.open(path).map_err(|error| fault(path, &error))?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        return Err("it is no regular file".into());
+        return Err("it is not a regular file".into());
     }
     let own = gio::Credentials::new().unix_user();
     if own.ok() != Some(metadata.uid()) {
@@ -108,7 +108,7 @@ mod tests {
             ("new", "it has other names, too"),
             ("no/folder", "No such file"),
             ("", "Is a directory"),
-            ("/dev/null", "it is no regular file"),
+            ("/dev/null", "it is not a regular file"),
             ("/dev/stderr", "it is a symbolic link"),
         ] {
             let error = open(&path(name)).unwrap_err();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What QEMU knows: the reply to `query-qmp-schema`, in which the types have numbers in
-//! place of names.
+//! QEMU's schema: the reply to `query-qmp-schema`, in which types have numbers instead of
+//! names.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,11 @@ pub(crate) struct Schema(BTreeMap<String, Entity>);
 pub(crate) struct Entity {
     pub(crate) name: String,
     pub(crate) meta_type: MetaType,
-    /// What a command or an event has: an object.
+    /// The arguments of a command or the data of an event: an object.
     arg_type: Option<String>,
     ret_type: Option<String>,
     element_type: Option<String>,
-    /// Of an object; those of an alternate have no name, and those of an enum no type.
+    /// The members of an object; those of an alternate have no name, those of an enum no type.
     #[serde(default)]
     pub(crate) members: Vec<Member>,
     #[serde(default)]
@@ -36,7 +36,7 @@ pub(crate) struct Entity {
     pub(crate) variants: Vec<Variant>,
     #[serde(default)]
     pub(crate) features: Vec<String>,
-    /// As it came.
+    /// The entity as QEMU sent it.
     #[serde(skip)]
     pub(crate) raw: Option<Box<RawValue>>,
 }
@@ -79,7 +79,7 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
-/// That of QEMU 10.0 has 200 kB.
+/// QEMU 10.0's takes 200 kB.
 const LONGEST: usize = 4 << 20;
 
 impl Schema {
@@ -147,12 +147,12 @@ impl Schema {
         self.get(entity.ret_type.as_deref()?)
     }
 
-    /// What an array consists of.
+    /// The element type of an array.
     pub(crate) fn element(&self, entity: &Entity) -> Option<&Entity> {
         self.get(entity.element_type.as_deref()?)
     }
 
-    /// What an alternate may be.
+    /// The alternatives of an alternate.
     pub(crate) fn alternatives<'s>(
         &'s self,
         entity: &'s Entity,
@@ -162,7 +162,7 @@ impl Schema {
         members.filter_map(|member| self.get(&member.of))
     }
 
-    /// An entity, and all that it refers to, each once.
+    /// An entity, and all entities that it refers to, each once.
     pub(crate) fn closure<'s>(&'s self, entity: &'s Entity) -> Vec<&'s Entity> {
         let mut found = vec![entity];
         let mut seen = std::collections::BTreeSet::from([entity.name.as_str()]);
@@ -192,13 +192,13 @@ impl Entity {
         members.chain(old).filter(move |_| is_enum)
     }
 
-    /// Whether it is an object without members: an argument or result that is none.
+    /// Whether it is an object without members, which means no arguments or no result.
     pub(crate) fn is_empty(&self) -> bool {
         let object = self.meta_type == MetaType::Object;
         object && self.members.is_empty() && self.variants.is_empty()
     }
 
-    /// Whether its name is one that people use: types have numbers.
+    /// Whether its name is meant for people: types have numbers.
     fn is_named(&self) -> bool {
         matches!(self.meta_type, MetaType::Command | MetaType::Event)
     }
@@ -216,7 +216,7 @@ impl Entity {
 pub(crate) mod tests {
     use super::*;
 
-    /// A schema that has one of each.
+    /// A schema with one entity of each kind.
     pub(crate) const SMALL: &str = r#"[
         {"name": "stop", "meta-type": "command", "arg-type": "0", "ret-type": "0"},
         {"name": "device_del", "meta-type": "command", "arg-type": "9", "ret-type": "0"},
@@ -249,7 +249,7 @@ pub(crate) mod tests {
     ]"#;
 
     #[test]
-    fn what_is_there_is_found() {
+    fn existing_entities_are_found() {
         let schema = Schema::parse(SMALL).unwrap();
         let commands: Vec<_> = schema.commands().map(|it| it.name.as_str()).collect();
         assert_eq!(
@@ -270,14 +270,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn everything_that_is_referred_to() {
+    fn the_closure_has_everything_that_is_referred_to() {
         let schema = Schema::parse(SMALL).unwrap();
         let names = |name| {
             let closure = schema.closure(schema.get(name).unwrap());
             closure.iter().map(|it| it.name.clone()).collect::<Vec<_>>()
         };
         assert_eq!(names("query-jobs"), ["query-jobs", "0", "[7]", "7", "str"]);
-        // In a circle.
+        // In a cycle.
         assert_eq!(names("blockdev-add").len(), 12);
     }
 

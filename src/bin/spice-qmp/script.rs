@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Several commands, one on each line: `NAME KEY=VALUE...` in the syntax of the shell, or
-//! as QMP has them.
+//! Several commands, one per line: `NAME KEY=VALUE...` in the syntax of the shell, or
+//! QMP's JSON.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -20,14 +20,14 @@ use crate::words;
 pub(crate) struct Command {
     pub(crate) name: String,
     pub(crate) arguments: Option<Box<RawValue>>,
-    /// The number of its line, where it is one of several.
+    /// The line number, if it is one of several commands.
     pub(crate) line: Option<usize>,
 }
 
 /// Commands in their order.
 pub(crate) struct Script {
     commands: VecDeque<Command>,
-    /// Where more come from.
+    /// Where further commands come from.
     stdin: Option<Lines>,
 }
 
@@ -40,7 +40,7 @@ impl Script {
         }
     }
 
-    /// The commands of a file, all of which are looked at now; `-` is standard input.
+    /// The commands in a file, which is parsed completely now; `-` is standard input.
     pub(crate) fn read(file: &Path) -> Result<Self, Failure> {
         if file.as_os_str() == "-" {
             return Ok(Self::from_stdin());
@@ -57,7 +57,7 @@ impl Script {
         })
     }
 
-    /// The commands on standard input, each of which is executed when its line has come.
+    /// The commands on standard input. Each is executed when its line has arrived.
     pub(crate) fn from_stdin() -> Self {
         let file = io::stdin().as_fd().try_clone_to_owned().map(File::from);
         Self {
@@ -70,7 +70,7 @@ impl Script {
         }
     }
 
-    /// The next command; nothing after the last one.
+    /// The next command; `None` after the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<Command>, Failure> {
         let Some(stdin) = &mut self.stdin else {
             return Ok(self.commands.pop_front());
@@ -95,7 +95,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// The next line. The main loop runs until it comes.
+    /// The next line. The main loop runs until it arrives.
     async fn next(&mut self) -> io::Result<Option<String>> {
         let file = self.file.as_ref();
         let mut file = file.map_err(|error| io::Error::from(error.kind()))?;
@@ -131,7 +131,7 @@ fn unreadable(error: &io::Error) -> Failure {
     Failure::usage(format!("standard input: {error}"))
 }
 
-/// The command on a line; nothing where it is empty, or a comment.
+/// The command on a line; `None` if the line is empty, or a comment.
 fn parse(text: &str, line: usize) -> Result<Option<Command>, Failure> {
     let text = text.trim();
     if text.is_empty() || text.starts_with('#') {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QEMUs on the session bus, for who has not said where theirs is.
+//! Finds QEMUs on the session bus, for a hint if no address is given.
 
 use std::env;
 use std::time::Duration;
 
 use gio::DBusConnectionFlags;
 
-/// How long the bus is asked: this is only for a hint.
+/// How long to wait for the bus: this is only for a hint.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How many addresses are shown.
 const SHOWN: usize = 3;
 
-/// The addresses of those whose D-Bus display is there.
+/// The addresses of the QEMUs with a D-Bus display there.
 pub(crate) async fn qemus() -> Vec<String> {
     let names = glib::future_with_timeout(TIMEOUT, names()).await;
     // Without a bus there is none.
@@ -33,7 +33,7 @@ async fn names() -> Result<Vec<String>, glib::Error> {
     let flags =
         DBusConnectionFlags::AUTHENTICATION_CLIENT | DBusConnectionFlags::MESSAGE_BUS_CONNECTION;
     let bus = gio::DBusConnection::for_address_future(&address, flags, None).await?;
-    // The tool does not end with the bus.
+    // The tool does not exit when the bus does.
     bus.set_exit_on_close(false);
     let reply = bus.call_future(
         Some("org.freedesktop.DBus"),
@@ -48,7 +48,7 @@ async fn names() -> Result<Vec<String>, glib::Error> {
     Ok(reply.await?.get::<(Vec<String>,)>().unwrap_or_default().0)
 }
 
-/// The address of the session bus, where there is one: none is started.
+/// The address of the session bus, if it is running: it is not started.
 fn address() -> Option<String> {
     let variable = |name| env::var(name).ok().filter(|text| !text.is_empty());
     let address = variable("DBUS_SESSION_BUS_ADDRESS").or_else(|| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The signals that ask the tool to end: `SIGHUP`, `SIGINT` and `SIGTERM`.
+//! Catches the signals that ask the tool to end: `SIGHUP`, `SIGINT` and `SIGTERM`.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use glib::{ControlFlow, SourceId};
 
-/// Signals that are caught while something has to be left politely. Until then
+/// Catches signals while there is a connection that must be closed first. Before that,
 /// they end the tool as they end any program.
 #[derive(Default)]
 pub(crate) struct Signals {
@@ -28,8 +28,8 @@ const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 
 impl Signals {
-    /// Catches the signals from now on, but for those that were ignored when the
-    /// tool started, as `nohup` has it.
+    /// Catches the signals from now on, except those that were ignored when the
+    /// tool started, as under `nohup`.
     pub(crate) fn catch(&self) {
         let mut sources = self.sources.borrow_mut();
         let ignored = ignored();
@@ -49,8 +49,8 @@ impl Signals {
         }
     }
 
-    /// Lets the signals end the tool at once, but for Ctrl+C, which a prompt reads
-    /// as a key: while the main loop does not run, and nothing is connected.
+    /// Lets the signals end the tool at once, except Ctrl+C, which a prompt reads
+    /// as a key: for times when the main loop does not run, and there is no connection.
     #[cfg(feature = "spice")]
     pub(crate) fn release(&self) {
         let mut sources = self.sources.borrow_mut();
@@ -59,7 +59,7 @@ impl Signals {
         }
     }
 
-    /// Does `work` until it ends, or a signal comes.
+    /// Does `work` until it ends, or a signal arrives.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = T>) -> Result<T, i32> {
         let mut work = pin!(work);
         poll_fn(|cx| {
@@ -80,7 +80,7 @@ impl Signals {
     }
 }
 
-/// The signals that are ignored, as a set of bits; the first one is signal 1.
+/// The ignored signals as a bit set; bit 0 is signal 1.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |line: &str| line.strip_prefix("SigIgn:").map(|it| it.trim().to_owned());

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! spice-gtk, which is loaded for SPICE addresses only: it and the fifty libraries that it
+//! Loads spice-gtk for SPICE addresses only: it and the fifty libraries that it
 //! needs take 10 ms at each start, which is three times as long as everything else.
 //!
-//! The library calls these functions. As the tool has them itself, the linker does not make
-//! it need spice-gtk.
+//! The library calls these functions. Because the tool defines them itself, the linker does
+//! not add a dependency on spice-gtk.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -23,7 +23,7 @@ static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
 /// Loads spice-gtk, before anything of SPICE is used.
 pub(crate) fn load() -> Result<(), Failure> {
     if FUNCTIONS.get().is_none() {
-        // Another thread cannot have done it: the tool has one.
+        // No other thread can have done it: the tool has only one.
         let _ = FUNCTIONS.set(Functions::find()?);
     }
     Ok(())
@@ -31,7 +31,7 @@ pub(crate) fn load() -> Result<(), Failure> {
 
 macro_rules! functions {
     ($(fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
-        /// Where the functions are.
+        /// The addresses of the functions.
         struct Functions {
             $($name: unsafe extern "C" fn($($type),*) $(-> $result)?,)*
         }
@@ -43,8 +43,8 @@ macro_rules! functions {
                     $($name: {
                         let name = concat!(stringify!($name), "\0");
                         let address = library.address_of(name)?;
-                        // SAFETY: spice-gtk's function of this name is what
-                        // spice-client-glib-sys declares: the same is below.
+                        // SAFETY: spice-gtk's function of this name has the signature that
+                        // spice-client-glib-sys declares, as the one below.
                         unsafe { std::mem::transmute::<
                             *mut c_void,
                             unsafe extern "C" fn($($type),*) $(-> $result)?,
@@ -58,19 +58,19 @@ macro_rules! functions {
             functions!(@define $name ($($argument: $type),*) $(-> $result)?);
         )*
 
-        /// The declarations are those that the library was compiled with.
+        /// The declarations are the ones that the library was compiled with.
         const _: () = {
             $(let _: unsafe extern "C" fn($($type),*) $(-> $result)? =
                 spice_client_glib_sys::$name;)*
         };
     };
-    // While spice-gtk is not there, the port's property `channel`, which is NULL then, has
+    // Until spice-gtk is loaded, the port's property `channel`, which is NULL then, has
     // the type of all objects.
     (@define spice_port_channel_get_type () -> $result:ty) => {
         #[unsafe(no_mangle)]
         extern "C" fn spice_port_channel_get_type() -> $result {
             match FUNCTIONS.get() {
-                // SAFETY: it has no conditions.
+                // SAFETY: it has no preconditions.
                 Some(functions) => unsafe { (functions.spice_port_channel_get_type)() },
                 None => glib::gobject_ffi::G_TYPE_OBJECT,
             }
@@ -80,7 +80,7 @@ macro_rules! functions {
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
             let functions = FUNCTIONS.get().expect("spice-gtk is loaded before it is used");
-            // SAFETY: as for spice-gtk's function, whose conditions the caller keeps.
+            // SAFETY: as for spice-gtk's function, whose preconditions the caller ensures.
             unsafe { (functions.$name)($($argument),*) }
         }
     };
@@ -117,15 +117,15 @@ unsafe extern "C" {
     fn dlerror() -> *const c_char;
 }
 
-/// Functions are looked up when they are first called.
+/// Functions are resolved when they are first called.
 const RTLD_LAZY: c_int = 1;
 
-/// An open library, which stays open: it has types of GObject.
+/// An open library, which stays open: it has registered GObject types.
 struct Library(*mut c_void);
 
 impl Library {
     fn open() -> Result<Self, Failure> {
-        // SAFETY: the name ends with a NUL. What runs at loading is trusted as what is linked.
+        // SAFETY: the name ends with a NUL. Code that runs on loading is trusted like linked code.
         let library = unsafe { dlopen(NAME.as_ptr(), RTLD_LAZY) };
         if library.is_null() {
             return Err(missing());
@@ -133,7 +133,7 @@ impl Library {
         Ok(Self(library))
     }
 
-    /// Where the function of this name is, which ends with a NUL.
+    /// The address of the function with this name, which ends with a NUL.
     fn address_of(&self, name: &str) -> Result<*mut c_void, Failure> {
         let name = CStr::from_bytes_with_nul(name.as_bytes()).map_err(|_| missing())?;
         // SAFETY: the library is open, and the name ends with a NUL.
@@ -145,9 +145,9 @@ impl Library {
     }
 }
 
-/// What could not be loaded.
+/// The error of `dlopen` or `dlsym`.
 fn missing() -> Failure {
-    // SAFETY: it has no conditions.
+    // SAFETY: it has no preconditions.
     let error = unsafe { dlerror() };
     let text = if error.is_null() {
         NAME.to_string_lossy()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lines of text for a terminal: what they say is never obeyed as a control
-//! character, wherever it comes from, and styles are added last.
+//! Styled lines of text for a terminal. Control characters in the text are
+//! escaped, wherever it comes from, and styles are added last.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
@@ -38,7 +38,7 @@ impl Line {
         self
     }
 
-    /// The text of the line, with its end.
+    /// The text of the line, with its line end.
     pub(crate) fn render(&self, colors: bool) -> String {
         let mut line = String::new();
         for Span { text, style } in &self.0 {
@@ -68,16 +68,16 @@ pub(crate) fn shows_colors(stream: &impl anstream::stream::RawStream) -> bool {
 /// Writes a line to standard error.
 pub(crate) fn print_error_line(line: impl Into<Line>) {
     let line = line.into().render(shows_colors(&io::stderr()));
-    // Where it cannot be written, there is nowhere to report that.
+    // If it cannot be written, there is nowhere to report that.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// What a label such as `error:` looks like.
+/// The style of a label such as `error:`.
 pub(crate) fn error_style() -> Style {
     Style::new().fg_color(Some(AnsiColor::Red.into())).bold()
 }
 
-/// What a label such as `hint:` looks like.
+/// The style of a label such as `hint:`.
 pub(crate) fn label_style() -> Style {
     Style::new().bold()
 }
@@ -109,7 +109,7 @@ pub(crate) fn escaped(text: &str) -> String {
     safe
 }
 
-/// [`escaped`], but with the ends of lines and the tabs of the text.
+/// [`escaped`], but line ends and tabs stay.
 pub(crate) fn escaped_lines(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 1);
     for line in text.lines() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What somebody may have meant who mistyped a command's name.
+//! Suggests names for a mistyped command.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use spice_qmp::{Machine, QmpPort};
 
 use crate::monitor::Monitor;
 
-/// How long QEMU is asked for its commands.
+/// How long to wait for the list of QEMU's commands.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many names are shown.
 const SHOWN: usize = 3;
 
-/// A hint with those of QEMU's commands that have a similar name.
+/// A hint that lists QEMU's commands with a similar name.
 pub(crate) async fn similar_commands(
     monitor: &Monitor,
     port: &QmpPort,
@@ -26,7 +26,7 @@ pub(crate) async fn similar_commands(
     did_you_mean(name, schema.list_commands())
 }
 
-/// A hint with those of the names that are similar.
+/// A hint that lists the similar names.
 pub(crate) fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let similar = similar(name, names);
     let (last, others) = similar.split_last()?;
@@ -39,7 +39,7 @@ pub(crate) fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>)
     ))
 }
 
-/// The nearest of the names, where they are near.
+/// The nearest names, if they are near enough.
 fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     // QEMU has both `system_reset` and `query-status`.
     let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-").into_bytes();
@@ -59,7 +59,7 @@ fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str>
     nearest
 }
 
-/// How many letters were typed wrongly, left out, added or swapped with the next one.
+/// How many letters were mistyped, left out, added or swapped with the next one.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     if a.len().abs_diff(b.len()) > 2 || a.len() > MAX_NAME {
         return usize::MAX;
@@ -80,7 +80,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
     last[b.len()]
 }
 
-/// So long a name is looked at; the peer names its commands.
+/// The longest name that is compared; the peer chooses the names of its commands.
 const MAX_NAME: usize = 64;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Columns of text.
+//! Formats columns of text.
 
 use crate::style::escaped;
 
-/// The rows as lines, with nothing in them that acts on terminals.
+/// The rows as lines, with characters that act on terminals escaped.
 pub(crate) fn lines<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let rows: Vec<_> = rows
         .iter()
@@ -25,7 +25,7 @@ pub(crate) fn lines<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// A cell may be longer, and what follows it is then not below the others.
+/// A longer cell shifts the cells after it to the right.
 const WIDEST: usize = 60;
 
 #[cfg(test)]
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_wide_as_what_is_shown() {
+    fn columns_are_as_wide_as_their_cells() {
         assert_eq!(
             rows(&[["a", "b\x1b", ""], ["漢字", "", "c"]]),
             [r"a   b\x1b", "漢字         c"]
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn one_long_cell_does_not_make_all_lines_long() {
+    fn one_long_cell_does_not_widen_all_lines() {
         let long = "x".repeat(1000);
         let lines = rows(&[[&long, "b", "c"], ["a", "b", "c"]]);
         assert_eq!(lines[0], format!("{long}  b  c"));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a TLS connection to a SPICE server fails, and what to do about it.
+//! Explains why a TLS connection to a SPICE server fails, and what to do about it.
 //!
-//! spice-gtk's errors do not say; its log does.
+//! spice-gtk's errors do not say why; its log does.
 
 use spice_qmp::Address;
 
@@ -12,21 +12,21 @@ use crate::trust::{Tls, trust_store};
 /// What is wrong with the server's certificate.
 #[derive(Debug, PartialEq, Eq)]
 enum Cause {
-    /// It is not signed by a trusted CA; in OpenSSL's words.
+    /// It is not signed by a trusted CA; OpenSSL's message.
     Untrusted(String),
-    /// Its time is over, or has not begun; in OpenSSL's words.
+    /// It has expired, or is not valid yet; OpenSSL's message.
     Date(String),
-    /// It is another host's.
+    /// It was issued for another host.
     Host,
     /// It has another subject.
     Subject,
-    /// Something else; in OpenSSL's words.
+    /// Another reason; OpenSSL's message.
     Other(String),
-    /// There is none: the server speaks no TLS.
+    /// There is none: the server does not speak TLS.
     NoTls,
 }
 
-/// The failure of a TLS connection, of which the library says `text`.
+/// The failure of a TLS connection, with the library's message `text`.
 pub(crate) fn failure(text: &str, address: &Address, tls: &Tls) -> Failure {
     if text.ends_with("no TLS port") {
         return Failure::connection(format!("cannot connect: {text}"))
@@ -36,7 +36,7 @@ pub(crate) fn failure(text: &str, address: &Address, tls: &Tls) -> Failure {
     Failure::connection(format!("cannot connect: {text}: {message}")).hint(hint)
 }
 
-/// What to do where a server without TLS sent something else than SPICE's first message.
+/// A hint if a server without TLS sent something other than SPICE's first message.
 pub(crate) fn link_hint(address: &Address) -> String {
     match address.to_string().strip_prefix("spice://") {
         Some(rest) if !rest.contains('?') => format!(
@@ -103,7 +103,7 @@ fn describe(cause: &Cause, address: &Address, tls: &Tls) -> (String, String) {
     }
 }
 
-/// The cause in the warnings of the last connection.
+/// The cause, from the warnings of the last connection.
 fn cause(warnings: &[String]) -> Cause {
     let mut host = false;
     for warning in warnings.iter().rev() {
@@ -122,7 +122,7 @@ fn cause(warnings: &[String]) -> Cause {
     if host { Cause::Host } else { Cause::NoTls }
 }
 
-/// `certificate has expired (num=10:depth0:/CN=...)`: OpenSSL's words and number.
+/// `certificate has expired (num=10:depth0:/CN=...)`: OpenSSL's message and number.
 fn chain(why: &str) -> Cause {
     let (text, number) = why.split_once(" (num=").unwrap_or((why, ""));
     let number = number.split(':').next().unwrap_or_default();
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_in_the_words_of_the_log() {
+    fn causes_from_messages_of_the_log() {
         let place = "../common/ssl_verify.c:445:openssl_verify: ";
         let connect = "main-1:0: SSL_connect: error:00000001:lib(0)::reason(1)";
         let chain = "Error in certificate chain verification: ";
@@ -157,7 +157,7 @@ mod tests {
                 format!("{chain}certificate is not yet valid (num=9:depth1:/CN=x)"),
                 Cause::Date("certificate is not yet valid".into()),
             ),
-            // Of a CA that has the name of the one that is trusted.
+            // Signed by a CA with the name of the trusted one.
             (
                 format!("{chain}certificate signature failure (num=7:depth1:/CN=x)"),
                 Cause::Untrusted("certificate signature failure".into()),

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which certificates are trusted.
+//! Determines which certificates are trusted.
 
 use std::path::{Path, PathBuf};
 
 use crate::cli::Cli;
 use crate::failure::Failure;
 
-/// How the server of a TLS connection proves who it is.
+/// How the server of a TLS connection is verified.
 #[derive(Debug, Clone)]
 pub(crate) struct Tls {
     pub(crate) ca_file: Option<PathBuf>,
@@ -23,7 +23,7 @@ impl Tls {
                 })?;
                 Some(file.clone())
             }
-            // One without certificates is as good as none.
+            // One without certificates is treated as missing.
             None => Some(trust_store()).filter(|file| check_ca_file(file).is_ok()),
         };
         Ok(Self {
@@ -39,7 +39,7 @@ pub(crate) fn trust_store() -> PathBuf {
     glib::home_dir().join(".spicec/spice_truststore.pem")
 }
 
-/// spice-gtk would go on without the file.
+/// spice-gtk would continue without the file.
 fn check_ca_file(file: &Path) -> Result<(), String> {
     let text = std::fs::read(file).map_err(|error| error.to_string())?;
     let marks: [&[u8]; 2] = [
@@ -50,7 +50,7 @@ fn check_ca_file(file: &Path) -> Result<(), String> {
         .iter()
         .any(|mark| text.windows(mark.len()).any(|part| part == *mark))
     {
-        return Err("it holds no certificate in PEM form".to_owned());
+        return Err("it contains no certificate in PEM format".to_owned());
     }
     if file.to_str().is_none() {
         return Err("its path is not UTF-8 text".to_owned());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Waiting for what signals of GObject announce, or until it is too late.
+//! Waits for GObject signals, time and file descriptors.
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use glib::prelude::*;
 use glib::{ControlFlow, IOCondition, Priority, SourceFuture};
 
-/// Waits until something is so, which may change with these signals.
+/// Waits until a condition holds, which may change with these signals.
 pub(crate) async fn until<T: IsA<glib::Object>>(
     object: &T,
     signals: &[&str],
@@ -42,7 +42,7 @@ pub(crate) async fn until<T: IsA<glib::Object>>(
     .await;
 }
 
-/// Handlers that are disconnected where the wait is given up.
+/// Handlers that are disconnected when the wait is dropped.
 struct Handlers<'a, T: IsA<glib::Object>>(&'a T, Vec<glib::SignalHandlerId>);
 
 impl<T: IsA<glib::Object>> Drop for Handlers<'_, T> {
@@ -61,7 +61,7 @@ pub(crate) async fn ready(fd: RawFd, condition: IOCondition) {
         let condition = condition | IOCondition::ERR | IOCondition::HUP;
         glib_unix::fd_source_new(fd, condition, None, Priority::DEFAULT, move |_, _| {
             if let Some(ready) = ready.take() {
-                // It may not be waited for any more.
+                // It cannot be waited for any more.
                 let _ = ready.send(());
             }
             ControlFlow::Break
@@ -70,7 +70,7 @@ pub(crate) async fn ready(fd: RawFd, condition: IOCondition) {
     .await;
 }
 
-/// Ends after so long; never where there is no limit.
+/// Ends after `limit`; never if there is none.
 pub(crate) async fn over(limit: Option<Duration>) {
     match limit {
         Some(limit) => glib::timeout_future(limit).await,
@@ -78,13 +78,13 @@ pub(crate) async fn over(limit: Option<Duration>) {
     }
 }
 
-/// The result of `work`; nothing where `end` comes first.
+/// The result of `work`; `None` if `end` comes first.
 pub(crate) async fn before<T>(
     mut end: Pin<&mut impl Future<Output = ()>>,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = pin!(work);
-    // What always has a result is ended, too.
+    // Even work that always has a result is ended.
     poll_fn(|cx| match end.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
         Poll::Pending => work.as_mut().poll(cx).map(Some),

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A line that a person types, or a script has: a command and its arguments.
+//! Parses a line that a person types, or a script contains: a command and its arguments.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::arguments;
 
-/// What a line asks for.
+/// The meaning of a line.
 #[derive(Debug)]
 pub(crate) enum Entry<'a> {
     /// Nothing: the line is empty, or a comment.
     Nothing,
-    /// Something of the shell itself: `.help`, and what follows it.
+    /// A command of the shell itself, such as `.help`, with its arguments.
     Own(&'a str, &'a str),
     /// A command line of the human monitor.
     Human(&'a str),
@@ -25,7 +25,7 @@ pub(crate) struct Command {
     pub(crate) arguments: Option<Box<RawValue>>,
 }
 
-/// A command as QMP has it. The id is one's own: the tool has others.
+/// A command in QMP's format. Its id is ignored: the tool uses its own.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
@@ -35,7 +35,7 @@ struct Request {
     _id: Option<serde::de::IgnoredAny>,
 }
 
-/// Reads a line. The error repeats nothing of it that may be a secret.
+/// Parses a line. The error quotes nothing that may be a secret.
 pub(crate) fn parse(line: &str) -> Result<Entry<'_>, String> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
@@ -50,7 +50,7 @@ pub(crate) fn parse(line: &str) -> Result<Entry<'_>, String> {
     })
 }
 
-/// Reads a command with its arguments, likewise.
+/// Parses a command with its arguments, likewise.
 pub(crate) fn parse_command(line: &str) -> Result<Command, String> {
     let line = line.trim();
     if line.starts_with('{') {
@@ -66,7 +66,7 @@ pub(crate) fn parse_command(line: &str) -> Result<Command, String> {
 fn parse_request(line: &str) -> Result<Command, String> {
     let request: Request = serde_json::from_str(line).map_err(|error| {
         if error.is_data() {
-            r#"this is no {"execute": NAME, "arguments": {...}}"#.to_owned()
+            r#"this is not {"execute": NAME, "arguments": {...}}"#.to_owned()
         } else {
             format!("this is not JSON: {error}")
         }
@@ -88,8 +88,8 @@ fn parse_arguments(text: &str) -> Result<Option<Box<RawValue>>, String> {
     arguments::parse(&split(text)?)
 }
 
-/// The words of a line, with quotes as in a shell. JSON after a `=` needs none, even
-/// where it has spaces.
+/// Splits a line into words, with quotes as in a shell. JSON after a `=` needs none, even
+/// if it contains spaces.
 fn split(mut text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     loop {
@@ -122,7 +122,7 @@ fn next_word(text: &str) -> Result<(String, &str), String> {
                 rest = chars.as_str();
             }
             '{' | '[' if word.ends_with('=') && !word[..word.len() - 1].contains('=') => {
-                // Text such as [::1] is none.
+                // Text such as [::1] is not JSON.
                 let json = json_at(rest).unwrap_or(&rest[..1]);
                 word.push_str(json);
                 rest = &rest[json.len()..];
@@ -136,7 +136,7 @@ fn next_word(text: &str) -> Result<(String, &str), String> {
     Ok((word, rest))
 }
 
-/// Appends what comes before the next quote, and returns what comes after it.
+/// Appends the text before the next quote, and returns the text after it.
 fn in_double_quotes<'a>(text: &'a str, word: &mut String) -> Result<&'a str, String> {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_of_qmp() {
+    fn lines_that_are_not_qmp_commands() {
         assert!(matches!(parse(""), Ok(Entry::Nothing)));
         assert!(matches!(parse(" # stop"), Ok(Entry::Nothing)));
         assert!(matches!(parse(".help"), Ok(Entry::Own(".help", ""))));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_and_not_repeated() {
+    fn invalid_lines_are_refused_and_not_quoted() {
         for line in [
             "a geheim",
             "a b='geheim",

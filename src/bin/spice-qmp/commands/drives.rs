@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The drives of the machine, and what is in them.
+//! The commands for drives and their media: `drives`, `insert` and `eject`.
 
 use serde::Serialize;
 use spice_qmp::{Drive, Error, Machine, QmpPort};
@@ -79,7 +79,7 @@ pub(crate) async fn list(target: &Target, output: &mut Output) -> Result<(), Sto
         .await
 }
 
-/// Puts a medium into a drive.
+/// Inserts a medium into a drive.
 pub(crate) async fn insert(
     target: &Target,
     insert: &Insert,
@@ -120,7 +120,7 @@ pub(crate) async fn eject(target: &Target, eject: &Eject, output: &mut Output) -
         .await
 }
 
-/// What has become of the drive.
+/// Prints the new state of the drive.
 async fn print(drive: &Drive, text: String, output: &mut Output) -> Result<(), Stop> {
     if output.is_json() {
         output.json(&Entry::of(drive)).await
@@ -133,7 +133,7 @@ async fn drives(machine: &Machine, monitor: &Monitor, port: &QmpPort) -> Result<
     model::load(&machine.drives(), "query-block", monitor, port).await
 }
 
-/// The drive with this id, or else the only one with this name.
+/// The drive with this id, or otherwise the only one with this name.
 async fn find(
     name: &str,
     machine: &Machine,
@@ -163,7 +163,7 @@ async fn find(
     }
 }
 
-/// Adds what to do next.
+/// Adds a hint about what to do next.
 fn explain(error: Error, drive: &Drive) -> Failure {
     let is_locked = matches!(&error, Error::Command { desc, .. } if desc.contains("is locked"));
     let failure = Failure::from(error);

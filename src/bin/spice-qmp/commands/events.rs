@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QEMU's events, as they come.
+//! The command `events`: prints QEMU's events as they arrive.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -16,7 +16,7 @@ use crate::failure::{Failure, Kind, Stop};
 use crate::output::{Output, writable};
 use crate::wait::{over, until};
 
-/// Prints events until there were enough, or the connection ends.
+/// Prints events until the count is reached, or the connection ends.
 pub(crate) async fn run(target: &Target, events: &Events, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |_, port| print(port, events, target, output).await)
@@ -62,7 +62,7 @@ async fn print(
     }
 }
 
-/// The time of `--timeout` is over.
+/// The time of `--timeout` has passed.
 fn late(seen: u64, count: Option<u64>, target: &Target) -> Stop {
     let within = format!("within {} ms", target.limit.unwrap_or_default().as_millis());
     let message = match count {
@@ -72,18 +72,18 @@ fn late(seen: u64, count: Option<u64>, target: &Target) -> Stop {
     Failure::new(Kind::Timeout, message).into()
 }
 
-/// What comes next while events are printed.
+/// What happens next while events are printed.
 enum Step {
     Event(Event),
     /// Some of the queued lines can be written.
     Writable,
-    /// The connection has ended, and all events were taken.
+    /// The connection has ended, and all events were read.
     End,
-    /// It took too long.
+    /// The time has passed.
     Over,
 }
 
-/// Takes an event before it writes: the output may be slower than QEMU for a while.
+/// Reads an event before it writes: the output may be slower than QEMU for a while.
 async fn next_step(
     port: &QmpPort,
     stream: &mut EventStream,
@@ -93,7 +93,7 @@ async fn next_step(
     let mut next = pin!(next_event(port, stream));
     let mut writable = pin!(writable());
     poll_fn(|cx| {
-        // A storm of events is ended, too.
+        // The timeout also ends a storm of events.
         if over.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Step::Over);
         }
@@ -110,7 +110,7 @@ async fn next_step(
     .await
 }
 
-/// The next event; nothing when the connection has ended, and all events were taken.
+/// The next event; `None` when the connection has ended and all events were read.
 async fn next_event(port: &QmpPort, stream: &mut EventStream) -> Option<Event> {
     let mut ended = pin!(until(port, &["notify::state"], is_over));
     poll_fn(|cx| match Pin::new(&mut *stream).poll_next(cx) {

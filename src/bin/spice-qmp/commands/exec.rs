@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Any QMP command, or several of them.
+//! The command `exec`: executes QMP commands.
 
 use std::io::Read;
 
@@ -16,9 +16,9 @@ use crate::output::Output;
 use crate::script::{Command, Script};
 use crate::suggest;
 
-/// Executes the commands and prints what they return, and then what they lead to.
+/// Executes the commands, prints what they return, and then the awaited events and states.
 pub(crate) async fn run(target: &Target, exec: &Exec, output: &mut Output) -> Result<(), Stop> {
-    // What is typed wrongly is reported before anything is connected.
+    // Typing errors are reported before connecting.
     let mut script = match (&exec.file, exec.name.as_deref()) {
         (Some(file), _) => Script::read(file)?,
         (None, Some("-")) if exec.arguments.is_empty() => Script::from_stdin(),
@@ -62,7 +62,7 @@ async fn execute(
         line,
     } = command;
     if line.is_some() && name == "qmp_capabilities" {
-        // Scripts for a bare socket begin with it. It is done.
+        // Scripts for a bare socket begin with it. It has been done already.
         return output.json_text("{}").await;
     }
     match monitor.execute(port, &name, arguments).await {
@@ -74,7 +74,7 @@ async fn execute(
     }
 }
 
-/// Adds what to do next.
+/// Adds a hint about what to do next.
 pub(crate) async fn explain(monitor: &Monitor, port: &QmpPort, error: Error) -> Failure {
     let hint = match &error {
         Error::Command { desc, .. } if desc.contains("expected: string") => {

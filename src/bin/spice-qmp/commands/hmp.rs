@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A command of the human monitor.
+//! The command `hmp`: executes a command of the human monitor.
 
 use std::io::Read;
 
@@ -30,7 +30,7 @@ pub(crate) async fn run(target: &Target, hmp: &Hmp, output: &mut Output) -> Resu
         .await
 }
 
-/// Prints the text of a reply, or fails as it says.
+/// Prints the text of a reply, or fails if that reports a failure.
 pub(crate) async fn print(reply: &RawValue, output: &mut Output) -> Result<(), Stop> {
     let text: String = serde_json::from_str(reply.get()).map_err(|_| no_text())?;
     if let Some(failure) = failure(&text) {
@@ -54,7 +54,7 @@ fn command_line(hmp: &Hmp) -> Result<String, Failure> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// What the text says of a command that has failed, which QEMU does not mark otherwise.
+/// The failure that the text reports, which QEMU does not mark otherwise.
 fn failure(text: &str) -> Option<Failure> {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
@@ -75,7 +75,7 @@ fn failure(text: &str) -> Option<Failure> {
 fn no_text() -> Error {
     PeerError::UnexpectedReply {
         command: COMMAND.into(),
-        reason: "it is no text".into(),
+        reason: "it is not text".into(),
     }
     .into()
 }

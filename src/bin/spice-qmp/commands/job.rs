@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A job, from the command that starts it to its end.
+//! The command `job`: runs a job from the command that starts it to its end.
 
 use std::future::{IntoFuture, poll_fn};
 use std::pin::{Pin, pin};
@@ -18,15 +18,15 @@ use crate::job_line::Entry;
 use crate::output::Output;
 use crate::wait::over;
 
-/// What happens while a job is run.
+/// What happens while a job runs.
 enum Step {
-    /// It is known, or has gone on.
+    /// The job has appeared, or made progress.
     Progress(Entry),
-    /// QEMU does not cancel it.
+    /// QEMU refuses to cancel it.
     Refused(Error),
     /// It is over.
     End(Result<(), Error>),
-    /// It has taken too long.
+    /// The time has passed.
     Late,
 }
 
@@ -36,7 +36,7 @@ enum News {
     Refused(Error),
 }
 
-/// Why the tool has the job cancelled.
+/// Why the tool cancels the job.
 #[derive(Debug, Clone, Copy)]
 enum Reason {
     Signal(i32),
@@ -121,7 +121,7 @@ pub(crate) async fn run(target: &Target, args: &JobArgs, output: &mut Output) ->
         .await
 }
 
-/// Whether the command takes no id for a job.
+/// Whether the command does not take a job id.
 fn starts_none(error: &Error) -> bool {
     matches!(error, Error::Command { desc, .. } if desc.contains("'job-id' is unexpected"))
 }
@@ -133,12 +133,12 @@ fn say(bars: Option<&Bars>, json: bool, message: &str) {
     }
 }
 
-/// A job that goes on.
+/// A running job.
 struct Running {
     end: Pin<Box<dyn Future<Output = Result<(), Error>>>>,
     over: Pin<Box<dyn Future<Output = ()>>>,
     feed: Feed<News>,
-    /// The job, when it is known.
+    /// The job, once it has appeared.
     job: Option<Job>,
     reason: Option<Reason>,
     /// Whether QEMU was asked to cancel it.
@@ -146,7 +146,7 @@ struct Running {
 }
 
 impl Running {
-    /// Has the job cancelled; when it is known, if it is not known yet.
+    /// Cancels the job, or as soon as it has appeared.
     fn cancel(&mut self, reason: Reason) {
         self.reason = Some(reason);
         self.ask();

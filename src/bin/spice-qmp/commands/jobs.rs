@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What QEMU does in the background.
+//! The command `jobs`: lists and follows QEMU's background jobs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,13 +24,13 @@ use crate::wait::{before, over};
 /// What changes while jobs are followed.
 enum News {
     Job(Entry),
-    /// QEMU has forgotten it.
+    /// QEMU has forgotten the job.
     Gone(Entry),
     /// The connection has ended.
     End,
 }
 
-/// Prints the jobs; and what becomes of them where that was asked for.
+/// Prints the jobs; follows them if requested.
 pub(crate) async fn run(target: &Target, jobs: &Jobs, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
@@ -92,7 +92,7 @@ async fn follow(
     }
 }
 
-/// The jobs, what becomes of them, and the end of the connection.
+/// Changes of the jobs, and the end of the connection.
 fn feed_news(port: &QmpPort, list: &List) -> Feed<News> {
     let feed = Feed::new();
     let shown = Rc::<RefCell<Vec<(Job, glib::SignalHandlerId)>>>::default();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine as a whole: its status, and what a power menu does.
+//! The commands for the machine as a whole: its status, and a power menu.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,14 +16,14 @@ use crate::output::Output;
 use crate::style::{Line, run_state_style};
 use crate::wait::until;
 
-/// What `query-status` returns, and QEMU's version.
+/// The reply to `query-status`, and QEMU's version.
 #[derive(Debug, Serialize)]
 struct StatusLine {
     #[serde(flatten)]
     reply: Map<String, Value>,
     qemu: Option<String>,
     package: Option<String>,
-    /// Why the machine does not run, where that is known.
+    /// Why the machine is not running, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     condition: Option<Reason>,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Reason {
     message: String,
 }
 
-/// Prints whether the machine runs, and QEMU's version.
+/// Prints whether the machine is running, and QEMU's version.
 pub(crate) async fn status(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
@@ -115,8 +115,8 @@ impl Reason {
     }
 }
 
-/// Executes a command of the power menu, and prints what became of it: QEMU accepts
-/// most of them in every state, and in some of these they do nothing.
+/// Executes a command of the power menu, and prints its effect: QEMU accepts
+/// most of these commands in every state, but in some states they have no effect.
 pub(crate) async fn act(target: &Target, command: &str, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
@@ -132,7 +132,7 @@ pub(crate) async fn act(target: &Target, command: &str, output: &mut Output) -> 
                 return output.json_text(result.get()).await;
             }
             let state = match command {
-                // It may end, and must not be asked then.
+                // QEMU may exit, and must not be asked then.
                 _ if shutdown.get() => Some("shutdown".to_owned()),
                 "stop" | "cont" | "system_wakeup" => state_now(port).await,
                 _ => before,
@@ -142,14 +142,14 @@ pub(crate) async fn act(target: &Target, command: &str, output: &mut Output) -> 
         .await
 }
 
-/// The run state, where the server says. A SPICE port may be muted by now.
+/// The run state, if the server reports it. A SPICE port may be muted by now.
 async fn state_now(port: &QmpPort) -> Option<String> {
     let status = port.query_status().timeout(QUESTION_TIMEOUT).await.ok()?;
     Some(status.status().to_owned())
 }
 
-/// What a command that QEMU accepted leads to. `state` is the state that the machine
-/// is in now; or that it was in before, for a command that may end QEMU.
+/// The effect of a command that QEMU accepted. `state` is the current state of the machine,
+/// or the previous one for a command that may end QEMU.
 fn outcome(command: &str, state: Option<&str>) -> String {
     let done = match command {
         "stop" => "Paused.",
@@ -186,7 +186,7 @@ fn outcome(command: &str, state: Option<&str>) -> String {
     }
 }
 
-/// Adds what to do next.
+/// Adds a hint about what to do next.
 fn explain(command: &str, error: Error) -> Failure {
     let needs_reset =
         matches!(&error, Error::Command { desc, .. } if desc.contains("Resetting the Virtual"));
@@ -198,13 +198,13 @@ fn explain(command: &str, error: Error) -> Failure {
     }
 }
 
-/// Ends QEMU, and stays until it is gone: one that ends should be asked nothing more.
+/// Quits QEMU, and waits until it has exited: no command should be sent meanwhile.
 pub(crate) async fn quit(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
             let result = monitor.execute(port, "quit", ()).await?;
             let ended = until(port, &["notify::ready"], |port| !port.ready());
-            // One that stays has promised to end all the same.
+            // If it is still there, it has promised to exit all the same.
             let _ = glib::future_with_timeout(END_TIMEOUT, ended).await;
             if output.is_json() {
                 output.json_text(result.get()).await
@@ -218,7 +218,7 @@ pub(crate) async fn quit(target: &Target, output: &mut Output) -> Result<(), Sto
 /// How long the tool waits for the state after a command.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long QEMU is waited for that has promised to end.
+/// How long to wait for QEMU to exit after `quit`.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
     use crate::expected::RUN_STATES;
 
     #[test]
-    fn success_is_claimed_only_where_it_is_so() {
+    fn success_is_reported_only_if_the_state_confirms_it() {
         for state in RUN_STATES {
             let says = |command: &str| outcome(command, Some(state));
             assert_eq!(says("stop") == "Paused.", state == "paused", "{state}");

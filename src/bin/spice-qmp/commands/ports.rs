@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The ports of a SPICE server.
+//! The command `ports`: lists the ports of a SPICE server.
 
 use serde::Serialize;
 use spice_qmp::QmpPort;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What QEMU knows: its commands and events, with the types of what they take and return.
+//! The commands `commands` and `schema`: QEMU's commands and events with their types.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::schema::{Entity, Member, MetaType, Schema};
 use crate::style::{Line, escaped, label_style};
 use crate::suggest;
 
-/// Prints the commands whose names have the word in them, each with its arguments.
+/// Prints the commands whose names contain the word, each with its arguments.
 pub(crate) async fn list(
     target: &Target,
     args: &Commands,
@@ -27,7 +27,7 @@ pub(crate) async fn list(
         .await
 }
 
-/// Prints what a command takes and returns, or what comes with an event.
+/// Prints the arguments and return value of a command, or the data of an event.
 pub(crate) async fn describe(
     target: &Target,
     args: &SchemaOf,
@@ -97,7 +97,7 @@ pub(crate) async fn print_description(
     Ok(())
 }
 
-/// A name that QEMU does not know.
+/// The error for a name that QEMU does not know.
 fn unknown(schema: &Schema, name: &str) -> Failure {
     let text = format!("QEMU has no command or event {name:?}");
     let failure = Failure::new(Kind::Qmp, text);
@@ -142,7 +142,7 @@ fn description(schema: &Schema, entity: &Entity) -> Result<Vec<Line>, Failure> {
     Ok(page.lines)
 }
 
-/// What is printed of an entity. Each object is printed once: types contain themselves.
+/// The printed description of an entity. Each object is printed once: types are recursive.
 struct Page<'s> {
     schema: &'s Schema,
     lines: Vec<Line>,
@@ -152,10 +152,10 @@ struct Page<'s> {
     room: usize,
 }
 
-/// A server can multiply what it sends, by types that others refer to.
+/// A server can multiply its output by types that others refer to.
 const MOST_TEXT: usize = 1 << 20;
 
-/// How deeply objects are printed in each other. Those of QEMU are in five others.
+/// How deeply printed objects nest. QEMU's nest five deep.
 const DEEPEST: usize = 32;
 
 impl<'s> Page<'s> {
@@ -213,7 +213,7 @@ impl<'s> Page<'s> {
         Ok(())
     }
 
-    /// What is in a type, unless that was printed already.
+    /// Prints the object in a type, unless it was printed already.
     fn inside(&mut self, of: &'s Entity, path: &str, depth: usize) -> Result<(), Failure> {
         if depth > DEEPEST {
             return Ok(());
@@ -231,7 +231,7 @@ impl<'s> Page<'s> {
         self.shown.get(&*self.object_in(of)?.name).cloned()
     }
 
-    /// The object that a type is, consists of, or may be.
+    /// The object in a type: the type itself, its elements, or an alternative.
     fn object_in(&self, mut of: &'s Entity) -> Option<&'s Entity> {
         for _ in 0..DEEPEST {
             of = match of.meta_type {
@@ -247,7 +247,7 @@ impl<'s> Page<'s> {
         None
     }
 
-    /// A type in a word: `str`, `[int]`, `on|off`.
+    /// A type as a word: `str`, `[int]`, `on|off`.
     fn type_of(&self, of: &Entity, depth: usize) -> String {
         let inner = |of: &Entity| match depth {
             0..4 => self.type_of(of, depth + 1),
@@ -260,7 +260,7 @@ impl<'s> Page<'s> {
                 format!("[{}]", element.map_or("?".to_owned(), inner))
             }
             MetaType::Enum => alternatives(of.values().map(str::to_owned)),
-            // It holds no other alternate.
+            // It contains no other alternate.
             MetaType::Alternate if depth > 1 => "?".to_owned(),
             MetaType::Alternate => alternatives(self.schema.alternatives(of).map(inner)),
             _ => of.name.clone(),
@@ -268,7 +268,7 @@ impl<'s> Page<'s> {
     }
 }
 
-/// Texts with `|` between them, as many as a person could read.
+/// Texts joined by `|`, as many as a person would read.
 fn alternatives(texts: impl Iterator<Item = String>) -> String {
     let mut all = String::new();
     for text in texts {
@@ -332,9 +332,9 @@ blockdev-add (command)
         );
     }
 
-    /// Types that multiply: each of so many members has an enum with so many values.
+    /// Types that multiply: each of many members has an enum with many values.
     #[test]
-    fn what_a_server_multiplies_is_bounded() {
+    fn what_a_server_can_multiply_is_bounded() {
         let values: Vec<_> = (0..2000).map(|i| format!("\"value{i}\"")).collect();
         let members: Vec<_> = (0..2000)
             .map(|i| format!(r#"{{"name": "m{i}", "type": "e"}}"#))

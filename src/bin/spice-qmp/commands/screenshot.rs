@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A picture of the machine's screen.
+//! The command `screenshot`: saves a picture of the machine's screen.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::connect::Target;
 use crate::failure::{Failure, Kind, Stop};
 use crate::output::Output;
 
-/// What was saved, in JSON.
+/// The saved file, in JSON.
 #[derive(Serialize)]
 struct Saved<'a> {
     file: &'a str,
@@ -37,7 +37,7 @@ pub(crate) async fn run(
                 picture = picture.head(head);
             }
             let picture = picture.await;
-            // QEMU is still to forget the descriptor.
+            // QEMU has yet to forget the descriptor.
             port.close().await;
             let png = picture.map_err(explain)?;
             let file = &screenshot.file;
@@ -64,7 +64,7 @@ pub(crate) async fn run(
         .await
 }
 
-/// Adds what to do next.
+/// Adds a hint about what to do next.
 fn explain(error: Error) -> Failure {
     let cannot_pass = matches!(&error, Error::Usage(UsageError::NotSupported(_)));
     let failure = Failure::from(error);
@@ -78,7 +78,7 @@ fn explain(error: Error) -> Failure {
     }
 }
 
-/// The width and height of a PNG file, which stand at its start.
+/// The width and height of a PNG file, which are in its header.
 fn size(png: &[u8]) -> (u32, u32) {
     let number = |at: usize| {
         let bytes = png.get(at..at + 4).and_then(|it| it.try_into().ok());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One monitor for many clients.
+//! The command `share`: serves one monitor to many clients.
 
 mod hub;
 mod listen;
@@ -26,7 +26,7 @@ use crate::wait::until;
 use hub::Hub;
 use listen::{Listen, Source};
 
-/// How long the tool waits where a client cannot be accepted, for want of descriptors.
+/// The pause after a client could not be accepted because descriptors ran out.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves clients until the connection to QEMU ends.
@@ -54,7 +54,7 @@ pub(crate) async fn run(target: &Target, share: &Share, output: &mut Output) -> 
         .await
 }
 
-/// What the monitor says of itself. The greeting may have been another client's.
+/// The greeting of the monitor. Another client may have received the original.
 async fn greeting(monitor: &Monitor, port: &QmpPort) -> Result<Greeting, Stop> {
     let version = monitor.execute(port, "query-version", ()).await?;
     let version: Version = serde_json::from_str(version.get())
@@ -69,7 +69,7 @@ async fn greeting(monitor: &Monitor, port: &QmpPort) -> Result<Greeting, Stop> {
     })
 }
 
-/// Says that clients can connect.
+/// Announces that clients can connect.
 async fn announce(listen: &Listen, output: &mut Output) -> Result<(), Stop> {
     let address = listen.to_string();
     if output.is_json() {
@@ -80,7 +80,7 @@ async fn announce(listen: &Listen, output: &mut Output) -> Result<(), Stop> {
         .await
 }
 
-/// Serves those who come; ends with the only one who can.
+/// Serves clients that connect; if there can be only one, ends with that.
 async fn serve(hub: &Rc<Hub>, source: &Source) {
     match source {
         Source::Client(connection) => hub.serve(connection).await,

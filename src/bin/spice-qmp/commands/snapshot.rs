@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Snapshots of the machine, which are kept on its disks.
+//! The command `snapshot`: snapshots of the machine, which are saved on its disks.
 
 use std::pin::pin;
 
@@ -106,7 +106,7 @@ async fn print(snapshots: &[Snapshot], output: &mut Output) -> Result<(), Stop> 
     Ok(())
 }
 
-/// QEMU does not stop half way, and a machine that was paused is to be resumed: a signal
+/// QEMU does not stop half way, and a paused machine must be resumed: the first signal
 /// ends the tool after that, a second one at once.
 async fn to_the_end(
     monitor: &Monitor,
@@ -133,7 +133,7 @@ async fn to_the_end(
     Err(Stop::Signal(signal))
 }
 
-/// Adds what to do next.
+/// Adds a hint about what to do next.
 fn explain(error: Error) -> Failure {
     let is_missing =
         matches!(&error, Error::Command { desc, .. } if desc.starts_with("there is no snapshot"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Unplugs a device, to the end.
+//! The command `unplug`: unplugs a device, and waits until it is gone.
 
 use serde::Serialize;
 use spice_qmp::{Error, ErrorClass, Machine};
@@ -9,13 +9,13 @@ use crate::connect::Target;
 use crate::failure::{Failure, Stop};
 use crate::output::Output;
 
-/// What was unplugged, in JSON.
+/// The unplugged device, in JSON.
 #[derive(Serialize)]
 struct Unplugged<'a> {
     unplugged: &'a str,
 }
 
-/// Asks the guest to let go of the device, and waits until it has.
+/// Asks the guest to release the device, and waits until it has.
 pub(crate) async fn run(target: &Target, unplug: &Unplug, output: &mut Output) -> Result<(), Stop> {
     let id = unplug.id.as_str();
     target
@@ -31,7 +31,7 @@ pub(crate) async fn run(target: &Target, unplug: &Unplug, output: &mut Output) -
         .await
 }
 
-/// Adds what to do next.
+/// Adds a hint about what to do next.
 fn explain(error: Error) -> Failure {
     let hint = match &error {
         Error::Command { class, .. } if *class == ErrorClass::DeviceNotFound => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Waits for events and run states, which a command may lead to.
+//! The command `wait`: waits for events and run states, which a command may cause.
 
 use spice_qmp::Error;
 
@@ -10,7 +10,7 @@ use crate::expected::Expected;
 use crate::failure::{Failure, Stop};
 use crate::output::Output;
 
-/// Executes the command, if there is one, and waits for what it leads to.
+/// Executes the command, if there is one, and waits for the events and states.
 pub(crate) async fn run(target: &Target, wait: &Wait, output: &mut Output) -> Result<(), Stop> {
     let expected = Expected::new(&wait.names);
     let command = match wait.command.split_first() {
@@ -28,7 +28,7 @@ pub(crate) async fn run(target: &Target, wait: &Wait, output: &mut Output) -> Re
                 return armed.print(output).await;
             };
             match monitor.execute(port, name, arguments).await {
-                // What was waited for may have come before.
+                // The awaited event may have come before.
                 Ok(_) | Err(Error::Closed(_)) => armed.after_command().print(output).await,
                 Err(error) => Err(exec::explain(monitor, port, error).await.into()),
             }
@@ -36,7 +36,7 @@ pub(crate) async fn run(target: &Target, wait: &Wait, output: &mut Output) -> Re
         .await
 }
 
-/// Adds what to do where options stand among the arguments.
+/// Adds a hint if options were placed among the arguments.
 fn later(failure: Failure, options: bool) -> Failure {
     if options {
         failure.hint("options stand before the --, which begins the command")

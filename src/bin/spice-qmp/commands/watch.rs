@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine's states, as they change.
+//! The command `watch`: prints the machine's state whenever it changes.
 
 use std::pin::pin;
 
@@ -19,7 +19,7 @@ use crate::wait::{before, over};
 /// A state in the form of `watch --json`.
 #[derive(Debug, Serialize)]
 struct StatusLine<'a> {
-    /// When the tool learned of it, in UTC.
+    /// When the tool received it, in UTC.
     time: &'a str,
     status: &'a str,
     running: bool,
@@ -36,7 +36,7 @@ struct ReasonLine<'a> {
 enum News {
     Status(Status),
     Condition(Condition),
-    /// The connection has ended, and will be made again.
+    /// The connection has ended, and the tool connects again.
     Lost,
     /// The connection has ended.
     End,
@@ -50,7 +50,7 @@ pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop
             let machine = Machine::new(port);
             let feed = feed_news(port, &machine);
             if port.status().is_none() {
-                // Either it comes now, or the server refuses to say.
+                // Either it arrives now, or the server refuses to report it.
                 let reply = monitor.execute(port, "query-status", ()).await?;
                 feed.push(News::Status(Status::from_json(reply.get())?));
             }
@@ -69,7 +69,7 @@ pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop
                         }
                     }
                     News::Condition(condition) => print_condition(&condition, output).await?,
-                    // The same state is news on the next connection.
+                    // The same state is news on a new connection.
                     News::Lost => last = None,
                     News::End => return end.result(port),
                 }
@@ -78,7 +78,7 @@ pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop
         .await
 }
 
-/// The time of `--timeout` is over.
+/// The time of `--timeout` has passed.
 fn late(target: &Target) -> Stop {
     let millis = target.limit.unwrap_or_default().as_millis();
     Failure::new(
@@ -104,7 +104,7 @@ fn feed_news(port: &QmpPort, machine: &Machine) -> Feed<News> {
     machine.connect_condition_notify({
         let feed = feed.clone();
         move |machine| match machine.condition() {
-            // The tool's last words say more.
+            // The tool's last message has more details.
             Some(lost) if lost.code() == ConditionCode::ConnectionLost => {}
             Some(condition) => feed.push(News::Condition(condition)),
             None => {}

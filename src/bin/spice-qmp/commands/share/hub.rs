@@ -11,41 +11,41 @@ use spice_qmp::qmp::limits::MAX_IN_FLIGHT;
 use spice_qmp::qmp::{Band, Greeting, Request};
 use spice_qmp::{CallOptions, Error, ErrorClass, Event, QmpPort, QmpServer, UsageError};
 
-/// A monitor, and those who share it.
+/// A monitor, and the clients that share it.
 ///
-/// No id of a client's reaches the monitor: each answer goes to the request that it is
-/// for. Commands in band are taken from the clients in turn.
+/// No client's id reaches the monitor: each answer goes to the request that it is
+/// for. In-band commands are taken from the clients in turn.
 pub(super) struct Hub {
     port: QmpPort,
     greeting: Greeting,
     clients: RefCell<Vec<Rc<Client>>>,
-    /// Whose turn it is.
+    /// The client whose turn it is.
     turn: Cell<usize>,
-    /// How many commands in band the monitor has not answered.
+    /// How many in-band commands the monitor has not answered.
     in_flight: Cell<usize>,
     negotiation: Duration,
 }
 
 struct Client {
     server: QmpServer,
-    /// Requests that the monitor has not got.
+    /// Requests that have not been sent to the monitor.
     queue: RefCell<VecDeque<Request>>,
 }
 
-/// A program that connects over and over would use up the tool's descriptors and memory.
-/// One client more than this takes the place of the first that has not negotiated; where
+/// A program that connects repeatedly would use up the tool's descriptors and memory.
+/// One client more than this replaces the first one that has not negotiated; if
 /// all have, it is refused.
 pub(super) const MAX_CLIENTS: usize = 64;
 
-/// A client that sends a message without end would fill the tool's memory, as would all
-/// of them at the library's limit, with eight each: this is the longest of a client's.
+/// A client that sends an endless message would fill the tool's memory, as would many
+/// clients with eight messages each at the library's limit: a longer message is refused.
 pub(super) const MAX_REQUEST: usize = 1 << 20;
 
-/// Commands that need a descriptor, which has no way through.
+/// Commands that need a descriptor, which cannot be passed on.
 const WITH_DESCRIPTORS: [&str; 2] = ["add-fd", "getfd"];
 
 impl Hub {
-    /// A hub whose clients have so long to negotiate.
+    /// A hub whose clients have `negotiation` to negotiate.
     pub(super) fn new(port: &QmpPort, greeting: Greeting, negotiation: Duration) -> Rc<Self> {
         let hub = Rc::new(Self {
             port: port.clone(),
@@ -64,7 +64,7 @@ impl Hub {
         hub
     }
 
-    /// Serves a client until it has gone.
+    /// Serves a client until it has disconnected.
     pub(super) async fn serve(self: &Rc<Self>, stream: &impl IsA<gio::IOStream>) {
         if self.has_room() {
             self.attend(QmpServer::new(stream, &self.greeting)).await;
@@ -93,7 +93,7 @@ impl Hub {
         clients.retain(|it| !Rc::ptr_eq(it, &client));
     }
 
-    /// Whether there is room for one more, or can be made.
+    /// Whether there is room for one more client, or can be made.
     fn has_room(&self) -> bool {
         let mut clients = self.clients.borrow_mut();
         if clients.len() < MAX_CLIENTS {
@@ -108,7 +108,7 @@ impl Hub {
         true
     }
 
-    /// Lets the clients go: each is sent what it has not read yet, within a second.
+    /// Disconnects the clients, once each has read what it was sent, or after a second.
     pub(super) async fn finish(&self) {
         let clients = self.clients.take();
         let finish = async {
@@ -116,7 +116,7 @@ impl Hub {
                 client.server.finish().await;
             }
         };
-        // All are left then.
+        // All have been disconnected then.
         let _ = glib::future_with_timeout(Duration::from_secs(1), finish).await;
     }
 
@@ -135,7 +135,7 @@ impl Hub {
         }
     }
 
-    /// Passes on what the monitor can take.
+    /// Passes on as many requests as the monitor can take.
     fn go_on(self: &Rc<Self>) {
         while self.in_flight.get() < MAX_IN_FLIGHT
             && let Some((client, request)) = self.next()
@@ -176,7 +176,7 @@ impl Hub {
 
     fn event(&self, event: &Event) {
         for client in &*self.clients.borrow() {
-            // It came as an event, so it can leave as one.
+            // It arrived as an event, so it can be sent as one.
             let _ = client
                 .server
                 .event_at(event.name(), event.data(), event.timestamp());
@@ -184,7 +184,7 @@ impl Hub {
     }
 }
 
-/// The monitor has answered, or will not.
+/// The monitor has answered, or never will.
 fn answered(
     hub: &Weak<Hub>,
     client: &Weak<Client>,
@@ -206,14 +206,14 @@ fn answer(server: &QmpServer, request: &Request, result: Result<String, Error>) 
     let number = request.number();
     let (class, desc) = match result {
         Ok(value) => {
-            // The library has read the answer, so it is JSON.
+            // The library has parsed the answer, so it is valid JSON.
             let _ = server.reply(number, &value);
             return;
         }
-        // The connection has ended, and so will the client's: it was not answered.
+        // The connection has ended, and the client's will, too: the request stays unanswered.
         Err(Error::Closed(_)) => return,
         Err(Error::Command { class, desc, .. }) => (class, desc.into()),
-        // All but the name was checked before.
+        // Everything but the name was checked before.
         Err(Error::Usage(UsageError::InvalidArgument(_))) => {
             let desc = format!("The command {} has not been found", request.command());
             (ErrorClass::CommandNotFound, desc)

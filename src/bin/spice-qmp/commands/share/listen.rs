@@ -18,27 +18,27 @@ use spice_qmp::Address;
 use crate::failure::Failure;
 use crate::hints;
 
-/// A place that clients can connect to.
+/// Where clients can connect.
 #[derive(Debug)]
 pub(super) enum Listen {
-    /// A Unix socket of this path, which is made.
+    /// A Unix socket with this path, which is created.
     Path(PathBuf),
-    /// The descriptor of a socket that the tool was started with.
+    /// The descriptor of a socket that the tool inherited.
     Descriptor(RawFd),
 }
 
-/// What clients come from.
+/// The source of clients.
 pub(super) enum Source {
-    /// All who connect.
+    /// A listening socket: any number of clients.
     Listener {
         listener: gio::SocketListener,
         _own: Option<OwnSocket>,
     },
-    /// One, who has.
+    /// A connected socket: one client.
     Client(gio::SocketConnection),
 }
 
-/// A socket in the file system, which is removed when it is not needed any more.
+/// A socket in the file system, which is removed when it is no longer needed.
 #[derive(Debug)]
 pub(super) struct OwnSocket {
     path: PathBuf,
@@ -46,7 +46,7 @@ pub(super) struct OwnSocket {
     identity: (u64, u64),
 }
 
-/// Who may connect: the user.
+/// Only the user may connect.
 const MODE: u32 = 0o600;
 
 const FORMS: &str = "clients connect to unix:/path, or to the socket that fd:N is";
@@ -74,14 +74,14 @@ impl Listen {
         }
     }
 
-    /// Opens it to clients.
+    /// Starts to accept clients.
     pub(super) fn open(&self) -> Result<Source, Failure> {
         match self {
             Self::Path(path) => listen_at(path).map_err(|error| {
                 let failure =
                     Failure::usage(format!("unix:{}: {}", path.display(), error.message()));
                 if error.matches(IOErrorEnum::AddressInUse) {
-                    failure.hint("another program listens there, or it is no socket")
+                    failure.hint("another program listens there, or it is not a socket")
                 } else {
                     failure
                 }
@@ -116,10 +116,10 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Makes a socket that nobody else can connect to, at any time.
+/// Creates a socket that no other user can connect to, at any time.
 fn listen_at(path: &Path) -> Result<Source, glib::Error> {
     let socket = bind(path)?;
-    // What is bound and does not listen refuses everybody, so this is in time.
+    // A socket that is bound but does not listen refuses all clients, so this is in time.
     let own = restrict(path).map_err(|error| failed(&error))?;
     socket.listen()?;
     let listener = gio::SocketListener::new();
@@ -139,13 +139,13 @@ fn restrict(path: &Path) -> io::Result<OwnSocket> {
     Ok(own)
 }
 
-/// Binds a socket, in place of one that nobody serves any more.
+/// Binds a socket, replacing one that is no longer served.
 fn bind(path: &Path) -> Result<gio::Socket, glib::Error> {
     let address = gio::UnixSocketAddress::new(path);
     let mut tries = 3;
     loop {
         let socket = new_socket()?;
-        // Linux gives the mode of the descriptor to the file, less what umask takes.
+        // Linux gives the mode of the descriptor to the file, minus the umask.
         let file = socket.as_fd().try_clone_to_owned().map(File::from);
         let restricted = file.and_then(|it| it.set_permissions(Permissions::from_mode(MODE)));
         restricted.map_err(|error| failed(&error))?;
@@ -168,7 +168,7 @@ fn new_socket() -> Result<gio::Socket, glib::Error> {
     )
 }
 
-/// Removes a socket that refuses connections: whoever made it is gone.
+/// Removes a socket that refuses connections: its creator is gone.
 fn remove_stale(
     path: &Path,
     address: &gio::UnixSocketAddress,
@@ -191,12 +191,12 @@ fn failed(error: &io::Error) -> glib::Error {
     glib::Error::new(IOErrorEnum::Failed, &error.to_string())
 }
 
-/// The socket that a descriptor is, which may listen or be connected.
+/// The socket behind a descriptor, which may be listening or connected.
 fn inherited(number: RawFd) -> Result<Source, String> {
     let link = fs::read_link(format!("/proc/self/fd/{number}"));
     let link = link.map_err(|_| "there is no such file descriptor".to_owned())?;
     if !link.to_string_lossy().starts_with("socket:") {
-        return Err("it is no socket".into());
+        return Err("it is not a socket".into());
     }
     let socket = duplicate(number).and_then(|fd| {
         let socket = gio::Socket::from_fd(fd);
@@ -219,8 +219,8 @@ fn inherited(number: RawFd) -> Result<Source, String> {
 }
 
 fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor was just seen to be open, and who started the tool left it to
-    // it: nothing closes it meanwhile.
+    // SAFETY: the descriptor was just found to be open, and the tool inherited
+    // it: nothing else closes it meanwhile.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     borrowed.try_clone_to_owned()
 }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_is_the_users_alone_and_goes_with_its_owner() {
+    fn only_the_user_can_reach_the_socket_and_it_is_removed_in_the_end() {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let path = dir.path().join("s");
         let listen = Listen::parse(&format!("unix:{}", path.display())).unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_is_right_before_anybody_can_connect() {
+    fn the_mode_is_right_before_a_client_can_connect() {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let path = dir.path().join("s");
         let _socket = bind(&path).unwrap();
@@ -256,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_serves_is_replaced() {
+    fn a_socket_that_is_not_served_is_replaced() {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let path = dir.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let open = listen_at(&path).unwrap_or_else(|_| panic!("it opens"));
-        // Another one that took its place stays.
+        // Another socket in its place is not removed.
         fs::remove_file(&path).unwrap();
         let other = UnixListener::bind(&path).unwrap();
         drop(open);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whoever asks gets the answer, and nobody else, whatever the others do.
+//! Tests that each answer reaches the client that asked, and no other, whatever the others do.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -9,13 +9,13 @@ use spice_qmp::transport::{PairPeer, pair};
 
 use super::*;
 
-/// What happens to a monitor that is shared.
+/// An event in the life of a shared monitor.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Connect,
-    /// A client sends so many requests in one piece.
+    /// A client sends this many requests in one piece.
     Ask(Index, usize),
-    /// A client sends what is no request.
+    /// A client sends something that is not a request.
     Rubbish(Index, &'static [u8]),
     /// The monitor answers the oldest command that it has.
     Answer(bool),
@@ -53,7 +53,7 @@ proptest! {
 }
 
 #[test]
-fn one_who_asks_much_waits_for_one_who_asks_little() {
+fn a_busy_client_waits_for_an_idle_one() {
     World::run(|world| {
         for _ in 0..2 {
             world.take(Step::Connect);
@@ -67,7 +67,7 @@ fn one_who_asks_much_waits_for_one_who_asks_little() {
                 .collect()
         };
         assert_eq!(commands(world), vec![json!(0); MAX_IN_FLIGHT]);
-        // The first has more to ask as soon as one is answered.
+        // The first client has more to ask as soon as one request is answered.
         for _ in 0..MAX_IN_FLIGHT {
             world.ask(0, 1);
         }
@@ -107,28 +107,28 @@ fn a_client_that_leaves_takes_its_requests_with_it() {
     });
 }
 
-/// A monitor, which is played, and clients.
+/// A mock monitor, and clients.
 struct World {
     context: glib::MainContext,
     hub: Rc<Hub>,
     monitor: PairPeer,
-    /// The lines of the monitor's that are not whole.
+    /// The incomplete lines of the monitor's input.
     text: Vec<u8>,
-    /// What the monitor has not answered, and all that it has seen.
+    /// The requests that the monitor has not answered, and all that it has seen.
     asked: VecDeque<Value>,
     seen: Vec<Value>,
     clients: Vec<Fellow>,
     events: usize,
 }
 
-/// A client, which is played.
+/// A mock client.
 struct Fellow {
     peer: PairPeer,
     text: Vec<u8>,
     /// The requests that were not answered.
     open: VecDeque<Value>,
     count: usize,
-    /// How many events there were before it came, and how many it got.
+    /// How many events there were before it connected, and how many it received.
     events: usize,
     left: bool,
 }
@@ -240,7 +240,7 @@ impl World {
         for _ in 0..count {
             fellow.count += 1;
             let arguments = json!({"client": client, "count": fellow.count});
-            // Others have the same ids.
+            // Other clients use the same ids.
             let id = fellow.count % 2;
             bytes += &json!({"execute": "a", "arguments": arguments, "id": id}).to_string();
             fellow
@@ -270,7 +270,7 @@ impl World {
         fellow.peer.close("it left");
     }
 
-    /// Lets all arrive that can, and checks what clients get.
+    /// Delivers everything that can arrive, and checks what the clients receive.
     fn drain(&mut self) {
         while self.context.iteration(false) {}
         self.text.extend(self.monitor.received());
@@ -329,7 +329,7 @@ impl Fellow {
         let arguments = match line.get("return") {
             Some(arguments) => arguments.clone(),
             None if desc.contains("client") => serde_json::from_str(desc).expect("arguments"),
-            // Rubbish is answered by the tool itself.
+            // The tool itself answers rubbish.
             None => return,
         };
         let expected = self.open.pop_front().expect("it asked");
@@ -337,7 +337,7 @@ impl Fellow {
     }
 }
 
-/// Takes the whole lines of a text.
+/// Removes the complete lines of a text.
 fn lines(text: &mut Vec<u8>) -> Vec<Value> {
     let end = text
         .iter()
