@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What may follow on a line, from the schema of the QEMU that is connected.
+//! Completes a line, from the schema of the connected QEMU.
 
 use super::ids::Ids;
 use crate::schema::{Entity, Member, MetaType, Schema};
 
-/// What may stand in place of the end of a line.
+/// The candidates for the end of a line.
 #[derive(Debug, Default)]
 pub(crate) struct Completion {
     /// Where that end begins.
     pub(crate) start: usize,
     pub(crate) candidates: Vec<String>,
-    /// What QEMU has to be asked for, too.
+    /// The ids that QEMU must be asked for, too.
     pub(crate) ids: Option<Ids>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn complete(schema: &Schema, line: &str) -> Completion {
     values
 }
 
-/// The values that were given already, by their keys.
+/// The values that were given already, by key.
 struct Given<'a>(Vec<(&'a str, &'a str)>);
 
 impl Given<'_> {
@@ -71,7 +71,7 @@ impl Given<'_> {
         pair.map(|(_, value)| *value)
     }
 
-    /// Whether a key was given, or one inside of it.
+    /// Whether a key was given, or one inside it.
     fn has(&self, key: &str) -> bool {
         let inside = |given: &str| {
             let rest = given.strip_prefix(key);
@@ -81,7 +81,7 @@ impl Given<'_> {
     }
 }
 
-/// Those that begin with what was typed, and that a terminal may show.
+/// Those that begin with the typed text, and that a terminal may show.
 pub(crate) fn fitting(
     start: usize,
     typed: &str,
@@ -100,7 +100,7 @@ pub(crate) fn fitting(
     }
 }
 
-/// The keys that may follow: `key=`, and `key.` where that is an object.
+/// The keys that may follow: `key=`, and `key.` for an object.
 fn keys<'a>(
     schema: &'a Schema,
     arguments: &'a Entity,
@@ -122,7 +122,7 @@ fn keys<'a>(
     })
 }
 
-/// A key as the path of the object, with its last dot, and the name in that.
+/// A key as the path of its object, including the last dot, and the name in that object.
 fn parts(key: &str) -> (&str, &str) {
     key.split_at(key.rfind('.').map_or(0, |dot| dot + 1))
 }
@@ -155,7 +155,7 @@ fn find<'s>(
     members.find(|member| member.name == name)
 }
 
-/// The members of an object, and those that come with the value that its tag has.
+/// The members of an object, including those of the variant that its tag selects.
 fn members<'s>(
     schema: &'s Schema,
     object: &'s Entity,
@@ -170,7 +170,7 @@ fn members<'s>(
     object.members.iter().chain(more)
 }
 
-/// The object that a type is, or may be.
+/// The object in a type: the type itself, or an alternative.
 fn object_in<'s>(schema: &'s Schema, of: &'s Entity) -> Option<&'s Entity> {
     let is_object = |of: &&Entity| of.meta_type == MetaType::Object;
     Some(of)
@@ -178,7 +178,7 @@ fn object_in<'s>(schema: &'s Schema, of: &'s Entity) -> Option<&'s Entity> {
         .or_else(|| schema.alternatives(of).find(is_object))
 }
 
-/// The values of a type that has few.
+/// The values of a type that has a fixed set of them.
 fn values<'s>(schema: &'s Schema, of: &'s Entity) -> impl Iterator<Item = &'s str> {
     let types = std::iter::once(of).chain(schema.alternatives(of));
     types.flat_map(|of| {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_no_candidate() {
+    fn text_that_acts_on_terminals_is_not_a_candidate() {
         let texts = ["a\x1b[2J", "a b", "a\u{9b}", "a'", "ab"];
         let fit = fitting(0, "a", texts.iter().map(|&text| text.to_owned()));
         assert_eq!(fit.candidates, ["ab"]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The lines that were typed: a file that only its owner may read, without secrets.
+//! The history of typed lines: a file that only its owner may read, without secrets.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -17,15 +17,15 @@ const LINES: usize = 1000;
 /// How many bytes of the file are read.
 const LONGEST: u64 = 4 << 20;
 
-/// The file in the user's folder for such things.
+/// The file in the user's state folder.
 pub(crate) struct History(Option<PathBuf>);
 
-/// What may be remembered of a line.
+/// Whether a line may be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Memory {
-    /// It holds a secret, or starts with a space.
+    /// It contains a secret, or starts with a space.
     Nothing,
-    /// It could not be read, so that nobody knows what is in it.
+    /// It could not be parsed, so its contents are unknown.
     ThisTime,
     Always,
 }
@@ -45,7 +45,7 @@ impl History {
     pub(crate) fn load(&self) -> Vec<String> {
         let mut text = String::new();
         let file = self.0.as_ref().and_then(|path| File::open(path).ok());
-        // What cannot be read is no history.
+        // An unreadable file counts as no history.
         let read = file.map(|file| file.take(LONGEST).read_to_string(&mut text));
         if !matches!(read, Some(Ok(_))) {
             return Vec::new();
@@ -59,9 +59,9 @@ impl History {
         lines[too_many..].to_vec()
     }
 
-    /// Appends a line, where that is possible.
+    /// Appends a line, if possible.
     pub(crate) fn append(&self, line: &str) {
-        // A shell without a history is one, too.
+        // A shell works without a history, too.
         let _ = self
             .0
             .as_ref()
@@ -89,7 +89,7 @@ fn write(path: &Path, text: &str, append: bool) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// What may be remembered of a line.
+/// Whether a line may be remembered.
 pub(crate) fn memory_of(line: &str) -> Memory {
     if line.contains(char::is_control) {
         return Memory::ThisTime;
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_its_owners_and_stays_short() {
+    fn the_file_is_private_and_stays_short() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/history");
         let history = History(Some(path.clone()));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_folder_there_is_none() {
+    fn without_a_folder_there_is_no_history() {
         let history = History(None);
         history.append("stop");
         assert!(history.load().is_empty());

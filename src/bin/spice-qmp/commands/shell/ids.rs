@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Names of what a QEMU has at the moment: devices, drives, jobs.
+//! Lists the names of existing objects of a QEMU: devices, drives, jobs.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// A kind of things that commands name.
+/// A kind of objects that commands refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ids {
     Devices,
@@ -12,14 +12,14 @@ pub(crate) enum Ids {
     Chardevs,
     Jobs,
     Nodes,
-    /// Drives by their device.
+    /// Drives, by device.
     Drives,
-    /// Drives by the name of their backend.
+    /// Drives, by the name of their backend.
     Backends,
 }
 
 impl Ids {
-    /// What an argument names, where that exists already.
+    /// The kind of existing objects that an argument refers to.
     pub(crate) fn of(command: &str, key: &str) -> Option<Self> {
         Some(match (command, key) {
             ("blockdev-add" | "chardev-add" | "device_add" | "object-add", _) => return None,
@@ -72,7 +72,7 @@ fn is_of_drives(command: &str) -> bool {
     starts.iter().any(|start| command.starts_with(start))
 }
 
-/// An element of an answer, whichever that is.
+/// An element of a reply, whichever that is.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Thing {

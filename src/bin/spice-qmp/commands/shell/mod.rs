@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A shell for QMP: commands from a person or a script, on one connection.
+//! The command `shell`: executes the commands of a person or a script, on one connection.
 
 mod complete;
 mod history;
@@ -45,7 +45,7 @@ pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop
                 port,
                 output,
                 end: End::watch(port),
-                // A script's output is that of its commands.
+                // A script's output is only that of its commands.
                 events: prompt.is_interactive().then(|| port.events()),
                 prompt,
                 schema: None,
@@ -65,7 +65,7 @@ struct Shell<'a> {
     schema: Option<Schema>,
 }
 
-/// What comes while a line is waited for.
+/// What arrives while the shell waits for a line.
 enum News {
     Message(Message),
     Event(Event),
@@ -74,7 +74,7 @@ enum News {
     Signal(i32),
 }
 
-/// How the shell goes on after a line.
+/// How the shell continues after a line.
 #[derive(PartialEq, Eq)]
 enum Next {
     Line,
@@ -85,7 +85,7 @@ const SIGINT: i32 = 2;
 
 const LEAVING: &str = "Ctrl+D, or Ctrl+C again, leaves the shell";
 
-/// How long QEMU is waited for that has promised to end.
+/// How long to wait for QEMU to exit after `quit`.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long completions may take.
@@ -115,7 +115,7 @@ impl Shell<'_> {
         Ok(())
     }
 
-    /// The next line; nothing where the shell is left.
+    /// The next line; `None` when the user leaves the shell.
     async fn next_line(&mut self) -> Result<Option<String>, Stop> {
         let mut interrupted = false;
         if self.prompt.is_interactive() && !self.port.ready() {
@@ -142,7 +142,7 @@ impl Shell<'_> {
             };
             if let Message::Complete(line, reply) = message {
                 let completion = self.completion(&line).await;
-                // Whoever asked may have given up.
+                // The user may have given up meanwhile.
                 let _ = reply.try_send(completion);
                 continue;
             }
@@ -164,7 +164,7 @@ impl Shell<'_> {
         }
     }
 
-    /// The connection has ended: shows what came before that.
+    /// The connection has ended: shows what arrived before that.
     async fn lost(&mut self) -> Result<Option<String>, Stop> {
         self.prompt.leave();
         while let Some(event) = self.events.as_mut().and_then(next_queued) {
@@ -183,7 +183,7 @@ impl Shell<'_> {
             prompt,
             ..
         } = self;
-        // A script that ended QEMU may have more lines, which fail, or be over.
+        // A script that quit QEMU may have more lines, which fail, or be over.
         let waits_for_end = !prompt.is_interactive() && end.was_shut_down();
         let mut lost = pin!(until(*port, &["notify::ready"], |port| !port.ready()));
         poll_fn(|cx| {
@@ -203,7 +203,7 @@ impl Shell<'_> {
         .await
     }
 
-    /// Shows an event: dimmed, between what was asked for.
+    /// Shows an event: dimmed, between the results of commands.
     async fn show(&mut self, event: &Event) -> Result<(), Stop> {
         let data = event.decode::<&RawValue>().ok().map(RawValue::get);
         let data = data.filter(|data| *data != "null");
@@ -253,7 +253,7 @@ impl Shell<'_> {
                 }
                 if command.name == "quit" {
                     let ended = until(self.port, &["notify::ready"], |port| !port.ready());
-                    // One that stays has promised to end all the same.
+                    // If it is still there, it has promised to exit all the same.
                     let _ = glib::future_with_timeout(END_TIMEOUT, ended).await;
                 }
             }
@@ -261,7 +261,7 @@ impl Shell<'_> {
         Ok(Next::Line)
     }
 
-    /// Executes a command, and shows events meanwhile. Nothing where a person did not want
+    /// Executes a command, and shows events meanwhile. `None` if the user did not want
     /// to wait for the reply.
     async fn execute(
         &mut self,
@@ -304,7 +304,7 @@ impl Shell<'_> {
         hmp::print(&reply, self.output).await
     }
 
-    /// The schema, which is asked for once, and the output.
+    /// The schema, which is loaded once, and the output.
     async fn schema(&mut self) -> Result<(&Schema, &mut Output), Stop> {
         let schema = match self.schema.take() {
             Some(schema) => schema,
@@ -316,7 +316,7 @@ impl Shell<'_> {
     async fn completion(&mut self, line: &str) -> Completion {
         let work = self.complete(line);
         let done = glib::future_with_timeout(QUESTION_TIMEOUT, work).await;
-        // What QEMU does not say is not completed.
+        // Without QEMU's answer there are no completions.
         done.ok().flatten().unwrap_or_default()
     }
 
@@ -343,7 +343,7 @@ impl Shell<'_> {
     }
 }
 
-/// An event that has come already.
+/// An event that has arrived already.
 fn next_queued(events: &mut EventStream) -> Option<Event> {
     let mut cx = Context::from_waker(Waker::noop());
     match Pin::new(events).poll_next(&mut cx) {
@@ -355,13 +355,13 @@ fn next_queued(events: &mut EventStream) -> Option<Event> {
 const HELP: &str = "\
 COMMAND KEY=VALUE ...   execute a QMP command: device_del id=disk1
 COMMAND {JSON}          the same with its arguments in JSON
-{\"execute\": ...}        the same as QMP has it
+{\"execute\": ...}        the same in QMP's format
 hmp TEXT                execute a command of the human monitor: hmp info block
-.help COMMAND           show what a command takes and returns
-.commands [WORD]        list the commands, with this in their name
-.quit                   leave the shell, as Ctrl+D does; quit ends QEMU
+.help COMMAND           show a command's arguments and return value
+.commands [WORD]        list the commands, only those with this in their name
+.quit                   leave the shell, like Ctrl+D; quit quits QEMU
 
-Values are JSON where they read as JSON, and text otherwise. Keys with dots make nested
+A value is JSON if it is valid JSON, and text otherwise. Keys with dots make nested
 objects. Quotes are as in a shell. Tab completes commands, arguments, values and ids.
-Ctrl+C gives up waiting for an answer. Lines with secrets, and lines that begin with a
-space, are not kept in the history.";
+Ctrl+C stops waiting for an answer. Lines with secrets, and lines that begin with a
+space, are not saved in the history.";

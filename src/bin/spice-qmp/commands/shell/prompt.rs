@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where lines come from: a person at a terminal, or a script.
+//! Reads lines from a person at a terminal, or from a script.
 //!
-//! Reading blocks, so it has a thread of its own, which knows nothing of QEMU: it reads a
-//! line when it is asked for one, and has the main loop find completions.
+//! Reading blocks, so it has its own thread, which does not know QEMU: it reads a
+//! line when asked for one, and lets the main loop find completions.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -39,7 +39,7 @@ pub(crate) enum Message {
     Failed(io::Error),
 }
 
-/// The reading thread's other end.
+/// The main loop's end of the reading thread.
 pub(crate) struct Prompt {
     turns: Sender<()>,
     pub(crate) messages: UnboundedReceiver<Message>,
@@ -48,7 +48,7 @@ pub(crate) struct Prompt {
 
 /// A terminal on which lines are edited.
 struct Terminal {
-    /// What it was like before.
+    /// Its modes before.
     modes: Option<Termios>,
     printer: Option<Printer>,
     /// Whether a line is being edited.
@@ -59,14 +59,14 @@ struct Terminal {
     dropped: Cell<u64>,
 }
 
-/// How far the reading thread is.
+/// The progress of the reading thread.
 #[derive(Default)]
 struct Progress {
-    /// The last of the lines asked for that it has begun to edit.
+    /// The number of the last requested line that it has begun to edit.
     begun: AtomicU32,
-    /// Whether it has the terminal: its modes, what is shown, and SIGINT.
+    /// Whether it controls the terminal: its modes, its contents, and SIGINT.
     has_terminal: AtomicBool,
-    /// How often it has shown the line.
+    /// How many times it has shown the line.
     shown: AtomicU32,
 }
 
@@ -75,21 +75,21 @@ type Printer = SyncSender<Text>;
 
 enum Text {
     Line(String),
-    /// All that came before this is shown.
+    /// All earlier texts have been shown.
     Flush(SyncSender<()>),
 }
 
-/// How many texts wait for a terminal that takes none.
+/// How many texts wait for a terminal that accepts none.
 const TEXTS: usize = 1024;
 
-/// How long the thread is waited for: it has only to be given time by the system.
+/// How long to wait for the thread, which only needs to be scheduled by the system.
 const HASTE: Duration = Duration::from_secs(1);
 
 /// How long a person waits for completions.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Prompt {
-    /// On a terminal, lines are edited; otherwise they are read as they are.
+    /// Lines are edited on a terminal, and otherwise read unchanged.
     pub(crate) fn start() -> io::Result<Self> {
         let (turns, asked) = mpsc::channel();
         let (sender, messages) = unbounded();
@@ -107,7 +107,7 @@ impl Prompt {
                 .spawn(move || edit_lines(&asked, helper, &slot))?;
             Some(Terminal {
                 modes,
-                // Without one, texts are written as they come.
+                // Without a printer, texts are written at once.
                 printer: printer.recv().ok().flatten(),
                 editing: Cell::new(false),
                 asked: Cell::new(0),
@@ -127,7 +127,7 @@ impl Prompt {
         })
     }
 
-    /// Whether a person types.
+    /// Whether a person types the lines.
     pub(crate) fn is_interactive(&self) -> bool {
         self.terminal.is_some()
     }
@@ -138,18 +138,18 @@ impl Prompt {
             terminal.editing.set(true);
             terminal.asked.set(terminal.asked.get() + 1);
         }
-        // A thread that has ended said so.
+        // If the thread has ended, it has reported that.
         let _ = self.turns.send(());
     }
 
-    /// A line has come.
+    /// A line has been received.
     pub(crate) fn answered(&self) {
         if let Some(terminal) = &self.terminal {
             terminal.editing.set(false);
         }
     }
 
-    /// Nobody waits for a line any more.
+    /// No line is awaited any more.
     pub(crate) fn leave(&mut self) {
         self.terminal = None;
     }
@@ -176,8 +176,8 @@ impl Prompt {
 }
 
 impl Drop for Terminal {
-    /// The thread may still be editing a line, which nobody waits for any more. All events
-    /// are shown before the tool says anything else.
+    /// The thread may still be editing a line that is no longer awaited. All events
+    /// are shown before the tool prints anything else.
     fn drop(&mut self) {
         let progress = &self.progress;
         if self.editing.get() {
@@ -190,7 +190,7 @@ impl Drop for Terminal {
             }
         }
         if progress.has_terminal.load(Ordering::Acquire) {
-            // As Ctrl+C, it ends the line.
+            // Like Ctrl+C, it ends the line.
             let _ = kill_process(getpid(), Signal::INT);
             wait(|| !progress.has_terminal.load(Ordering::Acquire));
         }
@@ -201,7 +201,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Waits a little until something is so.
+/// Waits briefly until a condition holds.
 fn wait(is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + HASTE;
     while !is_so() && Instant::now() < deadline {
@@ -209,10 +209,10 @@ fn wait(is_so: impl Fn() -> bool) {
     }
 }
 
-/// For the printer of texts, which the thread makes.
+/// The slot for the printer of texts, which the thread creates.
 type Slot = SyncSender<Option<Printer>>;
 
-/// Reads lines of a script, one for each turn.
+/// Reads lines of a script, one per turn.
 fn read_lines(turns: &Receiver<()>, messages: &UnboundedSender<Message>) {
     let mut lines = io::stdin().lock().lines();
     while turns.recv().is_ok() {
@@ -227,7 +227,7 @@ fn read_lines(turns: &Receiver<()>, messages: &UnboundedSender<Message>) {
     }
 }
 
-/// Has a person edit lines, one for each turn.
+/// Lets a person edit lines, one per turn.
 fn edit_lines(turns: &Receiver<()>, helper: Helper, slot: &Slot) {
     let (messages, progress) = (helper.messages.clone(), helper.progress.clone());
     let history = History::of_user();
@@ -278,7 +278,7 @@ fn editor(helper: Helper, history: &History) -> rustyline::Result<Editor<Helper,
     let config = Config::builder()
         .completion_type(CompletionType::List)
         .bell_style(BellStyle::None)
-        // Lines that are pasted are executed one by one, as in a script.
+        // Pasted lines are executed one by one, as in a script.
         .bracketed_paste(false)
         .build();
     let lines = MemHistory::with_config(&config);
@@ -290,7 +290,7 @@ fn editor(helper: Helper, history: &History) -> rustyline::Result<Editor<Helper,
     Ok(editor)
 }
 
-/// The printer blocks while a line is accepted: it has a thread of its own, too.
+/// The printer blocks while a line is accepted, so it has its own thread, too.
 fn print_in_thread(
     mut printer: impl ExternalPrinter + Send + 'static,
     progress: Arc<Progress>,
@@ -304,7 +304,7 @@ fn print_in_thread(
                     if printer.print(line).is_err() {
                         return;
                     }
-                    // The line follows the text, where one is being edited.
+                    // The edited line is shown again after the text.
                     wait(|| {
                         progress.shown.load(Ordering::Acquire) != before
                             || !progress.has_terminal.load(Ordering::Acquire)
@@ -317,7 +317,7 @@ fn print_in_thread(
     sender
 }
 
-/// Has the main loop complete lines.
+/// Asks the main loop for completions.
 struct Helper {
     messages: UnboundedSender<Message>,
     /// The line that is being edited.
