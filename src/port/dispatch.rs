@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Delivers to the program what happened on its connection, from the main loop.
+//! Delivers what happened on a connection to the program, from the main loop.
 
 use std::cell::Cell;
 
@@ -7,15 +7,15 @@ use super::connection::{Change, Connection, Delivery, Kind, OwnedEvent, Owner, Q
 use super::run_state::StatusInfo;
 use crate::qmp::{Error, State, Version};
 
-/// After so many deliveries control returns to the main loop: a callback that makes the
-/// next call as soon as one fails would block it for ever.
+/// After this many deliveries, control returns to the main loop: otherwise a callback that makes
+/// the next call as soon as one fails would block it for ever.
 const DELIVERED_AT_ONCE: usize = 256;
 
-/// After so many microseconds of deliveries, too: timers of the program are waiting.
+/// The same after this many microseconds: timers of the program are waiting.
 const SLICE: i64 = 3_000;
 
 impl<O: Owner> Connection<O> {
-    /// Delivers what happened and sends what was asked for. The owner's program may
+    /// Delivers what happened and sends what was requested. The program may
     /// drop its last reference meanwhile: the owner holds one.
     pub(super) fn dispatch(&self, owner: &O) {
         self.gathering.set(true);
@@ -25,7 +25,7 @@ impl<O: Owner> Connection<O> {
             let Some(delivery) = self.next_delivery(owner) else {
                 break;
             };
-            // The program may run a nested main loop, which goes on with the rest.
+            // The program may run a nested main loop, which delivers the rest.
             self.go_on(owner);
             {
                 let _deeper = Deeper::enter(&self.depth);
@@ -53,13 +53,13 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// Lets another dispatch deliver what is left, or else lets more come in.
+    /// Schedules another dispatch for the rest, or else allows more input.
     fn go_on(&self, owner: &O) {
         if self.has_more() {
             owner.schedule(Urgency::Soon);
             return;
         }
-        // A main loop that handlers run too deep in each other comes to rest, unless it
+        // A main loop in handlers that nest too deeply becomes idle, unless it
         // waits for an answer.
         if !self.is_deep() || self.pending.get() > 0 {
             let transport = self.transport();
@@ -69,18 +69,18 @@ impl<O: Owner> Connection<O> {
         }
     }
 
-    /// Sees to it that another dispatch follows where one is needed.
+    /// Schedules another dispatch if one is needed.
     fn end_dispatch(&self, owner: &O) {
         owner.unschedule();
         if self.is_quiet() && self.waits.any_close() {
-            // Ends of calls that GLib put off to the next iteration come first.
+            // Ends of calls that GLib deferred to the next iteration come first.
             self.quiet.set(true);
             owner.schedule(Urgency::Soon);
         } else if self.is_deep() && !self.has_more() {
-            // What is held back waits for a handler to return.
+            // Deliveries that are held back wait for a handler to return.
         } else if self.has_more() || self.has_news(owner) {
-            // A window is drawn meanwhile: what a storm brings, or what the program makes
-            // itself, call by failing call, may have no end.
+            // At idle priority, so that windows are drawn meanwhile: a storm of events, or a
+            // chain of failing calls of the program, may be endless.
             owner.schedule(Urgency::Idle);
         }
     }
@@ -138,12 +138,12 @@ impl<O: Owner> Connection<O> {
                     return owner.event(event);
                 }
                 // The property first: its handlers may connect to the event. And they
-                // may run a main loop, in which the event must not be overtaken.
+                // may run a main loop, in which no later delivery may overtake the event.
                 let noted = Delivery::Noted(event);
                 self.deliveries.borrow_mut().push_front(noted);
                 owner.schedule(Urgency::Soon);
                 self.notify_status(owner);
-                // The next event may be here already.
+                // The next event may have arrived already.
                 self.look_at_waits(owner);
             }
             Delivery::Noted(event) => owner.event(event),
@@ -158,7 +158,7 @@ impl<O: Owner> Connection<O> {
     }
 
     fn deliver_state(&self, owner: &O, state: State, error: Option<Error>) {
-        // All are set before the first is notified of, so that they agree.
+        // All properties are set before the first notification, so that they agree.
         let mut changes = Vec::new();
         if (error.is_some() || state == State::Ready) && self.set_last_error(error) {
             changes.push(Change::LastError);
@@ -196,7 +196,7 @@ impl<O: Owner> Connection<O> {
         self.look_at_waits(owner);
     }
 
-    /// Notifies of what changed without a delivery of its own.
+    /// Notifies of changes that are not deliveries of their own.
     fn notify(&self, owner: &O) {
         if self.is_deep() {
             return;
@@ -252,8 +252,8 @@ impl<O: Owner> Connection<O> {
     fn status_answered(&self, owner: &O, reply: Result<String, Error>) {
         let status = reply.and_then(|reply| StatusInfo::decode("query-status", &reply));
         let spice = self.is_spice_port();
-        // A session has just begun, or the machine was paused or resumed: with that most
-        // ports have nothing more to do for long.
+        // A session has just begun, or the machine was paused or resumed: after that most
+        // ports have nothing more to do for a long time.
         self.may_rest.set(true);
         let mut changes = Vec::new();
         if self.run_state.answered(owner.now(), status.clone(), spice) {
@@ -279,7 +279,7 @@ impl<O: Owner> Connection<O> {
     }
 }
 
-/// A delivery within another one, for as long as it lives.
+/// A nested delivery, for as long as it lives.
 struct Deeper<'a>(&'a Cell<u32>);
 
 impl<'a> Deeper<'a> {

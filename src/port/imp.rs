@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GObject's face of a connection: properties, vfuncs, and its main context.
+//! The GObject of a port: properties, vfuncs, and its main context.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -29,17 +29,17 @@ use crate::transport::{Closed, Fds, Flow, Incoming, Transport};
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::QmpPort)]
 pub struct QmpPort {
-    /// The SPICE channel that the port is attached to, if any and while it lives.
+    /// The SPICE channel that the port is attached to, if it exists.
     #[cfg(feature = "spice")]
     #[property(get, set, construct_only)]
     pub(super) channel: glib::WeakRef<PortChannel>,
     /// Whether commands may be executed.
     #[property(name = "ready", type = bool, get = Self::ready)]
-    /// Where the connection stands.
+    /// The state of the connection.
     #[property(name = "state", type = PortState, get = Self::state, builder(PortState::Closed))]
-    /// Whether QEMU answers: false when a command of the program's has been unanswered
-    /// for 3 seconds without a byte from QEMU, or an open peer has not greeted for so
-    /// long; true with the next byte, and while nothing is due.
+    /// Whether QEMU answers: false if one of the program's commands has been unanswered
+    /// for 3 seconds without a byte from QEMU, or if a peer has been connected for that long
+    /// without sending a greeting; true with the next byte, and while nothing is due.
     #[property(name = "responsive", type = bool, default = true, get = Self::responsive)]
     /// How many of the program's calls have not ended.
     #[property(name = "pending", type = u32, get = Self::pending)]
@@ -47,32 +47,32 @@ pub struct QmpPort {
     /// and fails the calls in flight.
     #[property(name = "max-message-size", type = u64, minimum = 1, default = 64 << 20,
                get = Self::max_message_size, set = Self::set_max_message_size)]
-    /// What the server offered in its greeting, such as `oob`.
+    /// The capabilities that the server offered in its greeting, such as `oob`.
     #[property(name = "capabilities", type = glib::StrV, get = Self::capabilities)]
     /// QEMU's version, such as `10.0.2`, while it is known.
     #[property(name = "version", type = Option<String>, get = Self::version)]
     /// The distributor's package of QEMU, while it is known.
     #[property(name = "package", type = Option<String>, get = Self::package)]
-    /// The run state of the virtual machine, kept current while the port is ready.
+    /// The run state of the virtual machine, kept up to date while the port is ready.
     #[property(name = "status", type = Option<Status>, get = Self::status)]
-    /// Why the port is not ready, or what went wrong on it last.
+    /// Why the port is not ready, or the last thing that went wrong on it.
     #[property(name = "last-error", type = Option<glib::Error>, get = Self::last_error)]
-    /// After how many milliseconds the port tries to connect again when its connection has
-    /// ended, for the first time; 0 if it does not. A connector sets it.
+    /// The pause in milliseconds before the port first tries to reconnect when its connection
+    /// has ended; 0 if it does not. A connector sets it.
     #[property(name = "reconnect", type = u32, get = Self::reconnect)]
     pub(super) connection: Rc<Connection<Self>>,
-    /// The deadline of each call in milliseconds; 0, the default, is none.
+    /// The deadline of each call in milliseconds; 0, the default, means none.
     #[property(get, set)]
     command_timeout: Cell<u32>,
     /// How long closing waits for the answers that QEMU owes, in milliseconds: 10,000 on
-    /// SPICE ports, where leaving before may freeze QEMU, and 1,000 elsewhere.
+    /// SPICE ports, where disconnecting earlier may freeze QEMU, and 1,000 elsewhere.
     #[property(name = "close-timeout", type = u32, default = 1000,
                get = Self::close_timeout, set = |port: &Self, millis| port.close_timeout.set(Some(millis)))]
     close_timeout: Cell<Option<u32>>,
 
     /// Set in the construction.
     pub(super) home: OnceCell<Home>,
-    /// What has the next dispatch run, and how soon.
+    /// What runs the next dispatch, and how soon.
     dispatcher: RefCell<Option<Rc<Alarm>>>,
     scheduled: Cell<Option<Urgency>>,
     timer: RefCell<Option<Alarm>>,
@@ -81,7 +81,7 @@ pub struct QmpPort {
     listeners: Listeners,
 }
 
-/// Ids of requests start between these, at random, so that the late replies of
+/// The ids of requests start within this range, at random, so that late replies to
 /// another session on the same monitor match none of them.
 const FIRST_ID: std::ops::Range<i32> = (1 << 24)..i32::MAX;
 
@@ -146,18 +146,18 @@ impl ObjectImpl for QmpPort {
     }
 
     fn dispose(&self) {
-        // A count of one is the reference that is being dropped. As long as the
-        // channel owns the port, that is the channel's.
+        // A count of one is the reference that is being dropped. While the
+        // channel owns the port, it is the channel's.
         let given_back = self.obj().ref_count() == 1;
         let home = self.home();
         if home.is_my_thread() {
             self.dispose_here(given_back);
             return;
         }
-        // The port goes home to be disposed of. It is not enough to take a reference
-        // there: this thread may be slow, and its own then be the last one after all.
-        // What it finalizes is disposed of, so that nothing is left in it that belongs
-        // to a thread. Where that context is never run again, the port stays.
+        // The port is moved to its own thread to be disposed of. Taking a reference there is
+        // not enough: this thread may be slow, and then hold the last one after all.
+        // If this thread finalizes it, it has been disposed of by then, and nothing in it belongs
+        // to a thread any more. If its context is never run again, the port leaks.
         let port = self.obj().clone();
         home.idle(glib::Priority::DEFAULT, move || {
             port.imp().dispose_here(given_back);
@@ -170,9 +170,9 @@ impl QmpPort {
         self.home.get_or_init(Home::here)
     }
 
-    /// Whether this thread may use a property; if not, that is a critical.
+    /// Whether this thread may use a property; if not, logs a critical.
     fn may_use(&self, property: &glib::ParamSpec) -> bool {
-        // The construction sets the channel first of all.
+        // Construction sets the channel first of all.
         let here = self.home.get().is_none_or(Home::is_my_thread);
         if !here {
             glib::g_critical!(
@@ -224,10 +224,10 @@ impl QmpPort {
         self.drop_alarms();
     }
 
-    /// Why the port cannot be used here and now; that is a critical, too.
+    /// Why the port cannot be used on this thread; logs a critical, too.
     fn misuse(&self) -> Option<Error> {
         if self.home().is_broken() && !self.connection.is_released() {
-            // What was to be delivered there is lost.
+            // Pending deliveries there are lost.
             self.drop_alarms();
             self.connection.release(self, FOREIGN_THREAD);
         }
@@ -358,7 +358,7 @@ impl QmpPort {
         transport.map_or(0, |transport| transport.reconnect())
     }
 
-    /// Ends the port for good, with the reason that it could not be connected again.
+    /// Ends the port for good; `error` says why it could not be reconnected.
     pub(super) fn give_up(&self, error: Error) {
         self.connection.release_for(self, error);
     }
@@ -433,7 +433,7 @@ impl Owner for QmpPort {
         let mut dispatcher = self.dispatcher.borrow_mut();
         let new = || {
             Rc::new(self.alarm(|port| {
-                // What takes an alarm back may come too late for it.
+                // Clearing an alarm may come too late for it.
                 if port.scheduled.take().is_some() {
                     port.connection.dispatch(port);
                 }
@@ -475,7 +475,7 @@ impl Owner for QmpPort {
             }
             return;
         };
-        // One that goes off early is set again then.
+        // One that fires early is set again then.
         if self.armed.get().is_some_and(|armed| armed <= at) {
             return;
         }
