@@ -52,7 +52,7 @@ wait_until() {
     while ! "$@"; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || return 1
-        # Nothing more to wait for when QEMU has ended without it.
+        # Returns early if QEMU has ended.
         if gone "$qemu_pid"; then
             "$@"
             return
@@ -61,7 +61,7 @@ wait_until() {
     done
 }
 
-# Whether the process has ended: gone, or waiting for this shell to reap it.
+# Whether the process has ended: it does not exist, or waits for this shell to reap it.
 gone() {
     case $(sed -n 's/^State:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null) in
         '' | Z*) return 0 ;;

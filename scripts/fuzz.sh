@@ -4,21 +4,21 @@
 
 fuzz_targets="session server decode capi"
 
-# Fuzzes the targets, all at once, for $1 seconds. What they find that is new goes
-# into a corpus below the target folder, and what fails into one beside it.
+# Fuzzes the targets, all at once, for $1 seconds. New inputs go
+# into a corpus below the target folder, and failing ones beside it.
 fuzz() {
     seconds=${1:-}
     case $seconds in
-        # libFuzzer takes 0 for ever.
+        # For libFuzzer, 0 means for ever.
         '' | 0* | *[!0-9]*) die "usage: ./dev fuzz SECONDS" ;;
     esac
     setup
     cargo fuzz --version >/dev/null 2>&1 ||
         die "cargo-fuzz is not there. Run: cargo install --locked cargo-fuzz"
-    # AddressSanitizer is for the nightly compiler. The stable one has it, too.
+    # AddressSanitizer needs the nightly compiler. The stable one has it, too.
     RUSTC_BOOTSTRAP=1
     export RUSTC_BOOTSTRAP
-    # cargo-fuzz wants the whole path.
+    # cargo-fuzz requires the absolute path.
     target=${CARGO_TARGET_DIR:-target}
     case $target in
         /*) ;;
@@ -39,7 +39,7 @@ fuzz() {
     say "Fuzzing $fuzz_targets for $seconds s. Their output: $target/TARGET.log"
     for name in $fuzz_targets; do
         mkdir -p "$target/corpus/$name" "$target/findings"
-        # The first folder gets what is new; a slow machine's hiccup is no finding.
+        # New inputs go to the first folder; a timeout on a slow machine is not a finding.
         "$target/$(sanitizer "$name")/$host/release/$name" \
             -max_total_time="$seconds" -max_len=2000 -timeout=60 -rss_limit_mb=4096 \
             -print_final_stats=1 -artifact_prefix="$target/findings/$name-" \
@@ -59,11 +59,11 @@ fuzz() {
         grep -hE 'panicked at|ERROR:|SUMMARY:|Test unit written' "$target/$name.log" >&2 || true
     done
     [ -z "$failed" ] ||
-        die "findings of$failed (above, and in $target/findings). Mend the bug, and copy the input to tests/fuzz/regressions"
+        die "findings of$failed (above, and in $target/findings). Fix the bug, and copy the input to tests/fuzz/regressions"
     say "No findings."
 }
 
-# Only C's callers can break memory: the others run five times as fast without.
+# Only C's callers can corrupt memory: the other targets run five times as fast without it.
 sanitizer() {
     case $1 in
         capi) echo address ;;

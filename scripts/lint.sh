@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
-# What needs no run to be found wrong. `./dev` reads this.
+# Static checks. `./dev` reads this.
 
 lint() {
     setup
@@ -17,13 +17,13 @@ lint() {
     cargo clippy -p spice-qmp --no-default-features --features gobject,cli --all-targets -- -D warnings
     cargo clippy -p spice-qmp-c --no-default-features -- -D warnings
     fuzz_cargo clippy -q -p spice-qmp-fuzz --all-targets -- -D warnings
-    # The benchmark is no part of the workspace.
+    # The benchmark is not part of the workspace.
     cargo fmt --manifest-path benches/Cargo.toml --check ||
         die "the benchmark's format is off. Run: cargo fmt --manifest-path benches/Cargo.toml"
     cargo clippy --manifest-path benches/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --all-features
     doc_as_docs_rs
-    # What is published builds by itself.
+    # The published crate builds by itself.
     quietly cargo package -p spice-qmp --allow-dirty
     scripts/check-links || die "links are dead: see above"
     scripts/check-licences || die "files do not say their licence: see above"
@@ -46,7 +46,7 @@ lint() {
     say "Lint found nothing."
 }
 
-# With all that can be had, and nothing to link with.
+# With all features, and without any library to link with.
 doc_as_docs_rs() {
     DOCS_RS=1 PKG_CONFIG=false RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" \
         cargo doc -q --no-deps --features cli,qapi --target-dir "${CARGO_TARGET_DIR:-target}/docs.rs"

@@ -2,16 +2,16 @@
 # shellcheck shell=sh
 # QEMU 10.0 beside an older one of the system. `./dev` reads this.
 
-# Debian 12 has QEMU 7.2, and QEMU 10.0 in its backports suite. Both can not be
-# installed at once, so 10.0 is unpacked into the cache folder. The machine's
-# own apt configuration stays as it is.
+# Debian 12 has QEMU 7.2, and QEMU 10.0 in its backports suite. They cannot both be
+# installed, so 10.0 is unpacked into the cache folder. The machine's
+# own apt configuration is not changed.
 qemu10() {
     major=$(qemu_major)
     [ "$major" -lt 10 ] || return 0
     qemu10_root=${XDG_CACHE_HOME:-${HOME:?is not set: set it to your home folder}/.cache}/spice-qmp/qemu-10
     qemu10_runs "$qemu10_root" && return 0
     if [ "$(os_release)" != "debian bookworm" ]; then
-        say "QEMU 10 cannot be had on this system (only Debian 12 backports are used): tests run on the system's QEMU alone."
+        say "QEMU 10 is not available on this system (only Debian 12 backports are used): tests run on the system's QEMU alone."
         return 0
     fi
 
@@ -73,7 +73,7 @@ Dir::Cache "$work/cache";
 END
     archives=$(debian_archives)
     if [ -z "$archives" ]; then
-        # apt tells its archives only after an update: make a private one.
+        # apt reads its archives only after an update: use a private state for that.
         apt-get -q -c "$work/apt.conf" update >"$work/log" 2>&1 || cat "$work/log" >&2
         archives=$(debian_archives -c "$work/apt.conf")
     fi

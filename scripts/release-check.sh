@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
-# What is released, built and used as those do who get it. `./dev` reads this.
-# Nothing of it is left: all happens in a temporary folder.
+# Builds and uses a release as its users would. `./dev` reads this.
+# Leaves nothing behind: it runs in a temporary folder.
 
 release_check() {
     started=$(date +%s)
@@ -59,7 +59,7 @@ check_tarball() {
     [ -d "$sources/vendor" ] || die "the tarball lacks the crates"
 }
 
-# Runs a command where there is no network, no crate but those of the tarball.
+# Runs a command without a network, and with no crates but those of the tarball.
 offline() {
     rm -rf "$release/cargo"
     CARGO_HOME=$release/cargo unshare --net "$@"
@@ -113,7 +113,7 @@ printed_program() {
 
 # --- Debian 13 -----------------------------------------------------------------
 
-# From the archive that this Debian has its own packages of; elsewhere from Debian's.
+# From the archive that this Debian uses for its own packages; elsewhere from Debian's.
 make_debian() {
     step "the Debian packages (first, a Debian 13 is made)"
     # shellcheck disable=SC2016  # apt's
@@ -134,8 +134,8 @@ apt_inside() {
         apt-get -q -y --no-install-recommends "$@"
 }
 
-# Runs a command in the Debian in the folder $1, without a network. Rust is this
-# machine's, and the mounts end with the command.
+# Runs a command in the Debian in the folder $1, without a network. It uses this machine's
+# Rust; the mounts end with the command.
 inside() {
     # shellcheck disable=SC2016  # of the inner shell
     unshare --mount --net sh -euc '
@@ -166,8 +166,8 @@ check_debian_packages() {
         die "lintian finds errors: see above"
 }
 
-# Another Debian, with nothing but the packages and what README.md's programs are
-# built and run with.
+# Another Debian, with only the packages and what is needed to build and run the programs
+# in README.md.
 check_installed_packages() {
     step "the packages in a clean Debian 13"
     mkdir "$clean/packages"
@@ -179,7 +179,7 @@ check_installed_packages() {
     done
     apt_inside "$clean" install gcc libc6-dev pkgconf python3-gi gjs valac man-db \
         qemu-system-x86 qemu-system-modules-spice
-    # apt takes a package for a file where its name has a slash.
+    # apt takes a package for a file if its name contains a slash.
     # shellcheck disable=SC2046  # a list of words
     apt_inside "$clean" install $(cd "$clean" && printf '/%s ' packages/*.deb)
     for language in c python js vala; do

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
-# All tests, but for those that take long. `./dev` reads this.
+# All tests, except those that take long. `./dev` reads this.
 
 # The first one with asyncio; 3.51 and newer do not build on Debian 12.
 pygobject="PyGObject==3.50.0"
@@ -19,9 +19,9 @@ run_tests() {
     fi
 
     test_programs
-    # Its bundled libusb gets in the way of spice-gtk's own: the rest runs without it.
+    # Its bundled libusb conflicts with spice-gtk's own: the other tests run without it.
     cargo test --features spice-client-glib --test spice_client_glib
-    # Another crate of a program may turn this on: numbers in GVariants and JsonNodes stay what they are.
+    # Another crate of a program may enable this: numbers in GVariants and JsonNodes must not change.
     cargo test --lib --features serde_json/arbitrary_precision -- variant json_glib
     test_without_spice
     replay_corpora
@@ -33,8 +33,8 @@ run_tests() {
     say "All tests passed in $(($(date +%s) - started)) s."
 }
 
-# Two at a time: most of them wait for QEMU, or for time to pass. What the second lane
-# says is shown when both are done.
+# Two at a time: most of them wait for QEMU, or for time to pass. The output of the second
+# lane is shown when both are done.
 test_programs() {
     cargo_test="cargo test --workspace --features cli,qapi"
     $cargo_test --no-run
@@ -50,7 +50,7 @@ test_programs() {
     $cargo_test --doc
 }
 
-# What there is without SPICE: the rest is the same code.
+# The parts that exist without SPICE: the rest is the same code.
 test_without_spice() {
     cargo test -p spice-qmp --no-default-features --features gobject,cli \
         --lib --bins --test without_spice --test connect_socket --test qemu_dbus
@@ -59,14 +59,14 @@ test_without_spice() {
     tree_lacks 'spice-client|rusb' "without the feature spice" -p spice-qmp-c --no-default-features
 }
 
-# What fuzzing found before, and the tests of what it checks.
+# Inputs that fuzzing found before, and the tests of the checks.
 replay_corpora() {
     say "Replaying the fuzz corpora ..."
     fuzz_cargo test -q
 }
 
-# Runs cargo on the fuzz crate, without what takes a fuzzer. What it needs is built
-# for the other tests, too.
+# Runs cargo on the fuzz crate, without the parts that need a fuzzer. Its dependencies are
+# built for the other tests, too.
 fuzz_cargo() {
     command=$1
     shift
@@ -74,7 +74,7 @@ fuzz_cargo() {
         --no-default-features "$@"
 }
 
-# The C library as meson builds and installs it, with all that it can do.
+# Builds and installs the C library with meson, with all options.
 test_meson() {
     build_meson
     meson test -C "$build" --print-errorlogs </dev/null
@@ -82,7 +82,7 @@ test_meson() {
     test_installed
 }
 
-# Python's `await`, which Debian 12's PyGObject does not have.
+# Tests Python's `await`, which Debian 12's PyGObject does not have.
 test_await() {
     if [ "${SPICE_QMP_TEST_PYTHON:-}" = system ]; then
         say "SPICE_QMP_TEST_PYTHON is system: the tests of Python's await are left out."
@@ -94,7 +94,7 @@ test_await() {
         rm -rf "$venv"
         if ! (quietly /usr/bin/python3 -m venv "$venv" && quietly "$venv/bin/pip" install "$pygobject"); then
             rm -rf "$venv"
-            die "Python's await cannot be tested without $pygobject. Mend what is said above, so that this works: /usr/bin/python3 -m venv $venv && $venv/bin/pip install $pygobject; or leave these tests out: SPICE_QMP_TEST_PYTHON=system ./dev test"
+            die "Python's await cannot be tested without $pygobject. Fix the problem above, so that this works: /usr/bin/python3 -m venv $venv && $venv/bin/pip install $pygobject; or leave these tests out: SPICE_QMP_TEST_PYTHON=system ./dev test"
         fi
     fi
     venv=$(cd "$venv" && pwd)
@@ -102,7 +102,7 @@ test_await() {
     for script in test_await.py test_port.py; do
         meson devenv -C "$build" "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" "$PWD/tests/bindings/$script" </dev/null
     done
-    # What the documents say of it.
+    # The programs in the documents.
     meson devenv -C "$build" "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" \
         "$PWD/tests/bindings/test_documents.py" "$PWD" "$(cd "$build" && pwd)" </dev/null
     test_share
@@ -113,7 +113,7 @@ test_share() {
     if [ ! -x "$venv/bin/qmp-shell" ]; then
         say "Installing $qmp_shell for the tests ..."
         quietly "$venv/bin/pip" install "$qmp_shell" ||
-            die "A shared monitor cannot be tested without $qmp_shell. Mend what is said above, so that this works: $venv/bin/pip install $qmp_shell; or leave these tests out: SPICE_QMP_TEST_PYTHON=system ./dev test"
+            die "A shared monitor cannot be tested without $qmp_shell. Fix the problem above, so that this works: $venv/bin/pip install $qmp_shell; or leave these tests out: SPICE_QMP_TEST_PYTHON=system ./dev test"
     fi
     say "Testing a shared monitor with qmp-shell ..."
     "$PWD/tests/bindings/with-qemu" "$venv/bin/python3" "$PWD/tests/bindings/test_share.py" \
@@ -127,7 +127,7 @@ build_meson() {
     quietly meson compile -C "$build"
 }
 
-# The C library without SPICE: what is installed names spice-gtk nowhere.
+# The C library without SPICE: nothing that is installed names spice-gtk.
 test_meson_without_spice() {
     build=${CARGO_TARGET_DIR:-target}/meson-without-spice
     say "Building the C library without SPICE ..."
@@ -137,7 +137,7 @@ test_meson_without_spice() {
     install_tree
 
     grep -qx spice=no "$pc" || die "spice-qmp-1.0.pc does not say spice=no"
-    # What is included under SPICE_QMP_HAS_SPICE alone names it in the header; the guides
+    # Names under SPICE_QMP_HAS_SPICE are allowed in the header; the guides
     # are for all builds.
     if found=$(grep -rlE 'spice-client|Spice(ClientGLib|PortChannel|Session)' --exclude=spice-qmp.h \
         --exclude=getting-started.html --exclude=overview.html --exclude=porting.html "$tree"); then
@@ -154,7 +154,7 @@ test_meson_without_spice() {
     remove_tree
 }
 
-# Whether the installed tree is all that a C program needs.
+# Checks whether the installed tree has everything that a C program needs.
 test_installed() {
     install_tree
     grep -qx spice=yes "$pc" || die "spice-qmp-1.0.pc does not say spice=yes"
@@ -162,7 +162,7 @@ test_installed() {
     remove_tree
 }
 
-# Installs what was built into a folder of its own. A program in C and Python find it.
+# Installs the build into a folder of its own, which programs in C and Python use.
 install_tree() {
     tree=$(mktemp -d)
     trap 'rm -rf "$tree"' EXIT
@@ -229,7 +229,7 @@ quietly() {
     rm -f "$log"
 }
 
-# Fails where a crate whose name matches $1 is in the tree of dependencies.
+# Fails if the dependency tree contains a crate whose name matches $1.
 tree_lacks() {
     pattern=$1
     where=$2

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=sh
-# What finds undefined behaviour: the address sanitizer, and Miri. `./dev` reads this.
+# Finds undefined behaviour with the address sanitizer and Miri. `./dev` reads this.
 
-# Wrong accesses and leaks on the heap, of the library too: `./dev test` has the
+# Invalid accesses and leaks on the heap, including the library's: `./dev test` has the
 # sanitizer for C programs only, and valgrind for all.
 sanitize() {
     setup
@@ -11,8 +11,8 @@ sanitize() {
     [ -e "$1" ] ||
         die "this Rust has no address sanitizer for $host. Use rustup's, on Linux: rustup toolchain install stable"
 
-    # A stable compiler takes the flag only so. With a target it is not for build
-    # scripts and macros, which cannot be linked with it.
+    # A stable compiler accepts the flag only in this way. With a target given, it does not
+    # apply to build scripts and macros, which cannot be linked with it.
     RUSTC_BOOTSTRAP=1
     RUSTFLAGS=-Zsanitizer=address
     CARGO_BUILD_TARGET=$host
@@ -25,7 +25,7 @@ sanitize() {
     say "The sanitizer found nothing."
 }
 
-# Undefined behaviour, in the protocol's code and in the crates that it is built on.
+# Undefined behaviour in the protocol's code and in the crates that it uses.
 miri() {
     need_rust
     if ! cargo +nightly miri --version >/dev/null 2>&1 ||
@@ -33,12 +33,12 @@ miri() {
         die "Miri is not there. Run: rustup toolchain install nightly --component miri,rust-src"
     fi
 
-    # The transcripts are read from files, and a test that fails should leave none.
+    # The transcripts are read from files, and a failing test should leave none.
     MIRIFLAGS="-Zmiri-disable-isolation ${MIRIFLAGS:-}"
     PROPTEST_DISABLE_FAILURE_PERSISTENCE=true
     export MIRIFLAGS PROPTEST_DISABLE_FAILURE_PERSISTENCE
     miri_test --lib --test qmp_commands_2012 --test qmp_transcripts
-    # Each access to a long buffer would take time by its length for the check of aliasing.
+    # The aliasing check would make each access to a long buffer slow in proportion to its length.
     MIRIFLAGS="$MIRIFLAGS -Zmiri-disable-stacked-borrows"
     miri_test --test qmp_limits
     say "Miri found nothing. It did not run: tests/qmp_*properties.rs (it makes inputs too slowly),"

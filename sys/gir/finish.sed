@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Makes the GIR of what the scanner wrote.
+# Completes the GIR that the scanner wrote.
 
-# The types' names in C: the scanner knows only those of their GTypes. The first
+# The types' names in C: the scanner only knows the names of their GTypes. The first
 # prefix becomes the namespace in Vala.
 s/c:type="(const )?SpiceQmp1/c:type="\1SpiceQmp/g
 s/c:identifier-prefixes="SpiceQmp1"/c:identifier-prefixes="SpiceQmp,SpiceQmp1"/

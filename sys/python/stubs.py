@@ -25,7 +25,7 @@ BASIC = {
     "JobProgress": "Callable[..., object]",
     **{f"g{sign}int{bits}": "int" for sign in ("", "u") for bits in ("", 8, 16, 32, 64)},
 }
-# What a stub of an override keeps of it, beside public names.
+# The private members of an override that its stub keeps.
 KEPT = ("__init__", "__aiter__", "__anext__")
 
 
@@ -46,7 +46,7 @@ def parameters_of(node):
     found = node.findall("parameters/parameter", XMLNS)
     if any(parameter.get("direction", "in") != "in" for parameter in found):
         sys.exit(f"stubs.py: teach it parameters that are not in: {node.attrib}")
-    # What frees the data of a callback is PyGObject's own.
+    # PyGObject itself frees the data of a callback.
     destroys = {found[int(p.get("destroy"))].get("name") for p in found if p.get("destroy")}
     found = [parameter for parameter in found if parameter.get("name") not in destroys]
     closures = {"user_data" for p in found if p.get("closure")}

@@ -104,7 +104,7 @@ class Events:
     def __init__(self, port: Port, names: tuple[str, ...]) -> None:
         self._loop = _event_loop()
         self._port = port
-        # What the handlers use; not self, which would be a circle of references.
+        # The data of the handlers; not self, which would be a reference cycle.
         self._queue = queue = _Queue()
         signals = [f"qmp-event::{name}" for name in dict.fromkeys(names)] or ["qmp-event"]
         self._handlers = [
@@ -259,7 +259,7 @@ class Machine(SpiceQmp.Machine):
 
         Cancelling the future cancels the job.
         """
-        # PyGObject passes user data, also where there is none.
+        # PyGObject passes user data, even if there is none.
         call = None if on_progress is None else lambda job, *_: on_progress(job)
         return _start(
             self.run_job_async,
