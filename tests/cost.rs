@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a message costs, counted: allocations, copies, wakeups, system calls, instructions.
+//! The cost of a message, counted: allocations, copies, wakeups, system calls, instructions.
 //!
 //! The figures are in `FIGURES`; those of instructions, which depend on the compiler and
 //! the libraries, in `tests/fixtures/cost/`: `UPDATE_COST=1 cargo test --test cost` writes
@@ -26,7 +26,7 @@ use gio::prelude::*;
 use serde::{Deserialize, Serialize};
 use spice_qmp::{CallOptions, Machine, QmpPort};
 
-/// So many events, as QEMU sends them.
+/// This many events, as QEMU sends them.
 fn events(count: usize) -> Vec<u8> {
     let event = concat!(
         r#"{"timestamp": {"seconds": 1700000000, "microseconds": 100000}, "event": "RTC_CHANGE", "#,
@@ -47,14 +47,14 @@ struct Cost {
 }
 
 impl Cost {
-    /// Does `work`, which says how often it ran the main loop.
+    /// Does `work`, which returns how often it ran the main loop.
     fn add(&mut self, main: &MainLoop, work: impl FnOnce() -> u64) {
         let before = sources(main);
         self.wakeups += count(&mut self.counts, work);
         self.sources += sources(main) - before - 1;
     }
 
-    /// Does `work` and then runs the main loop until it has nothing to do.
+    /// Does `work` and then runs the main loop until it is idle.
     fn add_all(&mut self, main: &MainLoop, work: impl FnOnce()) {
         self.add(main, || {
             work();
@@ -62,7 +62,7 @@ impl Cost {
         });
     }
 
-    /// The least of both: a dispatch ends after 3 ms, so that a busy machine needs more.
+    /// The minimum of both: a dispatch ends after 3 ms, so that a busy machine needs more.
     fn least(self, other: Self) -> Self {
         Self {
             counts: Counts {
@@ -76,7 +76,7 @@ impl Cost {
         }
     }
 
-    /// The least of several rounds, after one in which everything grows that grows once.
+    /// The minimum of several rounds, after one in which everything grows that grows only once.
     fn of(mut round: impl FnMut() -> Self) -> Self {
         round();
         (1..ROUNDS).fold(round(), |least, _| least.least(round()))
@@ -85,8 +85,8 @@ impl Cost {
 
 const ROUNDS: usize = 20;
 
-/// How many sources were ever attached to the main context: their ids are numbers that
-/// follow each other.
+/// How many sources were ever attached to the main context: their ids are consecutive
+/// numbers.
 fn sources(main: &MainLoop) -> u64 {
     let probe = glib::idle_source_new(None, glib::Priority::LOW, || glib::ControlFlow::Break);
     let id = probe.attach(Some(main.context()));
@@ -94,7 +94,7 @@ fn sources(main: &MainLoop) -> u64 {
     u64::from(id.as_raw())
 }
 
-/// Sends bytes, which come in pieces of 4 KiB.
+/// Sends bytes in pieces of 4 KiB.
 fn feed(main: &MainLoop, server: &Server, bytes: &[u8]) {
     for chunk in bytes.chunks(4 << 10) {
         server.peer.send(chunk);
@@ -102,10 +102,10 @@ fn feed(main: &MainLoop, server: &Server, bytes: &[u8]) {
     }
 }
 
-/// Who listens to events, in the words of the figures.
+/// The kind of listener, named as in the figures.
 const LISTENERS: [&str; 4] = ["nobody listens", "qmp-event::STOP", "qmp-event", "a stream"];
 
-/// Lets somebody listen, and gives how many events were heard.
+/// Connects a listener, and returns how many events were received.
 fn listen(main: &MainLoop, port: &QmpPort, how: &str) -> Rc<Cell<usize>> {
     let heard = Rc::new(Cell::new(0));
     let count = heard.clone();
@@ -130,7 +130,7 @@ fn listen(main: &MainLoop, port: &QmpPort, how: &str) -> Rc<Cell<usize>> {
     heard
 }
 
-/// A port that is ready, whose ids have ten digits: what they cost is always the same.
+/// A port that is ready, whose ids have ten digits, so that their cost is constant.
 fn ready(main: &MainLoop) -> (QmpPort, Server) {
     loop {
         let (port, server) = script::ready(main);
@@ -162,7 +162,7 @@ fn hear(main: &MainLoop, how: &str, count: usize) -> Cost {
     cost
 }
 
-/// A command, and its answer of so many bytes in chunks of 4 KiB.
+/// A command, and its answer of this many bytes in chunks of 4 KiB.
 fn call(main: &MainLoop, size: usize) -> Cost {
     let (port, server) = ready(main);
     let text = format!(r#""{}""#, "x".repeat(size));
@@ -239,7 +239,7 @@ impl Socket {
         self.theirs.write_all(line.as_bytes()).expect("room");
     }
 
-    /// Answers what has come, if anything has.
+    /// Answers requests, if any have arrived.
     fn answer(&mut self) {
         let mut bytes = [0; 1024];
         let Ok(size) = self.theirs.read(&mut bytes) else {
@@ -255,10 +255,10 @@ impl Socket {
     }
 }
 
-/// Ids from here on are as long as they get: what they cost is always the same.
+/// Ids from here on have their greatest length, so that their cost is constant.
 const LONG_ID: u64 = 1_000_000_000;
 
-/// What each costs at most. The figures may only fall: who makes one smaller writes it here.
+/// The maximum cost of each. The figures may only fall: record a smaller one here.
 const FIGURES: &[(&str, &str, u64)] = &[
     ("an event, nobody listens", "allocations", 1),
     ("an event, qmp-event::STOP", "allocations", 1),
@@ -378,7 +378,7 @@ fn an_idle_machine_never_wakes_the_program() {
         server.answer("query-status", script::paused());
         main.drain();
         assert_eq!(sleeps_for(main), None, "paused");
-        // It listens only to what says why a machine stops.
+        // It listens only to events that say why a machine stops.
         let bytes = events(1000);
         let cost = Cost::of(|| {
             let mut cost = Cost::default();
@@ -415,7 +415,7 @@ fn idle_drives_never_wake_the_program() {
             });
             assert_eq!(sleeps_for(main), None, "loaded again");
         }
-        // It listens only to what changes drives.
+        // It listens only to events that change drives.
         let bytes = events(1000);
         let cost = Cost::of(|| {
             let mut cost = Cost::default();
@@ -487,7 +487,7 @@ fn jobs_wake_the_program_only_while_one_runs() {
     });
 }
 
-/// How many milliseconds the main loop would wait at most; none: for ever.
+/// How many milliseconds the main loop would wait at most; `None`: for ever.
 #[allow(unsafe_code)]
 fn sleeps_for(main: &MainLoop) -> Option<i32> {
     use glib::translate::ToGlibPtr;
@@ -512,12 +512,12 @@ fn sleeps_for(main: &MainLoop) -> Option<i32> {
 /// The committed figures of one profile.
 #[derive(Debug, Serialize, Deserialize)]
 struct Instructions {
-    /// With what they were counted: another compiler or library counts others.
+    /// The versions that they were counted with: other compilers or libraries give other counts.
     with: String,
     figures: BTreeMap<String, u64>,
 }
 
-/// Tells the child, which is this same test, what to do how often.
+/// Tells the child, which is this same test, what to do and how often.
 const TASK: &str = "SPICE_QMP_COST_TASK";
 
 #[test]
@@ -533,7 +533,7 @@ fn instructions_are_what_they_were() {
                 }
             } else {
                 listen(main, &port, what);
-                // One by one: a dispatch of many ends after 3 ms, wherever it is.
+                // One by one: a dispatch of many ends after 3 ms.
                 for event in events(count).split_inclusive(|byte| *byte == b'\n') {
                     server.peer.send(event);
                     main.drain();
@@ -575,7 +575,7 @@ fn instructions_are_what_they_were() {
     }
 }
 
-/// What a child of this program does in all, in instructions.
+/// The total instructions of a child of this program.
 fn instructions(what: &str, count: usize) -> u64 {
     let dir = tempfile::tempdir().expect("a folder");
     let out = dir.path().join("out");
@@ -596,7 +596,7 @@ fn instructions(what: &str, count: usize) -> u64 {
     number.expect("callgrind's summary")
 }
 
-/// All that the count of instructions depends on.
+/// Everything that the count of instructions depends on.
 fn toolchain() -> String {
     let said = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output();
@@ -624,7 +624,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The committed figures; none where they were written just now.
+/// The committed figures; `None` if they were written just now.
 fn figures<T: for<'a> Deserialize<'a>>(path: &Path, now: &impl Serialize) -> Option<T> {
     if std::env::var_os("UPDATE_COST").is_some_and(|set| set == "1") {
         let text = serde_json::to_string_pretty(now).expect("plain data");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a hostile server makes the library hold, counted byte by byte: never more
+//! How much memory a hostile server makes the library hold, counted byte by byte: never more
 //! than `qmp::limits` and `EVENT_QUEUE_BYTES` allow.
 #![cfg(feature = "spice")]
 
@@ -25,9 +25,9 @@ use spice_qmp::transport::{Flow, Incoming, Transport};
 use spice_qmp::{CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, List, Machine, QmpPort};
 use watch::Watch;
 
-/// How much a peer sends in one go.
+/// How much a peer sends at once.
 const CHUNK: usize = 64 << 10;
-/// What a session or a port may hold besides what the limits are about.
+/// How much a session or a port may hold beyond the subject of the limits.
 const SMALL: usize = 512 << 10;
 /// A message that is larger.
 const LIMIT: usize = 1 << 20;
@@ -40,7 +40,7 @@ fn rubbish(piece: &[u8], total: usize, mut feed: impl FnMut(&[u8])) {
     }
 }
 
-/// A gigabyte of what keeps a session at work and does not end it: pieces to repeat,
+/// A gigabyte of input that keeps a session busy and does not end it: pieces to repeat,
 /// and how many MiB of each. Short lines take the most time by far.
 fn streams() -> [(Vec<u8>, usize); 7] {
     let good = b"{\"event\": \"A\", \"data\": {}}\n".as_slice();
@@ -163,7 +163,7 @@ fn a_storm_of_events_within_a_handler() {
         let told = Rc::new(Cell::new(0));
         let server = Rc::new(server);
         let chunk = "{\"event\": \"A\"}\n".repeat(100);
-        // The first event opens a dialog, so to speak, during which the rest comes.
+        // The first event opens a dialog, as it were, while the rest arrives.
         port.connect_qmp_event(None, {
             let (told, server, chunk) = (told.clone(), server.clone(), chunk.clone());
             move |_, _| {
@@ -184,9 +184,9 @@ fn a_storm_of_events_within_a_handler() {
     });
 }
 
-/// What a storm is read into is let go after it.
+/// The buffer for a storm is freed afterwards.
 #[test]
-fn a_socket_that_is_quiet_again_holds_little() {
+fn an_idle_socket_holds_little_after_a_storm() {
     const IDLE: usize = 4 << 10;
     with_own_pushed(|main| {
         let watch = Watch::start();
@@ -215,7 +215,7 @@ fn a_socket_that_is_quiet_again_holds_little() {
     });
 }
 
-/// A tree of it, which handlers of the signal `event` get, would take over a gigabyte.
+/// A tree for handlers of the signal `event` would take over a gigabyte.
 #[test]
 fn a_large_event_makes_no_tree() {
     const SIZE: usize = 60 << 20;
@@ -269,10 +269,10 @@ fn a_large_event_makes_no_tree() {
     });
 }
 
-/// A MiB of JSON, the most of which anything is made, of what takes the most memory. All its
-/// parts are looked at at once: one of three bytes takes 24 in a list, which doubles.
+/// A MiB of JSON, the most from which a tree is built, with contents that take the most memory.
+/// All its parts are visited at once: one of three bytes takes 24 in a list, which doubles.
 #[test]
-fn a_hostile_schema_costs_a_multiple_of_its_text_for_a_moment() {
+fn a_hostile_schema_takes_a_multiple_of_its_text_for_a_moment() {
     with_own_pushed(|main| {
         let watch = Watch::start();
         let hostile = schemas::hostile();
@@ -386,9 +386,9 @@ fn count_warnings() -> Rc<Cell<u32>> {
 }
 
 #[test]
-fn calls_that_are_given_up_and_never_answered() {
+fn abandoned_calls_that_are_never_answered() {
     const CALLS: usize = 100_000;
-    // What one costs, with room.
+    // The cost of one, with a margin.
     const EACH: usize = 400;
     for band in [Band::In, Band::Out] {
         let watch = Watch::start();
@@ -406,8 +406,8 @@ fn calls_that_are_given_up_and_never_answered() {
             }
             watch.check(MAX_ABANDONED * EACH + SMALL);
         }
-        // The session is as good as ever: late replies match no call, and the
-        // new one finds its call.
+        // The session works as before: late replies match no call, and the
+        // reply to the new one finds its call.
         assert!(!session.is_settled());
         let (_, id) = send(&mut session, band);
         for late in late {
@@ -422,9 +422,9 @@ fn calls_that_are_given_up_and_never_answered() {
     }
 }
 
-/// Eight in band at a time, also where most were given up.
+/// Eight in-band at a time, even if most were abandoned.
 #[test]
-fn calls_that_are_given_up_keep_their_place_in_flight() {
+fn abandoned_calls_keep_their_place_in_flight() {
     let mut session = ready_with_oob();
     for _ in 0..8 {
         let (call, _) = send(&mut session, Band::In);
@@ -439,7 +439,7 @@ fn calls_that_are_given_up_keep_their_place_in_flight() {
 }
 
 #[test]
-fn calls_of_a_port_that_are_given_up_and_never_answered() {
+fn abandoned_calls_of_a_port_that_are_never_answered() {
     const CALLS: usize = 100_000;
     with_own_pushed(|main| {
         let watch = Watch::start();
@@ -487,7 +487,7 @@ fn names_of_events_count_too() {
         }
         watch.check(EVENT_QUEUE_BYTES + 5 * NAME + SMALL);
         assert!(stream.take_dropped() > 380);
-        // A long name does not stay in the port.
+        // A long name is not kept by the port.
         drop(stream);
         main.drain();
         drop(line);
@@ -619,7 +619,7 @@ fn ready_with_oob() -> Session<()> {
     session
 }
 
-/// Gives a command, which is sent, with the id that it is sent with.
+/// Executes a command, which is sent, and returns the id that it is sent with.
 fn send(session: &mut Session<()>, band: Band) -> (CallId, String) {
     let call = session.execute("query-block", None, band, ());
     let request = String::from_utf8(session.poll_transmit().expect("a request")).unwrap();
@@ -632,7 +632,7 @@ fn answer(session: &mut Session<()>, id: &str) {
     session.buffer_input(format!("{{\"return\": {{}}, \"id\": {id}}}\n").as_bytes());
 }
 
-/// How many calls end of what has come.
+/// How many calls end because of the input so far.
 fn ends(session: &mut Session<()>) -> usize {
     let mut ends = 0;
     while let Some(output) = session.receive(&mut &[][..]) {

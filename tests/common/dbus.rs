@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A message bus of a test's own, and QEMU's D-Bus display on it or at the other end of a
+//! A private message bus for a test, and QEMU's D-Bus display on it or at the other end of a
 //! connection.
 
 use std::fs;
@@ -26,7 +26,7 @@ pub struct Bus {
     folder: TempDir,
 }
 
-/// A bus that lets everybody do everything, and starts the services of its own folder.
+/// A bus that permits everything, and starts the services of its own folder.
 const BUS_CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -48,7 +48,7 @@ impl Bus {
         Self::start_in(Self::folder())
     }
 
-    /// A bus that would run this program for who asks for the name `org.qemu`.
+    /// A bus that would run this program when a client asks for the name `org.qemu`.
     pub fn with_service(program: &Path) -> Self {
         let folder = Self::folder();
         let service = format!(
@@ -130,7 +130,7 @@ impl Bus {
         .expect("the bus runs")
     }
 
-    /// Starts a QEMU of this bus, and waits until it has its name there: that comes after
+    /// Starts a QEMU on this bus, and waits until it has its name there: it gets that after
     /// its sockets.
     pub fn start_qemu(&self, config: Config, program: &Program) -> Qemu {
         let qemu = config.start(program);
@@ -141,7 +141,7 @@ impl Bus {
         qemu
     }
 
-    /// Whether somebody has a name on the bus.
+    /// Whether a name has an owner on the bus.
     fn has_owner(connection: &gio::DBusConnection, name: &str) -> bool {
         let reply = connection.call_sync(
             Some("org.freedesktop.DBus"),
@@ -174,7 +174,7 @@ impl Drop for Bus {
     }
 }
 
-/// QEMU with a display for whoever is connected to it by [`add_client`].
+/// QEMU with a display for the client that is connected to it by [`add_client`].
 pub fn peer_to_peer() -> Config {
     Config::new().arg("-display").arg("dbus,p2p=yes")
 }
@@ -189,7 +189,7 @@ pub fn with_monitor(config: Config, id: &str, name: &str, mode: &str) -> Config 
 }
 
 /// A peer-to-peer connection to the display, on the main context of the test. QEMU drops
-/// the one that it had.
+/// the previous one.
 pub fn add_client(qemu: &Qemu) -> gio::DBusConnection {
     let (near, far) = UnixStream::pair().expect("a pair of sockets");
     let monitor = UnixStream::connect(qemu.qmp_socket()).expect("QEMU listens");
@@ -217,7 +217,7 @@ pub fn add_client(qemu: &Qemu) -> gio::DBusConnection {
     client_of(near)
 }
 
-/// The client's side of a connection, whose server answers on its own.
+/// The client's side of a connection whose server answers by itself.
 pub fn client_of(near: UnixStream) -> gio::DBusConnection {
     let socket = gio::Socket::from_fd(OwnedFd::from(near)).expect("a socket");
     let stream = socket.connection_factory_create_connection();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The other end of a peer-to-peer connection, which answers in place of QEMU's D-Bus
-//! display: as a test says.
+//! display, as scripted by a test.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub const CHARDEV_PATH: &str = "/org/qemu/Display1/Chardev_q";
 /// The name of the chardev, unless a test has it otherwise.
 pub const CHARDEV_NAME: &str = "org.qemu.monitor.qmp.0";
 
-/// What came from the near end.
+/// A request of the near end.
 pub struct Request {
     pub path: String,
     pub member: String,
@@ -32,15 +32,15 @@ pub struct Request {
     pub fd: Option<OwnedFd>,
 }
 
-/// What is answered.
+/// The answer.
 pub enum Answer {
     Value(glib::Variant),
     Error(&'static str, &'static str),
     Nothing,
 }
 
-/// A connection, whose far end, which is returned, too, answers all calls so. That is
-/// done on the thread of GDBus: no main loop need run.
+/// A connection whose far end, which is returned, too, answers all calls with `answer`. That
+/// is done on GDBus's thread: no main loop needs to run.
 pub fn serve(
     answer: impl Fn(Request) -> Answer + Send + 'static,
 ) -> (gio::DBusConnection, gio::DBusConnection) {
@@ -140,7 +140,7 @@ pub fn signal_owner(far: &gio::DBusConnection, owner: &str) {
     );
 }
 
-/// A length that does not fit into the buffer of a socket that nobody has made smaller.
+/// A length that does not fit into the default buffer of a socket.
 pub fn more_than_a_socket_holds() -> usize {
     let (near, _far) = UnixStream::pair().expect("a pair of sockets");
     2 * rustix::net::sockopt::socket_send_buffer_size(&near).expect("a socket")
@@ -153,17 +153,17 @@ pub struct DisplayPeer {
     far: gio::DBusConnection,
     shared: Arc<Mutex<Shared>>,
     stream: RefCell<Option<StreamPeer>>,
-    /// How often the near end's connection is held by none but GDBus and the test.
+    /// How often the near end's connection is referenced by others than GDBus and the test.
     idle_references: u32,
 }
 
 #[derive(Default)]
 struct Shared {
     free: bool,
-    /// Whether somebody has looked for the chardev.
+    /// Whether the near end has looked for the chardev.
     searched: bool,
     registered: Option<UnixStream>,
-    /// What was sent before.
+    /// The bytes that were sent before.
     early: Vec<u8>,
 }
 
@@ -217,7 +217,7 @@ impl DisplayPeer {
         }
     }
 
-    /// Lets everything happen that follows from what was said so far.
+    /// Runs until every consequence of the messages so far has happened.
     fn sync(&self) {
         let done = Rc::new(Cell::new(false));
         let answered = done.clone();
@@ -245,7 +245,7 @@ impl DisplayPeer {
 }
 
 impl DisplayPeer {
-    /// Says that the chardev is free, and no more.
+    /// Signals that the chardev is free, and nothing else.
     pub fn announce(&self) {
         lock(&self.shared).free = true;
         signal_owner(&self.far, "");
@@ -253,7 +253,7 @@ impl DisplayPeer {
 }
 
 impl Peer for DisplayPeer {
-    /// It is open when the near end has registered, if that is there and waits.
+    /// It is open when the near end has registered, if that exists and waits.
     fn open(&self) {
         self.announce();
         let deadline = glib::monotonic_time() + i64::try_from(PATIENCE.as_micros()).unwrap_or(0);
@@ -262,7 +262,7 @@ impl Peer for DisplayPeer {
             let registered = lock(&self.shared).registered.take();
             if let Some(registered) = registered {
                 self.stream.replace(Some(StreamPeer::new(registered)));
-                // It has to know, too.
+                // It must notice that, too.
                 return self.sync();
             }
             let is_used = self.near.ref_count() > self.idle_references;
@@ -322,7 +322,7 @@ impl Peer for DisplayPeer {
         true
     }
 
-    /// Nobody reads for it.
+    /// The bytes are not read.
     fn block(&self, _blocked: bool) -> bool {
         true
     }

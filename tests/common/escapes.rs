@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bytes as the fixtures write them.
+//! Decodes bytes as the fixtures write them.
 
-/// What `\r`, `\n`, `\\` and `\xff` stand for, among bytes that stand for themselves.
+/// Decodes `\r`, `\n`, `\\` and `\xff`; other bytes stand for themselves.
 pub(super) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();

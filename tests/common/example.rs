@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The examples as programs, which cargo is asked to build: tests do not build examples.
+//! Builds the examples with cargo: tests do not build examples.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 /// The path of an example's program.
 pub fn build(name: &str) -> PathBuf {
-    // The folder of the profile, for the test is PROFILE/deps/TEST-HASH.
+    // The folder of the profile, since the test is PROFILE/deps/TEST-HASH.
     let test = std::env::current_exe().expect("the test has a name");
     let folder = test.ancestors().nth(2).expect("a folder");
     let mut cargo = Command::new(env!("CARGO"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The far end of a Unix socket that takes file descriptors.
+//! The far end of a Unix socket that receives file descriptors.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut, PipeReader, PipeWriter, Read, Write};
@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-/// Reads at most `size` bytes, and the descriptors that came with them: nothing where
-/// nothing has come, or the end.
+/// Reads at most `size` bytes, and the descriptors that came with them; empty if
+/// nothing has arrived, or at the end.
 pub fn receive(stream: &UnixStream, size: usize) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut bytes = vec![0; size];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
@@ -75,8 +75,7 @@ impl Probe {
         }
     }
 
-    /// Whether `fd` is a duplicate of the one that was sent, which then has nothing more
-    /// to say.
+    /// Whether `fd` is a duplicate of the descriptor that was sent; then the probe is used up.
     pub fn is_end_of(&self, fd: OwnedFd) -> bool {
         File::from(fd).write_all(b"!").expect("it is a pipe");
         let mut byte = [0];

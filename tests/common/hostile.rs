@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A hostile SPICE server: `tests/hostile/spice-server.c`, told what to do.
+//! A hostile SPICE server: `tests/hostile/spice-server.c`, controlled by the test.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -24,11 +24,11 @@ pub const PORT: &str = "org.qemu.monitor.qmp.0";
 pub struct SpiceServer {
     process: Process,
     ports: Vec<String>,
-    /// Of the socket, which outlives a process.
+    /// The folder of the socket, which outlives a process.
     folder: TempDir,
 }
 
-/// One life of the server.
+/// One process of the server.
 struct Process {
     child: Child,
     input: Mutex<ChildStdin>,
@@ -47,7 +47,7 @@ struct Reports {
     /// It serves, or has ended.
     up: bool,
     ended: bool,
-    /// How many of our questions it answered.
+    /// How many of the test's questions it answered.
     synced: usize,
     ports: Vec<PortReport>,
 }
@@ -79,7 +79,7 @@ impl SpiceServer {
         }
     }
 
-    /// Where it is served.
+    /// Its address.
     pub fn uri(&self) -> String {
         format!("spice+unix://{}", socket(self.folder.path()).display())
     }
@@ -103,13 +103,13 @@ impl SpiceServer {
         self.tell(&command);
     }
 
-    /// Takes no more bytes from a port (`true`), or takes them again.
+    /// Accepts no more bytes from a port (`true`), or accepts them again.
     pub fn stall(&self, port: usize, stalled: bool) {
         let command = if stalled { "stall" } else { "read" };
         self.tell(&format!("{port} {command}"));
     }
 
-    /// The bytes that came through a port since the last call.
+    /// The bytes received through a port since the last call.
     pub fn received(&self, port: usize) -> Vec<u8> {
         mem::take(&mut self.process.told.reports().ports[port].received)
     }
@@ -124,7 +124,7 @@ impl SpiceServer {
         self.tell("kick");
     }
 
-    /// Cuts each new connection at once (`true`), or lets them be.
+    /// Cuts each new connection at once (`true`), or accepts it.
     pub fn refuse(&self, refuses: bool) {
         self.tell(if refuses { "refuse" } else { "accept" });
     }
@@ -137,7 +137,7 @@ impl SpiceServer {
         assert!(stopped.is_some_and(|(_, status)| status.stopped()));
     }
 
-    /// Lets a frozen server go on.
+    /// Lets a frozen server continue.
     pub fn cont(&self) {
         let pid = Pid::from_child(&self.process.child);
         kill_process(pid, Signal::CONT).expect("an own child takes signals");
@@ -155,7 +155,7 @@ impl SpiceServer {
         self.process = Process::start(self.folder.path(), &self.ports);
     }
 
-    /// Gives a command, and waits until it is obeyed. The server must not be frozen.
+    /// Sends a command, and waits until it is done. The server must not be frozen.
     #[track_caller]
     fn tell(&self, command: &str) {
         let told = &self.process.told;
@@ -236,7 +236,7 @@ impl Told {
         assert!(!timeout.timed_out(), "waited {PATIENCE:?} in vain: {what}");
     }
 
-    /// Takes what the server prints, to its end.
+    /// Reads the server's output to its end.
     fn listen(&self, output: ChildStdout) {
         for line in BufReader::new(output).lines() {
             let Ok(line) = line else { break };
@@ -308,7 +308,7 @@ fn compile() -> PathBuf {
     program
 }
 
-/// What a command prints. `packages` are what it needs.
+/// The output of a command. `packages` are what it needs.
 fn run(command: &mut Command, packages: &str) -> String {
     let output = command.output();
     let output = output.unwrap_or_else(|error| panic!("{error}: apt-get install {packages}"));
@@ -355,7 +355,7 @@ impl Peer for SpicePeer {
     }
 
     fn received(&self) -> Vec<u8> {
-        // It has read what came before it answers twice.
+        // Its earlier messages have been read once it has answered twice.
         for _ in 0..2 {
             self.server.refuse(false);
         }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a machine does over every transport.
+//! Exercises a machine, over any transport.
 
 use spice_qmp::{QmpPort, VmAction};
 
 use super::main_loop::MainLoop;
 
-/// Has a machine run that does not, and pauses it.
+/// Resumes a machine that is not running, and pauses it.
 pub fn resume_and_pause(main: &MainLoop, port: &QmpPort) {
     let mut events = port.events_named(["RESUME", "STOP"]);
     main.block_on(port.vm_action(VmAction::Continue)).unwrap();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Main loops for tests: every wait on one has an end.
+//! Main loops for tests: every wait on one has a timeout.
 //!
-//! The library uses the main context of the thread that made the port;
-//! spice-gtk always uses GLib's default one, which one test at a time may have.
+//! The library uses the main context of the thread that created the port;
+//! spice-gtk always uses GLib's default one, which one test at a time may use.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -15,21 +15,21 @@ use std::time::Duration;
 
 use glib::ControlFlow;
 
-/// What is not there by then will not come.
+/// What has not happened by then will not happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// [`PATIENCE`], or as many seconds as the environment says: valgrind takes its time.
+/// [`PATIENCE`], or the number of seconds in the environment: valgrind is slow.
 fn patience() -> Duration {
     let seconds = std::env::var("SPICE_QMP_TEST_PATIENCE").ok();
     let seconds = seconds.map(|seconds| seconds.parse().expect("a number of seconds"));
     seconds.map_or(PATIENCE, Duration::from_secs)
 }
 /// Timeouts that GLib's 32 bits of milliseconds cannot hold. The first one would
-/// be 1 ms.
+/// become 1 ms.
 pub const FAR: [Duration; 2] = [Duration::from_millis((1 << 32) + 1), Duration::MAX];
-/// How often a condition is looked at when nothing happens on the main loop.
+/// How often a condition is checked when nothing happens on the main loop.
 const TICK: Duration = Duration::from_millis(5);
-/// More turns than this without a pause are a busy loop.
+/// More iterations than this without a pause are a busy loop.
 const BUSY: usize = 1_000_000;
 
 /// The main loop of a test.
@@ -41,13 +41,13 @@ pub struct MainLoop {
 /// A future that runs on a [`MainLoop`].
 pub struct Task<T>(Rc<RefCell<Option<T>>>);
 
-/// What the thread's default main context is while a test runs on another one, on
-/// which its ports are made.
+/// The thread's default main context while a test runs on another one, which
+/// its ports were created on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrangement {
     /// The ports' own.
     Pushed,
-    /// None of its own any more: what goes there is lost.
+    /// No longer its own: what is queued there is lost.
     Popped,
     /// One that is never run.
     Other,
@@ -64,8 +64,8 @@ pub fn with_own(mut test: impl FnMut(&MainLoop)) {
     }
 }
 
-/// Runs a test on a main context of its own, which is the thread's default: for tests
-/// of what has nothing to do with that, and takes long.
+/// Runs a test on a main context of its own, which is the thread's default: for slow tests
+/// that do not depend on that.
 pub fn with_own_pushed(test: impl FnOnce(&MainLoop)) {
     with_own_in(Arrangement::Pushed, test);
 }
@@ -75,7 +75,7 @@ pub fn with_own_in(arrangement: Arrangement, test: impl FnOnce(&MainLoop)) {
     let context = glib::MainContext::new();
     let other = glib::MainContext::new();
     let before = HOME.replace(Some(context.clone()));
-    // Shown where the test fails.
+    // Shown if the test fails.
     println!("arrangement: {arrangement:?}");
     match arrangement {
         Arrangement::Pushed => run(&context, test),
@@ -99,7 +99,7 @@ pub fn home() -> glib::MainContext {
     home.unwrap_or_else(glib::MainContext::ref_thread_default)
 }
 
-/// Makes something on the main context of the test that this thread runs: pushes it
+/// Creates something on the main context of the test that this thread runs: pushes it
 /// and pops it again.
 pub fn at_home<T>(make: impl FnOnce() -> T) -> T {
     home()
@@ -109,8 +109,8 @@ pub fn at_home<T>(make: impl FnOnce() -> T) -> T {
 
 /// Runs a test on GLib's default main context, which SPICE needs.
 ///
-/// All such tests of a program run on one thread, one after the other: what a
-/// failed test leaves on the main loop belongs to the thread that made it.
+/// All such tests of a program run on one thread, one after the other: sources that a
+/// failed test leaves on the main loop belong to the thread that created them.
 pub fn with_default(test: impl FnOnce(&MainLoop) + Send + 'static) {
     type Job = Box<dyn FnOnce() + Send>;
     static WORKER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
@@ -139,7 +139,7 @@ pub fn with_default(test: impl FnOnce(&MainLoop) + Send + 'static) {
 const WORKER_NAME: &str = "default main context";
 
 thread_local! {
-    /// What the panic of this thread said, and where.
+    /// The message of this thread's panic, and its location.
     static MESSAGE: Cell<String> = const { Cell::new(String::new()) };
 }
 
@@ -176,33 +176,33 @@ impl MainLoop {
         &self.context
     }
 
-    /// How often the loop has turned.
+    /// How many iterations the loop has run.
     pub fn turns(&self) -> usize {
         self.turns.get()
     }
 
-    /// One turn that does not wait. False if there was nothing to do.
+    /// One iteration that does not block. Returns false if there was nothing to do.
     pub fn turn(&self) -> bool {
         self.turns.set(self.turns.get() + 1);
         self.context.iteration(false)
     }
 
-    /// Turns until there is nothing to do.
+    /// Iterates until there is nothing to do.
     #[track_caller]
     pub fn drain(&self) {
         let mut left = BUSY;
         while self.turn() {
             left -= 1;
-            assert!(left > 0, "the main loop never comes to rest");
+            assert!(left > 0, "the main loop never becomes idle");
         }
     }
 
-    /// Turns until `done` says so.
+    /// Iterates until `done` returns true.
     #[track_caller]
     pub fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let patience = patience();
         let deadline = glib::monotonic_time() + i64::try_from(patience.as_micros()).unwrap();
-        // The condition may be of the world outside.
+        // The condition may depend on the outside world.
         let tick = glib::timeout_source_new(TICK, None, glib::Priority::DEFAULT, || {
             ControlFlow::Continue
         });
@@ -218,7 +218,7 @@ impl MainLoop {
         tick.destroy();
     }
 
-    /// Turns for a while, whatever happens.
+    /// Iterates for a while, whatever happens.
     pub fn run_for(&self, time: Duration) {
         self.context.block_on(glib::timeout_future(time));
     }
@@ -232,7 +232,7 @@ impl MainLoop {
             .unwrap_or_else(|_| panic!("waited {:?} in vain: the future of {caller}", patience()))
     }
 
-    /// Lets a future run while the loop turns.
+    /// Starts a future, which runs while the loop iterates.
     pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Task<T> {
         let result = Rc::new(RefCell::new(None));
         let slot = result.clone();
@@ -257,7 +257,7 @@ impl<T> Task<T> {
         self.0.borrow().is_some()
     }
 
-    /// What the future, which has ended, gave.
+    /// The result of the future, which has ended.
     #[track_caller]
     pub fn take(&self) -> T {
         self.0.take().expect("the future has not ended")

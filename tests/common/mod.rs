@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the integration tests share.
+//! Code that the integration tests share.
 //!
-//! Every test binary compiles this on its own and uses a part of it.
+//! Every test binary compiles this on its own and uses part of it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod dbus;
@@ -22,7 +22,7 @@ pub mod script;
 #[cfg(feature = "spice")]
 pub mod spice;
 
-/// Tells a figure. What tests print is shown only where they fail, but this always.
+/// Prints a figure. The output of tests is shown only if they fail, but this always.
 pub fn say(line: &str) {
     use std::io::Write;
 

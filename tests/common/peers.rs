@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The other ends of the transports: each does exactly what a test says.
+//! The far ends of the transports: each does exactly what a test says.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -27,19 +27,19 @@ pub trait Peer {
     fn open(&self);
     /// Sends bytes.
     fn send(&self, bytes: &[u8]);
-    /// The bytes that came since the last call.
+    /// The bytes received since the last call.
     fn received(&self) -> Vec<u8>;
     /// Closes the connection.
     fn close(&self);
-    /// Whether the near end can be opened again.
+    /// Whether the near end can be reopened.
     fn reopens(&self) -> bool;
     /// Whether the rest of a reply to an earlier client may come before the greeting.
     fn may_send_a_rest(&self) -> bool {
         false
     }
-    /// Whether what is sent before the near end listens waits for it.
+    /// Whether data sent before the near end listens waits for it.
     fn keeps_early_bytes(&self) -> bool;
-    /// Whether the near end can keep data back until it is resumed.
+    /// Whether the near end can hold data back until it is resumed.
     fn holds_back(&self) -> bool;
     /// Whether descriptors can be sent to it.
     fn takes_fds(&self) -> bool {
@@ -49,7 +49,7 @@ pub trait Peer {
     fn received_with_fds(&self) -> (Vec<u8>, Vec<OwnedFd>) {
         (Vec::new(), Vec::new())
     }
-    /// Takes no more bytes (`true`), or goes on. False where it cannot do so.
+    /// Accepts no more bytes (`true`), or continues. Returns false if it cannot do so.
     fn block(&self, _blocked: bool) -> bool {
         false
     }
@@ -57,13 +57,13 @@ pub trait Peer {
     fn fails_writes(&self) -> bool {
         false
     }
-    /// Makes the near end's write that waits fail, if one does, where it can.
+    /// Makes the near end's pending write fail, if there is one, and if it can.
     fn fail_write(&self) {}
-    /// Lets everything go.
+    /// Releases everything.
     fn finish(self: Box<Self>, main: &MainLoop);
 }
 
-/// Each transport that any main context may have, not started, with its peer.
+/// Each transport that can use any main context, not started, with its peer.
 pub fn each(main: &MainLoop, test: impl Fn(&str, Box<dyn Transport>, &dyn Peer)) {
     let (transport, peer) = pair();
     run("pair", main, &test, Box::new(transport), Box::new(peer));
@@ -149,7 +149,7 @@ impl Peer for PairPeer {
 
     fn fail_write(&self) {
         self.fail_write("the write failed");
-        // Whatever is written next waits to fail.
+        // The next write waits to fail.
         self.block(true);
     }
 
@@ -175,19 +175,19 @@ impl StreamPeer {
     }
 }
 
-/// The near end, as GIO's, of a pair of sockets.
+/// The near end, for GIO, of a pair of sockets.
 pub fn unix_socket() -> (gio::SocketConnection, StreamPeer) {
     let (near, far) = UnixStream::pair().expect("a pair of sockets");
     (connection(near.into()), StreamPeer::new(far))
 }
 
-/// The near end, as GIO's, of a TCP connection.
+/// The near end, for GIO, of a TCP connection.
 pub fn tcp_socket() -> (gio::SocketConnection, StreamPeer) {
     let (near, far) = tcp_pair();
     (connection(near), StreamPeer::new(far))
 }
 
-/// A stream that is no plain socket: what it carries is not what its socket carries.
+/// A stream that is not a plain socket: its data differs from the socket's.
 pub fn wrapped() -> (gio::TcpWrapperConnection, StreamPeer) {
     let (inner, mut peer) = unix_socket();
     peer.takes_fds = false;
@@ -196,7 +196,7 @@ pub fn wrapped() -> (gio::TcpWrapperConnection, StreamPeer) {
     (gio::TcpWrapperConnection::new(&inner, &other), peer)
 }
 
-/// The ends of a TCP connection. What reads and writes a Unix socket does so with it.
+/// The ends of a TCP connection. Code that reads and writes a Unix socket works with it.
 fn tcp_pair() -> (OwnedFd, UnixStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound");
@@ -221,7 +221,7 @@ impl Peer for StreamPeer {
 
     fn send(&self, bytes: &[u8]) {
         if let Some(stream) = &mut *self.far.borrow_mut() {
-            // The near end may be gone: that is for the test to see.
+            // The near end may be gone: the test will notice.
             let _ = stream.write_all(bytes);
         }
     }
@@ -265,19 +265,19 @@ impl Peer for StreamPeer {
         }
     }
 
-    /// Nobody reads for it.
+    /// The bytes are not read.
     fn block(&self, _blocked: bool) -> bool {
         true
     }
 
-    /// TCP does not say that nobody reads any more.
+    /// TCP does not report that the reader is gone.
     fn fails_writes(&self) -> bool {
         self.is_unix
     }
 
     fn fail_write(&self) {
         if let Some(stream) = &*self.far.borrow() {
-            // It fails where the near end is gone, too.
+            // It also fails if the near end is gone.
             let _ = stream.shutdown(Shutdown::Read);
         }
         // A write that waits for room must see it.
@@ -380,7 +380,7 @@ impl Peer for SerialPort {
                 "addr": format!("{SLOT:x}.0"),
             }),
         );
-        // The address of its registers, and leave to use them.
+        // The address of its registers, and the permission to use them.
         self.configure(0x10, REGISTERS.into());
         self.configure(0x04, 1);
     }

@@ -37,7 +37,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The system's QEMU, and 10.0 from `./dev qemu10` where the system's is older.
+    /// The system's QEMU, and 10.0 from `./dev qemu10` if the system's is older.
     ///
     /// `SPICE_QMP_TEST_QEMU=system` in the environment leaves the second one out.
     pub fn all() -> Vec<Program> {
@@ -122,7 +122,7 @@ impl Program {
     }
 }
 
-/// How a monitor on a SPICE port speaks.
+/// The protocol of a monitor on a SPICE port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// QMP, one line for each message.
@@ -143,7 +143,7 @@ impl Mode {
     }
 }
 
-/// What a QEMU is started with.
+/// The options that a QEMU is started with.
 ///
 /// By default: SPICE on a Unix socket without a ticket, one QMP port, a QMP
 /// socket, and a machine that waits for `cont`.
@@ -189,13 +189,13 @@ impl Config {
         self
     }
 
-    /// SPICE on this Unix socket. For a server that comes back at the same address.
+    /// SPICE on this Unix socket. For a server that restarts at the same address.
     pub fn spice_unix(mut self, path: impl Into<PathBuf>) -> Config {
         self.spice = Spice::Unix(Some(path.into()));
         self
     }
 
-    /// A monitor on a SPICE port of this name. Replaces the default port; call
+    /// A monitor on a SPICE port with this name. Replaces the default port; call
     /// it once for each port.
     pub fn port(mut self, name: &str, mode: Mode) -> Config {
         let ports = self.ports.get_or_insert_default();
@@ -247,7 +247,7 @@ impl Config {
         panic!("no free TCP port was found for SPICE: end what holds the ports, then try again");
     }
 
-    /// An early end of QEMU gives what it wrote to its standard error.
+    /// If QEMU ends early, this returns its standard error.
     fn try_start(&self, program: &Program) -> Result<Qemu, String> {
         // Not TMPDIR: the path of a Unix socket must stay under 108 bytes.
         let dir = tempfile::Builder::new()
@@ -400,7 +400,7 @@ impl Qemu {
         }
     }
 
-    /// Lets a frozen QEMU go on.
+    /// Lets a frozen QEMU continue.
     pub fn cont(&self) {
         self.signal(Signal::CONT);
     }
@@ -417,7 +417,7 @@ impl Qemu {
         exit
     }
 
-    /// Waits for QEMU to end by itself. `None` when it still runs by then.
+    /// Waits for QEMU to exit by itself. `None` if it is still running by then.
     pub fn wait_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + timeout;
         while self.exit.is_none() {
@@ -435,9 +435,9 @@ impl Qemu {
         self.exit
     }
 
-    /// A QMP client of the harness, for looking at QEMU from outside.
+    /// A QMP client of the harness, for observing QEMU from outside.
     ///
-    /// It has a socket of its own, so it gets along with a test that uses
+    /// It has a socket of its own, so it does not disturb a test that uses
     /// [`Qemu::qmp_socket`]. Only one at a time is served.
     pub fn monitor(&self) -> Monitor {
         let path = self.outside_socket();
@@ -505,7 +505,7 @@ impl Drop for Qemu {
 #[derive(Debug)]
 pub struct Monitor {
     stream: BufReader<UnixStream>,
-    /// The bytes of a line whose end has not come yet.
+    /// The bytes of an unfinished line.
     line: Vec<u8>,
     events: Vec<Value>,
     last_id: u64,
@@ -520,7 +520,7 @@ impl Monitor {
             last_id: 0,
         };
         let deadline = Instant::now() + REPLY_TIMEOUT;
-        // Events can come before the greeting, where an earlier session just ended.
+        // Events can come before the greeting, if an earlier session has just ended.
         while monitor.read(deadline)?.get("QMP").is_none() {}
         match monitor.execute("qmp_capabilities", None) {
             Ok(_) => Ok(monitor),
@@ -529,7 +529,7 @@ impl Monitor {
     }
 
     /// Runs a command. An error is QEMU's, with `class` and `desc`; the class is
-    /// `Closed` where the connection ended instead. A `quit` that ends so has succeeded.
+    /// `Closed` if the connection ended instead. A `quit` that ends like that has succeeded.
     pub fn execute(&mut self, name: &str, arguments: Option<Value>) -> Result<Value, Value> {
         self.last_id += 1;
         let mut request = json!({ "execute": name, "id": self.last_id });
@@ -554,7 +554,7 @@ impl Monitor {
         &self.events
     }
 
-    /// The first event of this name, seen already or coming within the time.
+    /// The first event with this name, seen already or arriving within the time.
     pub fn wait_event(&mut self, name: &str, timeout: Duration) -> Option<Value> {
         let deadline = Instant::now() + timeout;
         loop {

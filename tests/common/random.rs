@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbers that look random, and are the same each time.
+//! Reproducible pseudo-random numbers.
 
 use std::cell::Cell;
 
@@ -7,9 +7,9 @@ use std::cell::Cell;
 pub struct Random(Cell<u64>);
 
 impl Random {
-    /// Numbers that follow from `seed`.
+    /// The numbers that follow from `seed`.
     pub fn new(seed: u64) -> Self {
-        // Seeds that are close shall give numbers that are not.
+        // Seeds that are close must not give numbers that are close.
         Self(Cell::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1))
     }
 
@@ -23,7 +23,7 @@ impl Random {
         usize::try_from(number % limit as u64).unwrap()
     }
 
-    /// Heads or tails.
+    /// A random boolean.
     pub fn coin(&self) -> bool {
         self.below(2) == 0
     }

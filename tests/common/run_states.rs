@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Machines that reach each run state within milliseconds, as often as a test asks.
+//! Machines that reach each run state within milliseconds, as often as a test needs.
 //!
-//! The firmware is the whole guest: it sleeps, and does its one thing at each NMI.
+//! The firmware is the whole guest: it sleeps, and performs one action at each NMI.
 //!
 //! ```ignore
 //! let mut machine = RunState::GUEST_PANICKED.start(&program); // runs
@@ -21,12 +21,12 @@ use tempfile::NamedTempFile;
 
 use super::qemu::{Config, Monitor, Program, Qemu};
 
-/// A run state, and how a machine gets there.
+/// A run state, and how a machine reaches it.
 #[derive(Clone, Copy)]
 pub struct RunState {
-    /// The name that `query-status` gives it.
+    /// Its name in `query-status`.
     pub name: &'static str,
-    /// Whether a SPICE port answers nothing in it.
+    /// Whether a SPICE port is mute in it.
     pub mute: bool,
     way: Way,
     /// The error of the disk.
@@ -48,13 +48,13 @@ enum Way {
     ResetToEnd,
     Migrate,
     MigrateUntilSwitchover,
-    /// The guest does it.
+    /// The guest causes it.
     Nmi(Guest),
     Debugger,
     FailedSnapshotLoad,
 }
 
-/// What the guest does at an NMI.
+/// The guest's action at an NMI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guest {
     Idle,
@@ -88,14 +88,14 @@ impl RunState {
     pub const DEBUG: Self = Self::mute("debug", Way::Debugger);
     pub const RESTORE_VM: Self = Self::mute("restore-vm", Way::FailedSnapshotLoad);
 
-    /// As `IO_ERROR`, where the disk is broken, and not full.
+    /// Like `IO_ERROR`, but the disk is broken, not full.
     pub const WRITE_ERROR: Self = Self::mute("io-error", Way::Nmi(Guest::WriteSector)).on(EIO);
     pub const READ_ERROR: Self = Self::mute("io-error", Way::Nmi(Guest::ReadSector)).on(EIO);
-    /// As `SHUTDOWN`, where the guest or the host wanted to restart.
+    /// Like `SHUTDOWN`, but the guest or the host wanted to restart.
     pub const RESTARTED: Self = Self::mute("shutdown", Way::Nmi(Guest::Restart));
     pub const RESET_TO_END: Self = Self::mute("shutdown", Way::ResetToEnd);
 
-    /// A guest that lets go of a PCI device that is unplugged, and one that keeps its
+    /// A guest that releases a PCI device that is unplugged, and one that keeps its
     /// memory. Both do so at `reach`.
     pub const LETS_GO: Self = Self::answering("running", Way::Nmi(Guest::LetGo));
     pub const KEEPS_MEMORY: Self = Self::answering("running", Way::Nmi(Guest::KeepMemory));
@@ -105,10 +105,10 @@ impl RunState {
     pub const LOCKS_TRAY: Self = Self::answering("running", Way::Nmi(Guest::LockTray));
     pub const EJECTS_MEDIUM: Self = Self::answering("running", Way::Nmi(Guest::EjectMedium));
 
-    /// A guest that counts how often it was at `reach`, in the byte at [`COUNT`].
+    /// A guest that counts its calls of `reach`, in the byte at [`COUNT`].
     pub const COUNTS: Self = Self::answering("running", Way::Nmi(Guest::Count));
 
-    /// All that a machine can be brought into here: not `internal-error`, `colo` and
+    /// All states that a machine can reach here: not `internal-error`, `colo` and
     /// `save-vm`, in which no monitor is served.
     pub const ALL: [Self; 14] = [
         Self::PRELAUNCH,
@@ -152,12 +152,12 @@ impl RunState {
         Self { errno, ..self }
     }
 
-    /// Starts a machine that can get into this state. It runs, if it is not started there.
+    /// Starts a machine that can reach this state. It runs, unless it is started in it.
     pub fn start(self, program: &Program) -> Machine {
         self.start_with(Config::new(), program)
     }
 
-    /// As [`start`](Self::start), with more options.
+    /// Like [`start`](Self::start), with more options.
     pub fn start_with(self, config: Config, program: &Program) -> Machine {
         let guest = match self.way {
             Way::Nmi(guest) => guest,
@@ -238,7 +238,7 @@ impl fmt::Debug for RunState {
     }
 }
 
-/// A disk on which a sector can be read or written only at the second time.
+/// A disk on which a sector can be read or written only at the second attempt.
 fn broken_disk(errno: u32) -> String {
     let error = |iotype: &str, sector: u32| {
         json!({
@@ -263,7 +263,7 @@ fn broken_disk(errno: u32) -> String {
     .to_string()
 }
 
-/// A machine that can get into one run state.
+/// A machine that can reach one run state.
 pub struct Machine {
     pub qemu: Qemu,
     pub monitor: Monitor,
@@ -273,7 +273,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Gets the machine into its state.
+    /// Brings the machine into its state.
     pub fn reach(&mut self) {
         self.reached += 1;
         match self.state.way {
@@ -318,13 +318,13 @@ impl Machine {
         }
     }
 
-    /// Lets a machine run that was paused or reset.
+    /// Resumes a machine that was paused or reset.
     pub fn wake(&mut self) {
         self.execute("cont", Value::Null);
         self.until_idle();
     }
 
-    /// Lets the machine run again.
+    /// Resumes the machine.
     pub fn resume(&mut self) {
         match self.state.way {
             Way::Nmi(Guest::Restart) | Way::ResetToEnd => {
@@ -361,13 +361,13 @@ impl Machine {
         }
     }
 
-    /// What QEMU says the run state is; the class `Closed` where it is dead.
+    /// The run state that QEMU reports; the class `Closed` if it is dead.
     pub fn status(&mut self) -> Result<String, Value> {
         let status = self.monitor.execute("query-status", None)?;
         Ok(status["status"].as_str().expect("a name").to_owned())
     }
 
-    /// Waits until QEMU says that it is in this state.
+    /// Waits until QEMU reports this state.
     pub fn until(&mut self, name: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -381,7 +381,7 @@ impl Machine {
         }
     }
 
-    /// Waits until the guest sleeps, and so takes an NMI.
+    /// Waits until the guest sleeps, so that it accepts an NMI.
     fn until_idle(&mut self) {
         self.until("running");
         let deadline = Instant::now() + PATIENCE;
@@ -404,7 +404,7 @@ impl Machine {
         self.execute("human-monitor-command", line);
         let debugger = UnixStream::connect(path).expect("QEMU listens");
         self.debugger = Some(debugger);
-        // The machine is stopped where a debugger comes.
+        // The machine stops when a debugger connects.
         self.until("paused");
         self.debug("Z0,fff18,1");
         self.debug("c");
@@ -422,7 +422,7 @@ impl Machine {
         self.debug("s");
         let debugger = self.debugger.as_mut().expect("a debugger is there");
         debugger.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        // A reply that the guest has stopped begins so.
+        // A reply that reports that the guest has stopped begins like this.
         while !told.contains(&b'T') {
             let count = debugger.read(&mut told).expect("QEMU has stopped again");
             told[count..].fill(0);
@@ -453,7 +453,7 @@ impl Guest {
         file
     }
 
-    /// What it does at an NMI.
+    /// The guest's code for an NMI.
     fn handler(self) -> Vec<u8> {
         match self {
             // nop; iret
@@ -481,7 +481,7 @@ impl Guest {
     }
 }
 
-/// What QEMU takes as firmware is a multiple of this.
+/// QEMU accepts firmware whose size is a multiple of this.
 const ROM_SIZE: usize = 0x1_0000;
 /// Where the processor starts.
 const RESET: usize = 0xfff0;
@@ -549,7 +549,7 @@ const READ_SECTOR: &[u8] = b"\
 // inc bx, as QEMU has read sector 0 itself; then as above, with 0x20 (read) for 0x30,
 // and 256 times: in ax, dx
 
-/// Ejects what is to be ejected of PCI bus 0.
+/// Ejects the requested devices of PCI bus 0.
 const LET_GO: &[u8] = b"\
     \xba\x10\xae\x66\x31\xc0\x66\xef\
     \xba\x04\xae\x66\xed\

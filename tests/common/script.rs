@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A QMP server that does what a test says, at the other end of `transport::pair()`.
+//! A scripted QMP server at the other end of `transport::pair()`.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use spice_qmp::{CallOptions, Error, QmpPort};
 
 use super::main_loop::{MainLoop, at_home};
 
-/// QEMU's greeting on a SPICE port, less its line end.
+/// QEMU's greeting on a SPICE port, without its line end.
 pub const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Debian 1:10.0.2"}, "capabilities": []}}"#;
 /// QEMU's greeting on a socket.
 pub const OOB_GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Debian 1:10.0.2"}, "capabilities": ["oob"]}}"#;
@@ -19,11 +19,11 @@ pub const OOB_GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "min
 /// The server.
 pub struct Server {
     pub peer: PairPeer,
-    /// The start of a request whose end has not come.
+    /// The start of an incomplete request.
     partial: RefCell<Vec<u8>>,
 }
 
-/// What came from the port.
+/// A request of the port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     pub line: String,
@@ -33,7 +33,7 @@ pub struct Request {
     pub oob: bool,
 }
 
-/// What became of calls, in the order of their ends.
+/// The results of calls, in the order in which they ended.
 pub type Ends = Rc<RefCell<Vec<(String, Result<String, Error>)>>>;
 
 /// A port and its server, which has not opened the connection.
@@ -57,7 +57,7 @@ pub fn ready_with(main: &MainLoop, greeting: &str) -> (QmpPort, Server) {
     (port, server)
 }
 
-/// Gives a command whose end is noted in `ends`.
+/// Executes a command; its end is recorded in `ends`.
 pub fn call(port: &QmpPort, command: &str, ends: &Ends) -> spice_qmp::qmp::CallId {
     call_with(port, command, CallOptions::default(), ends)
 }
@@ -93,7 +93,7 @@ impl Server {
         }
     }
 
-    /// Greets, and answers what the port then asks by itself.
+    /// Greets, and answers the port's own questions.
     #[track_caller]
     pub fn make_ready(&self, main: &MainLoop, greeting: &str) {
         self.line(greeting);
@@ -109,7 +109,7 @@ impl Server {
         self.peer.send(format!("{line}\r\n").as_bytes());
     }
 
-    /// The requests that came since the last call.
+    /// The requests received since the last call.
     pub fn requests(&self) -> Vec<Request> {
         let mut bytes = self.partial.borrow_mut();
         bytes.extend(self.peer.received());
@@ -123,12 +123,12 @@ impl Server {
         text.lines().map(Request::parse).collect()
     }
 
-    /// The names of the commands that came since the last call.
+    /// The names of the commands received since the last call.
     pub fn commands(&self) -> Vec<String> {
         self.requests().into_iter().map(|r| r.command).collect()
     }
 
-    /// The one request that came since the last call.
+    /// The only request received since the last call.
     #[track_caller]
     pub fn request(&self, command: &str) -> Request {
         let mut requests = self.requests();
@@ -142,7 +142,7 @@ impl Server {
         request
     }
 
-    /// Takes the one request that came, and answers it.
+    /// Removes the only request, and answers it.
     #[track_caller]
     pub fn answer(&self, command: &str, value: Value) {
         let request = self.request(command);
@@ -192,12 +192,12 @@ impl Request {
     }
 }
 
-/// The reply to `query-status` of a machine that runs.
+/// The reply to `query-status` of a running machine.
 pub fn running() -> Value {
     json!({ "running": true, "singlestep": false, "status": "running" })
 }
 
-/// The reply to `query-status` of a machine that does not.
+/// The reply to `query-status` of a machine that is not running.
 pub fn paused() -> Value {
     json!({ "running": false, "singlestep": false, "status": "paused" })
 }

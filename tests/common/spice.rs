@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A SPICE client for tests, less the library's QMP.
+//! A SPICE client for tests, without the library's QMP.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -50,19 +50,19 @@ impl Client {
         port
     }
 
-    /// Lets QEMU answer all that it was asked.
+    /// Waits until QEMU has answered everything that it was asked.
     ///
-    /// QEMU 7.2 and 10.0 crash (SIGSEGV) or hang when a SPICE client leaves while a
-    /// command of its QMP port is in flight. That matters to those who come next.
+    /// QEMU 7.2 and 10.0 crash (SIGSEGV) or hang if a SPICE client disconnects while a
+    /// command of its QMP port is in flight. That matters to later clients.
     pub fn settle(main: &MainLoop, port: &QmpPort) {
-        // It answers in order, and so the port's own question too.
+        // It answers in order, and so answers the port's own question, too.
         main.until("the status", || port.status().is_some());
         main.block_on(port.execute::<Value>("query-name", ()))
             .expect("QEMU answers");
     }
 
-    /// Ends the session, and waits until nothing of it is left. All that the test
-    /// has of it must have been dropped.
+    /// Ends the session, and waits until nothing of it is left. The test must have dropped
+    /// all its references.
     pub fn finish(self, main: &MainLoop) {
         let channels: Vec<_> = self
             .session
@@ -80,14 +80,14 @@ impl Client {
     }
 }
 
-/// The sessions that get channels, whoever makes them.
+/// The sessions that get channels, whoever creates them.
 pub struct Sessions {
     seen: Rc<RefCell<Vec<glib::WeakRef<Session>>>>,
     hook: std::ffi::c_ulong,
 }
 
 impl Sessions {
-    /// Notes all that are made from now on.
+    /// Records all sessions created from now on.
     #[allow(unsafe_code)]
     pub fn watch() -> Self {
         type Seen = Rc<RefCell<Vec<glib::WeakRef<Session>>>>;
@@ -110,7 +110,7 @@ impl Sessions {
             glib::ffi::GTRUE
         }
         unsafe extern "C" fn free(seen: glib::ffi::gpointer) {
-            // SAFETY: GObject gives the box back that `watch` made, once.
+            // SAFETY: GObject passes the box that `watch` created, once.
             drop(unsafe { Box::from_raw(seen.cast::<Seen>()) });
         }
         let seen = Seen::default();
@@ -139,7 +139,7 @@ impl Sessions {
         }
     }
 
-    /// How many there were.
+    /// How many sessions there were.
     pub fn count(&self) -> usize {
         self.seen.borrow().len()
     }
@@ -166,12 +166,12 @@ pub fn lone_channel(session: &Session) -> PortChannel {
         .property("channel-type", 10)
         .property("channel-id", 0)
         .build();
-    // spice-gtk takes the first reference to be the session's, which gives it back.
+    // spice-gtk treats the first reference as the session's, which releases it.
     std::mem::forget(channel.clone());
     channel
 }
 
-/// Lets a session and its lone channel go, and waits until the channel is gone.
+/// Drops a session and its lone channel, and waits until the channel is gone.
 pub fn finish_lone(main: &MainLoop, session: Session, channel: PortChannel) {
     let weak = channel.downgrade();
     drop(channel);

@@ -21,12 +21,12 @@ pub struct Ended {
 }
 
 impl Tool {
-    /// With this address and these arguments, in the folder `home`, which is empty.
+    /// With this address and these arguments, in the empty folder `home`.
     pub fn new(address: &str, args: &[&str]) -> Self {
         Self::of_program(Command::new(env!("CARGO_BIN_EXE_spice-qmp")), address, args)
     }
 
-    /// As another user, who has no rights. The caller is root.
+    /// As another, unprivileged user. The caller is root.
     pub fn as_nobody(program: &Path, address: &str, args: &[&str]) -> Self {
         let mut command = Command::new("setpriv");
         command
@@ -67,7 +67,7 @@ impl Tool {
     }
 }
 
-/// Waits for the tool, which is killed after the limit. What it prints fits into a pipe.
+/// Waits for the tool, which is killed after the limit. Its output fits into a pipe.
 pub fn end(mut child: Child) -> Ended {
     let deadline = Instant::now() + LIMIT;
     while child.try_wait().expect("an own child").is_none() {
@@ -86,14 +86,14 @@ pub fn end(mut child: Child) -> Ended {
 }
 
 impl Ended {
-    /// Its output, where it succeeded and complained of nothing.
+    /// Its output, if it succeeded without warnings.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         self.stdout
     }
 
-    /// Its error and its hint, where it said nothing else and ended with `code`.
+    /// Its error and its hint, if it printed nothing else and ended with `code`.
     #[track_caller]
     pub fn failed(&self, code: i32) -> (&str, &str) {
         assert_eq!(

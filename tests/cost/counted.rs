@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a piece of work asks of the system, counted: allocations, copies of memory and
+//! Counts what a piece of work requests from the system: allocations, copies of memory and
 //! system calls.
 //!
 //! Allocations are Rust's. The functions of the C library that are named here are found
-//! in this program before those of the C library, by GLib too. Each thread counts for
+//! in this program before those of the C library, even by GLib. Each thread counts for
 //! itself, and only within [`count`].
 #![allow(unsafe_code, unreachable_pub)]
 
@@ -12,12 +12,12 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Calls of Rust's allocator.
     pub allocations: u64,
-    /// The bytes they asked for.
+    /// The bytes that they requested.
     pub bytes: u64,
     /// Bytes that were copied in pieces of [`LARGE`] or more.
     pub copied: u64,
@@ -25,14 +25,14 @@ pub struct Counts {
     pub syscalls: u64,
 }
 
-/// Smaller copies are not of payloads.
+/// Smaller copies do not concern payloads.
 pub const LARGE: usize = 1 << 10;
 
 thread_local! {
     static COUNTS: Cell<Option<Counts>> = const { Cell::new(None) };
 }
 
-/// Adds to `counts` what `work` asks for.
+/// Adds to `counts` what `work` uses.
 pub fn count<R>(counts: &mut Counts, work: impl FnOnce() -> R) -> R {
     COUNTS.set(Some(*counts));
     let result = work();
@@ -94,7 +94,7 @@ unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }
 
-/// The C library's own function of this name, which is looked up once.
+/// The C library's own function of this name, which is resolved once.
 fn real(found: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     /// `RTLD_NEXT`: in the libraries behind this program.
     const NEXT: *mut c_void = std::ptr::without_provenance_mut(usize::MAX);
@@ -111,7 +111,7 @@ fn note_syscall() {
     note(|counts| counts.syscalls += 1);
 }
 
-/// Functions that note something, and then call the C library's.
+/// Functions that count, and then call the C library's.
 macro_rules! noted {
     ($(fn $name:ident($($argument:ident: $type:ty),+) -> $result:ty, $note:expr;)+) => {$(
         /// # Safety
@@ -124,7 +124,7 @@ macro_rules! noted {
             $note;
             let name = CStr::from_bytes_with_nul(NAME.as_bytes());
             let real = real(&REAL, name.unwrap_or_default());
-            // SAFETY: it is the function of this name and type, and the caller's promise.
+            // SAFETY: it is the function of this name and type, and as the caller promises.
             unsafe {
                 let real: unsafe extern "C" fn($($type),+) -> $result = std::mem::transmute(real);
                 real($($argument),+)

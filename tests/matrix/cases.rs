@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The three lists that the matrix is made from.
+//! The three lists that the matrix is made of.
 
 use std::fmt;
 
 use crate::common::peers::Peer;
 
-/// A list of things that the server does, each with its script.
+/// A list of the server's actions, each with its script.
 macro_rules! scripted {
     ($(#[$about:meta])* $name:ident { $($variant:ident = $file:literal,)* }) => {
         $(#[$about])*
@@ -35,7 +35,7 @@ macro_rules! scripted {
 }
 
 scripted! {
-    /// When it happens.
+    /// The moment of the fault.
     Moment {
         BeforeGreeting = "before_greeting",
         Negotiating = "negotiating",
@@ -48,7 +48,7 @@ scripted! {
 }
 
 scripted! {
-    /// What happens.
+    /// The fault.
     Fault {
         Silence = "silence",
         Close = "close",
@@ -70,8 +70,8 @@ scripted! {
     }
 }
 
-/// How the program makes the call that it happens to. In the moments before the
-/// port is ready that is the wait for it, which has a command before it.
+/// How the program makes the affected call. In the moments before the port is ready,
+/// the call is the wait for that, with a command before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// With a callback.
@@ -84,17 +84,17 @@ pub enum Use {
     /// With a deadline.
     Deadline,
     /// Fire and forget: an action of a machine, which is dropped at once; or a command,
-    /// where that is a long one, for which C passes NULL for the callback.
+    /// if that is a long one, with a NULL callback in C.
     NullCallback,
-    /// The callback gives up the program's last reference to the port.
+    /// The callback drops the program's last reference to the port.
     UnrefInCallback,
-    /// The callback runs a main loop, in which all the rest happens.
+    /// The callback runs a main loop, in which everything else happens.
     NestedLoop,
-    /// Loads the schema: the short command that it needs, also where the server stops
-    /// reading. In the moments before the port is ready that is what is refused.
+    /// Loads the schema: the short command that it needs, even if the server stops
+    /// reading. In the moments before the port is ready, it is refused.
     Supports,
-    /// Asks for the list of drives, and waits until it is not `loading` any more. In the
-    /// moments before the port is ready, and while a server starts anew, the list waits.
+    /// Requests the list of drives, and waits until it is no longer `loading`. In the
+    /// moments before the port is ready, and while a server restarts, the list waits.
     List,
 }
 
@@ -125,7 +125,7 @@ impl Use {
         }
     }
 
-    /// Whether it gives a short command of its own, wherever it happens.
+    /// Whether it sends a short command of its own, whatever the moment.
     pub fn loads(self) -> bool {
         matches!(self, Self::Supports | Self::List)
     }
@@ -140,7 +140,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Every one.
+    /// All cases.
     pub fn all() -> Vec<Self> {
         let mut cases = Vec::new();
         for &moment in Moment::ALL {
@@ -167,7 +167,7 @@ impl Case {
         )
     }
 
-    /// Whether a write of the port's can fail: not where a short command is all there is,
+    /// Whether a write of the port's can fail: not if there is only a short command,
     /// which has been written by then.
     pub fn may_fail_writes(self, peer: &dyn Peer) -> bool {
         peer.fails_writes() && !self.way.loads()

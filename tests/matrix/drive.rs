@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Plays all cases, and compares what became of them with the table.
+//! Plays all cases, and compares their results with the table.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -15,17 +15,17 @@ use super::program::{Program, What};
 use super::script::{self, Step};
 use crate::common::main_loop::PATIENCE;
 
-/// What a port has for its close, in microseconds, less what makes it sure.
+/// The port's close timeout in microseconds, minus a safety margin.
 const CLOSE_TIME: i64 = 500_000;
-/// A case whose close was held up by a busy machine is played again so often.
+/// How often a case is repeated if a busy machine delayed its close.
 const TRIES: usize = 20;
-/// Nothing is in vain that was not looked at so often.
+/// A wait fails only after this many checks.
 const LOOKS: usize = 200;
-/// How many failures are told.
+/// How many failures are printed.
 const TOLD: usize = 20;
 
 /// Plays all cases, several at once since some wait, each thread with a program
-/// that `make` makes. Returns how many there were.
+/// that `make` creates. Returns how many there were.
 pub fn play_all<P: Program + 'static>(threads: usize, make: impl Fn() -> P + Sync) -> usize {
     play_share(1, threads, make)
 }
@@ -67,7 +67,7 @@ fn cases(share: usize) -> (Mutex<impl Iterator<Item = Case>>, usize) {
         let name = case.to_string();
         words.split_whitespace().all(|word| name.contains(word))
     });
-    // From row to row another column, so that all uses come.
+    // A different column for each row, so that all uses occur.
     let cases = cases.into_iter().enumerate();
     let cases = cases.filter(|(at, _)| (at + at / share).is_multiple_of(share));
     let cases: Vec<_> = cases.map(|(_, case)| case).collect();
@@ -104,7 +104,7 @@ fn play_some<P: Program + 'static>(
             play.until_sure()
         }));
         turn.give();
-        // What a panic says is shown where it happens.
+        // The panic message is shown where it happens.
         let failure = result.unwrap_or_else(|_| Err("it panicked".into())).err();
         if let Some(failure) = failure {
             lock(failures).push(format!("{case}: {failure}"));
@@ -113,8 +113,8 @@ fn play_some<P: Program + 'static>(
     }
 }
 
-/// One case at a time is played: others wait meanwhile, for time to pass. So a
-/// case does not find its deadlines gone since the others kept it from its work.
+/// One case at a time is played, while others wait for time to pass. So a
+/// case does not find its deadlines expired because others kept it from its work.
 #[derive(Default)]
 struct Turn {
     taken: Mutex<bool>,
@@ -146,7 +146,7 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    /// Plays the case until no delay of this machine's had a part in it.
+    /// Plays the case until no delay of this machine has affected it.
     fn until_sure(&self) -> Result<(), String> {
         for _ in 0..TRIES {
             if self.once()? {
@@ -158,7 +158,7 @@ impl Play<'_> {
         ))
     }
 
-    /// Plays the case. False if the close may have ended before the server's answers.
+    /// Plays the case. Returns false if the close may have ended before the server's answers.
     fn once(&self) -> Result<bool, String> {
         self.program.forget();
         let player = Player::connect(self.program.clone(), self.case);
@@ -210,7 +210,7 @@ impl Play<'_> {
             slot += 1;
         }
         self.good_session(player, slot)?;
-        // What has ended does not end again.
+        // Calls that have ended do not end again.
         self.is_as_expected(COMMAND, &expected.command)?;
         if let Some(wait) = &expected.wait {
             self.is_as_expected(WAIT, wait)?;
@@ -219,8 +219,8 @@ impl Play<'_> {
         Ok(true)
     }
 
-    /// A session with a good server: on the same port where it can be opened
-    /// again, else on a new one.
+    /// A session with a good server: on the same port if it can be reopened,
+    /// otherwise on a new one.
     fn good_session(&self, mut player: Rc<Player>, slot: usize) -> Result<(), String> {
         let shut = player.shut_at.get().is_some();
         if player.peer.reopens() && !shut && self.program.state().is_some() {
@@ -243,7 +243,7 @@ impl Play<'_> {
         self.is_as_expected(slot, &Outcome::Success)
     }
 
-    /// The program gives the port up, and it is gone.
+    /// The program drops the port, and it is gone.
     fn end(&self) -> Result<(), String> {
         self.program.leave_nested();
         self.program.drop_port();
@@ -269,13 +269,13 @@ impl Play<'_> {
         ))
     }
 
-    /// Waits, and lets others work meanwhile.
+    /// Waits, and lets other cases work meanwhile.
     fn until(&self, what: &str, done: impl Fn() -> bool) -> Result<(), String> {
         let start = glib::monotonic_time();
         let patience = i64::try_from(PATIENCE.as_micros()).expect("it is not long");
         let mut looks = 0;
         while !done() {
-            // On a busy machine most of the time goes by between two turns.
+            // On a busy machine, most of the time passes between two iterations.
             looks += 1;
             if looks > LOOKS && glib::monotonic_time() - start > patience {
                 return Err(format!("waited {PATIENCE:?} in vain: {what}"));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the documentation promises for each case.
+//! The behaviour that the documentation promises for each case.
 //!
 //! docs/architecture.md and the documentation of `State`, `Error`, `PeerError` and
-//! `QmpPort` say it in words; here it is a table.
+//! `QmpPort` describe it in words; here it is a table.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ pub enum Outcome {
     TooLarge,
     NotQmp,
     NotReady,
-    /// It has ended, and nobody was to know how.
+    /// It has ended, and no result was expected.
     Unseen,
-    /// With an error that the matrix expects nowhere.
+    /// With an error that the matrix never expects.
     Other(String),
 }
 
@@ -49,16 +49,16 @@ impl Outcome {
     }
 }
 
-/// What a fault does to a connection.
+/// The effect of a fault on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Effect {
-    /// Nothing: the stream goes on, and what is due comes.
+    /// None: the stream continues, and what is due arrives.
     None,
-    /// What is due never comes.
+    /// What is due never arrives.
     Quiet,
-    /// The calls that the server has fail so, and the stream goes on.
+    /// The calls that the server has fail with this, and the stream continues.
     Fails(Outcome),
-    /// The same, and what is due later never comes.
+    /// The same, and what is due later never arrives.
     FailsAndQuiet(Outcome),
     /// The connection is gone.
     Lost,
@@ -66,7 +66,7 @@ enum Effect {
     Renewed,
     /// Calls fail with PROTOCOL, and the port with `NOT_QMP`.
     NotQmp,
-    /// The port fails at once, and its error is this.
+    /// The port fails at once, with this error.
     NoGreeting(Outcome),
 }
 
@@ -76,20 +76,20 @@ fn effect(case: Case, peer: &dyn Peer) -> Effect {
     match case.fault {
         Fault::Silence | Fault::NeverReads => Effect::Quiet,
         Fault::Reopen if peer.reopens() => Effect::Renewed,
-        // A stream cannot be opened again: the next session has a port of its own.
+        // A stream cannot be reopened: the next session has a port of its own.
         Fault::Reopen | Fault::Close | Fault::HalfLineThenClose | Fault::WriteError => Effect::Lost,
         // It is the end of a line that began as an answer: not QMP.
         Fault::SecondGreeting if case.moment == Moment::HalfReply => {
             Effect::Fails(Outcome::Protocol)
         }
-        // The port has not been ready: it is the first that counts.
+        // The port has not been ready: the first line counts.
         Fault::SecondGreeting if early => Effect::None,
         Fault::SecondGreeting => Effect::Renewed,
         Fault::Garbage => Effect::NotQmp,
-        // While the capabilities are negotiated one line of it is enough.
+        // While the capabilities are negotiated, one such line is enough.
         Fault::HmpBanner if early => Effect::NotQmp,
         Fault::HmpBanner => Effect::FailsAndQuiet(Outcome::Protocol),
-        // In place of a greeting nothing else is borne, unless it may be a rest.
+        // In place of a greeting, nothing else is accepted, unless it may be a rest.
         Fault::OversizedLine if before_greeting => Effect::NoGreeting(Outcome::TooLarge),
         Fault::DeepNesting | Fault::InvalidUtf8 | Fault::Nul if before_greeting => {
             Effect::NoGreeting(Outcome::NotQmp)
@@ -103,20 +103,20 @@ fn effect(case: Case, peer: &dyn Peer) -> Effect {
     }
 }
 
-/// What must become of a case.
+/// The expected result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     pub command: Outcome,
     /// In the moments before the port is ready.
     pub wait: Option<Outcome>,
     /// Whether the program must close the port for the call to end: no answer
-    /// comes, and no deadline is set.
+    /// arrives, and no deadline is set.
     pub program_closes: bool,
-    /// The deadline of the call: a near one where nothing else ends it.
+    /// The deadline of the call: a near one if nothing else ends it.
     pub deadline: Option<Duration>,
-    /// The state of the port, unless it is gone for good.
+    /// The state of the port, unless it was finalized.
     pub state: Option<PortState>,
-    /// Whether the session goes on: what is asked next is answered.
+    /// Whether the session continues: later commands are answered.
     pub goes_on: bool,
 }
 
@@ -126,7 +126,7 @@ const FAR: Duration = Duration::from_mins(10);
 /// The table.
 pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
     if case.fault == Fault::WriteError && !case.may_fail_writes(peer) {
-        // Where a write cannot fail, the connection closes instead.
+        // If a write cannot fail, the connection closes instead.
         case.fault = Fault::Close;
     }
     let effect = effect(case, peer);
@@ -141,7 +141,7 @@ pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
 
     let end = match (case.way, left_alone) {
         (Use::NullCallback, _) => Outcome::Unseen,
-        // Nobody can cancel what has ended.
+        // An ended call cannot be cancelled.
         (Use::Cancelled, Some(outcome)) if ends_at_once(case) => outcome,
         // A future that is dropped.
         (Use::Cancelled, _) if kind == Kind::Rust && early => Outcome::Unseen,
@@ -176,12 +176,12 @@ fn command(case: Case, effect: &Effect) -> Option<Outcome> {
     let idle = case.moment == Moment::ReadyIdle;
     match effect {
         Effect::None => Some(Outcome::Success),
-        // It was given after what was bad.
+        // It was issued after the fault.
         Effect::Fails(_) if idle => Some(Outcome::Success),
         Effect::FailsAndQuiet(_) if idle => None,
         Effect::Quiet => None,
         Effect::Fails(outcome) | Effect::FailsAndQuiet(outcome) => Some(outcome.clone()),
-        // It is the command's own write that shows it.
+        // The command's own write reveals it.
         Effect::Lost if idle && case.fault == Fault::WriteError => Some(Outcome::Closed),
         // The list waits for the new session.
         Effect::Renewed if idle && case.way == Use::List => Some(Outcome::Success),
@@ -189,12 +189,12 @@ fn command(case: Case, effect: &Effect) -> Option<Outcome> {
         Effect::Lost | Effect::Renewed => Some(Outcome::Closed),
         Effect::NotQmp if idle => Some(Outcome::NotQmp),
         Effect::NotQmp => Some(Outcome::Protocol),
-        // No command is given that early.
+        // No command is issued that early.
         Effect::NoGreeting(_) => Some(Outcome::NotReady),
     }
 }
 
-/// How a list ends that waits for the port, too.
+/// How a list ends that also waits for the port.
 fn early_list(wait: &Outcome) -> Outcome {
     match wait {
         Outcome::Closed => Outcome::NotReady,
@@ -217,23 +217,23 @@ fn wait(case: Case, effect: &Effect) -> Option<Outcome> {
     match effect {
         Effect::None | Effect::Fails(_) => Some(Outcome::Success),
         Effect::Quiet | Effect::FailsAndQuiet(_) => None,
-        // The first that the port writes after the answer is its own question.
+        // The port's first write after the answer is its own question.
         Effect::Lost if case.fault == Fault::WriteError && case.moment == Moment::Negotiating => {
             Some(Outcome::Success)
         }
-        // A port that closes does not become ready, also where it comes back.
+        // A port that closes does not become ready, even if it reopens.
         Effect::Lost | Effect::Renewed => Some(Outcome::Closed),
         Effect::NotQmp => Some(Outcome::NotQmp),
         Effect::NoGreeting(outcome) => Some(outcome.clone()),
     }
 }
 
-/// Where the port ends, if the program leaves it alone.
+/// The port's final state, if the program does nothing.
 fn state(case: Case, effect: &Effect) -> PortState {
     match (effect, case.moment) {
         (Effect::Lost, _) => PortState::Closed,
         (Effect::NotQmp | Effect::NoGreeting(_), _) => PortState::Failed,
-        // A server that does not read greets nevertheless.
+        // A server that does not read still sends its greeting.
         (Effect::Quiet, Moment::BeforeGreeting) if case.fault == Fault::Silence => {
             PortState::Greeting
         }

@@ -7,7 +7,7 @@
 //! program, and its connection is any `common::peers::Peer`: all use the same scripts.
 //!
 //! To play a part of it: `SPICE_QMP_TEST_MATRIX=closing cargo test --test fault_matrix`;
-//! the words are parts of the names of moments, faults and uses, and all must fit.
+//! the words are parts of the names of moments, faults and uses, and all must match.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cases;

@@ -17,10 +17,10 @@ const GREETING: &str = concat!(
     r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Test 1"}, "#,
     r#""capabilities": []}}"#
 );
-/// All answers start so.
+/// All answers start like this.
 const HALF: &str = r#"{"return": "#;
 
-/// The right answer to this command, or one that must reach nobody.
+/// The right answer to this command, or one that must never be delivered.
 fn answer(id: u64, command: Option<&str>) -> String {
     let status =
         |name| json!({ "running": name == "running", "singlestep": false, "status": name });
@@ -41,17 +41,17 @@ pub const WAIT: usize = 1;
 pub const CLOSE: usize = 2;
 pub const FURTHER: usize = 3;
 
-/// One connection, and what is said on it.
+/// One connection, and its messages.
 pub struct Player {
     pub program: Rc<dyn Program>,
     case: Case,
-    /// What must become of it.
+    /// The expected result.
     pub expected: Expected,
     pub peer: Rc<dyn Peer>,
-    /// What is still to come. A nested main loop goes on with it.
+    /// The remaining steps. A nested main loop continues with them.
     steps: RefCell<VecDeque<Step>>,
     server: RefCell<Server>,
-    /// What went wrong: no panic must cross GLib's frames.
+    /// Errors: no panic may cross GLib's frames.
     pub failure: RefCell<Option<String>>,
     /// When the program started to close the port.
     pub shut_at: Cell<Option<i64>>,
@@ -69,13 +69,13 @@ struct Server {
     stalled: bool,
     failing: bool,
     split: Option<usize>,
-    /// Requests, of which the last may not have come whole.
+    /// Requests, of which the last may be incomplete.
     received: Vec<u8>,
     /// In order.
     unanswered: VecDeque<Request>,
-    /// The id of the one that was awaited or answered last.
+    /// The id of the request that was awaited or answered last.
     current: Option<u64>,
-    /// Whether half of its answer is sent.
+    /// Whether half of its answer has been sent.
     half: bool,
     last_id: u64,
 }
@@ -87,17 +87,17 @@ struct Request {
 }
 
 impl Server {
-    /// Takes bytes, and the requests that are whole.
+    /// Consumes bytes, and stores the complete requests.
     fn take(&mut self, bytes: &[u8]) {
         self.received.extend(bytes);
-        // Not by lines: none ends there on a SPICE port.
+        // Not by lines: requests do not end in a line feed on a SPICE port.
         let mut values = serde_json::Deserializer::from_slice(&self.received).into_iter();
         let mut whole = 0;
         while let Some(Ok(value)) = values.next() {
             let value: Value = value;
             whole = values.byte_offset();
             let id = value["id"].as_u64().expect("a request has an id");
-            // What was guessed before it could be read is known.
+            // The guess made before it could be read is confirmed.
             if id > self.last_id {
                 self.last_id = id;
                 let command = value["execute"].as_str().expect("a request").to_owned();
@@ -109,7 +109,7 @@ impl Server {
 }
 
 impl Player {
-    /// Makes a connection to play on.
+    /// Creates a connection to play on.
     pub fn connect(program: Rc<dyn Program>, case: Case) -> Rc<Self> {
         let peer = program.connect(case);
         let expected = expected(case, program.kind(), &*peer);
@@ -212,7 +212,7 @@ impl Player {
         self.settle();
     }
 
-    /// Where a write cannot fail, the connection breaks instead.
+    /// If a write cannot fail, the connection breaks instead.
     fn fail(&self) {
         if self.case.may_fail_writes(&*self.peer) {
             let mut server = self.server.borrow_mut();
@@ -226,7 +226,7 @@ impl Player {
         }
     }
 
-    /// Reads what has come, and what comes when that is read.
+    /// Reads what has arrived, and what arrives because of that.
     fn read(&self) {
         self.settle();
         while !self.server.borrow().stalled {
@@ -239,7 +239,7 @@ impl Player {
         }
     }
 
-    /// Waits for a command. One that cannot be read has the id behind the last.
+    /// Waits for a command. One that cannot be read has the id after the last.
     fn wait_for(&self, command: &str) {
         let command = match command {
             "it" => self.program.command(self.the_call(What::Command)),
@@ -271,7 +271,7 @@ impl Player {
         } else {
             0
         };
-        // Where there is none it is one that was never given.
+        // If there is none, it is one that was never issued.
         let id = id.unwrap_or(server.current.unwrap_or(0));
         let due = server.unanswered.iter().position(|it| it.id == id);
         let due = due.and_then(|at| server.unanswered.remove(at));
@@ -344,7 +344,7 @@ impl Player {
         self.plain(What::Close, CLOSE);
     }
 
-    /// The program makes a call that nothing happens to.
+    /// The program makes a call that is not affected.
     pub fn plain(&self, what: What, slot: usize) {
         let call = Call {
             slot,
@@ -357,7 +357,7 @@ impl Player {
         self.settle();
     }
 
-    /// Opens the connection again, as a good server.
+    /// Reopens the connection, as a good server.
     pub fn reopen(self: &Rc<Self>) {
         self.close();
         self.peer.block(false);

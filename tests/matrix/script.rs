@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The small language in which the server's part is written.
+//! The language in which the server's part is written.
 //!
 //! A line that starts with `#` is a comment. The others are steps:
 //!
 //! | step | what it does |
 //! |---|---|
-//! | `open`, `close` | opens the connection, where it can be opened again; closes it |
+//! | `open`, `close` | opens the connection, if it can be reopened; closes it |
 //! | `send TEXT`, `line TEXT` | sends text, with a line end; `\r`, `\n`, `\\` and `\xNN` are escapes |
 //! | `event NAME` | sends an event |
 //! | `greet` | sends the greeting |
-//! | `await COMMAND` | waits for a command; `it` is the one that the program gives |
+//! | `await COMMAND` | waits for a command; `it` is the one that the program executes |
 //! | `half` | sends half of the answer to the last command |
 //! | `reply`, `reply ID` | answers the last command, or ends half an answer; with another id |
-//! | `serve` | goes on as a good server: greets if it has not, and answers all |
+//! | `serve` | continues as a good server: greets if it has not, and answers everything |
 //! | `split N` | sends in pieces of N bytes from now on |
-//! | `mute` | sends nothing any more |
-//! | `stall`, `read` | stops reading what comes, goes on reading |
-//! | `fail` | makes what the port writes fail |
-//! | `repeat N STEP` | does it N times; adjacent texts leave in one piece |
+//! | `mute` | sends nothing more |
+//! | `stall`, `read` | stops reading, continues to read |
+//! | `fail` | makes the port's writes fail |
+//! | `repeat N STEP` | does it N times; adjacent texts are sent in one piece |
 //! | `call` | here the program makes its call, and cancels it if it does so |
 //! | `shut` | here the program starts to close the port |
 //! | `fault` | in the script of a moment: here the fault happens |
-//! | `early` | in the script of a moment: here its `early STEP`s, which else come first |
+//! | `early` | in the script of a moment: here its `early STEP`s, which otherwise come first |
 
 #[path = "../common/escapes.rs"]
 mod escapes;

@@ -3,9 +3,9 @@
 
 use spice_qmp::qmp::limits::MAX_TREE_SIZE;
 
-/// What they have too much of, and whether they are schemas nevertheless.
+/// What there is too much of, and whether they are valid schemas all the same.
 pub(crate) fn hostile() -> Vec<(&'static str, String, bool)> {
-    // All the space that a part may take.
+    // As much space as a part may take.
     let room = MAX_TREE_SIZE - 200;
     let many = |part: &dyn Fn(usize) -> String| {
         let mut parts = String::with_capacity(MAX_TREE_SIZE);

@@ -33,7 +33,7 @@ unsafe impl GlobalAlloc for Counter {
     }
 }
 
-/// All that is allocated in this process now, also by GLib: glibc's own count.
+/// The total allocated in this process now, including GLib: glibc's own count.
 #[allow(unsafe_code)]
 fn process_bytes() -> usize {
     /// `struct mallinfo2` of glibc.
@@ -73,7 +73,7 @@ impl Watch {
         }
     }
 
-    /// Whether what was added has been within `bound` all the time, and GLib's part now.
+    /// Whether the added memory has been within `bound` all the time, and GLib's part now.
     #[track_caller]
     pub(crate) fn check(&self, bound: usize) {
         let peak = PEAK.load(Relaxed).saturating_sub(self.before);
@@ -90,13 +90,13 @@ impl Watch {
         now().saturating_sub(self.before)
     }
 
-    /// The most that was held since the beginning, or since this was last asked.
+    /// The maximum held since the beginning, or since the last call.
     pub(crate) fn take_peak(&self) -> usize {
         PEAK.swap(now(), Relaxed).saturating_sub(self.before)
     }
 }
 
-/// What is held now.
+/// How much is held now.
 fn now() -> usize {
     NOW.load(Relaxed)
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const TEXT: &str = include_str!("../fixtures/server.qmp");
 
-/// What a client sends on a new connection, and what it is answered.
+/// The input of a client on a new connection, and the answers to it.
 pub(crate) struct Case {
     pub(crate) title: String,
     pub(crate) bytes: Vec<u8>,
@@ -43,7 +43,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// The answers without the two of [`END`]; nothing while they have not come.
+/// The answers without the two of [`END`]; `None` while they have not arrived.
 pub(crate) fn before_end(mut answers: Vec<Value>) -> Option<Vec<Value>> {
     if answers.last()?["id"] != "end" {
         return None;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `spice-qmp share` on a monitor of QEMU's, and clients that are simple and blocking.
+//! `spice-qmp share` on a monitor of QEMU's, and simple blocking clients.
 
 #![allow(dead_code, reason = "shared by tests that use a part each")]
 
@@ -92,12 +92,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects, and reads the greeting. Nothing where the connection is closed at once.
+    /// Connects, and reads the greeting. `None` if the connection is closed at once.
     pub(crate) fn connect(path: &Path) -> Option<Self> {
         Self::on(UnixStream::connect(path).ok()?)
     }
 
-    /// The same on a connection that is there.
+    /// The same on an existing connection.
     pub(crate) fn on(stream: UnixStream) -> Option<Self> {
         stream.set_read_timeout(Some(LIMIT)).expect("a time");
         stream.set_write_timeout(Some(LIMIT)).expect("a time");
@@ -126,7 +126,7 @@ impl Client {
         Some(())
     }
 
-    /// Nothing where the connection has ended.
+    /// `None` if the connection has ended.
     pub(crate) fn send(&mut self, request: &Value) -> Option<()> {
         self.send_bytes(request.to_string().as_bytes())
     }
@@ -139,7 +139,7 @@ impl Client {
         }
     }
 
-    /// The next message; nothing where the connection has ended.
+    /// The next message; `None` if the connection has ended.
     pub(crate) fn read(&mut self) -> Option<Value> {
         let mut line = Vec::new();
         match self.stream.read_until(b'\n', &mut line) {
@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    /// The next message that is no event.
+    /// The next message that is not an event.
     pub(crate) fn answer(&mut self) -> Option<Value> {
         loop {
             let message = self.read()?;
@@ -182,7 +182,7 @@ impl Client {
         }
     }
 
-    /// What comes until the connection ends.
+    /// Everything until the connection ends.
     pub(crate) fn rest(mut self) -> Vec<Value> {
         let mut rest = Vec::new();
         while let Some(message) = self.read() {

@@ -7,24 +7,24 @@
 //! | step | what it does |
 //! |---|---|
 //! | `open` | the connection opens |
-//! | `open late`, `open after-rest` | the same; the greeting may be gone, or come after the rest of a reply |
+//! | `open late`, `open after-rest` | the same; the greeting may be lost, or come after the rest of a reply |
 //! | `ready`, `ready oob` | opens and negotiates, with id 100 |
-//! | `connecting`, `close REASON` | the connection is being made, is gone |
+//! | `connecting`, `close REASON` | the connection is being made, or is gone |
 //! | `limit N` | sets the longest message |
 //! | `execute LABEL NAME [ARGUMENTS]` | issues a command; `execute-oob` out of band |
 //! | `cancel LABEL`, `forget LABEL` | ends a call; the former with an output |
 //! | `nudge` | sends a command of the session's own |
-//! | `-> LINE` | the session sends this; adjacent lines leave in one piece |
+//! | `-> LINE` | the session sends this; adjacent lines are sent in one piece |
 //! | `-> nothing` | the session has nothing to send |
-//! | `sent`, `lost` | what was taken to be sent did, did not reach the peer |
+//! | `sent`, `lost` | the bytes handed over to be sent did, or did not, reach the peer |
 //! | `<- LINE` | the server sends this line, which ends in CRLF |
 //! | `<-lf LINE`, `<-cut TEXT` | the same with LF, with no line end |
 //! | `<-bytes TEXT` | no line end, and `\r`, `\n`, `\\` and `\xNN` are escapes |
-//! | `= OUTPUT` | the session gave this output; with `...` at its end: starts so |
-//! | `? FACT` | the session is so, see [`check`] |
+//! | `= OUTPUT` | the session returns this output; with `...` at its end: starts like this |
+//! | `? FACT` | this holds for the session, see [`check`] |
 //!
-//! Ids count from 100. What the server sends up to the next step that is not
-//! `<-` or `=` is one turn: its bytes are cut in every way, and must always
+//! Ids count from 100. The server's bytes up to the next step that is not
+//! `<-` or `=` are one turn: they are split in every way, and must always
 //! give the turn's outputs. Bytes from the server imply `sent`.
 
 #[path = "../common/escapes.rs"]
@@ -37,12 +37,12 @@ use std::str::Lines;
 
 use spice_qmp::qmp::{Band, CallId, Error, Ignored, Opening, Output, Session, State};
 
-/// How the bytes of a turn are cut.
+/// How the bytes of a turn are split.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cut {
     Whole,
     Bytes,
-    /// In two, after so many bytes.
+    /// In two, after this many bytes.
     At(usize),
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Buffer {
     Never,
     /// Before the first output.
     First,
-    /// After each output, as a caller does that hands the control on.
+    /// After each output, as a caller does that returns control.
     Each,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Transcript {
 
 enum Step {
     Do(String),
-    /// What `poll_transmit` gives.
+    /// The last result of `poll_transmit`.
     Transmit(Vec<u8>),
     Turn {
         bytes: Vec<u8>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Makes seeds of the transcripts, and of what a machine goes through, into the folder that
-//! is named: the corpora of `tests/fuzz/corpus` were started with them.
+//! Makes seeds from the transcripts, and from a machine's history, in the given
+//! folder: the corpora of `tests/fuzz/corpus` were started with them.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -16,7 +16,7 @@ fn main() -> io::Result<()> {
         for (number, transcript) in text.split("\n== ").skip(1).enumerate() {
             let name = file.file_stem().unwrap_or_default().to_string_lossy();
             let name = format!("{name}-{number}");
-            // The set-ups take turns.
+            // The set-ups alternate.
             let setup = u8::try_from(number % 8).unwrap_or(0);
             write(&into.join("session"), &name, &session(setup, transcript))?;
             write(&into.join("capi"), &name, &capi(setup, transcript))?;
@@ -39,7 +39,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Why a machine stops, and what waits end with.
+/// Causes that stop a machine, and the events that end waits.
 const EVENTS: [&str; 7] = [
     r#"{"event":"BLOCK_IO_ERROR","data":{"device":"","node-name":"n","qom-path":"/machine/peripheral/d","operation":"write","action":"stop","nospace":true,"reason":"No space"}}"#,
     r#"{"event":"GUEST_PANICKED","data":{"action":"pause","info":{"type":"hyper-v","arg1":1}}}"#,
@@ -50,7 +50,7 @@ const EVENTS: [&str; 7] = [
     r#"{"event":"ACPI_DEVICE_OST","data":{"info":{"device":"d","slot":"0","slot-type":"DIMM","source":3,"status":1}}}"#,
 ];
 
-/// What the program does before, and the replies to it.
+/// The program's actions before, and the replies to them.
 const CALLS: [(&[&str], &[&str]); 7] = [
     (&["t6", "t0"], &["{}"]),
     (
@@ -183,7 +183,7 @@ fn session(setup: u8, transcript: &str) -> Vec<u8> {
             "lost" => operation(b'W', b""),
             "->" if !was_sent => operation(b't', b""),
             _ if verb.starts_with("<-") => {
-                // Seeds are short: a reply need not be long to be too long.
+                // Seeds are short: a reply need not be long to exceed the limit.
                 let bytes = sent(line);
                 let letter = if setup % 3 == 2 { b'1' } else { b'<' };
                 operation(letter, &bytes[..bytes.len().min(2000)]);

@@ -36,21 +36,21 @@ use self::models::call_item;
 use crate::operations::{pick, read};
 use crate::session::{greeting, reply};
 
-/// Does the operations of `data` on a port: calls of the program's and doings of
-/// the server's. Every callback must come once, the port must go in the end, and
+/// Performs the operations of `data` on a port: calls of the program and actions of
+/// the server. Every callback must come once, the port must be freed in the end, and
 /// nothing may be logged as a mistake.
 ///
-/// In the byte of set-up: whether the port is on a `GIOStream` (then all that the
-/// server ever says is there from the start), whether it is open before the first
-/// operation, whether there are handlers of signals, how the port ends, and whether there
+/// The first byte says whether the port is on a `GIOStream` (then the server's whole
+/// output is available from the start), whether it is open before the first
+/// operation, whether there are signal handlers, how the port ends, and whether there
 /// is a machine from the start.
 ///
 /// # Panics
 ///
-/// Where something of this is not so.
+/// If any of this fails.
 pub fn capi(data: &[u8]) {
     thread_local! {
-        /// One for all: to make a context takes the kernel's help.
+        /// One for all: creating a context needs system calls.
         static CONTEXT: glib::MainContext = glib::MainContext::new();
     }
     collect_mistakes();
@@ -75,7 +75,7 @@ thread_local! {
     static MISTAKES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Has warnings and criticals be kept for [`check_mistakes`].
+/// Keeps warnings and criticals for [`check_mistakes`].
 fn collect_mistakes() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -108,30 +108,30 @@ fn check_mistakes() {
 struct Call {
     function: Function,
     ends: u32,
-    /// What the callback does.
+    /// The callback's action.
     then: u8,
     cancellable: Option<gio::Cancellable>,
 }
 
 struct World {
     context: glib::MainContext,
-    /// The program's reference, until it gives it up.
+    /// The program's reference, until it drops it.
     port: Cell<*mut SpiceQmpPort>,
     weak: glib::WeakRef<QmpPort>,
-    /// Likewise, once it has made one.
+    /// Likewise, once it has created one.
     machine: Cell<*mut SpiceQmpMachine>,
     weak_machine: glib::WeakRef<Machine>,
     peer: Option<PairPeer>,
-    /// The ids of what the server got and did not answer.
+    /// The ids of requests that the server has received and not answered.
     got: RefCell<Vec<u64>>,
     calls: RefCell<Vec<Call>>,
-    /// How many main loops run within each other.
+    /// How many main loops are nested.
     depth: Cell<u32>,
     /// How many events there were.
     events: Cell<u32>,
-    /// How often a handler of the machine's was called.
+    /// How often a handler of the machine was called.
     changes: Cell<u32>,
-    /// How many jobs run, of which a handler is told.
+    /// How many jobs with a handler are running.
     jobs: Cell<u32>,
     /// Callbacks do nothing more.
     is_ending: Cell<bool>,
@@ -139,7 +139,7 @@ struct World {
 
 impl World {
     fn new<'d>(setup: u8, operations: impl Iterator<Item = (u8, &'d [u8])>) -> Rc<Self> {
-        // The ids of requests start at random otherwise.
+        // Otherwise the ids of requests start at random.
         // SAFETY: it takes a number.
         unsafe { glib::ffi::g_random_set_seed(1) };
         let on_stream = setup & 1 != 0;
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// Calls `act` unless the program gave the port up.
+    /// Calls `act` unless the program has dropped the port.
     fn with_port(&self, act: impl FnOnce(&QmpPort)) {
         let port = self.port.get();
         if !port.is_null() {
@@ -343,7 +343,7 @@ impl World {
         }
     }
 
-    /// A callback came: takes the result, and does what the call says.
+    /// A callback was called: takes the result, and performs the call's action.
     fn ended(&self, at: usize, source: *mut GObject, result: *mut GAsyncResult) {
         let (function, then) = {
             let mut calls = self.calls.borrow_mut();
@@ -393,7 +393,7 @@ impl World {
         });
     }
 
-    /// Gives the program's reference up.
+    /// Drops the program's reference.
     fn give_up(&self) {
         let port = self.port.replace(null_mut());
         if !port.is_null() {
@@ -402,7 +402,7 @@ impl World {
         }
     }
 
-    /// Runs the main loop until there is nothing to do.
+    /// Runs the main loop until it is idle.
     fn iterate(&self) {
         if self.depth.get() > 3 {
             return;
@@ -424,7 +424,7 @@ impl World {
             self.give_up();
         }
         self.iterate();
-        // Who waits for the port holds it, so it must fail to become ready.
+        // Waiting calls hold the port, so it must fail to become ready.
         self.is_ending.set(true);
         self.with_peer(PairPeer::open);
         self.with_peer(|peer| peer.close("the end"));
@@ -486,7 +486,7 @@ unsafe extern "C" fn on_qmp_event(_: *mut GObject, event: *mut SpiceQmpEvent, _:
     told_event();
 }
 
-/// Every fourth handler runs a main loop, every tenth lets go of the port.
+/// Every fourth handler runs a main loop, every tenth drops the port.
 fn told_event() {
     let world = current();
     let events = world.events.get() + 1;
@@ -543,7 +543,7 @@ mod tests {
         });
     }
 
-    /// The replies to what was asked, in order.
+    /// The replies to the requests, in order.
     pub(super) fn answer(world: &World, replies: &[&str]) {
         for reply in replies {
             world.take(b'i', b"");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The readers of JSON against slow ones.
+//! Compares the readers of JSON with slow ones.
 
 use glib::{Variant, VariantTy};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::reference::message::{self, Message};
 ///
 /// # Panics
 ///
-/// Where the library reads it otherwise than the reference.
+/// If the library and the reference disagree.
 pub fn decode(data: &[u8]) {
     variant_of_bytes(data);
     let read = qmp::parse(data).ok().as_ref().map(Message::of);
@@ -26,7 +26,7 @@ pub fn decode(data: &[u8]) {
     };
     let value = serde_json::from_str::<Value>(text).ok();
     if let Some(value) = &value {
-        // Else the reference is not worth its name.
+        // Otherwise the reference would be useless.
         let node = json::read(text, 128).expect("what serde reads is JSON");
         variant(text, value, &node);
         secrets_are_hidden(value);
@@ -38,7 +38,7 @@ pub fn decode(data: &[u8]) {
     assert_eq!(shown != "x ***", is_object);
 }
 
-/// A `GVariant` that may be of any type and hold anything.
+/// A `GVariant` of any type and contents.
 pub(crate) fn any_variant(data: &[u8]) -> Variant {
     const TYPES: [&str; 16] = [
         "a{sv}",
@@ -83,7 +83,7 @@ fn variant(text: &str, value: &Value, node: &Node<'_>) {
     }
 }
 
-/// Whether two values are the same; serde does not read floats to the last bit.
+/// Whether two values are equal; serde does not parse floats to the last bit.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) if one.is_f64() && other.is_f64() => {
@@ -104,7 +104,7 @@ fn is_same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// A word that no input should hold by chance.
+/// A word that no input should contain by chance.
 const SECRET: &str = "hunter2-hunter2";
 
 fn secrets_are_hidden(around: &Value) {

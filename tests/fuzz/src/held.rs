@@ -15,13 +15,13 @@ thread_local! {
 }
 
 /// The bytes that this thread has allocated and not freed. What another thread
-/// frees stays counted, and the other way round, so it may wrap.
+/// frees stays counted, and vice versa, so it may wrap.
 pub(crate) fn held() -> usize {
     HELD.get()
 }
 
 fn count(more: usize, less: usize) {
-    // A thread that ends may still free, when its variables are gone.
+    // A thread that ends may still free memory after its variables are gone.
     let _ = HELD.try_with(|held| held.set(held.get().wrapping_add(more).wrapping_sub(less)));
 }
 

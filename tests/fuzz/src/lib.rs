@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the fuzz targets check, as functions that every test can call.
+//! The checks of the fuzz targets, as functions that every test can call.
 //!
-//! An input of [`session`], [`server`] and [`capi`] is a byte of set-up, then operations that
-//! a byte 0xFF ends: a letter for what is done and the rest for what with, such
-//! as the bytes that the server sends. No JSON holds that byte, so cutting and
-//! joining inputs makes new ones that mean something. What the letters mean is
-//! told where they are read.
+//! An input of [`session`], [`server`] and [`capi`] is a byte of options, then operations,
+//! each ended by a byte 0xFF: a letter for the action and the rest for its argument, such
+//! as the bytes that the server sends. JSON never contains that byte, so cutting and
+//! joining inputs makes new ones that are meaningful. The letters are explained
+//! where they are parsed.
 
 mod capi;
 mod decode;

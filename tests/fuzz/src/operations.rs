@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads inputs that are lists of operations.
+//! Parses inputs that are lists of operations.
 
 /// The first byte of an input, and its operations: a letter and the rest.
 pub(crate) fn read(data: &[u8]) -> (u8, impl Iterator<Item = (u8, &[u8])> + Clone) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Arbitrary bytes of a client's, and answers, through a server.
+//! Feeds arbitrary bytes of a client, and answers, to a server.
 
 use std::collections::HashMap;
 
@@ -12,16 +12,16 @@ use spice_qmp::qmp::{
 use crate::held::held;
 use crate::operations::{pick, read, two_strings};
 
-/// Does the operations of `data` on a server, and on a twin that gets the same bytes in
-/// other pieces, and compares the two. What they send must be lines of JSON, with one
+/// Performs the operations of `data` on a server, and on a twin that gets the same bytes in
+/// other pieces, and compares the two. Their output must be lines of JSON, with one
 /// answer to each request, in order.
 ///
-/// In the byte of set-up: the length of the twin's pieces, whether `oob` is offered,
+/// The first byte says: the length of the twin's pieces, whether `oob` is offered,
 /// whether the client has negotiated, and the longest message.
 ///
 /// # Panics
 ///
-/// Where they differ.
+/// If they differ.
 pub fn server(data: &[u8]) {
     let (setup, operations) = read(data);
     let mut world = World::new(setup);
@@ -36,11 +36,11 @@ pub fn server(data: &[u8]) {
 struct World {
     server: Server,
     twin: Server,
-    /// How long the pieces are that the twin gets.
+    /// The length of the pieces that the twin gets.
     piece: usize,
     /// The requests that were not answered.
     requests: Vec<Request>,
-    /// All of a band that were handed out, in their order, and how many were answered.
+    /// All requests of a band that were returned, in order, and how many were answered.
     in_band: Vec<RequestId>,
     answered: usize,
     out_of_band: HashMap<RequestId, bool>,
@@ -96,7 +96,7 @@ impl World {
     fn take(&mut self, letter: u8, with: &[u8]) {
         match letter {
             b'<' => self.receive(with),
-            // A request that is right, with these arguments and this id.
+            // A valid request with these arguments and this id.
             b'q' | b'o' => {
                 let (arguments, id) = two_strings(with);
                 let execute = if letter == b'q' {
@@ -109,7 +109,7 @@ impl World {
                     format!("{{\"{execute}\":\"stop\",\"arguments\":{arguments}{id}}}").as_bytes(),
                 );
             }
-            // The byte that no operation can hold.
+            // The byte that no operation can contain.
             b'!' => self.receive(b"\xFF"),
             b'r' | b'x' if !self.requests.is_empty() => {
                 let at = pick(with, self.requests.len());
@@ -134,7 +134,7 @@ impl World {
     }
 
     fn receive(&mut self, bytes: &[u8]) {
-        // A caller that does not read on when it should not.
+        // A caller that stops reading when it should.
         if !self.server.wants_input() {
             return;
         }
@@ -149,7 +149,7 @@ impl World {
         self.add(requests);
     }
 
-    /// What waited may go on.
+    /// Waiting requests may continue.
     fn poll(&mut self) {
         let requests: Vec<_> = std::iter::from_fn(|| self.server.poll_request()).collect();
         let of_twin: Vec<_> = std::iter::from_fn(|| self.twin.poll_request()).collect();
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// The answer has the request's number in it.
+    /// The answer contains the request's number.
     fn answer(&mut self, at: usize, works: bool, with: &[u8]) {
         let request = self.requests.remove(at);
         let number = request.number();
@@ -251,7 +251,7 @@ impl World {
         assert!(self.requests.len() <= MAX_IN_FLIGHT);
     }
 
-    /// All is answered, and the server reads on.
+    /// Everything is answered, and the server continues to read.
     fn end(&mut self) {
         while !self.server.wants_input() && !self.server.is_overrun() {
             while !self.requests.is_empty() {
@@ -264,7 +264,7 @@ impl World {
     }
 }
 
-/// Whether a text is one value of JSON, within an object.
+/// Whether a text is one JSON value, within an object.
 fn is_value(text: &str) -> bool {
     let mut server = Server::new(&greeting(false));
     server.receive(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"a\"}");
@@ -272,7 +272,7 @@ fn is_value(text: &str) -> bool {
     server.reply(request.number(), text).is_ok()
 }
 
-/// Whether it is JSON that a reader of values takes, which does not nest too deep.
+/// Whether it is JSON that a parser of values accepts, which does not nest too deeply.
 fn is_json(text: &str) -> bool {
     match serde_json::from_str::<Value>(text) {
         Ok(_) => true,
@@ -305,7 +305,7 @@ fn memory_is_bounded<'b>(setup: u8, operations: &(impl Iterator<Item = (u8, &'b 
                 drop(server.poll_transmit());
                 server.transmitted();
             }
-            // Buffers double, and a text may be twice there, with escapes.
+            // Buffers double, and a text may exist there twice, with escapes.
             let bound = 8192 + 4 * MAX_BACKLOG;
             let bound = bound
                 .saturating_add(limit(setup).saturating_mul(16))

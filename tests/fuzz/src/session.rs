@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Arbitrary bytes and calls against a model of the session.
+//! Compares a session fed with arbitrary bytes and calls with a model.
 
 use std::collections::HashSet;
 
@@ -13,15 +13,15 @@ use crate::reference::session::{Model, Output, Request, without_words};
 
 const FIRST_ID: u64 = 100;
 
-/// Does the operations of `data` on a session, on a twin that gets the same bytes
+/// Performs the operations of `data` on a session, on a twin that gets the same bytes
 /// in other pieces, and on the model, and compares the three.
 ///
-/// In the byte of set-up: the length of the twin's pieces, whether the twin buffers
+/// The first byte says: the length of the twin's pieces, whether the twin buffers
 /// them first, whether commands end in a line feed, and the longest message.
 ///
 /// # Panics
 ///
-/// Where they differ.
+/// If they differ.
 pub fn session(data: &[u8]) {
     let (setup, operations) = read(data);
     let mut world = World::new(setup);
@@ -42,15 +42,15 @@ struct World {
     twin: Session<usize>,
     model: Model,
     limit: usize,
-    /// How long the pieces are that the twin gets.
+    /// The length of the pieces that the twin gets.
     piece: usize,
-    /// Whether the twin buffers what it gets first.
+    /// Whether the twin buffers its input first.
     buffers: bool,
     /// The calls: a token is an index.
     calls: Vec<Call>,
     /// All ids of requests.
     ids: HashSet<u64>,
-    /// The ids of what the server got on this connection and did not answer.
+    /// The ids of requests that the server has received on this connection and not answered.
     got: Vec<u64>,
 }
 
@@ -208,7 +208,7 @@ impl World {
         assert_eq!(String::from_utf8_lossy(rest), "", "more than expected");
     }
 
-    /// Gives all of `bytes` to the three.
+    /// Feeds all of `bytes` to the three.
     fn receive(&mut self, bytes: &[u8]) {
         let (mut input, mut of_model) = (bytes, bytes);
         let mut outputs = Vec::new();
@@ -238,7 +238,7 @@ impl World {
         self.tell(&outputs);
     }
 
-    /// Gives `bytes` to the three until one output comes, and buffers the rest.
+    /// Feeds `bytes` to the three until one output comes, and buffers the rest.
     fn receive_one(&mut self, bytes: &[u8]) {
         let (mut input, mut of_model) = (bytes, bytes);
         let output = self.session.receive(&mut input).as_ref().map(Output::of);
@@ -320,7 +320,7 @@ impl World {
     }
 }
 
-/// Checks that `bytes` start with this request; gives what is behind it.
+/// Checks that `bytes` start with this request; returns what follows it.
 fn check_request<'b>(bytes: &'b [u8], request: &Request) -> &'b [u8] {
     let mut requests = serde_json::Deserializer::from_slice(bytes).into_iter::<&RawValue>();
     let sent = requests.next().expect("a request").expect("valid JSON");
@@ -330,7 +330,7 @@ fn check_request<'b>(bytes: &'b [u8], request: &Request) -> &'b [u8] {
     } else {
         rest
     };
-    // JSON that nests too deep for a reader of values is not looked into.
+    // JSON that nests too deeply for a parser of values is not checked.
     let arguments = request.arguments.as_deref();
     let arguments = arguments.map(serde_json::from_str::<Value>).transpose();
     if let (Ok(arguments), Ok(sent)) = (arguments, serde_json::from_str::<Value>(sent.get())) {
@@ -347,7 +347,7 @@ fn check_request<'b>(bytes: &'b [u8], request: &Request) -> &'b [u8] {
     rest
 }
 
-/// A greeting, with `oob` where `with` says so.
+/// A greeting, with `oob` if `with` says so.
 pub(crate) fn greeting(with: &[u8]) -> Vec<u8> {
     let capabilities = if with == b"o" { "\"oob\"" } else { "" };
     format!(

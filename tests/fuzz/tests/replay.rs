@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Replays the corpora and what was found before.
+//! Replays the corpora and earlier findings.
 
 use std::fs;
 use std::path::Path;
@@ -14,14 +14,14 @@ fn replay(target: &str, run: fn(&[u8])) {
         let files = fs::read_dir(folder).into_iter().flatten();
         for file in files {
             let path = file.expect("a file").path();
-            // Shown when the input fails.
+            // Shown if the input fails.
             println!("{}", path.display());
             run(&fs::read(&path).expect("it can be read"));
             count += 1;
         }
     }
     assert!(count > 0, "the corpus of {target} is gone");
-    // Past the test's capture, so that `./dev test` shows it.
+    // Bypasses the test's capture, so that `./dev test` shows it.
     std::io::Write::write_all(
         &mut std::io::stderr(),
         format!("fuzz: {count} inputs of {target} replayed\n").as_bytes(),

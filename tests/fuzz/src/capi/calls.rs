@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The asynchronous functions: how each is called, and what it must end with.
+//! The asynchronous functions: how each is called, and how it must end.
 
 use std::ffi::{CString, c_char, c_int, c_uint};
 use std::fs::File;
@@ -82,7 +82,7 @@ pub(super) enum Function {
     CancelJob,
 }
 
-/// What a function is of.
+/// The class that a function belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
     Port,
@@ -329,7 +329,7 @@ pub(super) unsafe fn call_machine(
     }
 }
 
-/// None that ends while an input is played: what becomes of it would be by chance.
+/// None that ends while an input is played: the result would be random.
 fn timeout(options: &[u8]) -> c_uint {
     [0, 3_600_000, c_uint::MAX][pick(options, 18) / 2 % 3]
 }
@@ -361,7 +361,7 @@ fn action(with: &[u8]) -> ActionOfC {
 /// A list of strings as C has it, from one with commas.
 struct Names {
     pointers: Vec<*const c_char>,
-    /// What is pointed to.
+    /// The strings that are pointed to.
     strings: Vec<CString>,
 }
 
@@ -383,19 +383,19 @@ impl Names {
 }
 
 pub(super) fn string(bytes: &[u8]) -> CString {
-    // Other bytes than text are a mistake of the program's.
+    // Bytes that are not text are a mistake of the program.
     let text = String::from_utf8_lossy(bytes).replace('\0', "");
     CString::new(text).expect("no NUL")
 }
 
-/// Takes the result out with the function that belongs to it: there is a result or
-/// an error, and not both.
+/// Takes the result with the matching function: there is either a result or
+/// an error.
 pub(super) fn finish(function: Function, source: *mut GObject, result: *mut GAsyncResult) {
     let (port, machine) = (source.cast(), source.cast());
     let mut error: *mut GError = null_mut();
     let place = &raw mut error;
-    // SAFETY: the result is one of this function on this object; what it gives is
-    // freed as it is told in its documentation.
+    // SAFETY: the result is one of this function on this object; the returned value is
+    // freed as its documentation says.
     unsafe {
         let worked = match function {
             Function::Execute => text(spice_qmp_port_execute_finish(port, result, place)),
@@ -494,7 +494,7 @@ unsafe fn event(event: *mut SpiceQmpEvent) -> bool {
     true
 }
 
-/// Whether there is a schema, which then has what it lists, in order.
+/// Whether there is a schema, whose commands must then be listed in order.
 ///
 /// # Safety
 ///

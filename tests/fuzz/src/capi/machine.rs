@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The program's machine: what it says at any time, and its actions.
+//! The program's machine: its properties at any time, and its actions.
 
 use std::ffi::CStr;
 use std::ptr::null_mut;
@@ -22,7 +22,7 @@ use super::{World, current};
 use crate::operations::pick;
 
 impl World {
-    /// Makes the machine, unless there is one.
+    /// Creates the machine, unless there is one.
     pub(super) fn make_machine(&self) {
         let port = self.port.get();
         if port.is_null() || !self.machine.get().is_null() {
@@ -43,7 +43,7 @@ impl World {
         self.connect_lists();
     }
 
-    /// Gives the program's reference to the machine up.
+    /// Drops the program's reference to the machine.
     pub(super) fn give_machine_up(&self) {
         let machine = self.machine.replace(null_mut());
         if !machine.is_null() {
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// Activates an action, or has `pause` take a state.
+    /// Activates an action, or changes the state of `pause`.
     pub(super) fn act(&self, with: &[u8]) {
         self.with_machine(|machine| {
             let actions = machine.list_actions();
@@ -74,7 +74,7 @@ impl World {
         });
     }
 
-    /// Looks at all that the machine says of itself.
+    /// Reads all properties of the machine.
     pub(super) fn look_at_machine(&self) {
         self.with_machine(|machine| {
             for action in machine.list_actions() {
@@ -118,8 +118,8 @@ unsafe fn look_at_condition(machine: *mut SpiceQmpMachine) {
     }
 }
 
-/// Every third handler looks at the machine, every seventh runs a main loop, every
-/// thirteenth gives the machine up.
+/// Every third handler reads the machine, every seventh runs a main loop, every
+/// thirteenth drops the machine.
 pub(super) fn told_change() {
     let world = current();
     let changes = world.changes.get() + 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The lists of the program's machine, and what can be done with their items.
+//! The lists of the program's machine, and the functions of their items.
 
 use std::ffi::c_uint;
 use std::ptr::null;
@@ -36,7 +36,7 @@ const LISTS: [Get; 3] = [
 ];
 
 impl World {
-    /// Has handlers be told what changes in the lists.
+    /// Connects handlers to the lists.
     pub(super) fn connect_lists(&self) {
         for get in LISTS {
             let Some(list) = self.list(get) else {
@@ -58,7 +58,7 @@ impl World {
         })
     }
 
-    /// Asks a list for its items, and looks at them; or has it load them again.
+    /// Asks a list for its items, and reads them; or makes it load them again.
     pub(super) fn look_at_list(&self, with: &[u8]) {
         let Some(list) = self.list(LISTS[pick(with, 3)]) else {
             return;
@@ -76,7 +76,7 @@ impl World {
             }
         }
         for at in 0..list.n_items() {
-            // A handler may have taken it away.
+            // A handler may have removed it.
             let Some(item) = list.item(at) else { break };
             assert!(item.type_().is_a(list.item_type()));
             for property in item.list_properties() {
@@ -99,7 +99,7 @@ impl World {
         list.item(at.try_into().expect("there are not so many"))
     }
 
-    /// Nothing loads where nothing can come.
+    /// Nothing is loading while nothing can arrive.
     pub(super) fn check_lists(&self) {
         for list in LISTS.iter().filter_map(|&get| self.list(get)) {
             // SAFETY: `list` keeps it.
@@ -156,7 +156,7 @@ pub(super) unsafe fn call_item(
     }
 }
 
-/// Runs a job, of which handlers are told.
+/// Runs a job with handlers.
 ///
 /// # Safety
 ///
@@ -198,7 +198,7 @@ unsafe extern "C" fn job_has_ended(data: gpointer) {
     world.jobs.set(left.expect("each ends once"));
 }
 
-/// Those that contradict each other are a mistake of the program's.
+/// Contradicting flags are a mistake of the program.
 fn insert_flags(with: &[u8]) -> InsertFlagsOfC {
     let flags: c_uint = [0, 1, 2, 4, 5, 6][pick(with, 6)];
     // SAFETY: it is a number, and nothing else is in it.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where messages end, found byte by byte.
+//! Finds where messages end, byte by byte.
 
 /// A cut of the stream.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Cut {
     Message(Vec<u8>),
-    /// An object over many lines broke off.
+    /// An object that spans several lines broke off.
     Broken,
     /// With its bytes up to the limit, and one more.
     TooLarge(Vec<u8>),
@@ -15,9 +15,9 @@ pub(crate) enum Cut {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) limit: usize,
-    /// The message that has begun.
+    /// The unfinished message.
     message: Vec<u8>,
-    /// Its length before the current line, if it goes over many lines.
+    /// Its length before the current line, if it spans several lines.
     before_line: usize,
     many_lines: bool,
     /// It was too large, and the rest of it does not count.
@@ -39,12 +39,12 @@ impl Stream {
         !self.message.is_empty()
     }
 
-    /// The bytes of the message that has begun, unless the rest of it is skipped.
+    /// The bytes of the unfinished message, unless the rest of it is skipped.
     pub(crate) fn begun(&self) -> &[u8] {
         if self.skipping { b"" } else { &self.message }
     }
 
-    /// Takes input up to the next cut.
+    /// Consumes input up to the next cut.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Option<Cut> {
         let had_input = !input.is_empty();
         while let Some((&byte, rest)) = input.split_first() {

@@ -18,16 +18,16 @@ pub(crate) enum Value<'a> {
     Object(Vec<(String, Node<'a>)>),
 }
 
-/// Reads a text that is one value and nothing else. Nothing where it is none,
-/// where brackets nest deeper than `max_depth`, or where a string has half of
+/// Parses a text that is one value and nothing else. `None` if it is not,
+/// if brackets nest deeper than `max_depth`, or if a string contains half of
 /// a surrogate pair.
 pub(crate) fn read(text: &str, max_depth: usize) -> Option<Node<'_>> {
     Reader::new(text, false).whole(max_depth)
 }
 
-/// The same where strings may have halves of surrogate pairs.
+/// The same, but strings may contain halves of surrogate pairs.
 pub(crate) fn read_structure(text: &str) -> Option<Node<'_>> {
-    // More than this the stack would not bear; no input has it.
+    // The stack could not hold more; no input has it.
     Reader::new(text, true).whole(20_000)
 }
 
@@ -42,7 +42,7 @@ impl Node<'_> {
         }
     }
 
-    /// Whether a string in it, be it a member's name, has a NUL.
+    /// Whether a string in it, including the names of members, contains a NUL.
     pub(crate) fn has_nul(&self) -> bool {
         match &self.value {
             Value::String(text) => text.contains('\0'),
@@ -54,7 +54,7 @@ impl Node<'_> {
         }
     }
 
-    /// Whether an object in it has two members of one name.
+    /// Whether an object in it has two members of the same name.
     pub(crate) fn has_twins(&self) -> bool {
         match &self.value {
             Value::Array(items) => items.iter().any(Node::has_twins),
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         Some(byte)
     }
 
-    /// Takes `word` if it comes next.
+    /// Consumes `word` if it comes next.
     fn takes(&mut self, word: &str) -> bool {
         let comes = self.text.as_bytes()[self.at..].starts_with(word.as_bytes());
         self.at += if comes { word.len() } else { 0 };
@@ -232,7 +232,7 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// Takes digits; whether there was one.
+    /// Consumes digits; returns whether there was one.
     fn digits(&mut self) -> bool {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a line of QMP says.
+//! Parses a line of QMP.
 
 use spice_qmp::qmp::limits::{MAX_CAPABILITIES, MAX_DEPTH, MAX_NAME, MAX_PACKAGE};
 use spice_qmp::qmp::{self, Greeting, Version, VersionTriple};
@@ -27,7 +27,7 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    /// What the library made of a line, to compare.
+    /// The library's result for a line, to compare.
     pub(crate) fn of(message: &qmp::Message<'_>) -> Self {
         match message {
             qmp::Message::Greeting(greeting) => Self::Greeting(greeting.clone()),
@@ -49,7 +49,7 @@ impl Message {
     }
 }
 
-/// Why a line is no message.
+/// Why a line is not a message.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Bad {
     pub(crate) concerns: Concerns,
@@ -64,7 +64,7 @@ pub(crate) enum Concerns {
     All,
 }
 
-/// Reads a line.
+/// Parses a line.
 pub(crate) fn read(line: &[u8]) -> Result<Message, Bad> {
     let text = std::str::from_utf8(line).ok();
     if let Some(node) = text.and_then(|text| json::read(text, MAX_DEPTH)) {
@@ -102,7 +102,7 @@ fn concerns(node: &Node<'_>) -> Concerns {
 fn read_node(node: &Node<'_>) -> Option<Message> {
     let names = ["QMP", "return", "error", "event", "data", "timestamp", "id"];
     let [qmp, value, error, event, data, timestamp, id] = members(node, names)?;
-    // `null` is an answer, an id or a bad greeting, but else as good as nothing.
+    // `null` is an answer, an id or a bad greeting, but otherwise ignored.
     let [error, event, data, timestamp] = [error, event, data, timestamp].map(unless_null);
     let text = |node: &Node<'_>| node.text.to_owned();
     Some(match (qmp, value, error, event) {
@@ -124,7 +124,7 @@ fn read_node(node: &Node<'_>) -> Option<Message> {
             data: data.map(text),
             timestamp: timestamp.and_then(micros).unwrap_or(-1),
         },
-        // Also `event`s and `error`s of a wrong form are more than one.
+        // Malformed `event`s and `error`s also count.
         _ => return None,
     })
 }
@@ -133,7 +133,7 @@ fn unless_null<'n, 'a>(node: Option<&'n Node<'a>>) -> Option<&'n Node<'a>> {
     node.filter(|node| node.value != Value::Null)
 }
 
-/// The members of these names, none of which may come twice; others are skipped.
+/// The members with these names, none of which may appear twice; others are skipped.
 fn members<'n, 'a, const N: usize>(
     node: &'n Node<'a>,
     names: [&str; N],
@@ -150,7 +150,7 @@ fn members<'n, 'a, const N: usize>(
     Some(found)
 }
 
-/// A string that C can have.
+/// A string that C can hold.
 fn string(node: &Node<'_>) -> Option<String> {
     match &node.value {
         Value::String(text) => Some(text.replace('\0', "\u{FFFD}")),
@@ -171,7 +171,7 @@ pub(crate) fn start_of(text: &str, limit: usize) -> String {
 }
 
 fn number<T: std::str::FromStr>(node: &Node<'_>) -> Option<T> {
-    // -0 is no whole number.
+    // -0 is not a whole number.
     let whole = node.value == Value::Number && node.text != "-0";
     whole.then(|| node.text.parse().ok()).flatten()
 }
@@ -205,7 +205,7 @@ fn micros(node: &Node<'_>) -> Option<i64> {
     let Value::Object(members) = &node.value else {
         return None;
     };
-    // Other than in a message, the last of two with the same name counts.
+    // Unlike in a message, the last of two members with the same name counts.
     let number = |name: &str| -> Option<i64> {
         let (_, node) = members.iter().rfind(|(it, _)| it == name)?;
         node.text.parse().ok().filter(|&number| number >= 0)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the library must do, written again: slowly, and as simply as can be.
+//! A second implementation of what the library must do: slow, and as simple as possible.
 
 pub(crate) mod framing;
 pub(crate) mod json;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A session by the table in `src/qmp/state.rs`, with lists that are searched.
+//! A session according to the table in `src/qmp/state.rs`, with lists that are searched.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::framing::{Cut, Stream};
 use super::json::{self, Value};
 use super::message::{self, Bad, Concerns, Message, start_of};
 
-/// What comes out of a session, without the words of some errors.
+/// An output of a session, without the words of some errors.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
     Ended(usize, Result<String, Error>),
@@ -67,7 +67,7 @@ fn malformed() -> PeerError {
     PeerError::Malformed("".into())
 }
 
-/// How much of the peer's bytes it shows depends on how they came.
+/// How many of the peer's bytes it shows depends on how they were split.
 fn no_greeting() -> PeerError {
     PeerError::NoGreeting("".into())
 }
@@ -109,7 +109,7 @@ pub(crate) struct Model {
     pub(crate) buffered: Vec<u8>,
     outputs: VecDeque<Output>,
     calls: Vec<Call>,
-    /// In the order in which they are sent, but that urgent ones go first.
+    /// In the order in which they are sent, except that out-of-band ones go first.
     requests: Vec<Request>,
     negotiations: Vec<(u64, bool)>,
     probed_again: bool,
@@ -348,7 +348,7 @@ impl Model {
         Some(token)
     }
 
-    /// What goes out now.
+    /// The bytes to send now.
     pub(crate) fn transmit(&mut self) -> Vec<Request> {
         let all = std::mem::take(&mut self.requests);
         let (mut now, others): (Vec<_>, Vec<_>) =
@@ -436,12 +436,12 @@ impl Model {
         Some(Output::Ignored(Ignored::Bad(ignored)))
     }
 
-    /// Whether nothing but QMP may come.
+    /// Whether only QMP may arrive.
     fn is_strict(&self) -> bool {
         self.state == State::Greeting && self.opening == Opening::GreetingComes
     }
 
-    /// What is on a new connection in place of a greeting, once that is sure.
+    /// What a new connection has in place of a greeting, once that is certain.
     fn foreign_start(&self, line: &[u8]) -> Option<PeerError> {
         let start = line.trim_ascii_start();
         let &first = start.first().filter(|_| self.state == State::Greeting)?;
@@ -526,7 +526,7 @@ impl Model {
         Some(Output::Ended(call.token?, result))
     }
 
-    /// Whether the negotiation of this id enables `oob`. It and earlier ones are over.
+    /// Whether the negotiation with this id enables `oob`. It and earlier ones are over.
     fn take_negotiation(&mut self, id: u64) -> Option<bool> {
         let at = self.negotiations.iter().position(|it| it.0 == id)?;
         let oob = self.negotiations[at].1;
@@ -539,7 +539,7 @@ impl Model {
         let at = self.calls.iter().position(answered)?;
         let call = self.calls.remove(at);
         if call.band == Band::In {
-            // What nobody waits for and was asked before will not be answered.
+            // Abandoned requests that were sent before will not be answered.
             self.calls
                 .retain(|it| !(it.id < id && is_in_flight(it) && it.token.is_none()));
         }
