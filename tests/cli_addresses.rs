@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each form of address, and what the tool says where it was given none.
+//! Each form of address, and the tool's hint if none was given.
 #![cfg(all(feature = "cli", feature = "spice"))]
 
 mod common;
@@ -48,7 +48,7 @@ fn sockets_and_spice_servers() {
                 assert!(tool.run().ok().contains("prelaunch"), "{address}");
             };
             ended(Tool::new(&address, &["status"]));
-            // The option goes before the environment.
+            // The option takes precedence over the environment.
             ended(Tool::new(
                 "unix:/no/such",
                 &["--connect", &address, "status"],
@@ -104,7 +104,7 @@ fn a_socket_that_is_inherited() {
     ended.says(3, "the server closed the connection", "");
 }
 
-/// A QEMU on the session bus is found, and used as the hint says.
+/// A QEMU on the session bus is found, and the hint's address works.
 #[test]
 fn no_address() {
     let mut bus = Bus::start();
@@ -131,14 +131,14 @@ fn no_address() {
     }
     bus.kill();
     run(&bus, "", &["status"]).says(2, "no address", forms);
-    // Where there is no bus, none is started.
+    // If there is no bus, none is started.
     Tool::new("", &["status"])
         .env("DBUS_SESSION_BUS_ADDRESS", "autolaunch:")
         .run()
         .says(2, "no address", forms);
 }
 
-/// A bus that accepts, and says nothing.
+/// A bus that accepts connections, and never answers.
 #[test]
 fn a_bus_that_is_mute() {
     let folder = tempfile::tempdir().expect("a folder");

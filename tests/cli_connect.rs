@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the tool connects, and what it says where it cannot.
+//! How the tool connects, and its messages if it cannot.
 #![cfg(all(feature = "cli", feature = "spice"))]
 
 mod common;
@@ -29,8 +29,8 @@ fn status(address: &str) -> tool::Ended {
     Tool::new(address, &["status"]).run()
 }
 
-/// Forms of addresses from QEMU's command line, URLs and habit: the hint names an
-/// address that is right, and never repeats what was wrong.
+/// Forms of addresses from QEMU's command line, URLs and habit: the hint names a
+/// correct address, and never repeats the mistake.
 #[test]
 fn what_is_no_address() {
     for (address, error, hint) in [
@@ -123,9 +123,9 @@ fn what_is_no_address() {
         .says(2, "no address", "unix:/path");
 }
 
-/// GLib cuts such a path, and connects to whoever listens at its beginning.
+/// GLib cuts such a path, and connects to whatever listens at its beginning.
 #[test]
-fn a_path_that_is_too_long_reaches_nobody() {
+fn a_path_that_is_too_long_is_not_connected_to() {
     let folder = tempfile::tempdir_in("/tmp").unwrap();
     let short = folder
         .path()
@@ -190,7 +190,7 @@ fn a_server_that_comes_later() {
             folder.path().join("later.sock"),
             folder.path().join("spice.sock"),
         );
-        // One socket is absent at first, the other one refuses.
+        // One socket does not exist at first, the other one refuses.
         drop(UnixListener::bind(&spice).unwrap());
         let addresses = [unix(&qmp), format!("spice+unix://{}", spice.display())];
         for address in &addresses {
@@ -261,7 +261,7 @@ fn a_socket_that_is_not_for_this_user() {
     let _listener = UnixListener::bind(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     let root = rustix::process::geteuid().is_root();
-    // Root may use any socket, and nobody cannot run what is in root's folders.
+    // Root may use any socket, and `nobody` cannot run programs in root's folders.
     let tool = folder.path().join("spice-qmp");
     fs::copy(env!("CARGO_BIN_EXE_spice-qmp"), &tool).unwrap();
     let run = |address: &str| {
@@ -326,7 +326,7 @@ fn a_machine_that_is_stopped_by_an_error() {
     }
 }
 
-/// A server of one client, which gets these bytes and then the end.
+/// A server for one client, to which it sends these bytes and then the end.
 fn serve(listener: UnixListener, bytes: &'static str) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
@@ -376,7 +376,7 @@ fn passwords_that_cannot_be_read() {
     tool.run()
         .says(2, "SPICE_QMP_PASSWORD is not UTF-8 text", "");
 
-    // A mark of UTF-8 is none of the password.
+    // A byte order mark of UTF-8 is not part of the password.
     let qemu = Config::new()
         .spice_tcp_password("geheim")
         .start(&Program::system());

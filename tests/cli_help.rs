@@ -73,7 +73,7 @@ fn each_command_has_a_page_that_renders() {
     }
 }
 
-/// The text of a page, about which nothing complains.
+/// The text of a page, which renders without warnings.
 fn render(page: &Path) -> String {
     let mut man = Command::new("man");
     man.args(["--warnings", "-E", "UTF-8", "-l"])
@@ -127,7 +127,7 @@ fn bash_completes() {
     }
 }
 
-/// Whether these shells take the files, where they are installed.
+/// Whether these shells accept the files, if they are installed.
 #[test]
 fn other_shells_read_their_files() {
     let folder = help_files();

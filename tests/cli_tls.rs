@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tool over TLS: certificates of a CA of one's own, and each way they are wrong.
+//! The tool over TLS: certificates of a private CA, and each way they can be wrong.
 #![cfg(all(feature = "cli", feature = "spice"))]
 
 mod common;
@@ -21,7 +21,7 @@ const PASSWORD: &str = "geheim";
 struct Pki(tempfile::TempDir);
 
 impl Pki {
-    /// A certificate for `localhost` that is valid for so many days from now.
+    /// A certificate for `localhost` that is valid for this many days from now.
     fn new(days: u32) -> Self {
         let pki = Self(tempfile::tempdir_in("/tmp").unwrap());
         let days = days.to_string();
@@ -173,7 +173,7 @@ fn a_certificate_of_another_host() {
         let subject = |subject| status(&address, &["--ca-file", &ca, "--host-subject", subject]);
         subject("O=Example,CN=localhost").ok();
         subject("CN=localhost").says(3, "another subject", "O=Example");
-        // The name of the host is no way around it.
+        // The host name does not override it.
         let args = ["--ca-file", &ca, "--host-subject", "CN=other"];
         status(&server.tls("localhost"), &args).says(3, "another subject", "O=Example");
     }
@@ -196,7 +196,7 @@ fn a_certificate_that_has_expired() {
 }
 
 #[test]
-fn tls_where_there_is_none_and_none_where_there_is() {
+fn tls_to_a_plain_port_and_plain_to_a_tls_port() {
     let pki = Pki::new(2);
     for program in Program::all() {
         let server = Server::start(&program, &pki, ",tls-channel=default");

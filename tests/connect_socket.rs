@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Opening ports on sockets: servers that are late, full, or have little to say.
+//! Opening ports on sockets: servers that are late, full, or answer little.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -43,7 +43,7 @@ fn prelaunch(command: &str) -> Value {
     }
 }
 
-/// Without another turn of the main loop.
+/// Without another iteration of the main loop.
 #[test]
 fn an_open_port_knows_the_run_state() {
     with_own_pushed(|main| {
@@ -107,9 +107,9 @@ fn a_server_that_says_something_else() {
     });
 }
 
-/// All of it within one deadline.
+/// All of it within one timeout.
 #[test]
-fn a_server_that_does_not_say_its_run_state() {
+fn a_server_that_does_not_report_its_run_state() {
     with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("slow.sock");
@@ -142,7 +142,7 @@ fn a_server_that_does_not_say_its_run_state() {
 }
 
 #[test]
-fn a_connection_that_ends_says_whether_it_was_qemu() {
+fn the_error_of_a_connection_that_ends_says_whether_it_was_qemu() {
     with_own_pushed(|main| {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("short.sock");
@@ -154,7 +154,7 @@ fn a_connection_that_ends_says_whether_it_was_qemu() {
             let (mut client, _) = listener.accept().unwrap();
             if greets {
                 writeln!(client, "{GREETING}").unwrap();
-                // What it was sent would reset the connection.
+                // Unread data would reset the connection.
                 main.run_for(Duration::from_millis(20));
                 BufReader::new(&client)
                     .read_line(&mut String::new())
@@ -170,7 +170,7 @@ fn a_connection_that_ends_says_whether_it_was_qemu() {
     });
 }
 
-/// A socket with room for one connection that waits, which is taken.
+/// A socket with room for one waiting connection, which is taken.
 fn full(path: &Path) -> (gio::Socket, UnixStream) {
     let socket = gio::Socket::new(
         gio::SocketFamily::Unix,
@@ -228,13 +228,13 @@ fn waiting_for_a_server() {
             if refuses {
                 drop(UnixListener::bind(&path).unwrap());
             }
-            // Not waited for unless that is asked for.
+            // It does not wait unless asked to.
             let error = main.block_on(QmpPort::open(&unix(&path))).unwrap_err();
             assert!(matches!(
                 error,
                 Error::Connect(ConnectError::Unreachable { .. })
             ));
-            // Waited for in vain: the error says for what.
+            // It waits in vain: the error says for what.
             let options = ConnectOptions::new().wait(true);
             let short = options.clone().timeout(Duration::from_millis(50));
             let error = main
@@ -265,7 +265,7 @@ fn waiting_for_a_server() {
     });
 }
 
-/// It would be cut, and another server be connected to.
+/// GLib would cut it, and connect to another server.
 #[test]
 fn a_path_that_is_too_long() {
     with_own_pushed(|main| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finding ports on SPICE: servers that are late, full or mute, and searches that are
-//! given up.
+//! abandoned.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -29,7 +29,7 @@ fn timed_out(error: Error) -> (String, Duration, &'static str) {
     (what.into(), after, hint)
 }
 
-/// Without another turn of the main loop.
+/// Without another iteration of the main loop.
 #[test]
 fn a_port_that_was_found_knows_the_run_state() {
     with_default(|main| {
@@ -170,7 +170,7 @@ fn a_port_that_is_mute() {
             let timeout = Duration::from_millis(700);
             let found = main.block_on(QmpPort::find_within(&client.session, timeout));
             let (what, after, hint) = timed_out(found.unwrap_err());
-            // As it may have been greeted before the port was attached, it is probed.
+            // It may have been greeted before the port was attached, so it is probed.
             let whats = ["the QMP greeting", "the QMP negotiation"];
             assert!(whats.contains(&&*what), "{what}");
             assert_eq!(after, timeout);
@@ -180,8 +180,8 @@ fn a_port_that_is_mute() {
     });
 }
 
-/// Takes one client after the other through the SPICE handshake to a main channel that
-/// is all there is. It reads no ticket, so its key need not be one.
+/// Takes one client after the other through the SPICE handshake to its only channel, the
+/// main channel. It reads no ticket, so its key need not be valid.
 fn main_channel_only(listener: &TcpListener) {
     const INIT: u16 = 103;
     const CHANNELS_LIST: u16 = 104;
@@ -235,7 +235,7 @@ fn a_server_with_nothing_but_a_main_channel() {
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || main_channel_only(&listener));
         let client = Client::to(&format!("spice://{address}"));
-        // On a session that it connects, and on one that is connected.
+        // On a session that it connects, and on a connected one.
         for _ in 0..2 {
             let found = main.block_on(QmpPort::find(&client.session));
             assert_eq!(found.unwrap_err(), ConnectError::NoPort.into());
@@ -261,7 +261,7 @@ fn is_named(client: &Client) -> bool {
     ports.any(|port| port.port_name().is_some())
 }
 
-/// A moment in which a search is dropped: so many turns of the main loop after something.
+/// A moment to drop a search: this many iterations of the main loop after an event.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
     what: &'static str,
@@ -292,7 +292,7 @@ impl Moment {
         })
     }
 
-    /// Polls `search` until this moment. Some if it has ended before.
+    /// Polls `search` until this moment. Returns its result if it has ended before.
     fn reach<T>(
         &self,
         main: &MainLoop,
@@ -321,7 +321,7 @@ impl Moment {
     }
 }
 
-/// QEMU freezes or crashes where a client leaves before it has answered. A search that
+/// QEMU freezes or crashes if a client disconnects before it has answered. A search that
 /// is dropped at any moment leaves a session that can be settled.
 #[test]
 fn a_search_that_is_dropped() {
@@ -341,8 +341,8 @@ fn a_search_that_is_dropped() {
     });
 }
 
-/// Where nobody settles it, a source on the default context does: it completes what the
-/// search has begun.
+/// If the program does not settle it, a source on the default context does: it completes
+/// what the search has begun.
 #[test]
 fn a_search_that_is_dropped_settles_by_itself() {
     with_default(|main| {
@@ -369,14 +369,14 @@ fn a_search_that_is_dropped_settles_by_itself() {
     });
 }
 
-/// Ends the session. spice-gtk does not let go of one that was just being connected.
+/// Ends the session. spice-gtk does not release one that was just being connected.
 fn leave(main: &MainLoop, client: Client) {
     client.session.disconnect();
     drop(client);
     main.drain();
 }
 
-/// What ends when a test says so.
+/// A future that ends when a test says so.
 #[derive(Clone, Default)]
 struct Cancel(Rc<RefCell<(bool, Option<Waker>)>>);
 

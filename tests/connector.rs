@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The connector: any address with one call, passwords that are asked for, and ports that
-//! are connected again.
+//! The connector: any address with one call, passwords on request, and ports that
+//! reconnect.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -40,7 +40,7 @@ fn open_files() -> usize {
     fs::read_dir("/proc/self/fd").expect("Linux").count()
 }
 
-/// A QEMU for every transport that comes back at the same addresses.
+/// A QEMU for every transport, which restarts at the same addresses.
 struct Place {
     folder: tempfile::TempDir,
     bus: Bus,
@@ -96,7 +96,7 @@ fn one_call_for_all_addresses() {
                 }
                 let port = main.block_on(QmpPort::open(&address)).unwrap();
                 let call = port.execute::<Value>("query-qmp-schema", ());
-                // It is left as politely when it is dropped: QEMU owes it an answer.
+                // A dropped port also waits until QEMU, which owes an answer, has sent it.
                 drop((call, port));
                 let opened = main.block_on(connector.clone().open());
                 drop(opened.unwrap());
@@ -149,7 +149,7 @@ fn ports_outlive_many_qemus() {
             let ready = ports
                 .each_ref()
                 .map(|port| main.spawn(port.wait_ready_within(PATIENCE)));
-            // Long enough for an attempt: the pauses of one who has ended, and did not just
+            // Long enough for an attempt: the pauses after a server has exited, and did not just
             // end the connection, stay short.
             main.run_for(Duration::from_millis(100));
             drop(qemu);
@@ -165,7 +165,7 @@ fn ports_outlive_many_qemus() {
         main.until("no file is left", || open_files() <= files);
         assert!(sessions.count() >= RESTARTS);
         assert_eq!(sessions.left(), 1);
-        // It waits for its time, and does not look again and again. (A turn each 5 ms is the
+        // It waits for its time, without polling. (One iteration each 5 ms is the
         // test's own.)
         let turns = main.turns() - turns;
         assert!(turns < RESTARTS * 5_000, "{turns} turns");
@@ -221,7 +221,7 @@ fn a_password_is_asked_for_until_it_is_right() {
         for program in Program::all() {
             let qemu = Config::new().spice_tcp_password("geheim").start(&program);
             let connector = Connector::builder(&qemu.spice_uri()).build();
-            // Nobody is there to be asked.
+            // No handler is connected.
             let refused = main.block_on(connector.open());
             assert!(
                 matches!(
@@ -259,13 +259,13 @@ fn a_password_is_asked_for_until_it_is_right() {
 /// Drops a future that is under way.
 fn give_up<T>(future: glib::JoinHandle<T>) {
     future.abort();
-    // Only with its handle is it dropped.
+    // It is dropped only together with its handle.
     drop(future);
 }
 
-/// One question at a time, so that no server gets the answer that was for another one.
+/// One question at a time, so that no server gets the answer meant for another one.
 #[test]
-fn several_who_need_a_password_ask_one_after_the_other() {
+fn calls_that_need_a_password_ask_one_after_the_other() {
     with_default(|main| {
         let program = Program::system();
         let qemus = ["one", "two"].map(|it| Config::new().spice_tcp_password(it).start(&program));
@@ -293,7 +293,7 @@ fn several_who_need_a_password_ask_one_after_the_other() {
         assert_eq!(asked.get(), 2);
         connector.answer(Some("late"));
 
-        // A question that was taken back is not answered, and the next one is put.
+        // A withdrawn question is not answered, and the next one is asked.
         let given_up = glib::MainContext::default().spawn_local(connector.open());
         main.until("the question", || asked.get() == 3);
         let other = main.spawn(connector.open());
@@ -310,7 +310,7 @@ fn several_who_need_a_password_ask_one_after_the_other() {
     });
 }
 
-/// A port that is connected again logs in with the password that was right, and asks nobody.
+/// A reconnecting port logs in with the accepted password, and does not ask.
 #[test]
 fn a_refused_login_ends_a_port_for_good() {
     with_default(|main| {
@@ -323,7 +323,7 @@ fn a_refused_login_ends_a_port_for_good() {
         let change = json!({
             "protocol": "spice", "password": "neu", "connected": "disconnect"
         });
-        // The client is thrown out, and the ticket is another one now.
+        // The client is disconnected, and the ticket has changed.
         outside.execute("set_password", Some(change)).unwrap();
         main.until("its end, and why", || {
             let error = port.last_error();
@@ -339,7 +339,7 @@ fn a_refused_login_ends_a_port_for_good() {
     });
 }
 
-/// Answers as a QMP server does, as long as it is asked.
+/// Answers as a QMP server does, until the client disconnects.
 fn serve_qmp(stream: &UnixStream) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut writer = stream;
@@ -401,9 +401,9 @@ fn what_is_no_qmp_ends_a_port_for_good() {
     });
 }
 
-/// It is tried ever more rarely, though it lets itself be connected to at once.
+/// The pauses grow, although each connection succeeds at once.
 #[test]
-fn a_server_that_ends_every_connection_is_not_tried_without_end() {
+fn a_server_that_ends_every_connection_is_tried_with_growing_pauses() {
     with_own(|main| {
         let folder = folder();
         let path = folder.path().join("q");
@@ -428,7 +428,7 @@ fn a_server_that_ends_every_connection_is_not_tried_without_end() {
         let ended = attempts();
         main.run_for(Duration::from_millis(700));
         assert_eq!(attempts(), ended, "it ends with close");
-        // A port that is dropped ends, too.
+        // Dropping the port ends it, too.
         let (refused, weak) = (main.block_on(connector.open()), port.downgrade());
         assert!(matches!(refused, Err(Error::Closed(_))), "{refused:?}");
         drop(port);
@@ -437,7 +437,7 @@ fn a_server_that_ends_every_connection_is_not_tried_without_end() {
     });
 }
 
-/// Nothing is left of the objects of spice-gtk either, however a session ends.
+/// No objects of spice-gtk are left either, however a session ends.
 #[test]
 fn nothing_is_left_of_a_hundred_sessions() {
     with_default(|main| {
@@ -448,7 +448,7 @@ fn nothing_is_left_of_a_hundred_sessions() {
             let before = sessions.count();
             let open = glib::MainContext::default().spawn_local(connector.open());
             match number % 4 {
-                // Given up at once, or while it is being connected.
+                // Dropped at once, or while connecting.
                 0 => give_up(open),
                 1 => {
                     main.until("a session", || sessions.count() > before);
@@ -463,7 +463,7 @@ fn nothing_is_left_of_a_hundred_sessions() {
                     main.join("it is closed", &closed);
                 }
             }
-            // The next client would throw this one out.
+            // The next client would disconnect this one.
             main.until("nothing is left", || sessions.left() == 0);
         }
         assert!(sessions.count() >= 75);
@@ -474,7 +474,7 @@ fn nothing_is_left_of_a_hundred_sessions() {
     });
 }
 
-/// A port that is being connected again can be dropped or closed at any moment.
+/// A reconnecting port can be dropped or closed at any moment.
 #[test]
 fn attempts_end_with_the_port() {
     with_default(|main| {
@@ -503,7 +503,7 @@ fn attempts_end_with_the_port() {
     });
 }
 
-/// The connection of a D-Bus display to the bus is made again, too.
+/// The connection of a D-Bus display to the bus is also reconnected.
 #[test]
 fn a_bus_may_restart_with_qemu() {
     with_default(|main| {
@@ -515,7 +515,7 @@ fn a_bus_may_restart_with_qemu() {
             place.bus.kill();
             qemu.kill();
             main.until("it connects", || port.state() == PortState::Connecting);
-            // Absent for some attempts.
+            // Absent during some attempts.
             main.run_for(Duration::from_millis(200));
             place.bus.restart();
             let _qemu = place.start(&program);

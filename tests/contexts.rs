@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A port belongs to one thread and main context, whoever drops it, runs that or frees it.
+//! A port belongs to one thread and main context, whoever drops it, runs the context or frees it.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -20,10 +20,10 @@ use gio::prelude::*;
 use spice_qmp::transport::DbusTransport;
 use spice_qmp::{Error, PortState, QmpPort};
 
-/// What Rust would not let go to another thread, and C does.
+/// A value that Rust would not move to another thread, and C does.
 struct Foreign<T>(T);
 
-// SAFETY: that threads may do so is what is tested.
+// SAFETY: the test checks that threads may do so.
 #[allow(unsafe_code)]
 unsafe impl<T> Send for Foreign<T> {}
 
@@ -72,7 +72,7 @@ fn on_display() -> (QmpPort, DisplayPeer) {
     (port, display)
 }
 
-/// One that waits for a chardev.
+/// A port that waits for a chardev.
 fn on_closed_display() -> (QmpPort, DisplayPeer) {
     let (port, display) = on_display();
     display.close();
@@ -117,9 +117,9 @@ fn the_last_reference_may_go_on_another_thread() {
     assert_eq!(criticals(), 0);
 }
 
-/// A thread ends with everything in flight; another one drops what is left.
+/// A thread ends with everything in flight; another one drops the rest.
 #[test]
-fn a_thread_may_leave_its_port_and_its_context_behind() {
+fn a_thread_may_end_before_its_port_and_its_context() {
     let _alone = alone();
     let cases = PLACES.map(|place| [(place, false), (place, true)]);
     for (place, context_first) in cases.into_iter().flatten() {
@@ -160,7 +160,7 @@ fn another_thread_that_runs_the_context_gets_a_critical_and_aborts_nothing() {
     .join()
     .unwrap();
     assert!(criticals() > 0);
-    // The port says so, and goes.
+    // The port reports that, and can be dropped.
     call(&port, "b", &ends);
     while context.iteration(false) {}
     assert!(ends.borrow().iter().all(|(_, end)| end.is_err()));
@@ -169,7 +169,7 @@ fn another_thread_that_runs_the_context_gets_a_critical_and_aborts_nothing() {
     while context.iteration(false) {}
 }
 
-/// It comes to a chardev that waits there, or to the end of one.
+/// It reaches a chardev that waits there, or the end of one.
 #[test]
 fn another_thread_that_runs_the_context_of_a_display_aborts_nothing() {
     let _alone = alone();

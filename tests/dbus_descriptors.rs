@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! No file descriptor is left of ports on D-Bus displays. Alone in its process.
+//! Ports on D-Bus displays leave no file descriptors. Alone in its process.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -18,7 +18,7 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("Linux").count()
 }
 
-/// Done once, it may leave something of GLib's; done again, nothing.
+/// Done once, it may leave some of GLib's; done again, none.
 fn leaves_none(main: &MainLoop, work: impl Fn()) {
     work();
     main.drain();
@@ -26,7 +26,7 @@ fn leaves_none(main: &MainLoop, work: impl Fn()) {
     for _ in 0..10 {
         work();
     }
-    // GDBus closes what it no longer needs on a thread of its own.
+    // GDBus closes unused descriptors on a thread of its own.
     main.until("the end of them", || descriptors() <= before);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demo, where QEMU is killed or stopped at any line that it prints.
+//! The demo, when QEMU is killed or stopped at any line of its output.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -34,7 +34,7 @@ fn program() -> &'static Path {
     PROGRAM.get_or_init(|| common::example::build("demo"))
 }
 
-/// Runs the demo. After its `line`th line `act` is done to QEMU.
+/// Runs the demo. After its `line`th line, `act` is done to QEMU.
 fn run(qemu: &mut Qemu, line: usize, act: impl Fn(&mut Qemu)) -> Ended {
     let mut demo = Command::new(program())
         .arg(qemu.spice_uri())
@@ -90,7 +90,7 @@ fn it_ends_whatever_happens_to_qemu() {
         assert!(whole.lines > 10, "it tells what it does");
 
         for fate in [Fate::Killed, Fate::Stopped] {
-            // A stop costs the demo a deadline: they wait for it together.
+            // A stop costs the demo a timeout: they wait for it together.
             thread::scope(|scope| {
                 for line in 1..=whole.lines {
                     let version = &version;
@@ -101,7 +101,7 @@ fn it_ends_whatever_happens_to_qemu() {
     }
 }
 
-/// It ends in order: with all lines, where it was faster than fate, or else with
+/// It ends in order: with all lines, if it was fast enough, or else with
 /// a reason.
 fn check(version: &Program, fate: Fate, line: usize, all: usize) {
     let mut qemu = Config::new().start(version);
@@ -109,7 +109,7 @@ fn check(version: &Program, fate: Fate, line: usize, all: usize) {
         Fate::Killed => {
             qemu.kill();
         }
-        // It may just end by itself, and then does not stop any more.
+        // It may just be ending by itself, and then cannot be stopped any more.
         Fate::Stopped => {
             let pid = qemu.pid().try_into().ok().and_then(Pid::from_raw);
             kill_process(pid.expect("a process"), Signal::STOP).expect("an own child");

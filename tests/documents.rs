@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program that the README prints for Rust; `tests/bindings/test_documents.py` runs
-//! those of other languages.
+//! those in other languages.
 #![cfg(feature = "gobject")]
 
 mod common;

@@ -28,15 +28,15 @@ use spice_qmp::qmp::CallId;
 use spice_qmp::transport::{DbusTransport, Fds, SpiceTransport, StreamTransport, Transport, pair};
 use spice_qmp::{CallOptions, Drive, Error, List, Machine, PortState, QmpPort};
 
-/// Most cases that wait do so for a second: that many wait at once.
+/// Most cases that wait do so for a second: this many wait at once.
 const THREADS: usize = 24;
-/// A case that makes connections holds the others up for longer.
+/// A case that makes connections delays the others for longer.
 const THREADS_ON_DBUS: usize = 6;
-/// One in so many cases is played where all would take too long.
+/// One in this many cases is played if all would take too long.
 const SHARE: usize = 8;
-/// How long a main loop waits before it is asked again what has become of a case.
+/// How long a main loop waits before it checks a case again.
 const IDLE: Duration = Duration::from_millis(20);
-/// More turns than this without a pause are a busy loop.
+/// More iterations than this without a pause are a busy loop.
 const BUSY: usize = 100_000;
 
 #[test]
@@ -61,7 +61,7 @@ fn every_case_ends_as_documented_on_spice() {
         let peer = Rc::new(SpicePeer::start(main));
         let server = peer.clone();
         let connect: Connect = Rc::new(move || {
-            // What the last case left.
+            // Left over by the previous case.
             server.close();
             server.block(false);
             while glib::MainContext::default().iteration(false) {}
@@ -80,7 +80,7 @@ fn every_case_ends_as_documented_on_spice() {
     });
 }
 
-/// A D-Bus display at the other end of a connection. All of them in `./dev sanitize`.
+/// A D-Bus display at the other end of a connection. All cases in `./dev sanitize`.
 #[test]
 fn every_case_ends_as_documented_on_dbus() {
     let count = play_share(share(), THREADS_ON_DBUS, || Ports {
@@ -90,7 +90,7 @@ fn every_case_ends_as_documented_on_dbus() {
     common::say(&format!("fault matrix: {count} cases on a D-Bus display"));
 }
 
-/// A socket pair, and a file descriptor with each command. All of them in `./dev sanitize`.
+/// A socket pair, and a file descriptor with each command. All cases in `./dev sanitize`.
 #[test]
 fn every_case_ends_as_documented_with_descriptors() {
     let count = play_share(share(), THREADS, || {
@@ -106,7 +106,7 @@ fn share() -> usize {
     }
 }
 
-/// No wrong access, and no definite or indirect leak.
+/// No invalid access, and no definite or indirect leak.
 #[test]
 fn every_case_ends_as_documented_under_valgrind() {
     for test in [
@@ -160,7 +160,7 @@ fn connect_stream() -> (Box<dyn Transport>, Rc<dyn Peer>) {
     (Box::new(StreamTransport::new(&connection)), Rc::new(peer))
 }
 
-/// As little as it can: a write that nobody reads shall not end.
+/// As small as possible: a write that is not read must not end.
 fn send_little(socket: &gio::Socket) {
     let (sol_socket, so_sndbuf) = (1, 7);
     socket
@@ -181,19 +181,19 @@ type Ends = Rc<RefCell<HashMap<usize, Vec<Outcome>>>>;
 struct Ports {
     context: glib::MainContext,
     connect: Connect,
-    /// How long arguments are that do not fit into the connection's buffers.
+    /// The length of arguments that do not fit into the connection's buffers.
     long: usize,
     /// The program's reference.
     port: Rc<RefCell<Option<QmpPort>>>,
-    /// The last port that there was.
+    /// The last port, while it exists.
     weak: glib::WeakRef<QmpPort>,
     ends: Ends,
-    /// What can be cancelled.
+    /// The calls that can be cancelled.
     call: Cell<Option<CallId>>,
     task: RefCell<Option<glib::JoinHandle<()>>>,
-    /// One that is loading.
+    /// A list that is loading.
     list: Rc<RefCell<Option<List>>>,
-    /// What goes with each command. The last that is dropped.
+    /// The descriptor sent with each command. The last one is dropped.
     watched: Option<Watched>,
 }
 
@@ -202,12 +202,12 @@ impl Ports {
         Self::on(glib::MainContext::ref_thread_default(), connect)
     }
 
-    /// Its context is the thread's default when a port is made, and at no other time.
+    /// Its context is the thread's default when a port is created, and at no other time.
     fn under_another(connect: Connect) -> Self {
         Self::on(glib::MainContext::new(), connect)
     }
 
-    /// Each command has a descriptor with it.
+    /// Each command carries a descriptor.
     fn with_fds(connect: Connect) -> Self {
         Self {
             watched: Some(Watched(Probe::new())),
@@ -230,7 +230,7 @@ impl Ports {
         }
     }
 
-    /// What happens when a call of this way ends.
+    /// What happens at the end of a call made in this way.
     fn end(&self, call: Call, rest: Rc<dyn Fn()>) -> End {
         End {
             ends: self.ends.clone(),
@@ -313,7 +313,7 @@ impl Ports {
     fn wait_ready(&self, port: &QmpPort, call: Call, end: End) {
         let port = port.clone();
         self.spawn(async move {
-            // The port's own time would end when a machine is very slow.
+            // The port's own timeout would expire if a machine is very slow.
             let timeout = call.deadline.unwrap_or(Duration::from_mins(10));
             let ready = port.wait_ready_within(timeout).await;
             drop(port);
@@ -322,7 +322,7 @@ impl Ports {
     }
 }
 
-/// When nothing of a case is left, no descriptor is left open either.
+/// When nothing of a case is left, no descriptor is open either.
 struct Watched(Probe);
 
 impl Drop for Watched {
@@ -333,7 +333,7 @@ impl Drop for Watched {
     }
 }
 
-/// What a callback does. It may be dropped without having been called.
+/// A callback's action. It may be dropped without having been called.
 struct End {
     ends: Ends,
     slot: usize,
@@ -387,10 +387,10 @@ impl Program for Ports {
             (QmpPort::for_transport(transport), peer)
         });
         let (port, peer) = made.expect("no other thread runs the context");
-        // Also over SPICE: most peers of the matrix leave something unanswered.
+        // Over SPICE, too: most peers of the matrix leave something unanswered.
         port.set_close_timeout(1000);
         port.set_max_message_size(MAX_MESSAGE);
-        // Somebody listens: so events wait their turn among all else.
+        // Events are listened to, so that they take their turn among everything else.
         port.connect_qmp_event(None, |_, event| assert!(!event.name().is_empty()));
         self.weak.set(Some(&port));
         self.port.replace(Some(port));
@@ -446,7 +446,7 @@ impl Program for Ports {
 
     fn command(&self, call: Call) -> &'static str {
         match call.way {
-            // One that leaves at once, as those of a viewer's power menu do.
+            // Dropped at once, like those of a viewer's power menu.
             Use::NullCallback => "stop",
             Use::Supports => "query-qmp-schema",
             Use::List => "query-block",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The harness itself works: `common::qemu` boots, freezes and ends each QEMU.
+//! Tests the harness itself: `common::qemu` boots, freezes and ends each QEMU.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -174,7 +174,7 @@ fn status(monitor: &mut Monitor) -> Value {
     monitor.execute("query-status", None).unwrap()["status"].take()
 }
 
-/// The names of the character devices, but for those QEMU makes by itself.
+/// The names of the character devices, except those that QEMU creates by itself.
 fn chardevs(monitor: &mut Monitor) -> Vec<String> {
     let list = monitor.execute("query-chardev", None).unwrap();
     let labels = list.as_array().unwrap().iter().map(|c| &c["label"]);
@@ -201,7 +201,7 @@ fn connect_unix(qemu: &Qemu) {
     UnixStream::connect(uri.strip_prefix("spice+unix://").unwrap()).unwrap();
 }
 
-/// Whether a process of this id exists.
+/// Whether a process with this id exists.
 fn runs(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
 }

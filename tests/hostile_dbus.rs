@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! D-Bus displays that are none, lie, say nothing, or do it all too often.
+//! D-Bus displays that do not exist, lie, do not answer, or signal too often.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -24,7 +24,7 @@ use spice_qmp::{CONNECT_TIMEOUT, ConnectError, ConnectOptions, Error, PortState,
 
 const SOON: Duration = Duration::from_millis(50);
 
-/// What becomes of a search on a display that answers so.
+/// The result of a search on a display with these answers.
 fn find(main: &MainLoop, answer: impl Fn(Request) -> Answer + Send + 'static) -> Error {
     find_within(main, CONNECT_TIMEOUT, answer)
 }
@@ -42,8 +42,8 @@ fn find_within(
     found.expect_err("nobody speaks QMP there")
 }
 
-/// The same, where the display has this answer to `GetManagedObjects` and another one to
-/// all else.
+/// The same, for a display with this answer to `GetManagedObjects` and another one to
+/// everything else.
 fn find_among(main: &MainLoop, managed: glib::Variant, other: fn() -> Answer) -> Error {
     let managed = Mutex::new(managed);
     find(main, move |request| match &*request.member {
@@ -114,7 +114,7 @@ fn replies_of_another_form() {
             error.to_string().contains("QEMU's D-Bus display: "),
             "{error}"
         );
-        // A success that took no socket: it is closed.
+        // A success without taking the socket: it is closed.
         let success = || Answer::Value(().to_variant());
         let error = find_among(main, free(), success);
         assert!(matches!(error, Error::Closed(_)), "{error}");
@@ -133,7 +133,7 @@ fn properties_of_another_type() {
         let mut wrong = properties(CHARDEV_NAME, "");
         wrong.remove("Name");
         assert_eq!(find_among(main, chardev(wrong), nothing), none);
-        // Whoever cannot say who has it: it is tried.
+        // It cannot say who has it: it is tried.
         let mut wrong = properties(CHARDEV_NAME, "");
         wrong.insert("Owner".into(), 7_u32.to_variant());
         let error = find_among(main, chardev(wrong), refused);
@@ -159,7 +159,7 @@ fn a_holder_with_a_name_that_is_none() {
     });
 }
 
-/// QEMU may still have to notice that the last client has left, and say what was before.
+/// QEMU may still have to notice that the last client has disconnected, and signal that.
 #[test]
 fn a_client_that_has_just_left() {
     with_own(|main| {
@@ -204,7 +204,7 @@ fn errors_and_their_texts() {
             "{} bytes",
             error.to_string().len()
         );
-        // Only QEMU's own means that it is busy.
+        // Only QEMU's own error means that it is busy.
         let busy = || Answer::Error("org.qemu.Display1.Error.Failed", "no");
         let error = find_among(main, free(), busy);
         assert_eq!(error, ConnectError::Busy(None).into());
@@ -216,7 +216,7 @@ fn errors_and_their_texts() {
     });
 }
 
-/// The limits: so many are looked at, and no more.
+/// The limits: this many are visited, and no more.
 #[test]
 fn too_many_objects_and_too_long_names() {
     with_own(|main| {
@@ -235,7 +235,7 @@ fn too_many_objects_and_too_long_names() {
         );
         assert_eq!(with_last_of(1024), ConnectError::NoChardev.into());
 
-        // So many properties before the one that counts.
+        // This many properties before the one that counts.
         let with_others = |others: usize| {
             let name = glib::Variant::from_dict_entry(
                 &"Name".to_variant(),
@@ -289,7 +289,7 @@ fn a_connection_that_ends_meanwhile() {
     });
 }
 
-/// A display that counts what it is asked.
+/// A display that counts the requests.
 fn counted(
     answer: impl Fn(Request) -> Answer + Send + 'static,
 ) -> (QmpPort, gio::DBusConnection, Arc<AtomicUsize>) {
@@ -307,7 +307,7 @@ fn counted(
 }
 
 #[test]
-fn one_that_ends_every_connection_at_once_is_not_tried_in_a_loop() {
+fn a_display_that_ends_every_connection_is_not_tried_in_a_loop() {
     with_own(|main| {
         let (port, _far, count) = counted(|request| match &*request.member {
             "GetManagedObjects" => Answer::Value(free()),
@@ -356,7 +356,7 @@ fn the_end_of_the_connection_is_the_end_of_the_wait() {
     });
 }
 
-/// Somebody else has QEMU's name.
+/// Another program owns QEMU's name.
 #[test]
 fn a_squatted_name() {
     with_own(|main| {
@@ -384,7 +384,7 @@ fn a_squatted_name() {
             error.to_string().contains("QEMU's D-Bus display: "),
             "{error}"
         );
-        // It leaves: that is no QEMU, either.
+        // It disconnects: it is not QEMU, either.
         squatter.close_sync(gio::Cancellable::NONE).unwrap();
         let error = main
             .block_on(QmpPort::find_on_bus(&connection, name))
@@ -416,7 +416,7 @@ fn no_service_is_started() {
             "{error}"
         );
         assert!(!trace.exists());
-        // The test can fail: who does ask starts it.
+        // The test can fail: a client that asks starts the service.
         let ping = connection.call_sync(
             Some("org.qemu"),
             "/",

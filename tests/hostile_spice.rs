@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A port of a SPICE server that does as it likes, and dies when it likes.
+//! A port of a SPICE server that misbehaves, and dies at any time.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -26,7 +26,7 @@ struct Qmp {
     client: Client,
     /// Which of its ports does.
     number: usize,
-    /// The start of a request whose end has not come.
+    /// The start of an incomplete request.
     partial: RefCell<Vec<u8>>,
 }
 
@@ -54,7 +54,7 @@ impl Qmp {
         self.line(&json!({ "return": value, "id": request.id }).to_string());
     }
 
-    /// The requests that came since the last call. They end in no line feed.
+    /// The requests received since the last call. They do not end in a line feed.
     fn requests(&self) -> Vec<Request> {
         let mut bytes = self.partial.borrow_mut();
         bytes.extend(self.server.received(self.number));
@@ -69,7 +69,7 @@ impl Qmp {
         requests
     }
 
-    /// The next request of this name. What comes before it is answered.
+    /// The next request with this name. Earlier requests are answered.
     fn request(&self, main: &MainLoop, command: &str) -> Request {
         let mut found = None;
         main.until(command, || {
@@ -85,7 +85,7 @@ impl Qmp {
         found.expect("it came")
     }
 
-    /// Answers as a machine that runs.
+    /// Answers like a running machine.
     fn answer(&self, request: &Request) {
         let value = match &*request.command {
             "query-status" => running(),
@@ -101,7 +101,7 @@ impl Qmp {
         }
     }
 
-    /// Begins to look for the port.
+    /// Begins to search for the port.
     fn search(&self, main: &MainLoop) -> Search {
         main.spawn(QmpPort::find(self.client.session.clone()))
     }
@@ -121,7 +121,7 @@ impl Qmp {
         search.take()
     }
 
-    /// A good session, from its beginning.
+    /// A complete good session.
     fn find(&self, main: &MainLoop) -> QmpPort {
         let search = self.search(main);
         main.until("the client", || {
@@ -161,7 +161,7 @@ fn within(millis: u64) -> CallOptions {
     }
 }
 
-/// Waits until this many bytes have come through the channel.
+/// Waits until this many bytes have arrived through the channel.
 fn await_bytes(main: &MainLoop, channel: &spice_qmp::PortChannel, send: impl FnOnce()) {
     let came = Rc::new(Cell::new(false));
     let handler = channel.connect_local("port-data", false, {
@@ -201,11 +201,11 @@ fn a_session_in_messages_of_one_byte() {
 }
 
 #[test]
-fn a_port_is_ready_again_whenever_it_is_opened_again() {
+fn a_port_is_ready_again_whenever_it_is_reopened() {
     with_default(|main| {
         let qmp = Qmp::start();
         let port = qmp.find(main);
-        // Also in the middle of a line, which is nothing to the next session.
+        // Also in the middle of a line, which does not affect the next session.
         for rest in [&b""[..], br#"{"return": {}, "i"#, br#"{"event": "ST"#] {
             let ends = Ends::default();
             call(&port, "query-name", &ends);
@@ -252,7 +252,7 @@ const MOMENTS: [Moment; 5] = [
     Moment::HalfAReply,
 ];
 
-/// What then happens to the server.
+/// What happens to the server then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Killed,
@@ -270,18 +270,18 @@ const FATES: [Fate; 5] = [
     Fate::Closed,
 ];
 
-/// What a session was about when fate came.
+/// The state of a session at that moment.
 struct Scene {
     /// Before the port was ready.
     search: Option<Search>,
     port: Option<QmpPort>,
-    /// What the server has not answered.
+    /// Requests that the server has not answered.
     owed: Option<Request>,
     ends: Ends,
 }
 
 impl Scene {
-    /// With deadlines if the server is only stopped: nothing else tells of that.
+    /// With timeouts if the server is only stopped: nothing else reveals that.
     fn reach(main: &MainLoop, qmp: &Qmp, moment: Moment, deadlines: bool) -> Self {
         let mut scene = Self {
             search: None,
@@ -322,7 +322,7 @@ impl Scene {
         scene
     }
 
-    /// All that was asked for ends with an error that says what happened.
+    /// Every call ends with an error that says what happened.
     fn end(&mut self, main: &MainLoop, moment: Moment, fate: Fate) {
         let context = format!("{moment:?}, {fate:?}");
         let is_right = |error: &Error| match error {
@@ -352,7 +352,7 @@ impl Scene {
         assert_eq!(port.pending(), 0, "{context}");
     }
 
-    /// The server goes on where it was stopped: late, but with the same session.
+    /// The server continues: late, but with the same session.
     fn go_on(&mut self, main: &MainLoop, qmp: &Qmp, moment: Moment) {
         match (moment, self.owed.take()) {
             (Moment::BeforeTheGreeting, _) => qmp.line(GREETING),
@@ -391,7 +391,7 @@ fn a_server_may_go_at_any_moment() {
                     if fate == Fate::Killed {
                         qmp.server.restart();
                     }
-                    // What still comes of the last session is not for the next.
+                    // Late messages of the last session must not reach the next.
                     qmp.server.received(0);
                     qmp.partial.borrow_mut().clear();
                     drop(qmp.find(main));
@@ -419,7 +419,7 @@ fn a_search_right_after_the_end_of_the_server_finds_its_successor() {
 }
 
 #[test]
-fn a_server_that_takes_no_bytes_costs_deadlines() {
+fn a_server_that_reads_no_bytes_only_causes_timeouts() {
     with_default(|main| {
         for frozen in [false, true] {
             let qmp = Qmp::start();
@@ -446,7 +446,7 @@ fn a_server_that_takes_no_bytes_costs_deadlines() {
                 "{ends:?}"
             );
             assert_eq!(port.pending(), 0);
-            // It has an end of its own.
+            // It has its own end.
             main.block_on(port.close());
             assert_eq!(port.state(), PortState::Closed);
             drop(port);
@@ -456,7 +456,7 @@ fn a_server_that_takes_no_bytes_costs_deadlines() {
 }
 
 #[test]
-fn a_server_that_takes_bytes_again_is_as_good_as_before() {
+fn a_server_that_reads_again_works_as_before() {
     with_default(|main| {
         let qmp = Qmp::start();
         let port = qmp.find(main);
@@ -474,10 +474,10 @@ fn a_server_that_takes_bytes_again_is_as_good_as_before() {
 }
 
 #[test]
-fn a_server_that_refuses_is_told_as_such() {
+fn a_server_that_refuses_is_reported_as_such() {
     with_default(|main| {
         let qmp = Qmp::start();
-        // The second client is not let in; the first one stays.
+        // The second client is refused; the first one stays.
         let port = qmp.find(main);
         qmp.server.refuse(true);
         let second = Client::to(&qmp.server.uri());
@@ -512,7 +512,7 @@ fn a_second_client_takes_the_place_of_the_first() {
             matches!(ends.borrow()[..], [(_, Err(Error::Closed(_)))]),
             "{ends:?}"
         );
-        // QEMU greets whoever comes; what it has not read, a port does not ask for.
+        // QEMU greets each new client; a port does not ask for what it has not read.
         let opened = || second.ports().iter().any(PortChannel::is_port_opened);
         main.until("the port of the second", opened);
         assert!(
@@ -552,7 +552,7 @@ fn a_port_among_many() {
     with_default(|main| {
         let names = ["org.spice-space.webdav.0", "serial", PORT, "last"];
         let qmp = Qmp::at(SpiceServer::with_ports(&names), 2);
-        // Not QMP, and not for us.
+        // Not QMP, and not for this port.
         qmp.server.open(1);
         qmp.server.send(1, b"login: ");
         let port = qmp.find(main);
@@ -608,7 +608,7 @@ fn a_session_that_ends_in_the_middle_of_a_reply() {
 }
 
 #[test]
-fn a_channel_that_is_connected_again_in_the_middle_of_a_reply() {
+fn a_channel_that_is_reconnected_in_the_middle_of_a_reply() {
     with_default(|main| {
         let qmp = Qmp::start();
         let port = qmp.find(main);

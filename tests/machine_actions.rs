@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's actions, with a server that does what a test says.
+//! A machine's actions, with a scripted server.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -24,7 +24,7 @@ fn is_paused(machine: &Machine) -> Option<bool> {
     machine.action_state("pause")?.get()
 }
 
-/// What changes in the group, in order.
+/// The changes of the group, in order.
 fn changes(machine: &Machine) -> Rc<RefCell<Vec<String>>> {
     let seen = Rc::<RefCell<Vec<String>>>::default();
     let notes = seen.clone();
@@ -47,7 +47,7 @@ fn failures(machine: &Machine) -> Rc<RefCell<Vec<(String, glib::Error)>>> {
     seen
 }
 
-/// Somebody pauses the machine.
+/// Another client pauses the machine.
 fn pause(main: &MainLoop, server: &Server) {
     server.event("STOP");
     main.drain();
@@ -69,7 +69,7 @@ fn the_group_has_all_actions_and_their_types() {
             let type_ = stateful.then(|| glib::VariantTy::BOOLEAN.to_owned());
             assert_eq!(machine.action_state_type(name), type_);
             assert_eq!(machine.action_state_hint(name), None);
-            // GIO frees what it is given.
+            // GIO frees what it is passed.
             for _ in 0..100 {
                 assert_eq!(machine.action_state(name).is_some(), stateful);
             }
@@ -84,7 +84,7 @@ fn the_group_has_all_actions_and_their_types() {
 }
 
 #[test]
-fn the_menu_follows_whoever_controls_the_machine() {
+fn the_menu_follows_any_client_that_controls_the_machine() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let machine = Machine::new(&port);
@@ -124,7 +124,7 @@ fn the_menu_follows_whoever_controls_the_machine() {
 }
 
 #[test]
-fn an_action_is_its_command_and_flips_nothing_by_itself() {
+fn an_action_executes_its_command_and_changes_no_state_itself() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let machine = Machine::new(&port);
@@ -151,7 +151,7 @@ fn an_action_is_its_command_and_flips_nothing_by_itself() {
 
         pause(main, &server);
         machine.change_action_state("pause", &true.to_variant());
-        // Disabled ones do nothing.
+        // Disabled actions do nothing.
         machine.activate_action("nmi", None);
         machine.activate_action("wakeup", None);
         main.drain();
@@ -214,7 +214,7 @@ fn a_handler_may_drop_the_machine_or_change_it_again() {
         assert!(machine.borrow().is_none());
         assert!(weak.upgrade().is_none());
 
-        // The port goes on, and nothing of the machine is left on it.
+        // The port continues, and nothing of the machine is left on it.
         server.event("RESUME");
         main.drain();
         server.answer("query-status", running());
@@ -228,7 +228,7 @@ fn a_handler_may_drop_the_machine_or_change_it_again() {
 }
 
 #[test]
-fn a_machine_may_be_there_before_its_port_is_ready() {
+fn a_machine_may_be_created_before_its_port_is_ready() {
     with_own(|main| {
         let (port, server) = script::port();
         let machine = Machine::new(&port);

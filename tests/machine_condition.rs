@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a machine does not run, with a server that does what a test says.
+//! Why a machine is not running, with a scripted server.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -13,7 +13,7 @@ use glib::prelude::*;
 use serde_json::{Value, json};
 use spice_qmp::{Condition, ConditionCode as Code, ConditionSeverity as Severity, Machine};
 
-/// A machine that runs.
+/// A running machine.
 fn ready(main: &MainLoop) -> (Machine, Server) {
     let (port, server) = script::ready(main);
     (Machine::new(&port), server)
@@ -21,7 +21,7 @@ fn ready(main: &MainLoop) -> (Machine, Server) {
 
 type Shown = Rc<RefCell<Vec<Option<String>>>>;
 
-/// The messages that are notified of, or nothing.
+/// The notified messages; `None` for no condition.
 fn shown(machine: &Machine) -> Shown {
     let seen = Shown::default();
     let notes = seen.clone();
@@ -33,7 +33,7 @@ fn shown(machine: &Machine) -> Shown {
     seen
 }
 
-/// Runs a test on a machine that runs, with what it shows.
+/// Runs a test on a running machine, with the conditions that it shows.
 fn with_machine(test: impl Fn(&MainLoop, &Machine, &Server, &Shown)) {
     with_own(|main| {
         let (machine, server) = ready(main);
@@ -45,7 +45,7 @@ fn stopped(state: &str) -> Value {
     json!({ "running": false, "status": state })
 }
 
-/// Answers what the port and the machine ask.
+/// Answers the questions of the port and the machine.
 fn answer(main: &MainLoop, server: &Server, state: &str, drives: &Value) {
     main.drain();
     for request in server.requests() {
@@ -105,7 +105,7 @@ fn the_drive_is_named_before_the_condition_is_shown() {
 }
 
 #[test]
-fn a_server_that_does_not_say_which_drive_leaves_what_the_event_said() {
+fn without_an_answer_about_the_drive_the_event_is_shown() {
     with_machine(|main, _, server, seen| {
         server.event_with("BLOCK_IO_ERROR", &disk_full());
         main.drain();
@@ -127,7 +127,7 @@ fn the_event_may_come_after_the_machine_has_stopped() {
     with_machine(|main, machine, server, seen| {
         server.event("STOP");
         main.drain();
-        // The state says it first, then the drive.
+        // The state shows it first, then the drive.
         answer(main, server, "io-error", &drives());
         answer(main, server, "io-error", &drives());
         assert_eq!(seen.take(), [Some(FULL.to_owned())]);
@@ -141,7 +141,7 @@ fn the_event_may_come_after_the_machine_has_stopped() {
 }
 
 #[test]
-fn an_answer_that_comes_after_the_machine_runs_again_shows_nothing() {
+fn an_answer_after_the_machine_runs_again_shows_nothing() {
     with_machine(|main, machine, server, seen| {
         server.event_with("BLOCK_IO_ERROR", &disk_full());
         server.event("STOP");
@@ -164,7 +164,7 @@ fn an_answer_that_comes_after_the_machine_runs_again_shows_nothing() {
 #[test]
 fn the_first_reason_stays_until_the_machine_runs() {
     with_machine(|main, machine, server, seen| {
-        // It runs on until QEMU ends.
+        // It continues to run until QEMU exits.
         let info =
             json!({ "type": "hyper-v", "arg1": 0x1a, "arg2": 0, "arg3": 0, "arg4": 0, "arg5": 0 });
         server.event_with(
@@ -203,7 +203,7 @@ fn a_pause_is_no_condition() {
 }
 
 #[test]
-fn what_ends_qemu_without_a_word_is_known_by_the_event_before() {
+fn an_exit_of_qemu_is_explained_by_the_event_before_it() {
     with_own(|main| {
         for (name, data, code) in [
             ("WATCHDOG", json!({ "action": "poweroff" }), Code::Watchdog),
@@ -246,7 +246,7 @@ fn a_lost_connection_is_shown_until_there_is_another() {
         assert_eq!(seen.take(), [Some(lost.to_owned())]);
         assert_eq!(condition(machine).code(), Code::ConnectionLost);
 
-        // Another machine may be behind it, which is full.
+        // Another machine may be behind it, whose disk is full.
         server.peer.open();
         server.line(script::GREETING);
         main.drain();

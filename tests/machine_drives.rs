@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's drives, with a server that does what a test says.
+//! A machine's drives, with a scripted server.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -34,7 +34,7 @@ fn drive(id: &str, medium: Option<&str>) -> Value {
     drive
 }
 
-/// The drives of a machine that has asked for them.
+/// The drives of a machine, after they were requested.
 fn loaded(main: &MainLoop, machine: &Machine, server: &Server, drives: Value) -> List {
     let list = machine.drives();
     list.refresh();
@@ -54,7 +54,7 @@ fn ids(list: &List) -> Vec<String> {
     drives.map(|drive| drive.unwrap().id()).collect()
 }
 
-/// What is notified of: properties by their names, steps of the list by their numbers.
+/// The notifications: properties by name, steps of the list by their numbers.
 fn notes(list: &List) -> Rc<RefCell<Vec<String>>> {
     let notes = Rc::<RefCell<Vec<String>>>::default();
     let seen = notes.clone();
@@ -86,7 +86,7 @@ fn finish(main: &MainLoop, server: &Server, drives: Value) {
     main.drain();
 }
 
-/// The next question, whenever it comes.
+/// The next question, whenever it arrives.
 fn next_question(main: &MainLoop, server: &Server, what: &str) -> Request {
     let mut questions = Vec::new();
     main.until(what, || {
@@ -167,7 +167,7 @@ fn drives_keep_their_identity() {
         );
         assert_eq!((item(&list, 0), item(&list, 1)), (a, c.clone()));
         assert!(c.tray_open());
-        // One that is gone stays as it was.
+        // A removed drive keeps its properties.
         assert_eq!((b.id().as_str(), b.medium()), ("b", None));
         assert_eq!(ids(&list), ["a", "c", "d"]);
     });
@@ -227,7 +227,7 @@ fn many_events_are_few_questions() {
                 server.reply(&request, json!([drive("a", None)]));
             }
         }
-        // 50 s of them would be needed for one after each.
+        // One question after each would take 50 s.
         assert!(questions < 250, "{questions}");
         tray_moved(&server, "a", true);
         let mut open = drive("a", None);
@@ -242,7 +242,7 @@ fn many_events_are_few_questions() {
 }
 
 #[test]
-fn an_inserted_medium_is_there_at_the_end() {
+fn an_inserted_medium_is_shown_at_the_end() {
     with_own(|main| {
         let (machine, server) = ready(main);
         let list = loaded(main, &machine, &server, json!([drive("cd0", None)]));
@@ -264,7 +264,7 @@ fn an_inserted_medium_is_there_at_the_end() {
         main.drain();
         assert!(!task.is_done(), "the list does not show it yet");
         finish(main, &server, json!([drive("cd0", Some("/b.iso"))]));
-        // The events may have been first.
+        // The events may have come first.
         for request in server.requests() {
             server.reply(&request, json!([drive("cd0", Some("/b.iso"))]));
         }
@@ -376,7 +376,7 @@ fn a_locked_tray_is_forced_open() {
 }
 
 #[test]
-fn they_stay_while_the_connection_is_gone() {
+fn drives_stay_while_there_is_no_connection() {
     with_own(|main| {
         let (machine, server) = ready(main);
         let all = json!([drive("a", None), drive("b", None)]);
@@ -388,7 +388,7 @@ fn they_stay_while_the_connection_is_gone() {
         assert!(seen.borrow().is_empty() && list.error().is_none());
         let refused = main.block_on(b.insert("/a.iso").into_future()).unwrap_err();
         assert!(matches!(refused, Error::Usage(UsageError::NotReady { .. })));
-        // Who asks now learns that there is no connection.
+        // A call now reports that there is no connection.
         list.refresh();
         main.drain();
         assert!(list.error().is_some() && !list.loading());
@@ -442,7 +442,7 @@ fn a_list_that_cannot_be_loaded_says_why() {
         server.peer.close("gone");
         main.drain();
         assert!(list.error().is_some() && !list.loading(), "{request:?}");
-        // Twice the same is once.
+        // Two requests are merged.
         server.peer.open();
         server.line(script::GREETING);
         main.drain();

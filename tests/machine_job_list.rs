@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's list of jobs: with a server that does what a test says.
+//! A machine's list of jobs, with a scripted server.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -35,8 +35,8 @@ fn completed(server: &Server, id: &str, error: Option<&str>) {
     server.event_with("BLOCK_JOB_COMPLETED", &data);
 }
 
-/// A machine and the list of its jobs, which are these; QEMU's order is the other way
-/// round.
+/// A machine and the list of its jobs, which are these; QEMU lists them in reverse
+/// order.
 fn jobs(main: &MainLoop, jobs: &[Value]) -> (Machine, List, QmpPort, Server) {
     let (port, server) = script::ready(main);
     let machine = Machine::new(&port);
@@ -50,7 +50,7 @@ fn jobs(main: &MainLoop, jobs: &[Value]) -> (Machine, List, QmpPort, Server) {
     (machine, list, port, server)
 }
 
-/// The requests that came, but for the port's own, which is answered.
+/// The requests received, except the port's own, which are answered.
 fn requests(server: &Server) -> Vec<Request> {
     let (own, others) = server
         .requests()
@@ -63,7 +63,7 @@ fn requests(server: &Server) -> Vec<Request> {
     others
 }
 
-/// The one request that came.
+/// The only request received.
 #[track_caller]
 fn request(server: &Server, command: &str) -> Request {
     let mut requests = requests(server);
@@ -104,7 +104,7 @@ fn summary(list: &List) -> String {
     each.join(", ")
 }
 
-/// What a job's properties were, in order.
+/// The values of a job's properties, in order.
 fn notes(job: &Job) -> Rc<RefCell<Vec<String>>> {
     let notes = Rc::<RefCell<Vec<String>>>::default();
     let own = notes.clone();
@@ -122,7 +122,7 @@ fn notes(job: &Job) -> Rc<RefCell<Vec<String>>> {
 }
 
 #[test]
-fn jobs_are_loaded_when_they_are_asked_for() {
+fn jobs_are_loaded_when_they_are_requested() {
     with_own(|main| {
         let old = listed("old", "concluded", 100);
         let mut failed = listed("failed", "concluded", 7);
@@ -160,7 +160,7 @@ fn events_change_them() {
         let (_machine, list, _port, server) = jobs(main, &[listed("a", "running", 10)]);
         let job = all(&list).remove(0);
         let notes = notes(&job);
-        // Another one, which only QEMU's list describes.
+        // Another job, which only QEMU's list describes.
         status(&server, "b", "created");
         status(&server, "b", "running");
         answer(
@@ -201,7 +201,7 @@ fn events_change_them() {
 }
 
 #[test]
-fn a_job_that_is_over_at_once_is_never_there() {
+fn a_job_that_ends_at_once_is_never_listed() {
     with_own_pushed(|main| {
         let (_machine, list, _port, server) = jobs(main, &[]);
         let changes = Rc::new(Cell::new(0));
@@ -215,7 +215,7 @@ fn a_job_that_is_over_at_once_is_never_there() {
     });
 }
 
-/// QEMU pauses jobs for moments, in which it lists none of them.
+/// QEMU pauses jobs for moments, in which it does not list them as paused.
 #[test]
 fn a_drain_is_no_pause() {
     with_own_pushed(|main| {
@@ -238,7 +238,7 @@ fn a_drain_is_no_pause() {
 }
 
 #[test]
-fn progress_is_asked_for_while_a_job_runs() {
+fn progress_is_polled_while_a_job_runs() {
     with_own_pushed(|main| {
         let (_machine, list, port, server) = jobs(main, &[listed("a", "running", 1)]);
         for n in 2..4 {
@@ -253,13 +253,13 @@ fn progress_is_asked_for_while_a_job_runs() {
             assert_eq!(port.pending(), 0);
             status(&server, "a", "running");
         }
-        // The questions go on after that event.
+        // Polling continues after that event.
         answer(main, &server, &[]);
         assert_eq!(list.n_items(), 0);
     });
 }
 
-/// What QEMU has listed may be old when it is shown.
+/// QEMU's list may be outdated when it is shown.
 #[test]
 fn an_event_right_after_the_reply_counts() {
     with_own_pushed(|main| {
@@ -332,7 +332,7 @@ fn another_connection_has_other_jobs() {
         server.answer("qmp_capabilities", json!({}));
         answer(main, &server, &[listed("b", "concluded", 1)]);
         assert_eq!(summary(&list), "b concluded");
-        // The list needs no machine, and nothing keeps it.
+        // The list needs no machine, and nothing holds it.
         let weak = (list.downgrade(), machine.downgrade());
         drop(machine);
         assert!(weak.1.upgrade().is_none());
@@ -402,7 +402,7 @@ fn migrate(
     (task, command)
 }
 
-/// Says that the last migration has been cleaned up.
+/// Reports that the last migration has been cleaned up.
 fn no_other(main: &MainLoop, server: &Server) {
     let chardev = json!({ "type": "chardev", "id": "c" });
     server.reply(&request(server, "query-yank"), json!([chardev]));
@@ -459,7 +459,7 @@ fn a_migration_ends() {
     });
 }
 
-/// Events may say more than the answer to a question that was asked before.
+/// Events may be newer than the answer to an earlier question.
 #[test]
 fn an_answer_may_be_older_than_events() {
     with_own_pushed(|main| {
@@ -490,7 +490,7 @@ fn an_answer_may_be_older_than_events() {
     });
 }
 
-/// QEMU 7.2 dies of one that begins while it cleans up after the last one.
+/// QEMU 7.2 dies if a migration begins while it cleans up after the last one.
 #[test]
 fn a_migration_waits_for_the_end_of_the_last_one() {
     with_own_pushed(|main| {
@@ -609,7 +609,7 @@ fn a_migration_is_shown_as_a_job_while_it_is_ours() {
         assert_eq!(job.error().as_deref(), Some("migrate was cancelled"));
         assert_eq!(summary(&list), "a concluded");
 
-        // Another client's is not.
+        // Another client's is not shown.
         main.drain();
         requests(&server);
         migration(&server, "setup");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's jobs: with a server that does what a test says.
+//! A machine's jobs, with a scripted server.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -47,7 +47,7 @@ fn block_job(server: &Server, name: &str, id: &str, error: Option<&str>) {
     server.event_with(name, &data);
 }
 
-/// What QEMU sends of a job that succeeds, until it is concluded.
+/// QEMU's events for a job that succeeds, until it is concluded.
 fn succeed(server: &Server, id: &str) {
     states(server, id, &["waiting", "pending"]);
     block_job(server, "BLOCK_JOB_COMPLETED", id, None);
@@ -67,7 +67,7 @@ fn it_ends_when_the_job_does() {
         server.reply(&command, json!({}));
         main.drain();
         assert!(!job.is_done());
-        // Of the others.
+        // Events of the other jobs.
         states(&server, "k", &["concluded", "null"]);
         block_job(&server, "BLOCK_JOB_COMPLETED", "k", Some("no"));
         succeed(&server, "j");
@@ -125,7 +125,7 @@ fn each_of_two_jobs_has_its_own_end() {
     });
 }
 
-/// Jobs that are not on disks, and those with `auto-dismiss` off, are asked about.
+/// Jobs that are not on disks, and those with `auto-dismiss` off, are queried.
 #[test]
 fn a_job_that_waits_to_be_dismissed_is_dismissed() {
     with_own_pushed(|main| {
@@ -164,7 +164,7 @@ fn a_job_that_waits_to_be_dismissed_is_dismissed() {
 #[test]
 fn others_may_dismiss_a_job_before() {
     with_own_pushed(|main| {
-        // Before it is asked for, and between the question and the dismissal.
+        // Before it is queried, and between the query and the dismissal.
         for asked_in_time in [false, true] {
             for error in [None, Some("broken")] {
                 let (machine, _port, server) = machine(main);
@@ -199,7 +199,7 @@ fn others_may_dismiss_a_job_before() {
 }
 
 #[test]
-fn a_job_that_others_cancel_is_cancelled() {
+fn a_job_that_another_client_cancels_is_cancelled() {
     with_own_pushed(|main| {
         let (machine, _port, server) = machine(main);
         let (job, command) = backup(main, &machine, &server);
@@ -218,7 +218,7 @@ fn what_is_refused_is_no_job() {
     with_own_pushed(|main| {
         let (machine, port, server) = machine(main);
         let (job, command) = backup(main, &machine, &server);
-        // Another client's, of the same name.
+        // Another client's job with the same name.
         states(&server, "j", &["running"]);
         server.refuse(&command, "GenericError", "Job ID 'j' already in use");
         let end = text(main.join("the job", &job));
@@ -240,9 +240,9 @@ fn what_is_refused_is_no_job() {
     });
 }
 
-/// The last one that begins before the reply is ours: ids are taken one after the other.
+/// The last job created before the reply is ours: an id is used by one job at a time.
 #[test]
-fn others_may_use_the_same_id_before_and_after() {
+fn other_clients_may_use_the_same_id_before_and_after() {
     with_own_pushed(|main| {
         let (machine, _port, server) = machine(main);
         let (job, command) = backup(main, &machine, &server);
@@ -264,7 +264,7 @@ fn others_may_use_the_same_id_before_and_after() {
     });
 }
 
-/// Runs a job that the result cancels when it is called.
+/// Runs a job, and returns a closure that cancels it.
 fn cancellable(main: &MainLoop, machine: &Machine, server: &Server) -> (impl Fn(), Request) {
     let run = machine.run_job("blockdev-backup", json!({"job-id": "j"}));
     let cancellable = gio::Cancellable::new();
@@ -393,7 +393,7 @@ fn the_end_of_the_connection_is_its_end() {
             server.peer.close("gone");
             let end = main.join("the job", &job);
             assert!(matches!(end, Err(Error::Closed(_))), "{end:?}");
-            // The next connection is not concerned.
+            // The next connection is not affected.
             server.peer.open();
             server.make_ready(main, script::GREETING);
             main.drain();
@@ -462,7 +462,7 @@ fn its_id_is_the_callers_or_ours() {
         ids.dedup();
         assert_eq!(ids.len(), 4, "each has its own");
         for id in ids {
-            // What QEMU takes as one.
+            // What QEMU accepts as one.
             assert!(id.starts_with(|c: char| c.is_ascii_alphabetic()), "{id}");
             assert!(
                 id.chars()

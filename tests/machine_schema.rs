@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's schema: with a server that does what a test says, and of real QEMU.
+//! A machine's schema, with a scripted server and with real QEMU.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -17,7 +17,7 @@ use spice_qmp::{Error, Machine, PeerError, QmpPort, Schema, UsageError};
 
 type Loaded = Rc<RefCell<Vec<Result<Schema, Error>>>>;
 
-/// Asks for the schema. Dropping the handle ends only that.
+/// Requests the schema. Dropping the handle ends only this request.
 fn load(machine: &Machine, loaded: &Loaded) -> glib::JoinHandle<()> {
     let (machine, loaded) = (machine.clone(), loaded.clone());
     glib::MainContext::ref_thread_default().spawn_local(async move {
@@ -56,7 +56,7 @@ fn several_askers_share_one_fetch() {
         load(&machine, &loaded);
         load(&machine, &loaded);
         main.drain();
-        // Who began it goes.
+        // The caller that began it is dropped.
         first.abort();
         main.drain();
         answer(main, &server, schema("stop"));
@@ -127,7 +127,7 @@ fn another_connection_has_another_schema() {
         server.make_ready(main, script::GREETING);
         load(&machine, &loaded);
         main.drain();
-        // The end of a fetch is that of the connection.
+        // The fetch ends with the connection.
         server.peer.close("gone");
         main.drain();
         let error = only(&loaded).unwrap_err();
@@ -145,7 +145,7 @@ fn another_connection_has_another_schema() {
 }
 
 #[test]
-fn a_machine_goes_before_its_schema_comes() {
+fn a_machine_is_dropped_before_its_schema_arrives() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let machine = Machine::new(&port);
@@ -163,7 +163,7 @@ fn a_machine_goes_before_its_schema_comes() {
     });
 }
 
-/// The whole of it is a small part of QEMU's reply.
+/// It is much smaller than QEMU's reply.
 #[test]
 fn of_real_qemu() {
     with_own_pushed(|main| {
@@ -178,7 +178,7 @@ fn of_real_qemu() {
                 schema.size()
             ));
             assert!(schema.size() < 64 << 10);
-            // What QEMU itself lists.
+            // The commands that QEMU itself lists.
             let listed: Vec<Value> = main.block_on(port.execute("query-commands", ())).unwrap();
             assert!(listed.len() > 200);
             for command in &listed {

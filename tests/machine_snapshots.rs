@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's snapshots, with a server that does what a test says.
+//! A machine's snapshots, with a scripted server.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -58,7 +58,7 @@ fn begin<F: Future<Output = End> + 'static>(main: &MainLoop, deed: F) -> Task<En
     task
 }
 
-/// Answers the command of a job, which then is over.
+/// Answers the command of a job, which is over then.
 fn job(main: &MainLoop, server: &Server, command: &str, error: Option<&str>) -> Value {
     let request = server.request(command);
     let id = request.arguments["job-id"].clone();
@@ -90,7 +90,7 @@ fn job(main: &MainLoop, server: &Server, command: &str, error: Option<&str>) -> 
     arguments
 }
 
-/// Answers `stop`, which stops a machine that runs.
+/// Answers `stop`, which stops a running machine.
 fn stop(main: &MainLoop, server: &Server, runs: bool) {
     let request = server.request("stop");
     if runs {
@@ -101,7 +101,7 @@ fn stop(main: &MainLoop, server: &Server, runs: bool) {
 }
 
 /// The requests that are not the port's own, which are answered: the machine is paused
-/// while it is asked.
+/// according to them.
 fn requests(main: &MainLoop, server: &Server) -> Vec<Request> {
     let mut all = server.requests();
     all.retain(|request| {
@@ -195,7 +195,7 @@ fn those_of_several_disks_are_one() {
 }
 
 #[test]
-fn they_are_loaded_again_when_a_job_ends() {
+fn snapshots_are_loaded_again_when_a_job_ends() {
     with_own_pushed(|main| {
         let (machine, _port, server) = ready(main);
         let list = machine.snapshots();
@@ -257,7 +257,7 @@ fn odd_replies_do_no_harm() {
             let error = list.error().expect("it is none").to_string();
             assert!(error.contains(QUERY), "{error}");
         }
-        // Numbers that cannot be.
+        // Impossible numbers.
         let mut odd = listed("", i64::MIN);
         odd["vm-clock-sec"] = i64::MAX.into();
         odd["date-sec"] = i64::MIN.into();
@@ -335,7 +335,7 @@ fn a_snapshot_is_saved_on_all_disks() {
 }
 
 #[test]
-fn what_cannot_be_saved_is_refused_before() {
+fn a_save_that_cannot_succeed_is_refused_before() {
     with_own_pushed(|main| {
         let (machine, port, server) = ready(main);
         let long = "x".repeat(256);
@@ -374,7 +374,7 @@ fn what_cannot_be_saved_is_refused_before() {
             assert_eq!(text(save.take()), why);
             assert!(server.commands().is_empty());
         }
-        // As long as can be.
+        // The longest possible.
         let save = begin(main, machine.save_snapshot(&long[1..]));
         server.answer(QUERY, one(&[]));
         main.drain();
@@ -404,7 +404,7 @@ fn reasons_are_plain() {
                 "the state of the machine cannot be written: the host may have no space left \
                  (ram_save_setup failed: No space left on device)",
             ),
-            // The disk is not to blame.
+            // The disk is not the cause.
             (
                 "Device 'n0' is writable but does not support snapshots",
                 "Device 'n0' is writable but does not support snapshots",
@@ -423,7 +423,7 @@ fn reasons_are_plain() {
     });
 }
 
-/// Loads the snapshot `a`; the server has done all but the end of it.
+/// Loads the snapshot `a`; the server has done everything but the end of it.
 fn load(main: &MainLoop, machine: &Machine, server: &Server, runs: bool) -> Task<End> {
     let load = begin(main, machine.load_snapshot("a"));
     server.answer(QUERY, one(&[listed("a", 7)]));
@@ -433,7 +433,7 @@ fn load(main: &MainLoop, machine: &Machine, server: &Server, runs: bool) -> Task
 }
 
 #[test]
-fn a_machine_that_runs_is_paused_and_resumed() {
+fn a_running_machine_is_paused_and_resumed() {
     with_own(|main| {
         for error in [None, Some("Error -22 while loading VM state")] {
             let (machine, _port, server) = ready(main);
@@ -515,7 +515,7 @@ fn an_incoming_machine_is_not_paused() {
 }
 
 #[test]
-fn what_cannot_be_loaded_is_never_asked_for() {
+fn a_load_that_cannot_succeed_is_never_requested() {
     with_own_pushed(|main| {
         let (machine, _port, server) = ready(main);
         for (disks, why) in [
@@ -588,7 +588,7 @@ fn a_snapshot_is_deleted_where_it_is() {
     });
 }
 
-/// The machine is resumed though nobody waits for that.
+/// The machine is resumed even if the future is dropped.
 #[test]
 fn what_was_begun_is_done() {
     with_own_pushed(|main| {
@@ -654,7 +654,7 @@ fn one_is_done_after_the_other() {
     });
 }
 
-/// Every call ends with the connection, and nothing is kept.
+/// Every call ends with the connection, and nothing is left.
 #[test]
 fn they_end_with_the_connection() {
     with_own(|main| {

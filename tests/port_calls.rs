@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls and their replies: each reply finds its call, and nothing else does.
+//! Calls and their replies: each reply finds its call, and no other.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -31,7 +31,10 @@ fn a_reply_ends_a_call() {
             r#"{{"id": {}, "return": {{"a":  [1, "é"]}}}}"#,
             request.id
         ));
-        assert!(ends.borrow().is_empty(), "told from the main loop only");
+        assert!(
+            ends.borrow().is_empty(),
+            "delivered from the main loop only"
+        );
         main.drain();
         // The text is the server's own, to the byte.
         let end = (
@@ -41,7 +44,7 @@ fn a_reply_ends_a_call() {
         assert_eq!(*ends.borrow(), [end]);
         assert_eq!(port.pending(), 0);
 
-        // A second reply of the same id matches no call.
+        // A second reply with the same id matches no call.
         server.reply(&request, json!(2));
         main.drain();
         assert_eq!(ends.borrow().len(), 1);
@@ -50,7 +53,7 @@ fn a_reply_ends_a_call() {
 }
 
 #[test]
-fn replies_are_decoded_as_what_is_asked_for() {
+fn replies_are_decoded_as_the_requested_type() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let answer = |value: Value| {
@@ -151,7 +154,7 @@ fn a_refusal_ends_a_call() {
 }
 
 #[test]
-fn an_error_without_an_id_is_of_the_oldest_call() {
+fn an_error_without_an_id_ends_the_oldest_call() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
@@ -174,7 +177,7 @@ fn foreign_replies_are_dropped() {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
         call(&port, "a", &ends);
-        // Before it was sent nobody can have answered it.
+        // Before it was sent, it cannot have been answered.
         main.turn();
         main.drain();
         let request = server.request("a");
@@ -263,7 +266,7 @@ fn out_of_band_goes_first_and_eight_in_band_at_most() {
         };
         call_with(&port, "yank", out, &ends);
         main.drain();
-        // The first command leaves at once, the others together.
+        // The first command is sent at once, the others together.
         let first = server.requests();
         assert_eq!(first[0].command, "c0");
         assert!(first[1].oob);
@@ -273,7 +276,7 @@ fn out_of_band_goes_first_and_eight_in_band_at_most() {
         main.drain();
         assert_eq!(server.commands(), ["c8"]);
 
-        // What is cancelled keeps its place until QEMU answers, then frees it.
+        // A cancelled call keeps its place until QEMU answers, then frees it.
         for id in &ids[1..9] {
             assert!(port.cancel(*id));
         }
@@ -292,7 +295,7 @@ fn out_of_band_goes_first_and_eight_in_band_at_most() {
 }
 
 #[test]
-fn out_of_band_is_refused_where_it_is_not_offered() {
+fn out_of_band_is_refused_if_it_is_not_offered() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let call = main.spawn(port.execute_oob::<Value>("yank", ()));
@@ -316,7 +319,7 @@ fn fire_and_forget_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_out_of_band_call_that_is_given_up_blocks_nothing() {
+fn an_abandoned_out_of_band_call_blocks_nothing() {
     with_own(|main| {
         let (port, server) = script::ready_with(main, OOB_GREETING);
         let ends = Ends::default();
@@ -332,7 +335,7 @@ fn an_out_of_band_call_that_is_given_up_blocks_nothing() {
             assert!(port.cancel(id));
         }
 
-        // QEMU answers in order: those before will not be answered any more.
+        // QEMU answers in order: earlier calls will not be answered any more.
         call(&port, "a", &ends);
         main.drain();
         server.answer("a", json!({}));

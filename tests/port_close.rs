@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The callback of a close is the very last one, and nothing is left then.
+//! The callback of a close is the very last one, and then nothing is left.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -15,7 +15,7 @@ use common::main_loop::{MainLoop, with_own, with_own_pushed};
 use common::script;
 use spice_qmp::CallOptions;
 
-/// Tests count what the process has open.
+/// Tests count the open files and the like of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
@@ -25,7 +25,7 @@ fn a_close_ends_after_every_other_callback() {
     with_own_pushed(|main| close_behind(main, 100_000));
 }
 
-/// Closes a port with so many calls that are not answered.
+/// Closes a port with this many calls that are not answered.
 fn close_behind(main: &MainLoop, calls: usize) {
     let (port, _server) = script::ready(main);
     port.set_close_timeout(1);
@@ -56,7 +56,7 @@ fn close_behind(main: &MainLoop, calls: usize) {
         assert_eq!(all.get(), calls);
         close.borrow_mut().push("close");
     });
-    // Each part has its own time: a busy machine takes long.
+    // Each part has its own timeout: a busy machine is slow.
     for part in 1..10 {
         main.until("a part of the ends", || ended.get() > calls / 10 * part);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A port goes in every way that a program may choose: its calls are told from
+//! A port is released in every way that a program may choose: its calls end on
 //! the main loop, and its channel is free for the next port.
 #![cfg(feature = "spice")]
 
@@ -15,25 +15,25 @@ use glib::prelude::*;
 use serde_json::json;
 use spice_qmp::{CallOptions, Error, PortState, QmpPort, Session};
 
-/// Gives back one reference more than the caller has, as viewers in C do with a
+/// Drops one reference more than the caller has, as viewers in C do with a
 /// port that its channel only lends them.
 #[allow(unsafe_code)]
 fn unref_once_more(port: QmpPort) {
     let object = port.upcast_ref::<glib::Object>().as_ptr();
     drop(port);
     // SAFETY: the channel's reference keeps the object alive until here. The port
-    // expects that somebody else gives it back.
+    // handles a caller that drops it.
     unsafe { glib::gobject_ffi::g_object_unref(object) };
 }
 
-/// Disposes of an object, as the end of a program's window does.
+/// Disposes of an object, like the end of a program's window.
 #[allow(unsafe_code)]
 fn run_dispose(object: &impl IsA<glib::Object>) {
-    // SAFETY: the object is live, and bears to be used after its disposal.
+    // SAFETY: the object is live, and tolerates use after its disposal.
     unsafe { glib::gobject_ffi::g_object_run_dispose(object.upcast_ref().as_ptr()) };
 }
 
-/// What is freed with the object: a disposal alone clears weak references.
+/// A value that is freed with the object: a disposal alone clears weak references.
 #[allow(unsafe_code)]
 fn tie(object: &impl IsA<glib::Object>) -> Weak<()> {
     let tied = Rc::new(());
@@ -43,10 +43,10 @@ fn tie(object: &impl IsA<glib::Object>) -> Weak<()> {
     weak
 }
 
-/// Lets a port go.
+/// Releases a port.
 type Way = (&'static str, fn(QmpPort));
 
-/// The ways in which a port goes though its channel stays.
+/// The ways in which a port is released while its channel stays.
 const WAYS: [Way; 2] = [
     ("the last reference", unref_once_more),
     ("the disposal", |port| run_dispose(&port)),
@@ -69,7 +69,7 @@ fn a_callback_may_ask_the_channel_for_the_next_port() {
                 }
             });
             go(port);
-            assert!(next.borrow().is_none(), "{way}: told within it");
+            assert!(next.borrow().is_none(), "{way}: delivered re-entrantly");
             assert!(tied.upgrade().is_none(), "{way}: the port lives");
             main.drain();
             let next = next.take().expect("the callback ran");
@@ -111,7 +111,7 @@ fn a_port_that_was_disposed_of_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_port_that_was_disposed_of_may_still_be_asked() {
+fn a_port_that_was_disposed_of_may_still_be_used() {
     with_default(|main| {
         let session = Session::new();
         let channel = lone_channel(&session);
@@ -156,7 +156,7 @@ fn a_channel_that_is_disposed_of_does_not_harm_its_port() {
 }
 
 #[test]
-fn callbacks_do_not_run_within_the_end_of_the_channel() {
+fn callbacks_do_not_run_within_the_disposal_of_the_channel() {
     with_default(|main| {
         let session = Session::new();
         let channel = lone_channel(&session);
@@ -172,14 +172,14 @@ fn callbacks_do_not_run_within_the_end_of_the_channel() {
                 port.execute_with("a", None, CallOptions::default(), move |_| {
                     lived.set(Some(weak.upgrade().is_some()));
                 });
-                assert_eq!(told.get(), None, "told within the call");
+                assert_eq!(told.get(), None, "delivered re-entrantly");
                 None
             }
         });
         finish_lone(main, session, channel);
         main.drain();
         assert!(port.upgrade().is_none());
-        // The port tells what ended with its channel before it goes too.
+        // The port delivers what ended with its channel before it is freed, too.
         assert_eq!(lived.get(), Some(true));
     });
 }
@@ -201,7 +201,7 @@ fn callbacks_do_not_run_within_a_drop() {
                     main.drain();
                 }
             }
-            // What any program writes: the port is dropped while the cell is borrowed.
+            // As any program may do: the port is dropped while the cell is borrowed.
             *owner.borrow_mut() = None;
             assert_eq!(told.get(), None, "sent: {sent}");
             main.drain();
@@ -220,7 +220,7 @@ fn all_callbacks_come_before_the_end_of_a_close() {
         }
         main.drain();
         server.requests();
-        // The calls are not answered, so that the close gives them up.
+        // The calls are not answered, so the close ends them.
         let closed = main.spawn({
             let (port, ends) = (port.clone(), ends.clone());
             async move {
@@ -236,7 +236,7 @@ fn all_callbacks_come_before_the_end_of_a_close() {
 }
 
 #[test]
-fn a_callback_of_a_port_that_goes_may_use_another() {
+fn a_callback_of_a_released_port_may_use_another() {
     with_own(|main| {
         let (port, _server) = script::ready(main);
         let (other, others_server) = script::ready(main);
@@ -261,7 +261,7 @@ fn a_callback_of_a_port_that_goes_may_use_another() {
 }
 
 #[test]
-fn a_callback_of_a_port_that_goes_may_let_go_of_the_others() {
+fn a_callback_of_a_released_port_may_release_the_others() {
     with_own(|main| {
         let ports: Vec<_> = (0..3).map(|_| script::ready(main).0).collect();
         let weaks: Vec<_> = ports.iter().map(ObjectExt::downgrade).collect();

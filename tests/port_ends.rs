@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every call ends exactly once, also without a reply.
+//! Every call ends exactly once, even without a reply.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -31,7 +31,7 @@ fn a_call_cancelled_before_it_is_sent_is_not_sent() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
-        // The first one leaves at once, and the others together.
+        // The first one is sent at once, and the others together.
         call(&port, "first", &ends);
         let id = call(&port, "a", &ends);
         call(&port, "b", &ends);
@@ -79,7 +79,7 @@ fn a_dropped_future_cancels_its_call_and_nothing_else() {
         let (port, server) = script::ready(main);
         // Never polled: never sent.
         drop(port.execute::<Value>("a", ()));
-        // Not sent yet: only the first command leaves at once.
+        // Not sent yet: only the first command is sent at once.
         let mut first = port.execute::<Value>("first", ());
         assert!(poll(&mut first).is_pending());
         let mut unsent = port.execute::<Value>("b", ());
@@ -107,7 +107,7 @@ fn a_dropped_future_cancels_its_call_and_nothing_else() {
         assert_eq!(port.pending(), 0);
         assert!(port.ready());
 
-        // One whose reply came, but was not fetched.
+        // A call whose reply arrived, but was not read.
         let mut answered = port.execute::<Value>("e", ());
         assert!(poll(&mut answered).is_pending());
         main.drain();
@@ -126,7 +126,7 @@ fn the_command_timeout_ends_calls() {
         port.set_command_timeout(30);
         let ends = Ends::default();
         call(&port, "slow", &ends);
-        // Its own deadline is another one.
+        // Its own deadline is different.
         call_with(&port, "patient", timeout(60_000), &ends);
         main.until("the deadline", || !ends.borrow().is_empty());
         let Err(Error::TimedOut { what, after, .. }) = ends.borrow()[0].1.clone() else {
@@ -228,7 +228,7 @@ fn a_failed_write_ends_calls() {
 }
 
 #[test]
-fn a_quit_that_ends_in_a_close_has_succeeded() {
+fn a_quit_that_ends_the_connection_has_succeeded() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
@@ -240,7 +240,7 @@ fn a_quit_that_ends_in_a_close_has_succeeded() {
         assert_eq!(main.join("quit", &quit), Ok(()));
         assert!(matches!(ends.borrow()[0].1, Err(Error::Closed(_))));
 
-        // One that was not sent has not: it waits for another write.
+        // An unsent one has not: it waits for another write.
         let (port, server) = script::ready(main);
         server.peer.block(true);
         call(&port, "stop", &Ends::default());
@@ -303,7 +303,7 @@ fn a_quit_that_qemu_did_not_end_has_not_succeeded() {
             );
         }
 
-        // Nor one that the program did not wait for.
+        // Nor one that the program abandoned.
         let (port, server) = script::ready(main);
         let ends = Ends::default();
         call(&port, "quit", &ends);
@@ -333,7 +333,7 @@ fn a_deadline_that_is_far_off_is_not_near() {
             };
             call_with(&port, "callback", options, &ends);
             let future = main.spawn(port.execute::<Value>("future", ()).timeout(far));
-            // Those who lose the upper bits are done by now.
+            // Truncated timeouts would have expired by now.
             main.run_for(Duration::from_millis(20));
             assert!(ends.borrow().is_empty(), "{far:?}: {ends:?}");
             assert!(!future.is_done(), "{far:?}");

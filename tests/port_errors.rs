@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a failure is in GLib's terms: domain, code and message.
+//! Failures in GLib's terms: domain, code and message.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -174,7 +174,7 @@ fn messages_say_what_and_whose() {
         told(command(ErrorClass::DeviceNotFound)),
         "device_del: Device 'x' not found"
     );
-    // A class without a code of its own is kept in the message.
+    // A class without its own code is kept in the message.
     assert!(told(command(ErrorClass::Other("NewClass".into()))).contains("NewClass"));
     assert!(told(ConnectError::NoPort.into()).contains("-chardev spiceport"));
     assert!(told(ConnectError::NoChardev.into()).contains("-chardev dbus,"));
@@ -194,7 +194,7 @@ fn messages_say_what_and_whose() {
     );
 }
 
-/// Of GIO's own, that is; another library's are translated.
+/// Only GIO's own; those of other libraries are translated.
 #[test]
 fn the_domain_and_code_of_a_failure_to_connect_are_kept() {
     fn with_origin<D: ErrorDomain>(code: D) -> glib::Error {

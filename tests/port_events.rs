@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Events reach whoever listens: handlers, handlers of one name, and streams.
+//! Events reach all listeners: handlers, handlers of one name, and streams.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -38,7 +38,7 @@ fn waiting(stream: &mut EventStream) -> Vec<String> {
 }
 
 #[test]
-fn the_signal_for_c_has_a_node_only_where_there_is_data() {
+fn the_signal_for_c_has_a_node_only_if_there_is_data() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let seen = Seen::default();
@@ -57,7 +57,10 @@ fn the_signal_for_c_has_a_node_only_where_there_is_data() {
         server.event("STOP");
         server.event_with("SHUTDOWN", &json!({ "guest": true }));
         server.event_with("EMPTY", &json!({}));
-        assert!(seen.borrow().is_empty(), "told from the main loop only");
+        assert!(
+            seen.borrow().is_empty(),
+            "delivered from the main loop only"
+        );
         main.drain();
         assert_eq!(*seen.borrow(), ["STOP NULL", "SHUTDOWN node", "EMPTY node"]);
     });
@@ -104,7 +107,7 @@ fn an_event_holds_what_was_sent() {
 }
 
 #[test]
-fn a_handler_of_one_name_hears_only_that() {
+fn a_handler_of_one_name_receives_only_that() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let (all, _) = note_names(&port, None);
@@ -143,7 +146,7 @@ fn a_stream_hears_all_since_it_was_made() {
         server.event("BEFORE");
         main.drain();
         let mut events = port.events();
-        // Subscribed before the command: nothing of what it causes is lost.
+        // Subscribed before the command: none of the events that it causes is lost.
         let call = main.spawn(port.execute::<Value>("stop", ()));
         main.drain();
         server.event("STOP");
@@ -315,7 +318,7 @@ fn a_stream_that_is_not_read_is_bounded_in_bytes() {
         assert_eq!(events.take_dropped(), 2);
         assert_eq!(waiting(&mut events), ["C", "D"]);
 
-        // The newest always waits.
+        // The newest event always waits.
         server.event("E");
         server.event_with("F", &json!("x".repeat(EVENT_QUEUE_BYTES)));
         main.drain();
@@ -360,7 +363,7 @@ fn an_event_without_a_name_is_an_event() {
 }
 
 #[test]
-fn a_handler_connected_when_the_status_follows_an_event_hears_that_event() {
+fn a_handler_connected_when_the_status_follows_an_event_receives_that_event() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let seen = Seen::default();
@@ -375,7 +378,7 @@ fn a_handler_connected_when_the_status_follows_an_event_hears_that_event() {
             }
         });
         let _stream = port.events_named(["FIRST"]);
-        // That nobody has a handler is found out for the second, in the third's turn.
+        // That there is no handler is found out for the second event, during the third.
         let names = ["FIRST", "IGNORED", "SHUTDOWN"];
         let lines = names.map(|name| format!("{{\"event\": \"{name}\"}}\r\n"));
         server.peer.send(lines.concat().as_bytes());
@@ -385,7 +388,7 @@ fn a_handler_connected_when_the_status_follows_an_event_hears_that_event() {
 }
 
 #[test]
-fn events_that_are_kept_stay_as_they_were() {
+fn kept_events_do_not_change() {
     let describe = |event: &Event| {
         let data = event.data().map(str::to_owned);
         (event.name().to_owned(), data, event.timestamp())

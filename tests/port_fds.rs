@@ -61,7 +61,7 @@ impl Server {
         requests
     }
 
-    /// Nothing comes.
+    /// Nothing arrives.
     #[track_caller]
     fn rests(&self, main: &MainLoop) {
         main.drain();
@@ -125,20 +125,20 @@ fn carry(port: &QmpPort, probe: &Probe, ends: &Ends) {
     });
 }
 
-/// The duplicate that came.
+/// The duplicate that arrived.
 fn only(fds: Vec<OwnedFd>) -> OwnedFd {
     let [fd] = <[_; 1]>::try_from(fds).expect("one descriptor");
     fd
 }
 
 #[test]
-fn each_leaves_with_the_first_byte_of_its_own_command() {
+fn each_descriptor_is_sent_with_the_first_byte_of_its_command() {
     with_own(|main| {
         for greeting in [GREETING, OOB_GREETING] {
             let (port, server) = ready(main, greeting);
             let ends = Ends::default();
             let mut probes = [Probe::new(), Probe::new()];
-            // The first is written at once, and the second with what follows.
+            // The first is written at once, and the second with later ones.
             call(&port, "a", &ends);
             call(&port, "a", &ends);
             carry(&port, &probes[0], &ends);
@@ -154,7 +154,7 @@ fn each_leaves_with_the_first_byte_of_its_own_command() {
                     server.reply(&request);
                     continue;
                 }
-                // One is in flight at a time; who waits behind the other one waits on.
+                // One is in flight at a time; commands behind the other one continue to wait.
                 server.rests(main);
                 server.reply(&request);
                 assert!(probes[0].is_end_of(only(fds)));
@@ -172,7 +172,7 @@ fn each_leaves_with_the_first_byte_of_its_own_command() {
 }
 
 #[test]
-fn it_leaves_once_where_the_socket_is_full() {
+fn a_descriptor_is_sent_once_if_the_socket_is_full() {
     with_own_pushed(|main| {
         let (port, server) = ready(main, GREETING);
         let large = "x".repeat(400_000);
@@ -201,7 +201,7 @@ fn it_leaves_once_where_the_socket_is_full() {
 }
 
 #[test]
-fn a_number_that_cannot_be_sent_is_refused() {
+fn too_many_descriptors_are_refused() {
     with_own(|main| {
         let (port, server) = ready(main, GREETING);
         let probe = Probe::new();
@@ -264,7 +264,7 @@ fn none_is_left_open() {
     });
 }
 
-/// Gives a command with a descriptor, which waits behind another one or for room in the
+/// Executes a command with a descriptor, which waits behind another one or for room in the
 /// socket, and ends it. Nothing of it may be left open.
 fn one_ends(main: &MainLoop, end: &str, blocked: bool, outer: &Probe, round: u32) {
     let name = format!("{end}, blocked: {blocked}, round {round}");
@@ -272,7 +272,7 @@ fn one_ends(main: &MainLoop, end: &str, blocked: bool, outer: &Probe, round: u32
     let mut probe = Probe::new();
     let large = "x".repeat(if blocked { 400_000 } else { 1 });
     let arguments = json!({ "path": large }).to_string();
-    // Sent, if not in whole.
+    // Sent, if not completely.
     port.execute_with_fds(
         "getfd",
         Some(&arguments),

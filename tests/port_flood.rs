@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A peer that sends without end, and a program that asks without end: neither
+//! A peer that sends without end, and a program that calls without end: neither
 //! fills the memory, and a window is drawn meanwhile.
 #![cfg(feature = "gobject")]
 
@@ -17,27 +17,27 @@ use gio::prelude::*;
 use serde_json::{Value, json};
 use spice_qmp::{CallOptions, Error, PeerError, QmpPort};
 
-/// GTK's priority of drawing.
+/// GTK's priority for drawing.
 const REDRAW: i32 = 120;
-/// So many turns of the main loop are enough for all that one read brought.
+/// This many iterations of the main loop are enough for one read's input.
 const TURNS: usize = 64;
-/// What the port may hold of the peer's bytes.
+/// How many of the peer's bytes the port may hold.
 const HELD: usize = 128 << 10;
 
-/// The far end of a stream, which sends lines as fast as they are taken.
+/// The far end of a stream, which sends lines as fast as they are read.
 struct Flood {
     far: RefCell<UnixStream>,
-    /// Makes a line of its number.
+    /// Makes a line from its number.
     line: fn(usize) -> String,
     lines: Cell<usize>,
-    /// What the socket did not take yet.
+    /// What the socket has not accepted yet.
     unsent: RefCell<Vec<u8>>,
-    /// How many bytes it took.
+    /// How many bytes it accepted.
     sent: Cell<usize>,
 }
 
 impl Flood {
-    /// A port that is ready, and the flood that it is going to hear.
+    /// A port that is ready, and the flood that it will receive.
     fn start(main: &MainLoop, line: fn(usize) -> String) -> (QmpPort, Rc<Self>) {
         let (near, far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
@@ -82,7 +82,7 @@ impl Flood {
         self.say(&json!({ "return": value, "id": id }).to_string());
     }
 
-    /// What becomes of a call that is answered behind all others.
+    /// The result of a call that is answered behind all others.
     #[track_caller]
     fn last_call(&self, main: &MainLoop, port: &QmpPort) -> Result<String, Error> {
         let ends = Ends::default();
@@ -95,7 +95,7 @@ impl Flood {
         ends.take().remove(0).1
     }
 
-    /// Sends what the socket takes of what waits.
+    /// Sends as much of the pending data as the socket accepts.
     fn push(&self) {
         let mut unsent = self.unsent.borrow_mut();
         while !unsent.is_empty() {
@@ -110,7 +110,7 @@ impl Flood {
         }
     }
 
-    /// Sends lines until the socket takes no more.
+    /// Sends lines until the socket accepts no more.
     fn fill(&self) {
         loop {
             self.push();
@@ -126,13 +126,13 @@ impl Flood {
         }
     }
 
-    /// How many bytes the first lines have.
+    /// The total length of the first lines in bytes.
     fn size(&self, lines: usize) -> usize {
         (0..lines).map(|number| (self.line)(number).len()).sum()
     }
 }
 
-/// How much a pair of sockets takes that nobody reads from.
+/// How much a pair of sockets buffers if nothing is read.
 fn capacity() -> usize {
     let (near, mut far) = UnixStream::pair().unwrap();
     far.set_nonblocking(true).unwrap();
@@ -144,7 +144,7 @@ fn capacity() -> usize {
     count
 }
 
-/// Turns the main loop until `done`, which must not take long.
+/// Iterates the main loop until `done`, which must not take long.
 #[track_caller]
 fn soon(main: &MainLoop, what: &str, each: impl Fn(), done: impl Fn() -> bool) {
     for _ in 0..TURNS {
@@ -157,7 +157,7 @@ fn soon(main: &MainLoop, what: &str, each: impl Fn(), done: impl Fn() -> bool) {
     assert!(done(), "not within {TURNS} turns: {what}");
 }
 
-/// Asks for a redraw as GTK does, and waits for it.
+/// Requests a redraw as GTK does, and waits for it.
 #[track_caller]
 fn redraw(main: &MainLoop, each: impl Fn()) {
     let drawn = Rc::new(Cell::new(false));
@@ -168,7 +168,7 @@ fn redraw(main: &MainLoop, each: impl Fn()) {
     soon(main, "the redraw", each, || drawn.get());
 }
 
-/// Counts the events that a port tells in order: their data is their number.
+/// Counts the events that a port delivers in order: their data is their number.
 fn count_events(port: &QmpPort, name: Option<&str>) -> Rc<Cell<usize>> {
     let told = Rc::new(Cell::new(0));
     let count = told.clone();
@@ -193,7 +193,7 @@ fn garbage_and_event(number: usize) -> String {
 }
 
 #[test]
-fn no_more_is_read_than_is_told_and_a_window_is_drawn() {
+fn no_more_is_read_than_is_delivered_and_a_window_is_drawn() {
     let most = capacity() + HELD;
     for (name, line) in [
         (None, event as fn(usize) -> String),
@@ -212,7 +212,7 @@ fn no_more_is_read_than_is_told_and_a_window_is_drawn() {
                 assert!(pending < most, "{name:?}: {pending} bytes not delivered");
             }
 
-            // All of it arrives in order, and what is behind it too.
+            // All of it arrives in order, and so does what follows.
             let last = flood.last_call(main, &port);
             match last {
                 Err(Error::Peer(PeerError::Malformed(_))) if name == Some("A") => {
@@ -229,12 +229,12 @@ fn no_more_is_read_than_is_told_and_a_window_is_drawn() {
 }
 
 #[test]
-fn a_flood_that_nobody_listens_to_leaves_a_window_alive() {
+fn a_flood_without_listeners_does_not_block_a_window() {
     for line in [
         event as fn(usize) -> String,
         shutdown,
         garbage_and_event,
-        // Longer than what is read at once.
+        // Longer than one read.
         |number| format!("{{\"event\": \"A\", \"data\": \"{number:60000}\"}}\n"),
     ] {
         with_own(|main| {
@@ -254,7 +254,7 @@ fn a_flood_that_nobody_listens_to_leaves_a_window_alive() {
 }
 
 #[test]
-fn a_nested_main_loop_in_a_handler_hears_on() {
+fn a_nested_main_loop_in_a_handler_receives_further_events() {
     with_own(|main| {
         let (port, flood) = Flood::start(main, event);
         // More than was read and more than the socket holds.
@@ -312,7 +312,7 @@ fn a_flood_ends_with_its_port() {
     });
 }
 
-/// Gives a command again whenever it fails.
+/// Executes a command again whenever it fails.
 fn retry(port: &QmpPort, command: &'static str, failures: Rc<Cell<usize>>) {
     let weak = port.downgrade();
     port.execute_with(command, None, CallOptions::default(), move |end| {
@@ -326,7 +326,7 @@ fn retry(port: &QmpPort, command: &'static str, failures: Rc<Cell<usize>>) {
 }
 
 #[test]
-fn a_command_that_is_given_again_whenever_it_fails_leaves_a_window_alive() {
+fn a_command_that_is_retried_whenever_it_fails_does_not_block_a_window() {
     with_own(|main| {
         let (unopened, _server) = script::port();
         let (closed, server) = script::ready(main);

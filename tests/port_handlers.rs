@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who was there before an event came hears it, whatever other handlers do meanwhile:
-//! connect, disconnect, block and unblock, make streams, run main loops. And who comes
-//! in a handler hears the next one.
+//! A listener connected before an event arrived receives it, whatever other handlers do
+//! meanwhile: connect, disconnect, block and unblock, make streams, run main loops. And a
+//! listener connected in a handler receives the next event.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -17,7 +17,7 @@ use common::script::{self, Server};
 use glib::prelude::*;
 use spice_qmp::{Event, EventStream, QmpPort};
 
-/// Each has its number as the seed of what happens in it.
+/// Each run uses its number as the seed.
 const ROUNDS: u64 = 1000;
 const CHUNKS: usize = 12;
 const NAMES: [&str; 3] = ["A", "", "C"];
@@ -26,9 +26,9 @@ const NAMES: [&str; 3] = ["A", "", "C"];
 struct Listener {
     wants: Wants,
     ear: RefCell<Ear>,
-    /// The numbers of the events that it heard; of the signal "event", zeros.
+    /// The numbers of the events that it received; zeros for the signal "event".
     heard: RefCell<Vec<usize>>,
-    /// The number of the event that was told when it came.
+    /// The number of the event that was being delivered when it was connected.
     since: usize,
     blocked: Cell<bool>,
     /// How often it was blocked or unblocked.
@@ -63,13 +63,13 @@ struct World {
     random: Random,
     port: QmpPort,
     listeners: RefCell<Vec<Rc<Listener>>>,
-    /// Whether it is always known which event is being told.
+    /// Whether it is always known which event is being delivered.
     calm: bool,
     told: Cell<usize>,
 }
 
 impl World {
-    /// What a handler does.
+    /// An action of a handler.
     fn act(self: &Rc<Self>) {
         for _ in 0..self.random.below(3) {
             match self.random.below(6) {
@@ -163,7 +163,7 @@ impl World {
 }
 
 impl Listener {
-    /// Takes what waits, if it is a stream.
+    /// Reads what waits, if it is a stream.
     fn hear(&self) {
         if let Ear::Stream(stream) = &mut *self.ear.borrow_mut() {
             let mut context = Context::from_waker(Waker::noop());
@@ -184,7 +184,7 @@ fn number(event: &Event) -> usize {
 }
 
 #[test]
-fn who_was_there_before_an_event_hears_it() {
+fn listeners_connected_before_an_event_receive_it() {
     let mut heard = 0;
     for round in 0..ROUNDS {
         with_own(|main| {
@@ -244,8 +244,8 @@ fn who_was_there_before_an_event_hears_it() {
                     let mut got = listener.heard.borrow()[len..].to_vec();
                     match wants {
                         Wants::SignalForC => expected.fill(0),
-                        // A main loop in a handler tells the next event before the
-                        // next handler hears of this one.
+                        // A main loop in a handler delivers the next event before the
+                        // next handler receives this one.
                         Wants::All | Wants::Named(_) => got.sort_unstable(),
                         Wants::StreamOfAll | Wants::StreamOf(_) => {}
                     }
@@ -263,19 +263,19 @@ fn who_was_there_before_an_event_hears_it() {
     assert!(heard > 10_000, "{heard}");
 }
 
-/// The numbers that were heard.
+/// The numbers that were received.
 type Heard = Rc<RefCell<Vec<usize>>>;
 
-/// Sends so many events of a name in one piece, and delivers them.
+/// Sends this many events with a name in one piece, and delivers them.
 fn burst(main: &MainLoop, server: &Server, name: &str, count: usize) {
     let lines = (1..=count).map(|it| format!("{{\"event\": \"{name}\", \"data\": [{it}]}}\r\n"));
     server.peer.send(lines.collect::<String>().as_bytes());
     main.drain();
 }
 
-/// What begins to listen within a handler, of names that nobody has listened to before.
+/// Listeners that are connected within a handler, for names without listeners before.
 #[test]
-fn who_comes_in_a_handler_hears_the_next_event() {
+fn listeners_connected_in_a_handler_receive_the_next_event() {
     type Come = fn(&QmpPort, &'static str, &Heard) -> Option<EventStream>;
     fn note(heard: &Heard) -> impl Fn(&QmpPort, &Event) + 'static {
         let heard = heard.clone();
@@ -316,7 +316,7 @@ fn who_comes_in_a_handler_hears_the_next_event() {
                     move |port, event| {
                         if number(event) == 3 {
                             stream.replace(come(port, name, &heard));
-                            // Nobody listens any more who listened when it was sent.
+                            // The listeners at the time when it was sent are gone.
                             port.disconnect(handler.take().unwrap());
                         }
                     }
@@ -337,7 +337,7 @@ fn who_comes_in_a_handler_hears_the_next_event() {
 /// An answer that holds for the rest of a dispatch does not hold for the next one, nor for
 /// another name.
 #[test]
-fn who_leaves_in_a_handler_hears_no_more() {
+fn listeners_disconnected_in_a_handler_receive_no_more() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let (left, stays) = (Heard::default(), Heard::default());

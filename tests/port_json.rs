@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program gets of replies that are deep, large, or bad.
+//! What a program receives for replies that are deep, large, or bad.
 #![cfg(feature = "gobject")]
 
 mod common;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ports come and go, and leave nothing behind.
+//! Ports are created and released, and leave nothing behind.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -63,7 +63,7 @@ fn the_last_reference_ends_a_port_whatever_it_does() {
                 "blocked" => 2,
                 _ => 1,
             };
-            assert!(ends.borrow().is_empty(), "{doing}: told within the drop");
+            assert!(ends.borrow().is_empty(), "{doing}: delivered re-entrantly");
             main.drain();
             assert_eq!(ends.borrow().len(), expected, "{doing}");
             for (_, end) in &*ends.borrow() {
@@ -205,7 +205,7 @@ fn a_channel_has_one_port() {
 }
 
 #[test]
-fn the_channel_owns_its_port_and_not_the_other_way_round() {
+fn the_channel_owns_its_port_and_not_vice_versa() {
     with_default(|main| {
         let session = Session::new();
         let channel = lone_channel(&session);
@@ -264,7 +264,7 @@ fn a_port_that_was_closed_is_replaced() {
         assert_eq!(next, QmpPort::get(&channel));
         assert_eq!(next.state(), PortState::Connecting);
 
-        // That the first one goes does not touch the second.
+        // Releasing the first one does not affect the second.
         let weak = port.downgrade();
         drop(port);
         main.drain();

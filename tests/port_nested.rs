@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A handler may do anything: call, close, let go, or run a main loop of its own.
+//! A handler may do anything: call, close, drop references, or run a main loop.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -20,7 +20,7 @@ fn note(log: &Log, text: impl Into<String>) {
     log.borrow_mut().push(text.into());
 }
 
-/// Turns the context of this thread until `done`, from within a handler.
+/// Iterates the context of this thread until `done`, from within a handler.
 fn nest(what: &str, mut done: impl FnMut() -> bool) {
     let context = home();
     let started = Instant::now();
@@ -62,10 +62,10 @@ fn a_handler_may_give_commands() {
     });
 }
 
-/// Where code of the program's runs.
+/// Where the program's code runs.
 const PLACES: [&str; 4] = ["event", "ready", "status", "callback"];
 
-/// Answers what came: with 7, but for the port's own question.
+/// Answers the request: with 7, except the port's own question.
 fn answer_all(main: &MainLoop, server: &Server) {
     for request in server.requests() {
         let own = request.command == "query-status";
@@ -143,7 +143,7 @@ fn a_command_may_be_given_anywhere() {
 fn a_port_may_be_disposed_of_anywhere() {
     #[allow(unsafe_code)]
     fn dispose(port: &QmpPort) {
-        // SAFETY: the port bears to be used after its disposal.
+        // SAFETY: the port tolerates use after its disposal.
         unsafe { port.run_dispose() };
     }
     in_each_place(
@@ -214,7 +214,7 @@ fn a_handler_may_close_the_port() {
             }
         });
         server.event("A");
-        // The call is not answered, so the close gives it up.
+        // The call is not answered, so the close ends it.
         main.until("the close", || port.state() == PortState::Closed);
         main.drain();
         assert!(!server.peer.is_used());
@@ -224,7 +224,7 @@ fn a_handler_may_close_the_port() {
 }
 
 #[test]
-fn a_handler_may_let_the_last_reference_go() {
+fn a_handler_may_drop_the_last_reference() {
     with_own(|main| {
         for what in ["event", "callback", "notify"] {
             let (port, server) = script::ready(main);
@@ -309,7 +309,7 @@ fn a_handler_may_connect_another() {
                 port.connect_qmp_event(Some("B"), move |_, _| note(&log, "B"));
             }
         });
-        // Both come at once: B is not decoded before A's handler ran.
+        // Both arrive at once: B is not decoded before A's handler ran.
         server
             .peer
             .send(b"{\"event\": \"A\"}\r\n{\"event\": \"B\"}\r\n");
@@ -346,7 +346,7 @@ fn a_call_inside_a_nested_main_loop_completes() {
                 note(&log, format!("{} begins", event.name()));
                 let ends = Ends::default();
                 call(port, "inner", &ends);
-                // Waits on real time too: the answer comes from a timer.
+                // Waits in real time, too: the answer comes from a timer.
                 let context = home();
                 while ends.borrow().is_empty() {
                     context.iteration(true);
@@ -415,7 +415,7 @@ fn a_callback_may_run_a_nested_main_loop() {
             let (port, ends, done) = (port.clone(), ends.clone(), done.clone());
             move |_| {
                 nest("the other call", || ends.borrow().len() == 1);
-                // A close within, of a call that is not answered, ends within it.
+                // A close within, with a call that is not answered, ends within it.
                 call(&port, "third", &ends);
                 let context = home();
                 context.spawn_local(async move { port.close().await });
@@ -435,7 +435,7 @@ fn a_callback_may_run_a_nested_main_loop() {
 }
 
 #[test]
-fn a_port_may_go_within_a_nested_main_loop() {
+fn a_port_may_be_released_within_a_nested_main_loop() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let weak = port.downgrade();
@@ -511,7 +511,7 @@ fn dropping_a_future_in_a_callback_is_fine() {
 }
 
 #[test]
-fn a_command_given_while_pending_is_told_is_told_too() {
+fn a_command_issued_while_pending_is_notified_is_notified_too() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let told = Rc::new(RefCell::new(Vec::new()));

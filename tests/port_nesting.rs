@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handlers that run main loops within each other, and a server that makes the most of it.
+//! Handlers that run nested main loops, and a server that exploits that.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -45,7 +45,7 @@ fn requests(peer: &dyn Peer) -> Vec<Request> {
         .collect()
 }
 
-/// Answers the next request of this name, which comes.
+/// Answers the next request with this name, which must arrive.
 fn answer(turn: impl Fn(), peer: &dyn Peer, command: &str, value: &serde_json::Value) {
     for _ in 0..100_000 {
         turn();
@@ -99,7 +99,7 @@ fn storm(main: &MainLoop, transport: Box<dyn Transport>, peer: &Rc<dyn Peer>) {
                 }
                 assert!(done.get(), "the reply does not come");
             }
-            // As `while (g_main_context_pending ())` does, and until something comes.
+            // Like `while (g_main_context_pending ())`, and until something arrives.
             let seen = deepest.get();
             for _ in 0..200 {
                 home().iteration(false);
@@ -111,14 +111,14 @@ fn storm(main: &MainLoop, transport: Box<dyn Transport>, peer: &Rc<dyn Peer>) {
         }
     });
     peer.send(EVENT);
-    // What is dropped sends nothing more.
+    // Dropped streams send nothing more.
     main.until("the end of the storm", || depth.get() == 0 && waited.get());
     main.drain();
     assert_eq!(deepest.get(), MAX_NESTING);
     assert_eq!(WARNINGS.get(), 1);
     assert!((1..=u64::from(STORM)).contains(&port.dropped_events()));
 
-    // And the port is as good as before.
+    // And the port works as before.
     let call = main.spawn(port.execute::<serde_json::Value>("query-name", ()));
     answer(turn, &**peer, "query-name", &json!("late"));
     assert_eq!(main.join("the reply", &call).unwrap(), json!("late"));

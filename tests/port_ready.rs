@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A port becomes ready: greeting, negotiation, late attachment, and what fails.
+//! How a port becomes ready: greeting, negotiation, late attachment, and failures.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -56,7 +56,10 @@ fn a_greeting_leads_to_ready() {
         assert!((1 << 24..1 << 31).contains(&id), "{id}");
 
         server.reply(&request, json!({}));
-        assert!(readies.borrow().is_empty(), "told from the main loop only");
+        assert!(
+            readies.borrow().is_empty(),
+            "delivered from the main loop only"
+        );
         main.drain();
         assert!(port.ready());
         assert_eq!(port.version().as_deref(), Some("10.0.2"));
@@ -115,7 +118,7 @@ fn a_line_by_bytes_is_as_good_as_whole() {
 }
 
 #[test]
-fn oob_is_enabled_only_where_it_is_offered() {
+fn oob_is_enabled_only_if_it_is_offered() {
     with_own(|main| {
         for (greeting, arguments) in [
             (GREETING, Value::Null),
@@ -156,7 +159,7 @@ fn a_late_port_probes() {
         assert_eq!(port.state(), PortState::Negotiating);
         let probe = server.request("qmp_capabilities");
         assert!(!port.ready());
-        // As QEMU answers where the negotiation was made by somebody before.
+        // As QEMU answers if an earlier client has negotiated.
         server.refuse(
             &probe,
             "CommandNotFound",
@@ -193,7 +196,7 @@ fn a_late_port_that_is_the_first_is_ready_too() {
 }
 
 #[test]
-fn a_late_port_that_is_greeted_after_all_negotiates_once_more() {
+fn a_late_port_that_is_still_greeted_negotiates_once_more() {
     with_own(|main| {
         let (port, server) = late();
         main.drain();
@@ -211,7 +214,7 @@ fn a_late_port_that_is_greeted_after_all_negotiates_once_more() {
 }
 
 #[test]
-fn a_human_monitor_is_told_at_its_first_line() {
+fn a_human_monitor_is_detected_at_its_first_line() {
     with_own(|main| {
         for late_port in [false, true] {
             let (port, server) = if late_port {
@@ -247,7 +250,7 @@ fn a_human_monitor_is_told_at_its_first_line() {
 }
 
 #[test]
-fn what_comes_in_place_of_a_greeting_is_no_qmp() {
+fn other_input_in_place_of_a_greeting_is_not_qmp() {
     with_own(|main| {
         let (port, server) = script::port();
         server.peer.open();
@@ -261,7 +264,7 @@ fn what_comes_in_place_of_a_greeting_is_no_qmp() {
         let error = glib::Error::from(error);
         assert_eq!(error.kind(), Some(QmpErrorCode::NotQmp));
 
-        // What failed may be opened anew, by a better server.
+        // A failed port may be reopened, by a better server.
         server.peer.close("gone");
         server.peer.open();
         server.make_ready(main, GREETING);
@@ -337,7 +340,7 @@ fn waiting_ends_when_the_port_closes() {
         let error = main.join("the wait", &wait).unwrap_err();
         assert_eq!(error, Error::Closed("it fell over".into()));
 
-        // A closed port may be opened again, so a new wait waits.
+        // A closed port may be reopened, so a new wait waits.
         let wait = main.spawn({
             let port = port.clone();
             async move { port.wait_ready().await }
@@ -430,7 +433,7 @@ fn a_transport_that_never_connects_leaves_the_port_closed() {
 }
 
 #[test]
-fn a_wait_that_is_far_from_its_end_goes_on() {
+fn a_wait_far_from_its_deadline_continues() {
     with_own(|main| {
         for far in FAR {
             let (port, server) = script::port();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A port that is closed and opened again, and messages that are no good.
+//! A port that is closed and reopened, and bad messages.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -48,7 +48,7 @@ fn a_port_is_ready_again_after_each_opening() {
 }
 
 #[test]
-fn the_late_reply_of_the_last_session_is_nobodys() {
+fn a_late_reply_to_the_last_session_matches_no_call() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
@@ -149,7 +149,7 @@ fn greetings_without_end_cost_nothing() {
 }
 
 #[test]
-fn a_bad_line_fails_what_is_in_flight_and_no_more() {
+fn a_bad_line_fails_only_the_calls_in_flight() {
     with_own(|main| {
         for line in [
             "not JSON",
@@ -161,7 +161,7 @@ fn a_bad_line_fails_what_is_in_flight_and_no_more() {
         ] {
             let (port, server) = script::ready(main);
             let ends = Ends::default();
-            // The first command leaves at once, and the others with the next dispatch.
+            // The first command is sent at once, and the others with the next dispatch.
             call(&port, "in-flight", &ends);
             call(&port, "in-flight-too", &ends);
             main.drain();
@@ -228,7 +228,7 @@ fn a_message_that_is_too_large_is_skipped() {
         let error = port.last_error().unwrap();
         assert_eq!(error.kind(), Some(QmpErrorCode::TooLarge));
 
-        // In pieces, and with the next message right behind it.
+        // In pieces, and directly followed by the next message.
         call(&port, "b", &ends);
         call(&port, "c", &ends);
         main.drain();
@@ -273,7 +273,7 @@ fn messages_over_many_lines_are_read() {
 }
 
 #[test]
-fn last_error_is_forgotten_when_all_is_well_again() {
+fn last_error_is_reset_when_the_port_is_ready_again() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         server.peer.close("gone");
@@ -287,7 +287,7 @@ fn last_error_is_forgotten_when_all_is_well_again() {
 }
 
 #[test]
-fn the_reason_of_a_close_is_told_though_it_was_reopened_at_once() {
+fn the_reason_of_a_close_is_reported_even_if_reopened_at_once() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let told = Rc::<RefCell<Vec<_>>>::default();

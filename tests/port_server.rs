@@ -49,7 +49,7 @@ fn greeting() -> Greeting {
 
 const NEGOTIATION: &[u8] = br#"{"execute":"qmp_capabilities"}"#;
 
-/// Takes requests until the connection ends, which is noted.
+/// Takes requests until the connection ends, which is recorded.
 fn requests(main: &MainLoop, server: &QmpServer) -> (Rc<RefCell<Vec<Request>>>, Rc<Cell<bool>>) {
     let (requests, ended) = (
         Rc::<RefCell<Vec<Request>>>::default(),
@@ -172,7 +172,7 @@ fn a_client_that_asks_too_much_waits() {
     });
 }
 
-/// It is not read while it does not read, so its end is seen by writing.
+/// The server does not read a client that does not read, so it notices its end by writing.
 #[test]
 fn a_client_that_is_held_back_can_go() {
     each(|main, name, server, peer| {
@@ -192,7 +192,7 @@ fn a_client_that_is_held_back_can_go() {
 }
 
 #[test]
-fn what_a_client_sent_before_it_went_is_handed_out() {
+fn requests_sent_before_the_client_disconnected_are_returned() {
     each(|main, name, server, peer| {
         peer.send(NEGOTIATION);
         peer.send(br#"{"execute":"a"}{"execute":"b"}"#);
@@ -205,14 +205,14 @@ fn what_a_client_sent_before_it_went_is_handed_out() {
             .map(|request| request.command().to_owned())
             .collect();
         assert_eq!(commands, ["a", "b"], "{name}");
-        // Nobody is there to read it, and nothing is kept.
+        // There is no reader, and nothing is kept.
         assert!(server.reply(requests.borrow()[0].number(), "{}").unwrap());
         assert_eq!(server.unread(), 0);
     });
 }
 
 #[test]
-fn a_client_that_does_not_read_events_is_left() {
+fn a_client_that_does_not_read_events_is_disconnected() {
     each(|main, name, server, peer| {
         let (_, ended) = requests(main, &server);
         peer.send(NEGOTIATION);

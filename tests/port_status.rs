@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The property `status` keeps itself current.
+//! The property `status` keeps itself up to date.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -14,7 +14,7 @@ use serde_json::json;
 use spice_qmp::transport::pair;
 use spice_qmp::{Error, PeerError, QmpPort};
 
-/// What `status` is at each of its notifications.
+/// The values of `status` at its notifications.
 fn notes(port: &QmpPort) -> Rc<RefCell<Vec<Option<String>>>> {
     let seen = Rc::<RefCell<Vec<_>>>::default();
     let notes = seen.clone();
@@ -73,7 +73,7 @@ fn events_that_change_it_ask_again() {
             let before = server.peer.writes();
             server.event(name);
             main.drain();
-            // QEMU mostly exits after this one, and is not asked at once.
+            // QEMU usually exits after this one, and is not asked at once.
             let later = name == "SHUTDOWN";
             assert_eq!(server.peer.writes() > before, !later, "{name}");
             main.until(name, || server.peer.writes() > before);
@@ -111,7 +111,7 @@ fn it_is_notified_only_when_it_changes() {
 }
 
 #[test]
-fn a_storm_of_events_asks_one_thing_at_a_time() {
+fn a_storm_of_events_asks_one_question_at_a_time() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         for _ in 0..100 {
@@ -251,7 +251,7 @@ fn no_text_holds_a_nul() {
         assert!(notes.borrow().is_empty());
         assert_eq!(port.status().unwrap().status(), "running");
 
-        // A port that missed the greeting asks for the version.
+        // A port that missed the greeting queries the version.
         let (transport, peer) = pair();
         peer.open();
         let port = at_home(|| QmpPort::for_transport(Box::new(transport)));
@@ -282,7 +282,7 @@ fn no_text_holds_a_nul() {
 }
 
 #[test]
-fn a_change_while_pending_is_told_is_not_forgotten() {
+fn a_change_while_pending_is_notified_is_not_lost() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let server = Rc::new(server);
@@ -304,7 +304,7 @@ fn a_change_while_pending_is_told_is_not_forgotten() {
 }
 
 #[test]
-fn an_answer_that_was_not_told_yet_does_not_count() {
+fn an_undelivered_answer_does_not_count() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         server.event("STOP");
@@ -317,7 +317,7 @@ fn an_answer_that_was_not_told_yet_does_not_count() {
         main.drain();
         assert_eq!(port.pending(), 2);
         server.reply(&question, paused());
-        assert_eq!(port.pending(), 2, "decoded and not told");
+        assert_eq!(port.pending(), 2, "decoded and not delivered");
         main.drain();
         assert_eq!(port.pending(), 2);
     });

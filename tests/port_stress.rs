@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use spice_qmp::qmp::CallId;
 use spice_qmp::{CallOptions, EventStream, QmpPort};
 
-/// Each has its number as the seed of what happens in it.
+/// Each run uses its number as the seed.
 const ROUNDS: u64 = 1000;
 const STEPS: usize = 120;
 
-/// A port, its server, and what is known of them.
+/// A port, its server, and their expected state.
 struct World {
     random: Random,
     port: RefCell<Option<QmpPort>>,
@@ -30,14 +30,14 @@ struct World {
     unanswered: RefCell<Vec<Request>>,
     calls: RefCell<Vec<CallId>>,
     streams: RefCell<Vec<EventStream>>,
-    /// How many events were sent, and the number of the last that was told.
+    /// How many events were sent, and the number of the last that was delivered.
     sent: Cell<u64>,
     told: Cell<u64>,
     issued: Cell<usize>,
     ended: Cell<usize>,
     succeeded: Cell<u64>,
     depth: Cell<usize>,
-    /// What went wrong within a callback, which must not panic.
+    /// Errors within a callback, which must not panic.
     wrong: RefCell<Vec<String>>,
 }
 
@@ -84,7 +84,7 @@ impl World {
         self.wrong.borrow_mut().push(text);
     }
 
-    /// What a handler or a callback does.
+    /// An action of a handler or a callback.
     fn reenter(self: &Rc<Self>) {
         if self.depth.get() >= DEEPEST {
             return;
@@ -103,7 +103,7 @@ impl World {
         self.depth.set(self.depth.get() - 1);
     }
 
-    /// One thing or another.
+    /// A random action.
     fn step(self: &Rc<Self>) {
         match self.random.below(32) {
             0..8 => self.call(),
@@ -165,7 +165,7 @@ impl World {
         self.spawn(async move { drop(call.await) });
     }
 
-    /// A future that is mostly dropped before the call ends.
+    /// A future that is usually dropped before the call ends.
     fn call_within_a_deadline(self: &Rc<Self>) {
         let Some(port) = self.port() else {
             return;
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// Answers the negotiations, and mostly the rest in one piece.
+    /// Answers the negotiations, and usually the rest in one piece.
     fn answer(&self) {
         for request in self.server.requests() {
             if request.command == "qmp_capabilities" {
@@ -210,7 +210,7 @@ impl World {
         self.server.peer.send(&replies);
     }
 
-    /// Sends a few events, cut anywhere.
+    /// Sends a few events, split anywhere.
     fn send_events(&self) {
         let mut lines = Vec::new();
         for _ in 0..=self.random.below(4) {
@@ -245,7 +245,7 @@ fn round(main: &MainLoop, seed: u64) -> Rc<World> {
             main.turn();
         }
     }
-    // The end, where handlers do nothing any more.
+    // The end, when handlers do nothing any more.
     world.depth.set(DEEPEST);
     world.server.peer.block(false);
     world.server.peer.close("the end");
@@ -276,7 +276,7 @@ fn tell_the_seed_of_a_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let seed = SEED_OF_ROUND.get();
-        // Unlike `eprintln`, this is not the test's output.
+        // Unlike `eprintln`, this bypasses the test's captured output.
         let _ = writeln!(std::io::stderr(), "seed {seed}: {info}");
         usual(info);
     }));
@@ -294,7 +294,7 @@ fn everything_at_once() {
             succeeded += world.succeeded.get();
         });
     }
-    // It was not all in vain.
+    // The run was not trivial.
     assert!(told > ROUNDS, "{told} events");
     assert!(succeeded > ROUNDS, "{succeeded} calls");
 }

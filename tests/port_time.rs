@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Time: what has arrived wins over a deadline, and a storm leaves the program its timers.
+//! Deadlines: what has arrived wins over them, and a storm leaves time for other timers.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -26,7 +26,7 @@ const SHORT: CallOptions = CallOptions {
 };
 
 #[test]
-fn what_came_over_a_socket_while_the_main_loop_was_blocked_wins() {
+fn an_answer_on_a_socket_during_a_blocked_main_loop_wins() {
     with_own(|main| {
         let (near, far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
@@ -61,7 +61,7 @@ fn what_came_over_a_socket_while_the_main_loop_was_blocked_wins() {
             call_with(&port, "query-name", SHORT, &ends);
             let id = next("query-name");
             say(&json!({ "return": number, "id": id }).to_string());
-            // The answer is there in time, and the main loop is not.
+            // The answer arrives in time, but the main loop is blocked.
             thread::sleep(Duration::from_millis(30));
             main.until("the end", || !ends.borrow().is_empty());
             assert_eq!(ends.take()[0].1, Ok(number.to_string()));
@@ -70,14 +70,14 @@ fn what_came_over_a_socket_while_the_main_loop_was_blocked_wins() {
 }
 
 #[test]
-fn what_came_over_a_pair_while_the_main_loop_was_blocked_wins() {
+fn an_answer_on_a_pair_during_a_blocked_main_loop_wins() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
         for _ in 0..20 {
             call_with(&port, "query-name", SHORT, &ends);
             main.drain();
-            // Behind events that take their time.
+            // Behind events that take some time.
             server.event("A");
             server.answer("query-name", json!(7));
             thread::sleep(Duration::from_millis(30));
@@ -87,9 +87,9 @@ fn what_came_over_a_pair_while_the_main_loop_was_blocked_wins() {
     });
 }
 
-/// A handler takes 2 ms: no more than two of them run between two iterations.
+/// A handler takes 2 ms: at most two of them run between two iterations.
 #[test]
-fn a_storm_leaves_the_main_loop_to_others() {
+fn a_storm_does_not_monopolise_the_main_loop() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let (run, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

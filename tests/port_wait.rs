@@ -88,7 +88,7 @@ fn a_wait_begins_when_it_is_made() {
 }
 
 #[test]
-fn events_that_do_not_match_are_passed_over() {
+fn events_that_do_not_match_are_ignored() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let wait = port.wait_event(["DEVICE_DELETED"]).matching(|event| {
@@ -135,7 +135,7 @@ fn waits_end_when_the_port_closes() {
         let status = main.spawn(port.wait_for_status(["paused"]));
         main.drain();
         server.peer.close("cut");
-        // It is open again before anybody has looked.
+        // It is reopened before anything has checked.
         server.peer.open();
         main.drain();
         let closed = Err(Error::Closed("cut".into()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What leaves a port: few writes, and all of it before a close.
+//! A port's output: few writes, and all of it before a close.
 #![cfg(feature = "gobject")]
 
 mod common;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use spice_qmp::{Error, PortState, UsageError};
 
 #[test]
-fn the_first_command_leaves_at_once_and_what_follows_in_one_write() {
+fn the_first_command_is_written_at_once_and_later_ones_in_one_write() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let before = server.peer.writes();
@@ -39,7 +39,7 @@ fn the_first_command_leaves_at_once_and_what_follows_in_one_write() {
 }
 
 #[test]
-fn what_callbacks_ask_for_leaves_in_one_write() {
+fn requests_from_callbacks_are_sent_in_one_write() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         let ends = Ends::default();
@@ -84,7 +84,7 @@ fn one_write_at_a_time() {
 }
 
 #[test]
-fn an_idle_port_writes_nothing_and_wakes_nobody() {
+fn an_idle_port_writes_nothing_and_never_wakes_up() {
     with_own(|main| {
         let (_port, server) = script::ready(main);
         let before = server.peer.writes();
@@ -123,7 +123,7 @@ fn a_close_sends_what_was_asked_for() {
     });
 }
 
-/// The bytes reach the peer: it must be asked before it is let go.
+/// The bytes reach the peer: it must be read before it is dropped.
 #[test]
 fn what_a_close_sends_arrives() {
     with_own(|main| {
@@ -153,7 +153,7 @@ fn what_a_close_sends_arrives() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_cannot_hold_a_close_up() {
+fn a_peer_that_does_not_read_cannot_delay_a_close() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         server.peer.block(true);
@@ -172,7 +172,7 @@ fn a_peer_that_does_not_read_cannot_hold_a_close_up() {
 }
 
 #[test]
-fn a_close_ends_also_when_the_peer_closes_meanwhile() {
+fn a_close_ends_even_if_the_peer_closes_meanwhile() {
     with_own(|main| {
         let (port, server) = script::ready(main);
         server.peer.block(true);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a machine does not run, as real QEMU says it.
+//! Why a machine is not running, with real QEMU.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -21,7 +21,7 @@ fn open(main: &MainLoop, qemu: &Qemu) -> QmpPort {
         .expect("QEMU listens")
 }
 
-/// What a machine shows, in order: codes, or nothing.
+/// The conditions of a machine, in order: codes, or `None`.
 fn shown(machine: &Machine) -> Rc<RefCell<Vec<Option<ConditionCode>>>> {
     let seen = Rc::<RefCell<Vec<_>>>::default();
     let notes = seen.clone();
@@ -43,12 +43,12 @@ fn until_none(main: &MainLoop, machine: &Machine) {
     main.until("no condition", || machine.condition().is_none());
 }
 
-/// A way to stop, and what is shown of it.
+/// A way to stop, and the condition that it shows.
 struct Case {
     state: RunState,
     code: ConditionCode,
     message: &'static str,
-    /// What is left of it for those who come late.
+    /// What a late client can still learn.
     late: (ConditionCode, &'static str),
 }
 
@@ -151,8 +151,8 @@ fn a_socket_says_why_the_machine_stopped() {
                     assert_eq!(condition.code(), case.code);
                     let drive = is_of_drive(case.code).then_some("hd0");
                     assert_eq!(condition.subject(), drive);
-                    // QEMU may send the second event of a kind a second late. What the
-                    // state and the drives say is shown until then.
+                    // QEMU may send the second event of a kind a second late. Until then, what
+                    // the state and the drives suggest is shown.
                     if round == 0 {
                         assert_eq!(condition.message(), case.message);
                         let detail = condition.detail().expect("an event said it");
@@ -172,7 +172,7 @@ fn a_socket_says_why_the_machine_stopped() {
 }
 
 #[test]
-fn who_comes_late_learns_what_can_be_known() {
+fn a_late_client_learns_what_can_be_known() {
     with_own_pushed(|main| {
         for program in Program::all() {
             for case in CASES {
@@ -209,7 +209,7 @@ fn who_comes_late_learns_what_can_be_known() {
     });
 }
 
-/// QEMU says it before it goes mute; the drive's name only since 9.2.
+/// QEMU sends it before it becomes mute; with the drive's name only since 9.2.
 #[test]
 fn a_mute_spice_port_says_why_the_machine_stopped() {
     with_default(|main| {
@@ -278,7 +278,7 @@ fn an_end_of_qemu_has_its_reason() {
     });
 }
 
-/// QEMU ends at what its guest does.
+/// QEMU exits because of its guest.
 #[test]
 fn a_guest_that_ends_qemu_has_its_reason() {
     with_own_pushed(|main| {
@@ -310,7 +310,7 @@ fn a_guest_that_ends_qemu_has_its_reason() {
                 let port = open(main, &guest.qemu);
                 let machine = Machine::new(&port);
                 let seen = shown(&machine);
-                // QEMU may end before it answers.
+                // QEMU may exit before it answers.
                 let _ = guest.monitor.execute("inject-nmi", None);
                 main.until("the end", || !port.ready());
                 main.drain();

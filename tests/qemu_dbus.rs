@@ -37,7 +37,7 @@ fn start(main: &MainLoop, program: &Program) -> (Bus, gio::DBusConnection, Qemu,
     (bus, connection, qemu, port)
 }
 
-/// The port that `name` has, or the other end of a connection without a name.
+/// The port of `name`, or of the other end of a connection without a name.
 fn each(test: impl Fn(&MainLoop, &Program, &mut Qemu, &gio::DBusConnection)) {
     with_own(|main| {
         for program in Program::all() {
@@ -62,7 +62,7 @@ fn it_is_a_port_like_any_other() {
         assert!(port.channel().is_none());
         assert_eq!(port.close_timeout(), 1000);
         resume_and_pause(main, &port);
-        // More than a SPICE port brings in one go.
+        // More than a SPICE port sends at once.
         let schema: Value = main.block_on(port.execute("query-qmp-schema", ())).unwrap();
         assert!(schema.to_string().len() > 130_000);
         main.block_on(port.close());
@@ -72,7 +72,7 @@ fn it_is_a_port_like_any_other() {
 #[test]
 fn one_follows_the_other() {
     each(|main, _, _, connection| {
-        // QEMU may be slow to notice that the last one has left.
+        // QEMU may be slow to notice that the last client has disconnected.
         let find = || {
             let name = connection.unique_name().and(QEMU);
             let options = ConnectOptions::new().wait(true);
@@ -82,7 +82,7 @@ fn one_follows_the_other() {
         for _ in 0..5 {
             main.block_on(find().close());
         }
-        // Without a word, and with an answer due.
+        // Without closing first, and with an answer due.
         for _ in 0..5 {
             let port = find();
             call(&port, "query-qmp-schema", &Ends::default());
@@ -103,7 +103,7 @@ fn one_at_a_time() {
         let glib: glib::Error = error.into();
         assert_eq!(glib.kind(), Some(gio::IOErrorEnum::Busy));
 
-        // Somebody leaves while another one waits.
+        // One client disconnects while another one waits.
         let name = connection.unique_name().and(QEMU);
         let (connection, options) = (connection.clone(), ConnectOptions::new().wait(true));
         let second =
@@ -137,7 +137,7 @@ fn the_addresses() {
     });
 }
 
-/// The text of an error that says that something is not there.
+/// The text of an error that says that something does not exist.
 #[track_caller]
 fn not_found(error: &Error) -> String {
     match error {
@@ -241,7 +241,7 @@ fn a_port_is_ready_again_when_qemu_has_restarted() {
                 main.until("the close", || port.state() == PortState::Closed);
                 main.until("the ends", || ends.borrow().len() == 2);
                 assert!(ends.borrow()[1].1.is_err(), "round {round}");
-                // The id, and so the object, may be another one.
+                // The id, and so the object, may be different.
                 let id = format!("q{round}");
                 let config = with_monitor(bus.qemu(), &id, QMP, "control");
                 qemu = config.start(&program);
@@ -262,7 +262,7 @@ fn a_port_is_ready_again_when_another_client_leaves() {
             let other = bus.connect();
             drop(qemu);
             main.until("the close", || port.state() == PortState::Closed);
-            // Whoever is first has it.
+            // The first one gets it.
             let mut holder = None;
             let _qemu = bus.start_qemu(with_qmp(bus.qemu()), &program);
             main.until("either of them", || {
@@ -318,7 +318,7 @@ fn a_bus_that_goes_while_the_port_waits() {
     });
 }
 
-/// Not the bus: QEMU itself is held up.
+/// QEMU itself is blocked, not the bus.
 #[test]
 fn a_frozen_qemu_times_out() {
     each(|main, _, qemu, connection| {

@@ -57,7 +57,7 @@ fn each(
     });
 }
 
-/// Files to be media.
+/// Files that serve as media.
 #[derive(Clone)]
 struct Media {
     folder: Arc<TempDir>,
@@ -82,7 +82,7 @@ fn with(config: Config, args: &[&str]) -> Config {
     args.iter().fold(config, |config, arg| config.arg(*arg))
 }
 
-/// A machine with a drive of each kind. `c.img` is written to by a disk.
+/// A machine with a drive of each kind. A disk writes to `c.img`.
 fn all_drives(media: &Media) -> Config {
     let a = media.path("a.iso");
     let node = |name: &str| {
@@ -146,7 +146,7 @@ fn all_drives(media: &Media) -> Config {
             "virtio-blk-pci,id=vb0,drive=w",
         ],
     );
-    // No device has it.
+    // No device uses it.
     with(config, &["-drive", "if=none,id=loose"])
 }
 
@@ -180,7 +180,7 @@ fn shown(list: &List) -> Vec<Shown> {
     each.collect()
 }
 
-/// What QEMU says, asked by another client.
+/// QEMU's state, queried by another client.
 fn expected(monitor: &mut Monitor) -> Vec<Shown> {
     let blocks = monitor.execute("query-block", None).expect("QEMU answers");
     let blocks = blocks.as_array().expect("a list").iter();
@@ -233,7 +233,7 @@ fn eject(main: &MainLoop, drive: &Drive, force: bool) -> Result<(), Error> {
     main.block_on(drive.eject(force))
 }
 
-/// Makes a list of what is notified of.
+/// Builds a list from the notifications.
 fn replay(list: &List) -> Rc<RefCell<Vec<glib::Object>>> {
     let copy = Rc::new(RefCell::new(list.snapshot()));
     let seen = copy.clone();
@@ -247,7 +247,7 @@ fn replay(list: &List) -> Rc<RefCell<Vec<glib::Object>>> {
 }
 
 #[test]
-fn every_kind_of_drive_takes_a_medium_and_gives_it_back() {
+fn every_kind_of_drive_takes_a_medium_and_ejects_it() {
     let media = Media::new();
     let (a, b) = (media.path("a.iso"), media.path("b.iso"));
     each(
@@ -324,7 +324,7 @@ fn two_hundred_changes_by_two_clients_are_all_shown() {
                     && let Some(drive) = drive
                 {
                     own += 1;
-                    // The errors are another test's.
+                    // Another test covers the errors.
                     let result = match random.below(3) {
                         0 => eject(main, drive, random.coin()),
                         _ => insert(main, drive, file),
@@ -347,7 +347,7 @@ fn two_hundred_changes_by_two_clients_are_all_shown() {
                 };
                 check(&list, &mut monitor, &what);
                 assert_eq!(*copy.borrow(), list.snapshot(), "{what}");
-                // A drive that stays is the same.
+                // A drive that stays is the same object.
                 for drive in before {
                     let now = list.iter::<Drive>().map(Result::unwrap);
                     let now = now.into_iter().find(|other| other.id() == drive.id());
@@ -359,7 +359,7 @@ fn two_hundred_changes_by_two_clients_are_all_shown() {
     );
 }
 
-/// Changes a drive, or has it come or go.
+/// Changes a drive, plugs it in or unplugs it.
 fn by_another(monitor: &mut Monitor, random: &Random, id: &str, file: &str) -> String {
     let (command, arguments) = match random.below(8) {
         0 => ("blockdev-open-tray", json!({ "id": id, "force": true })),
@@ -378,7 +378,7 @@ fn by_another(monitor: &mut Monitor, random: &Random, id: &str, file: &str) -> S
     };
     let result = monitor.execute(command, Some(arguments.clone()));
     if command == "device_del" && result.is_ok() {
-        // That takes a while after the reply. A drive with the same id could be there before.
+        // That takes a while after the reply. A drive with the same id could exist before.
         while expected(monitor).iter().any(|drive| drive.0 == "sc0") {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
@@ -387,7 +387,7 @@ fn by_another(monitor: &mut Monitor, random: &Random, id: &str, file: &str) -> S
 }
 
 #[test]
-fn what_two_cannot_have_costs_the_old_medium() {
+fn a_file_that_two_drives_cannot_share_costs_the_old_medium() {
     let media = Media::new();
     let (a, written) = (media.path("a.iso"), media.path("c.img"));
     each(
@@ -481,7 +481,7 @@ fn a_tray_that_the_guest_has_locked_is_opened_by_force_only() {
             let drive = find(&list, "cd0");
             assert!(!drive.locked());
             guest.reach();
-            // QEMU reports nothing of it.
+            // QEMU reports no event for it.
             main.until("it is locked", || {
                 load(main, &list);
                 drive.locked()
@@ -564,7 +564,7 @@ fn a_medium_comes_as_a_descriptor() {
             }
             eject(main, &drive, false).unwrap();
             assert_eq!(fd_sets(&mut monitor), json!([]));
-            // One that is refused leaves nothing either.
+            // A refused insertion leaves nothing either.
             let wrong = change(read()).read_only(false);
             main.block_on(wrong.into_future()).unwrap_err();
             main.until("it is removed", || port.pending() == 0);
@@ -626,7 +626,7 @@ fn a_mute_port_is_not_asked() {
 }
 
 #[test]
-fn a_qemu_that_comes_again_has_other_drives() {
+fn a_restarted_qemu_has_other_drives() {
     with_own_pushed(|main| {
         for program in Program::all() {
             let bus = Bus::start();

@@ -26,7 +26,7 @@ fn each(test: impl Fn(&MainLoop, &Qemu, &QmpPort)) {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
             let port = open(main, &format!("unix:{}", qemu.qmp_socket().display()));
-            // With it QEMU mixes up the descriptors of two commands in its queue.
+            // With `oob`, QEMU mixes up the descriptors of two commands in its queue.
             assert_eq!(port.capabilities().join(Some(",")), "oob");
             test(main, &qemu, &port);
             main.block_on(port.close());
@@ -55,12 +55,12 @@ fn run(main: &MainLoop, port: &QmpPort, command: &str, arguments: Value) -> Valu
     reply.unwrap_or_else(|error| panic!("{command}: {error}"))
 }
 
-/// The file that a descriptor of QEMU's is.
+/// The file behind a descriptor of QEMU's.
 fn behind(qemu: &Qemu, fd: &Value) -> PathBuf {
     fs::read_link(format!("/proc/{}/fd/{fd}", qemu.pid())).expect("QEMU has it")
 }
 
-/// How many descriptors of QEMU's are this file.
+/// How many descriptors of QEMU's refer to this file.
 fn count(qemu: &Qemu, path: &Path) -> usize {
     let all = fs::read_dir(format!("/proc/{}/fd", qemu.pid())).expect("QEMU runs");
     let links = all.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
@@ -75,7 +75,7 @@ fn getfd_and_closefd() {
         let call = port
             .execute::<Value>("getfd", &arguments)
             .fds([File::open(&path).unwrap()]);
-        // It is this process's no more, and not QEMU's yet.
+        // This process has closed it, and QEMU has not received it yet.
         assert_eq!(count(qemu, &path), 0);
         assert_eq!(main.block_on(call).unwrap(), json!({}));
         assert_eq!(count(qemu, &path), 1);
@@ -110,14 +110,14 @@ fn a_disk_of_a_descriptor() {
         assert_eq!(nodes[0]["image"]["virtual-size"], 64 << 10);
         assert_eq!(nodes[0]["image"]["filename"], "/dev/fdset/1");
         run(main, port, "blockdev-del", json!({ "node-name": "disk" }));
-        // QEMU 7.2 frees it while the machine runs only.
+        // QEMU 7.2 frees it only while the machine runs.
         run(main, port, "cont", json!({}));
         run(main, port, "remove-fd", json!({ "fdset-id": 1 }));
         main.until("QEMU's close", || count(qemu, &path) == 0);
     });
 }
 
-/// All at once, others between them, and behind one that takes long.
+/// All at once, others between them, and behind a slow one.
 #[test]
 fn each_of_many_gets_its_own() {
     each(|main, qemu, port| {
@@ -155,7 +155,7 @@ fn more_than_one_for_a_command() {
         let added = main.block_on(added).unwrap();
         assert_eq!(behind(qemu, &added["fd"]), first);
         assert_eq!(count(qemu, &second), 0);
-        // As many as can be sent, of which QEMU takes fewer.
+        // As many as can be sent, more than QEMU accepts.
         let file = File::open(&second).unwrap();
         let all = std::iter::repeat_n(&file, spice_qmp::MAX_FDS);
         let added = main.block_on(port.execute::<Value>("add-fd", ()).fds(all));

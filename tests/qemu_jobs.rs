@@ -17,7 +17,7 @@ use gio::prelude::*;
 use serde_json::{Value, json};
 use spice_qmp::{Error, Job, List, Machine, QmpPort, UsageError};
 
-/// What a test has.
+/// The environment of a test.
 struct Place<'a> {
     main: &'a MainLoop,
     program: &'a Program,
@@ -94,7 +94,7 @@ impl Place<'_> {
     }
 }
 
-/// A backup that takes so long that a test can do something meanwhile.
+/// A backup that takes so long that a test can act meanwhile.
 fn slow(id: &str) -> Value {
     json!({ "job-id": id, "device": "s", "target": "t", "sync": "full", "speed": 1 << 20 })
 }
@@ -110,11 +110,11 @@ fn a_job_ends() {
             let arguments = json!({
                 "device": "s", "target": "t", "sync": "full", "auto-dismiss": dismiss,
             });
-            // As fast as it can be: over before its command is answered.
+            // As fast as possible: over before its command is answered.
             assert_eq!(place.run("blockdev-backup", arguments), Ok(()));
             assert!(place.listed().is_empty(), "QEMU has forgotten it");
         }
-        // No job on a disk: it is dismissed by hand.
+        // Not a job on a disk: it is dismissed explicitly.
         let path = place.qemu.dir().join("new.qcow2");
         std::fs::write(&path, "").unwrap();
         let file = json!({ "driver": "file", "node-name": "file", "filename": path });
@@ -178,7 +178,7 @@ fn a_job_that_is_dropped_is_cancelled() {
 }
 
 #[test]
-fn a_job_that_others_cancel_is_cancelled() {
+fn a_job_that_another_client_cancels_is_cancelled() {
     each(|place| {
         let run = place.machine.run_job("blockdev-backup", slow("j"));
         let task = place.main.spawn(run.into_future());
@@ -198,13 +198,13 @@ fn two_jobs_at_once() {
         let first = place.machine.run_job("blockdev-backup", slow("j1"));
         let first = place.main.spawn(first.into_future());
         place.main.until("the job", || !place.listed().is_empty());
-        // The drains of these pause the first one for moments.
+        // These drain the first one, which pauses it for moments.
         for n in 0..5 {
             let target = if n % 2 == 0 { "t2" } else { "broken" };
             let second = json!({ "device": "s2", "target": target, "sync": "full" });
             assert_eq!(place.run("blockdev-backup", second).is_ok(), n % 2 == 0);
         }
-        // An id that is taken.
+        // An id that is in use.
         let same = json!({ "job-id": "j1", "device": "s2", "target": "t2", "sync": "full" });
         let error = place.run("blockdev-backup", same).unwrap_err();
         assert!(error.to_string().contains("already in use"), "{error}");
@@ -310,7 +310,7 @@ fn a_pause_is_shown_and_a_drain_is_not() {
     });
 }
 
-/// The jobs are those that QEMU lists, whoever does what to them.
+/// The jobs are those that QEMU lists, whichever client controls them.
 #[test]
 fn the_list_is_qemus() {
     each(|place| {
@@ -339,7 +339,7 @@ fn the_list_is_qemus() {
     });
 }
 
-/// A list that is made of what handlers are notified of.
+/// A list built from the notifications.
 fn replay(list: &List) -> Rc<RefCell<Vec<glib::Object>>> {
     let copy = Rc::new(RefCell::new(list.snapshot()));
     let own = copy.clone();
@@ -352,7 +352,7 @@ fn replay(list: &List) -> Rc<RefCell<Vec<glib::Object>>> {
     copy
 }
 
-/// Something that may be done to a job, which may be there.
+/// An action on a job, which may exist.
 fn operation(random: &Random) -> (&'static str, Value) {
     let id = ["a", "b", "c"][random.below(3)];
     let by_id = json!({ "id": id });
@@ -377,7 +377,7 @@ fn operation(random: &Random) -> (&'static str, Value) {
     }
 }
 
-/// Waits until the list shows what QEMU lists, but for the progress of what runs.
+/// Waits until the list shows what QEMU lists, except the progress of running jobs.
 #[track_caller]
 fn agree(place: &Place<'_>, list: &List, other: &mut Monitor) {
     let mut both = (Vec::new(), Vec::new());
@@ -480,7 +480,7 @@ fn a_slow_migration_shows_its_progress_and_is_cancelled() {
     });
 }
 
-/// Over SPICE its end would not be known, and what is asked meanwhile harms QEMU.
+/// Over SPICE its end would not be known, and later questions harm QEMU.
 #[test]
 fn a_running_machine_is_not_migrated_over_spice() {
     each(|place| {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Leaving a machine over SPICE does it no harm, whatever it is doing.
+//! Disconnecting from a machine over SPICE does it no harm, whatever it is doing.
 //!
-//! QEMU freezes for ever where a client leaves in a reply, and dies on `cont` where
-//! one left that had written to a mute port.
+//! QEMU freezes for ever if a client disconnects during a reply, and dies on `cont` if
+//! one disconnected that had written to a mute port.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -25,7 +25,7 @@ use spice_qmp::{Error, QmpPort};
 
 /// How often each thing is done on each QEMU.
 const LEAVES: usize = 20;
-/// No test waits for so long: a close that needs it does not end.
+/// Longer than any test waits: a close that needs it does not end.
 const FOR_EVER: u32 = 3_600_000;
 
 fn find(main: &MainLoop, client: &Client) -> QmpPort {
@@ -41,7 +41,7 @@ fn assert_alive(monitor: &mut Monitor, what: &str) {
 }
 
 #[test]
-fn a_port_that_was_closed_may_leave_in_a_long_reply() {
+fn a_port_that_was_closed_may_disconnect_during_a_long_reply() {
     with_default(|main| {
         let random = Random::new(1);
         for program in Program::all() {
@@ -80,7 +80,7 @@ fn a_port_closes_only_when_a_slow_command_is_over() {
             let late = main.block_on(save.timeout(Duration::from_millis(100)));
             assert!(matches!(late, Err(Error::TimedOut { .. })), "{late:?}");
 
-            // Given up, but QEMU is still at it.
+            // Abandoned, but QEMU is still executing it.
             let close = main.spawn({
                 let port = port.clone();
                 async move { port.close().await }
@@ -106,7 +106,7 @@ fn fifo(dir: &Path) -> std::path::PathBuf {
     fifo
 }
 
-/// Runs the loop until a port over SPICE knows what it can.
+/// Runs the loop until a port over SPICE knows everything that it can.
 fn settle(main: &MainLoop, port: &QmpPort, machine: &mut Machine) {
     machine.reach();
     main.run_for(Duration::from_millis(20));
@@ -114,7 +114,7 @@ fn settle(main: &MainLoop, port: &QmpPort, machine: &mut Machine) {
 }
 
 #[test]
-fn a_port_may_leave_a_mute_machine_that_runs_again_later() {
+fn a_port_may_disconnect_from_a_mute_machine_that_runs_again_later() {
     with_default(|main| {
         for program in Program::all() {
             for state in RunState::all_mute() {
@@ -138,10 +138,10 @@ fn a_port_may_leave_a_mute_machine_that_runs_again_later() {
 }
 
 #[test]
-fn a_command_that_a_mute_machine_did_not_take_does_no_harm_later() {
+fn a_command_that_a_mute_machine_did_not_read_does_no_harm_later() {
     with_default(|main| {
         for program in Program::all() {
-            // Its event says so.
+            // Its event reports that.
             for state in [RunState::GUEST_PANICKED, RunState::IO_ERROR] {
                 for _ in 0..LEAVES / 4 {
                     // A new one: QEMU 10 sends one BLOCK_IO_ERROR a second.
@@ -164,7 +164,7 @@ fn a_command_that_a_mute_machine_did_not_take_does_no_harm_later() {
 }
 
 #[test]
-fn a_port_may_come_to_a_mute_machine_and_leave_it() {
+fn a_port_may_connect_to_a_mute_machine_and_disconnect() {
     with_default(|main| {
         for program in Program::all() {
             for state in RunState::all_mute() {

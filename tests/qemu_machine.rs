@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's actions in every run state that real QEMU gets into.
+//! A machine's actions in every run state of real QEMU.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -26,7 +26,7 @@ fn open(main: &MainLoop, qemu: &Qemu) -> QmpPort {
         .expect("QEMU listens")
 }
 
-/// What is enabled in a state, and whether it counts as paused.
+/// The enabled actions in a state, and whether it counts as paused.
 fn menu_of(state: &str) -> (&'static [&'static str], bool) {
     match state {
         "running" => (RUNNING, false),
@@ -62,7 +62,7 @@ fn failures(machine: &Machine) -> Rc<RefCell<Vec<String>>> {
     seen
 }
 
-/// Waits for an event on the other monitor, after so many others.
+/// Waits for an event on the other monitor, after this many others.
 fn until_event(guest: &mut Guest, seen: usize, names: &[&str]) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -79,9 +79,9 @@ fn until_event(guest: &mut Guest, seen: usize, names: &[&str]) {
     }
 }
 
-/// Each enabled action does something that QEMU tells all monitors.
+/// Each enabled action has an effect that QEMU reports to all monitors.
 #[test]
-fn no_action_is_enabled_that_does_nothing() {
+fn every_enabled_action_has_an_effect() {
     with_own_pushed(|main| {
         for program in Program::all() {
             for state in RunState::ALL {
@@ -107,7 +107,7 @@ fn no_action_is_enabled_that_does_nothing() {
                         "reset" => until_event(&mut guest, seen, &["RESET"]),
                         "power-down" => until_event(&mut guest, seen, &["POWERDOWN"]),
                         "wakeup" => until_event(&mut guest, seen, &["WAKEUP"]),
-                        // The guest's own doing: the next test.
+                        // The guest's own actions: the next test.
                         "nmi" => {}
                         other => panic!("{other}"),
                     }
@@ -145,7 +145,7 @@ fn the_menu_follows_another_monitor() {
             for _ in 0..10 {
                 guest.execute("stop", Value::Null);
                 until_menu(main, &machine, (STOPPED, true));
-                // Now by the machine, which the other monitor sees.
+                // Now by the machine, which the other monitor observes.
                 machine.activate_action("pause", None);
                 until_menu(main, &machine, (RUNNING, false));
                 guest.until("running");
@@ -159,7 +159,7 @@ fn the_menu_follows_another_monitor() {
     });
 }
 
-/// On a SPICE port that is mute, nothing gets through.
+/// On a mute SPICE port, no command reaches QEMU.
 #[test]
 fn nothing_is_enabled_on_a_mute_port() {
     with_default(|main| {
@@ -172,7 +172,7 @@ fn nothing_is_enabled_on_a_mute_port() {
                 guest.reach();
                 println!("{} {}", program.version(), state.name);
                 match state.name {
-                    // No event says that it is mute.
+                    // No event reports that it is mute.
                     "finish-migrate" | "postmigrate" | "debug" | "restore-vm" => {}
                     name if state.mute => {
                         until_menu(main, &machine, (&[], menu_of(name).1));

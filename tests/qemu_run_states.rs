@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The property `status` in every run state that real QEMU gets into.
+//! The property `status` in every run state of real QEMU.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -36,7 +36,7 @@ fn a_socket_shows_every_run_state() {
                 until(main, &port, state.name);
                 main.block_on(port.close());
 
-                // Who comes late knows it as soon as the port is open.
+                // A late client knows it as soon as the port is open.
                 let port = open(main, &machine.qemu);
                 assert_eq!(status(&port).as_deref(), Some(state.name));
                 if state.name != "inmigrate" {
@@ -49,8 +49,8 @@ fn a_socket_shows_every_run_state() {
     });
 }
 
-/// What `status` shows over SPICE: what an event established, also where QEMU answers
-/// nothing more. No event says the others before the machine runs again.
+/// The value of `status` over SPICE: what an event established, even if QEMU does not
+/// answer any more. No event reports the others before the machine runs again.
 fn shown_over_spice(state: RunState) -> &'static str {
     match state.name {
         "finish-migrate" | "postmigrate" | "debug" | "restore-vm" => "running",

@@ -20,7 +20,7 @@ use spice_qmp::{Error, Machine, QmpPort, Screenshot, UsageError};
 
 fn with_screen(config: Config) -> Config {
     let add = |config: Config, device: &str| config.arg("-device").arg(device);
-    // QEMU 7.2 frees what is removed from a set only while the machine runs.
+    // QEMU 7.2 frees descriptors removed from a set only while the machine runs.
     let config = add(config, "VGA,id=first").running();
     add(config, "secondary-vga,id=second")
 }
@@ -54,7 +54,7 @@ fn each(test: impl Fn(&MainLoop, &Qemu, &QmpPort)) {
     });
 }
 
-/// Width and height, which a PNG file says in its first chunk.
+/// Width and height, from the first chunk of a PNG file.
 fn size_of(png: &[u8]) -> (u32, u32) {
     assert_eq!(&png[..16], b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
     let number = |at| u32::from_be_bytes(png[at..at + 4].try_into().expect("four bytes"));
@@ -70,7 +70,7 @@ fn take(main: &MainLoop, shot: Screenshot) -> Result<glib::Bytes, Error> {
     main.block_on(shot.into_future())
 }
 
-/// How many sets QEMU has, none of which holds anything.
+/// How many sets QEMU has, all of which are empty.
 fn sets_without_fds(main: &MainLoop, port: &QmpPort) -> usize {
     let sets = fd_sets(main, port);
     let sets = sets.as_array().expect("an array");
@@ -100,7 +100,7 @@ fn count(folder: &str) -> usize {
 fn a_picture_of_the_size_of_the_screen() {
     each(|main, _, port| {
         let machine = Machine::new(port);
-        // The second one stays as it is: QEMU shows that nothing is shown.
+        // The second one is unused: QEMU draws a message that says so.
         for shot in [
             machine.screenshot().device("second"),
             machine.screenshot().device("second").head(0),
@@ -129,7 +129,7 @@ fn a_hundred_leave_nothing() {
         }
         assert_eq!(sets_without_fds(main, port), sets);
         assert_eq!(open_pictures(), open);
-        // At the same time.
+        // Concurrently.
         let both = [(); 2].map(|()| main.spawn(machine.screenshot().into_future()));
         for task in both {
             size_of(&main.join("a picture", &task).unwrap());
@@ -174,7 +174,7 @@ fn a_failure_leaves_nothing() {
     });
 }
 
-/// With each of its commands on its way, the first time and later.
+/// With each of its commands under way, the first time and later.
 #[test]
 fn dropping_it_leaves_nothing() {
     each(|main, qemu, port| {
@@ -197,7 +197,7 @@ fn dropping_it_leaves_nothing() {
             assert!(sets_without_fds(main, port) <= 1);
             assert_eq!(fds_of_qemu(qemu), 0);
         }
-        // It is asked what is left, from the second picture on.
+        // From the second picture on, it is asked what is left.
         let whole = [5, 9];
         for (at, end) in ends.into_iter().enumerate() {
             assert_eq!(end, whole.contains(&at), "{at}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! QEMU's own answers to what `tests/qmp_server.rs` has the library's server answer.
+//! QEMU's own answers to the inputs of `tests/qmp_server.rs`.
 #![cfg(feature = "spice")]
 
 mod common;

@@ -29,7 +29,7 @@ fn each(test: impl Fn(&Program, Qemu, Shared)) {
     }
 }
 
-/// What QEMU answers has the number in it.
+/// QEMU's answer contains the number.
 fn print(number: u64) -> (Value, String) {
     let line = format!("print/d {number}");
     let arguments = json!({"command-line": line});
@@ -51,7 +51,7 @@ fn each_client_gets_its_own_answers_and_all_events() {
                 let shared = &shared;
                 scope.spawn(move || {
                     let mut connection = shared.client();
-                    // All have the same ids.
+                    // All use the same ids.
                     for round in 0..20 {
                         let number = |at: u64| client * 1000 + round * 10 + at;
                         for at in 0..10 {
@@ -92,10 +92,10 @@ fn each_client_gets_its_own_answers_and_all_events() {
         assert_eq!(other.execute("cont", &json!({}))["return"], json!({}));
         let [seen, also] = [&mut watcher, &mut other].map(|it| it.event("RESUME"));
         assert_eq!(seen, also);
-        // A long reply comes whole.
+        // A long reply arrives completely.
         let schema = other.execute("query-qmp-schema", &json!({}));
         assert!(schema["return"].as_array().unwrap().len() > 500);
-        // The last one turns off the light.
+        // The last one disconnects.
         other.send(&json!({"execute": "quit", "id": 1})).unwrap();
         let rest = other.rest();
         assert!(rest.contains(&json!({"return": {}, "id": 1})), "{rest:?}");
@@ -114,7 +114,7 @@ fn those_who_misbehave_harm_nobody() {
             let answer = good.execute("human-monitor-command", &json!({"command-line": "print 7"}));
             assert_eq!(answer["return"], "0x7\r\n");
         };
-        // One that asks without end, and reads nothing.
+        // One that sends requests without end, and reads nothing.
         let mut flood = shared.client();
         flood.stream().set_nonblocking(true).unwrap();
         let request = br#"{"execute":"query-qmp-schema"}"#.repeat(1000);
@@ -124,21 +124,21 @@ fn those_who_misbehave_harm_nobody() {
             good_works(&mut good);
         }
         assert!(count < 50 * request.len(), "it is held back");
-        // Bytes that are wrong, each of which has a long answer.
+        // Invalid bytes, each of which has a long answer.
         let mut wrong = shared.client();
         wrong.stream().set_nonblocking(true).unwrap();
         for _ in 0..50 {
             let _ = wrong.stream().write(&b"]".repeat(10_000));
             good_works(&mut good);
         }
-        // Those who die in the middle.
+        // Clients that die in the middle.
         for _ in 0..50 {
             let mut dies = shared.client();
             dies.send_bytes(br#"{"execute":"query-qmp-schema"}{"execute":"query-"#);
             drop(dies);
             good_works(&mut good);
         }
-        // A request that is too long is answered, and what follows is read.
+        // A request that is too long is answered, and the following ones are read.
         let mut long = shared.client();
         long.send_bytes(b"{\"execute\":\"").unwrap();
         long.send_bytes(&b"x".repeat(3 << 19)).unwrap();
@@ -146,7 +146,7 @@ fn those_who_misbehave_harm_nobody() {
             long.answer().unwrap()["error"]["desc"],
             "JSON token size limit exceeded"
         );
-        // What was left of it, and the byte that resets the server.
+        // The rest of it, and the byte that resets the server.
         long.send_bytes(b"\xFF").unwrap();
         for _ in 0..2 {
             assert!(long.answer().unwrap()["error"].is_object());
@@ -171,7 +171,7 @@ fn those_who_say_nothing_make_room() {
     let mute: Vec<_> = (0..100)
         .map(|_| UnixStream::connect(shared.path()).unwrap())
         .collect();
-    // The first of them were left for the last.
+    // The first of them were disconnected for the last.
     let mut first = &mute[0];
     first.set_read_timeout(Some(sharing::LIMIT)).unwrap();
     let mut greeting = String::new();
@@ -182,7 +182,7 @@ fn those_who_say_nothing_make_room() {
         shared.client().execute("query-name", &json!({}))["return"],
         json!({})
     );
-    // With all places taken by those who negotiated, one more is refused.
+    // When all places are taken by clients that negotiated, one more is refused.
     drop(mute);
     let mut clients: Vec<_> = (0..63).map(|_| shared.client()).collect();
     assert!(Client::connect(&shared.path()).is_none());
@@ -213,7 +213,7 @@ fn out_of_band_and_descriptors() {
             let desc = answer["error"]["desc"].as_str().unwrap();
             assert!(desc.contains("cannot be passed"), "{desc}");
         }
-        // QEMU dies: so are all connections.
+        // QEMU dies, and so do all connections.
         let mut qemu = qemu;
         qemu.kill();
         assert!(client.is_closed());
@@ -231,7 +231,7 @@ fn every_answer_of_qemu_is_passed_on_as_it_is() {
         let commands = direct.execute("query-commands", None).unwrap();
         for command in commands.as_array().unwrap() {
             let name = command["name"].as_str().unwrap();
-            // What changes from call to call, or waits.
+            // Except those that change from call to call, or wait.
             let varies = [
                 "query-stats",
                 "query-rocker",
@@ -283,14 +283,14 @@ fn sockets_that_were_inherited() {
             json!({})
         );
     };
-    // One client, with whom the tool ends.
+    // One client, with which the tool ends.
     let (near, far) = UnixStream::pair().unwrap();
     let child = tool(far.into(), "fd:0");
     works(Client::on(near).unwrap());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout, b"{\"listening\":\"fd:0\"}\n");
-    // Many, from a socket that somebody else made, and removes.
+    // Many, from a socket that another program created, and removes.
     let path = qemu.dir().join("listens");
     let listener = UnixListener::bind(&path).unwrap();
     let mut child = tool(listener.into(), "fd:0");

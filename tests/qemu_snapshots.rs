@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use spice_qmp::transport::spice::Channel;
 use spice_qmp::{Error, List, Machine, QmpPort, Snapshot, UsageError};
 
-/// What a test has.
+/// The environment of a test.
 struct Place<'a> {
     main: &'a MainLoop,
     program: &'a Program,
@@ -30,7 +30,7 @@ struct Place<'a> {
     dir: &'a Path,
 }
 
-/// Over a socket and over SPICE. `prepare` makes the disks and gives QEMU's options.
+/// Over a socket and over SPICE. `prepare` creates the disks and returns QEMU's options.
 fn each(
     state: RunState,
     prepare: impl Fn(&Program, &Path) -> Config + Send + 'static,
@@ -48,7 +48,7 @@ fn each(
     });
 }
 
-/// Runs a machine, and has a look at it when the test's client has left.
+/// Runs a machine, and checks it after the test's client has disconnected.
 fn run(
     main: &MainLoop,
     program: &Program,
@@ -102,7 +102,7 @@ fn run(
     assert!(exit.success(), "{exit}: {}", vm.qemu.stderr());
 }
 
-/// `qemu-img`, and what it said.
+/// `qemu-img`, and its output.
 fn qemu_img(args: &[&str], image: &Path) -> String {
     let output = Command::new("qemu-img").args(args).arg(image).output();
     let output = output.expect("qemu-img is needed: run ./dev setup");
@@ -137,7 +137,7 @@ fn disk(config: Config, node: &str, file: &Path) -> Config {
         .arg(format!("virtio-blk-pci,drive={node},id=disk-{node}"))
 }
 
-/// One disk, and a display as a viewer has it.
+/// One disk, and a display as viewers use it.
 fn one_disk(_: &Program, dir: &Path) -> Config {
     let config = disk(Config::new(), "n0", &image(dir, "n0"));
     config.arg("-vga").arg("qxl")
@@ -172,14 +172,14 @@ impl Place<'_> {
         u8::from_str_radix(number, 16).expect("a number")
     }
 
-    /// The guest counts on.
+    /// The guest continues to count.
     fn count_to(&mut self, number: u8) {
         self.vm.reach();
         let main = self.main;
         main.until("the guest counts", || self.count() == number);
     }
 
-    /// QEMU's, and what the port then says.
+    /// QEMU's state, and then the port's.
     fn assert_status(&mut self, status: &str) {
         assert_eq!(self.vm.status().as_deref(), Ok(status));
         self.main.until("the port's status", || {
@@ -187,7 +187,7 @@ impl Place<'_> {
         });
     }
 
-    /// Nothing was left undone: the port works, and QEMU has forgotten all jobs.
+    /// Nothing was left unfinished: the port works, and QEMU has forgotten all jobs.
     fn assert_settled(&self) {
         let jobs = self.port.execute::<Vec<Value>>("query-jobs", ());
         assert_eq!(self.main.block_on(jobs), Ok(Vec::new()));
@@ -264,7 +264,7 @@ fn a_machine_that_is_paused_stays_so() {
         }
         place.vm.wake();
         place.count_to(2);
-        // One that was taken paused.
+        // One that was taken while paused.
         assert_eq!(place.load("paused"), Ok(()));
         place.assert_status("running");
         place.count_to(2);
@@ -272,7 +272,7 @@ fn a_machine_that_is_paused_stays_so() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_while_it_runs() {
+fn impossible_operations_are_refused_while_the_machine_runs() {
     let prepare = |program: &Program, dir: &Path| {
         let config = one_disk(program, dir);
         qemu_img(&["snapshot", "-c", "disks"], &dir.join("n0.qcow2"));
@@ -308,9 +308,9 @@ fn what_cannot_be_is_refused_while_it_runs() {
     });
 }
 
-/// QEMU finds that when it has begun.
+/// QEMU finds that out when it has begun.
 #[test]
-fn a_machine_with_another_size_of_memory_runs_on() {
+fn a_machine_with_a_different_amount_of_memory_continues() {
     let prepare = |program: &Program, dir: &Path| {
         let file = image(dir, "n0");
         let vm = RunState::COUNTS.start_with(disk(Config::new(), "n0", &file), program);
@@ -345,10 +345,10 @@ fn a_machine_with_another_size_of_memory_runs_on() {
     });
 }
 
-/// QEMU finds that when it has begun, too.
+/// QEMU finds that out when it has begun, too.
 #[test]
 fn a_machine_whose_disk_is_full_runs_on() {
-    // It has room for the first pages of the memory, or not even for these.
+    // There is room for the first pages of the memory, or not even for these.
     for room in [1, 4] {
         let prepare = move |_: &Program, dir: &Path| full_disk(dir, room * 65536);
         each(RunState::COUNTS, prepare, |place| {
@@ -370,7 +370,7 @@ fn a_machine_whose_disk_is_full_runs_on() {
     }
 }
 
-/// A disk whose file can grow by so much and no more.
+/// A disk whose file can grow by this much only.
 fn full_disk(dir: &Path, room: u64) -> Config {
     let path = image(dir, "n0");
     let file = fs::File::options().write(true).open(&path).unwrap();
@@ -422,7 +422,7 @@ fn a_machine_without_a_fit_disk_says_so() {
     );
 }
 
-/// The disks, and the one with the state, are those of QEMU's own `savevm`.
+/// The disks, and the one with the state, are those that QEMU's own `savevm` uses.
 #[test]
 fn disks_are_chosen_as_qemu_does() {
     let prepare = |_: &Program, dir: &Path| {
@@ -521,7 +521,7 @@ fn a_machine_that_sleeps_sleeps_on() {
     });
 }
 
-/// The list is the image's, whoever does what to it.
+/// The list matches the image, whichever client changes it.
 #[test]
 fn the_list_is_the_images() {
     each(RunState::COUNTS, one_disk, |place| {
@@ -533,7 +533,7 @@ fn the_list_is_the_images() {
             let tag = ["a", "b", "c d", "ä", "7"][random.below(5)];
             let save = random.coin();
             match random.below(10) {
-                // The first one after a while only: each loses what came before.
+                // The first one only after a while: each load loses what came before.
                 0 => {
                     let _ = place.load(tag);
                 }
@@ -580,7 +580,7 @@ fn others_job(place: &mut Place<'_>, save: bool, tag: &str) {
     });
 }
 
-/// A list that is made of what handlers are notified of.
+/// A list built from the notifications.
 fn replay(list: &List) -> Rc<RefCell<Vec<glib::Object>>> {
     let copy = Rc::new(RefCell::new(list.snapshot()));
     let own = copy.clone();
@@ -593,7 +593,7 @@ fn replay(list: &List) -> Rc<RefCell<Vec<glib::Object>>> {
     copy
 }
 
-/// Waits until the list shows what is in the image.
+/// Waits until the list shows the contents of the image.
 #[track_caller]
 fn agree(place: &Place<'_>, list: &List) {
     let file = place.dir.join("n0.qcow2");

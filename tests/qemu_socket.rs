@@ -105,7 +105,7 @@ fn a_monitor_that_spreads_its_messages_over_many_lines() {
     });
 }
 
-/// More than QEMU takes at once where out-of-band execution is enabled.
+/// More than QEMU accepts at once if out-of-band execution is enabled.
 #[test]
 fn a_thousand_commands_in_flight() {
     each(|main, _, _, port| {
@@ -141,14 +141,14 @@ fn out_of_band() {
             panic!("{paused:?}: there is no migration to pause");
         };
         assert_eq!(class, ErrorClass::Generic);
-        // One that may not be executed so is refused by QEMU.
+        // QEMU refuses one that does not allow it.
         let refused = main.block_on(port.execute_oob::<Value>("query-name", ()));
         assert!(matches!(refused, Err(Error::Command { .. })), "{refused:?}");
         assert!(port.ready());
     });
 }
 
-/// It is executed past the commands that wait: with more of these than QEMU takes
+/// It is executed ahead of the commands that wait: with more of these than QEMU accepts
 /// at once, it could not get through without the limit on them.
 #[test]
 fn out_of_band_overtakes() {
@@ -179,7 +179,7 @@ fn a_second_client_hears_no_greeting() {
         assert_eq!((&*what, after), ("the QMP greeting", timeout));
         assert!(hint.contains("one client"), "{hint}");
 
-        // One that waits gets its turn when the first one goes.
+        // A waiting client gets its turn when the first one disconnects.
         let waiting = main.spawn(async move { QmpPort::open(&address).await });
         main.run_for(Duration::from_millis(50));
         assert!(!waiting.is_done());
@@ -196,7 +196,7 @@ fn clients_one_after_the_other() {
         for _ in 0..10 {
             let port = open(main, &unix(&qemu.qmp_socket()));
             check(main, program, &port);
-            // Without a word of farewell.
+            // Without closing first.
             drop(port);
         }
     });
@@ -221,7 +221,7 @@ fn a_qemu_that_is_killed() {
         main.drain();
         assert_eq!(port.state(), PortState::Closed);
         assert!(port.last_error().unwrap().matches(gio::IOErrorEnum::Closed));
-        // A socket does not come back, so nobody waits for that.
+        // A socket is not reopened, so nothing waits for that.
         let wait = main.block_on(port.wait_ready());
         assert!(matches!(wait, Err(Error::Closed(_))), "{wait:?}");
         let end = main.block_on(port.execute::<Value>("query-name", ()));
@@ -243,7 +243,7 @@ fn a_qemu_that_is_frozen() {
             .timeout(Duration::from_millis(20));
         let end = main.block_on(call);
         assert!(matches!(end, Err(Error::TimedOut { .. })), "{end:?}");
-        // More than a socket holds: the write waits, the calls end all the same. Not much
+        // More than a socket holds: the write waits, but the calls end. Not much
         // more: QEMU reads it byte by byte.
         port.set_command_timeout(50);
         let large = json!({ "path": "x".repeat(300_000), "property": "x" });

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use spice_qmp::{Error, ErrorClass, EventStream, PortState, QmpPort, VmAction};
 
 const QMP: &str = "org.qemu.monitor.qmp.0";
-/// A reply of more than this stalls on a SPICE port until QEMU is nudged.
+/// A reply longer than this stalls on a SPICE port until QEMU is nudged.
 const STALL: usize = 131_136;
 
 fn open(main: &MainLoop, config: Config, program: &Program) -> (Qemu, Client, QmpPort) {
@@ -43,7 +43,7 @@ fn each_with(
     });
 }
 
-/// Waits until the property `status` is this.
+/// Waits until the property `status` has this value.
 #[track_caller]
 fn expect_status(main: &MainLoop, port: &QmpPort, status: &str) {
     main.until(&format!("the status {status}"), || {
@@ -51,7 +51,7 @@ fn expect_status(main: &MainLoop, port: &QmpPort, status: &str) {
     });
 }
 
-/// The next event of this name.
+/// The next event with this name.
 #[track_caller]
 fn expect_event(main: &MainLoop, events: &mut EventStream, name: &str) -> Value {
     loop {
@@ -88,7 +88,7 @@ fn actions_act_and_the_status_follows() {
         act(VmAction::Reset);
         let reset = expect_event(main, &mut events, "RESET");
         assert_eq!(reset["reason"], "host-qmp-system-reset");
-        // A reset machine that does not run is one that waits to be started.
+        // A machine that is reset while it does not run waits to be started.
         let status = main.block_on(port.query_status()).unwrap();
         expect_status(main, port, status.status());
 
@@ -107,7 +107,7 @@ fn actions_act_and_the_status_follows() {
 }
 
 #[test]
-fn a_quit_that_the_close_answers_has_succeeded() {
+fn a_quit_that_closes_the_connection_has_succeeded() {
     each(|main, _, qemu, port| {
         let ends = Ends::default();
         call(port, "query-name", &ends);
@@ -237,7 +237,7 @@ fn replies_that_stall_and_others_arrive_together() {
 }
 
 #[test]
-fn a_cancelled_reply_that_stalls_is_still_got_out_of_the_way() {
+fn a_cancelled_reply_that_stalls_does_not_block_later_ones() {
     each(|main, _, _, port| {
         let ends = Ends::default();
         let id = call(port, "query-qmp-schema", &ends);
@@ -297,7 +297,7 @@ fn many_lines_a_message() {
     );
 }
 
-/// Two QMP ports of one QEMU are apart.
+/// Two QMP ports of one QEMU are independent.
 #[test]
 fn two_ports_of_one_session() {
     with_default(|main| {
@@ -333,7 +333,7 @@ fn a_closed_port_leaves_its_channel_to_the_next() {
         call(port, "query-name", &ends);
         main.block_on(port.close());
         main.drain();
-        // What was asked for is still answered.
+        // Commands that were issued are still answered.
         assert!(matches!(ends.borrow()[..], [(_, Ok(_))]));
         let next = QmpPort::get(&channel);
         assert_ne!(next, *port);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finding the QMP port of a real QEMU over SPICE, and every way not to.
+//! Finding the QMP port of a real QEMU over SPICE, and every way in which that fails.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -20,7 +20,7 @@ fn find(main: &MainLoop, client: &Client) -> Result<QmpPort, Error> {
     main.block_on(QmpPort::find(&client.session))
 }
 
-/// What is common to all ports that were found.
+/// The properties of every port that was found.
 fn check(main: &MainLoop, program: &Program, port: &QmpPort) {
     assert!(port.ready());
     assert_eq!(port.state(), PortState::Ready);
@@ -59,7 +59,7 @@ fn on_a_session_that_is_connected_already() {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
             let client = Client::new(&qemu);
-            // The channel too, and its greeting has gone by.
+            // The channel too, and its greeting has been missed.
             let channel = client.connect(main);
             main.until("the port to open", || channel.is_port_opened());
             main.run_for(Duration::from_millis(50));
@@ -115,7 +115,7 @@ fn attaching_late_by_hand() {
             check(main, &program, &port);
             main.until("the status", || port.status().is_some());
 
-            // And once more, where the negotiation was made before too.
+            // And once more, with the negotiation made before, too.
             main.block_on(port.close());
             let port = QmpPort::get(&channel);
             main.block_on(port.wait_ready()).unwrap();
@@ -265,7 +265,7 @@ fn only_a_human_monitor() {
     });
 }
 
-/// Also where the human monitor has the name of a QMP one.
+/// Even if the human monitor has the name of a QMP one.
 #[test]
 fn a_human_monitor_is_no_qmp() {
     with_default(|main| {
@@ -338,7 +338,7 @@ fn a_server_that_says_nothing() {
 }
 
 #[test]
-fn a_search_that_is_given_up_leaves_the_session_as_it_is() {
+fn an_abandoned_search_does_not_change_the_session() {
     with_default(|main| {
         for program in Program::all() {
             let qemu = Config::new().start(&program);
@@ -353,8 +353,8 @@ fn a_search_that_is_given_up_leaves_the_session_as_it_is() {
     });
 }
 
-/// spice-server gives a port to the client that came last: the first one's
-/// channels are all closed, and its port says so.
+/// spice-server gives a port to the latest client: the first one's
+/// channels are all closed, and its port reports that.
 #[test]
 fn a_second_client_takes_the_place_of_the_first() {
     with_default(|main| {

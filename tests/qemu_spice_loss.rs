@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens to a port on SPICE when QEMU is killed, freezes, or comes back.
+//! What happens to a port on SPICE when QEMU is killed, freezes, or restarts.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -38,7 +38,7 @@ fn timeout(millis: u64) -> CallOptions {
 }
 
 #[test]
-fn calls_end_in_the_turn_in_which_the_channel_says_that_it_is_closed() {
+fn calls_end_in_the_iteration_in_which_the_channel_reports_its_end() {
     with_default(|main| {
         for program in Program::all() {
             let (mut qemu, client, port) = start(main, &program);
@@ -61,7 +61,7 @@ fn calls_end_in_the_turn_in_which_the_channel_says_that_it_is_closed() {
             });
             qemu.kill();
             main.until("the channel's event", || closed.get());
-            // The library heard it in the same turn, and tells it in the next one.
+            // The library noticed it in the same iteration, and delivers it in the next one.
             main.turn();
             assert_eq!(ends.borrow().len(), 100, "{}", program.version());
             for (_, end) in &*ends.borrow() {
@@ -83,7 +83,7 @@ fn calls_end_in_the_turn_in_which_the_channel_says_that_it_is_closed() {
 }
 
 #[test]
-fn a_waiting_program_hears_that_qemu_was_killed() {
+fn a_waiting_program_is_notified_that_qemu_was_killed() {
     with_default(|main| {
         for program in Program::all() {
             let (mut qemu, client, port) = start(main, &program);
@@ -109,7 +109,7 @@ fn a_waiting_program_hears_that_qemu_was_killed() {
 }
 
 #[test]
-fn a_frozen_qemu_costs_deadlines_and_nothing_else() {
+fn a_frozen_qemu_only_causes_timeouts() {
     with_default(|main| {
         for program in Program::all() {
             let (qemu, client, port) = start(main, &program);
@@ -158,7 +158,7 @@ fn a_frozen_qemu_costs_deadlines_and_nothing_else() {
 }
 
 #[test]
-fn a_port_is_ready_again_when_qemu_comes_back_at_the_same_address() {
+fn a_port_is_ready_again_when_qemu_restarts_at_the_same_address() {
     with_default(|main| {
         for program in Program::all() {
             let folder = tempfile::tempdir_in("/tmp").unwrap();
@@ -221,7 +221,7 @@ fn a_session_that_was_lost_is_found_again_without_a_disconnect() {
     });
 }
 
-/// Whatever spice-gtk has noticed of the end by then.
+/// Whatever spice-gtk has noticed by then.
 #[test]
 fn a_session_is_found_again_right_after_its_end() {
     with_default(|main| {
@@ -253,7 +253,7 @@ fn a_session_is_found_again_right_after_its_end() {
 }
 
 #[test]
-fn a_channel_that_is_connected_again_is_ready_again() {
+fn a_reconnected_channel_is_ready_again() {
     with_default(|main| {
         for program in Program::all() {
             let (qemu, client, port) = start(main, &program);
@@ -282,7 +282,7 @@ fn the_end_of_the_session_ends_the_calls() {
     with_default(|main| {
         for program in Program::all() {
             let (qemu, client, port) = start(main, &program);
-            // Frozen, since a QEMU that answers a client that leaves may crash.
+            // Frozen, since a QEMU that answers a disconnecting client may crash.
             qemu.stop();
             let ends = Ends::default();
             call(&port, "query-name", &ends);
@@ -295,7 +295,7 @@ fn the_end_of_the_session_ends_the_calls() {
     });
 }
 
-/// QEMU 7.2 and 10.0 crash when a client leaves a command unanswered.
+/// QEMU 7.2 and 10.0 crash if a client disconnects with a command unanswered.
 #[test]
 fn a_program_that_closes_its_port_leaves_qemu_alive() {
     with_default(|main| {
@@ -304,7 +304,7 @@ fn a_program_that_closes_its_port_leaves_qemu_alive() {
             for _ in 0..10 {
                 let client = Client::new(&qemu);
                 let port = main.block_on(QmpPort::find(&client.session)).unwrap();
-                // More under way: of the program's, abandoned, and the port's own.
+                // More under way: the program's, abandoned ones, and the port's own.
                 let call = port.execute::<Value>("query-qmp-schema", ());
                 let abandoned = main.spawn(glib::future_with_timeout(Duration::ZERO, call));
                 let ends = Ends::default();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine that moves to another QEMU, and its SPICE client with it.
+//! A machine that migrates to another QEMU, together with its SPICE client.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -24,14 +24,14 @@ struct Move {
     source: Qemu,
     target: Qemu,
     client: Client,
-    /// How often spice-gtk began to migrate, or ended it.
+    /// How often spice-gtk began or ended a migration.
     changes: Rc<Cell<u32>>,
     folder: TempDir,
 }
 
 impl Move {
-    /// `seamless` moves the connections of the client as they are. Otherwise the
-    /// client is told when the machine has moved, and resets its channels.
+    /// `seamless` moves the connections of the client unchanged. Otherwise the
+    /// client is notified when the machine has moved, and resets its channels.
     fn prepare(main: &MainLoop, from: &Program, to: &Program, seamless: bool) -> Self {
         let folder = tempfile::tempdir_in("/tmp").expect("a folder in /tmp");
         let switch = if seamless { "on" } else { "off" };
@@ -40,7 +40,7 @@ impl Move {
                 .spice_tcp_password(PASSWORD)
                 .arg("-spice")
                 .arg(format!("seamless-migration={switch}"))
-                // The newest one that both know.
+                // The newest machine type that both know.
                 .arg("-machine")
                 .arg("pc-i440fx-7.2")
                 .running()
@@ -60,7 +60,7 @@ impl Move {
                 move |_, _| changes.set(changes.get() + 1)
             });
         client.connect(main);
-        // As viewers do: spice-gtk migrates nothing, or crashes, where a channel
+        // As viewers do: spice-gtk migrates nothing, or crashes, if a channel
         // was never connected.
         for channel in client.session.channels() {
             assert!(channel.connect());
@@ -77,7 +77,7 @@ impl Move {
         }
     }
 
-    /// What tells the client of the target.
+    /// The command that announces the target to the client.
     fn target_address(&self) -> Value {
         let uri = self.target.spice_uri();
         let port = uri.rsplit(':').next().expect("a port");
@@ -85,7 +85,7 @@ impl Move {
         json!({ "protocol": "spice", "hostname": "127.0.0.1", "port": port })
     }
 
-    /// Sends the machine to this address.
+    /// Migrates the machine to this address.
     fn go(&self, main: &MainLoop, uri: &str) {
         let mut outside = self.source.monitor();
         let arguments = json!({ "uri": uri });
@@ -103,7 +103,7 @@ impl Move {
 
     fn finish(self, main: &MainLoop) {
         self.client.finish(main);
-        // Both got over it.
+        // Both recovered from it.
         for qemu in [&self.source, &self.target] {
             let mut outside = qemu.monitor();
             assert!(outside.execute("query-name", None).is_ok());
@@ -150,7 +150,7 @@ fn a_port_goes_with_its_machine() {
             let info = port.execute::<Value>("client_migrate_info", it.target_address());
             main.block_on(info).expect("the client is told");
             main.until("the client's start", || it.changes.get() == 1);
-            // One after the other, to the end: they meet the move at any point.
+            // One after the other, to the end: the migration may interrupt them anywhere.
             let calls = main.spawn({
                 let (port, lost) = (port.clone(), lost.clone());
                 async move {
@@ -179,7 +179,7 @@ fn a_port_goes_with_its_machine() {
             main.until("the property", || {
                 port.status().is_some_and(|status| status.running())
             });
-            // It is the target that obeys, and tells of it.
+            // The target executes it, and reports it.
             let mut events = port.events_named(["STOP"]);
             main.block_on(port.execute::<Value>("stop", ()))
                 .expect("an answer");
@@ -229,8 +229,8 @@ fn a_port_is_found_where_the_machine_has_gone_to() {
     });
 }
 
-/// spice-gtk resets the channel when the source has done, without a signal, and
-/// goes on when the target does: here that one is frozen, and gets no machine.
+/// spice-gtk resets the channel when the source is done, without a signal, and
+/// continues when the target is: here that one is frozen, and receives no machine.
 #[test]
 fn a_channel_that_was_reset_is_noticed_by_the_next_command() {
     with_default(|main| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A port over real SPICE to a server that does what a test says: it sits behind
-//! a serial card of QEMU's, which is pulled out and plugged in again.
+//! A port over real SPICE to a scripted server: it is connected to
+//! a serial card of QEMU's, which is unplugged and plugged in again.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -47,7 +47,7 @@ impl Served<'_> {
         self.peer.send(format!("{line}\r\n").as_bytes());
     }
 
-    /// The next request, whose command is this.
+    /// The next request, which must have this command.
     #[track_caller]
     fn request(&self, command: &str) -> Value {
         let mut partial = self.partial.borrow_mut();
@@ -81,7 +81,7 @@ impl Served<'_> {
     }
 }
 
-/// Takes the first object off the bytes, once it is whole. On SPICE no line feed
+/// Removes the first object from the bytes, once it is complete. On SPICE no line feed
 /// follows it.
 fn take_object(bytes: &mut Vec<u8>) -> Option<Value> {
     let mut objects = serde_json::Deserializer::from_slice(bytes).into_iter();
@@ -102,7 +102,7 @@ fn a_port_that_is_closed_and_reopened() {
             let ends = Ends::default();
             call(port, "query-name", &ends);
             served.request("query-name");
-            // Half a line, which belongs to no session after this one.
+            // Half a line, which does not affect later sessions.
             served.peer.send(b"{\"return\": ");
             served.peer.close();
             main.until("the end of the call", || !ends.borrow().is_empty());

@@ -20,7 +20,7 @@ fn open(main: &MainLoop, qemu: &Qemu) -> QmpPort {
         .expect("QEMU listens")
 }
 
-/// Pauses and resumes the machine so many times, and waits for the events.
+/// Pauses and resumes the machine this many times, and waits for the events.
 async fn pause_and_resume(port: &QmpPort, rounds: usize) -> Result<(), Error> {
     for _ in 0..rounds {
         for (command, event) in [("stop", "STOP"), ("cont", "RESUME")] {
@@ -63,7 +63,7 @@ fn commands_and_their_events_over_spice() {
 }
 
 #[test]
-fn a_device_is_unplugged_when_its_guest_lets_go() {
+fn a_device_is_unplugged_when_its_guest_releases_it() {
     with_own_pushed(|main| {
         for program in Program::all() {
             let mut guest = RunState::LETS_GO.start(&program);
@@ -75,7 +75,7 @@ fn a_device_is_unplugged_when_its_guest_lets_go() {
                     json!({ "driver": "virtio-net-pci", "id": "n1" }),
                 );
                 let unplugged = main.spawn(machine.unplug(id).into_future());
-                // QEMU has taken the command, and no more.
+                // QEMU has accepted the command, and no more.
                 main.until("an answer", || {
                     main.drain();
                     port.pending() == 0
@@ -117,7 +117,7 @@ fn a_guest_may_keep_a_device() {
 }
 
 #[test]
-fn a_guest_that_does_not_react_is_not_waited_for_in_vain() {
+fn a_guest_that_does_not_respond_causes_a_timeout() {
     with_own_pushed(|main| {
         for program in Program::all() {
             let config = Config::new().arg("-device").arg("qemu-xhci,id=usb");
@@ -131,10 +131,10 @@ fn a_guest_that_does_not_react_is_not_waited_for_in_vain() {
                 error.to_string(),
                 "unplugging e1: no answer within 100 ms (the guest has not let go of it)"
             );
-            // No guest is asked for those.
+            // The guest is not asked for those.
             guest.execute("device_add", json!({ "driver": "usb-tablet", "id": "t1" }));
             main.block_on(machine.unplug("t1").into_future()).unwrap();
-            // QEMU ends meanwhile.
+            // QEMU exits meanwhile.
             guest.execute("device_add", json!({ "driver": "e1000", "id": "e2" }));
             let wait = main.spawn(machine.unplug("e2").into_future());
             main.until("an answer", || {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every call ends exactly once, whatever happens in whatever order.
+//! Every call ends exactly once, in any order of events.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use spice_qmp::qmp::limits::MAX_BAD_LINES;
 use spice_qmp::qmp::{Band, CallId, Error, Opening, Output, Session, State};
 
-/// What happens to a session.
+/// An event in the life of a session.
 #[derive(Debug, Clone)]
 enum Step {
     Connecting,
@@ -24,14 +24,14 @@ enum Step {
     Nudge,
     Poll,
     Transmitted,
-    /// The writing failed, so that the connection is closed.
+    /// The write failed, so that the connection is closed.
     Lost,
     Greeting {
         oob: bool,
     },
     /// The server answers `qmp_capabilities`: `Err` names the error's class.
     Negotiated(Result<(), &'static str>),
-    /// The server answers one of the commands that it got.
+    /// The server answers one of the commands that it received.
     Reply {
         which: Index,
         works: bool,
@@ -41,7 +41,7 @@ enum Step {
     Garbage,
     TooLarge,
     Event,
-    /// The start of a message, which the next line spoils.
+    /// The start of a message, which the next line corrupts.
     Half,
 }
 
@@ -103,7 +103,7 @@ proptest! {
     }
 }
 
-/// A session, the server at its other end, and what is expected of the two.
+/// A session, the server at its other end, and the expected state of the two.
 struct World {
     session: Session<usize>,
     /// The calls; a token is an index.
@@ -111,11 +111,11 @@ struct World {
     state: State,
     opening: Opening,
     bad_lines: u32,
-    /// A message has begun that the next line spoils.
+    /// A message has begun that the next line corrupts.
     half: bool,
-    /// What the server got on this connection and did not answer.
+    /// The requests that the server has received on this connection and not answered.
     got: Vec<Request>,
-    /// What the server sends next.
+    /// The server's next output.
     input: Vec<u8>,
 }
 
@@ -134,7 +134,7 @@ enum Fate {
     Forgotten,
 }
 
-/// What the server reads; the session's own commands have no token.
+/// The server's input; the session's own commands have no token.
 struct Request {
     id: u64,
     command: String,
@@ -269,7 +269,7 @@ impl World {
         }
     }
 
-    /// Nothing where the server has nothing to say.
+    /// `None` if the server has nothing to send.
     fn server_text(&mut self, step: &Step) -> Option<String> {
         let is_negotiation = |of: &Request| of.command == "qmp_capabilities";
         Some(match step {
@@ -314,7 +314,7 @@ impl World {
         })
     }
 
-    /// The connection, if any, is another one, or nothing more is read of it.
+    /// The connection, if any, is a new one, or nothing more is read from it.
     fn reset(&mut self, state: State) {
         self.state = state;
         self.bad_lines = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The examples of all commands that QMP had in 2012: each request can be sent,
-//! each reply and event is decoded.
+//! and each reply and event can be decoded.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ struct Example {
     answers: Vec<&'static str>,
 }
 
-/// What a session makes of a message.
+/// The session's result for a message.
 #[derive(Debug, PartialEq)]
 enum Decoded {
     Return(Value),
@@ -85,7 +85,7 @@ fn ready() -> Session<()> {
     session
 }
 
-/// Sends the request, feeds the answers, and tells what came of them.
+/// Sends the request, feeds the answers, and returns the results.
 fn run(session: &mut Session<()>, example: &Example, pretty: bool) -> Vec<Decoded> {
     let command = example.request["execute"].as_str().unwrap();
     let arguments = example.request.get("arguments").map(Value::to_string);

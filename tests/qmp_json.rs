@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is JSON and what is not, as the payload of a reply: a table of all kinds of
-//! mistakes that JSON (RFC 8259) knows. A reply that is bad ends no more than it must.
+//! Valid and invalid JSON as the payload of a reply: a table of all kinds of
+//! mistakes in JSON (RFC 8259). A bad reply ends no more calls than necessary.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use spice_qmp::qmp::{Band, Error, Ignored, Opening, Output, PeerError, Session};
 enum Fails {
     /// The one that it answers.
     One,
-    /// All: there is no id where its structure is broken.
+    /// All: there is no id if the structure is broken.
     All,
 }
 
@@ -149,9 +149,9 @@ const VALID: &[&str] = &[
     r#"{"$serde_json::private::RawValue":"1"}"#,
 ];
 
-/// The structure is broken: nothing behind it can be relied on.
+/// The structure is broken: nothing after that can be relied on.
 const BROKEN: &[&str] = &[
-    // Nothing, and what looks like a literal.
+    // Nothing, and text that looks like a literal.
     "",
     " ",
     "n",
@@ -402,9 +402,9 @@ const BROKEN: &[&str] = &[
     "<a/>",
 ];
 
-/// As bytes: the structure is whole, but a string is no text.
+/// As bytes: the structure is intact, but a string is not text.
 const NO_TEXT: &[&[u8]] = &[
-    // Bytes that are no UTF-8.
+    // Bytes that are not UTF-8.
     b"\"\xff\"",
     b"\"\xfe\"",
     b"\"\x80\"",
@@ -441,7 +441,7 @@ const NO_TEXT: &[&[u8]] = &[
     br#"{"a":["\udead"]}"#,
 ];
 
-/// Bytes that are no text outside of a string.
+/// Bytes that are not text outside of a string.
 const NO_TEXT_AND_BROKEN: &[&[u8]] = &[
     b"\xff",
     b"\xff1",
@@ -462,7 +462,7 @@ const NO_TEXT_AND_BROKEN: &[&[u8]] = &[
 ];
 
 #[test]
-fn what_is_json_ends_its_call_as_it_stands() {
+fn valid_json_ends_its_call_verbatim() {
     assert!(VALID.len() >= 95, "{}", VALID.len());
     for value in VALID {
         let (one, other, ignored) = answer(value.as_bytes());
@@ -480,7 +480,7 @@ fn what_is_json_ends_its_call_as_it_stands() {
 }
 
 #[test]
-fn what_is_no_json_ends_no_more_than_it_must() {
+fn invalid_json_ends_no_more_calls_than_necessary() {
     let broken = BROKEN.iter().map(|it| it.as_bytes());
     let broken = broken.chain(NO_TEXT_AND_BROKEN.iter().copied());
     let cases: Vec<(Vec<u8>, Fails)> = broken
@@ -510,7 +510,7 @@ fn what_is_no_json_ends_no_more_than_it_must() {
     }
 }
 
-/// What is read for a `GVariant` is judged by the same table.
+/// Text for a `GVariant` is judged by the same table.
 #[cfg(feature = "gobject")]
 #[test]
 fn a_variant_is_made_of_json_only() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The limits of a message, at each and one past it, and what a hostile peer can
+//! The limits of a message, at each and one past it, and how much a hostile peer can
 //! make a session keep.
 
 use spice_qmp::qmp::limits::{
@@ -151,7 +151,7 @@ fn capabilities() {
         assert_eq!(names(MAX_NAME + 1), ["oob"], "{letter}");
         assert_eq!(names(100 * MAX_NAME), ["oob"], "{letter}");
     }
-    // What is skipped does not count.
+    // Skipped bytes do not count.
     let names = greeted(&("1,{},".repeat(100) + "\"oob\""));
     assert_eq!(names.greeting().unwrap().capabilities, ["oob"]);
 }
@@ -244,7 +244,7 @@ fn what_is_shown_in_place_of_a_greeting() {
 
 #[test]
 fn calls_that_were_given_up() {
-    // Each is sent, given up and never answered.
+    // Each is sent, abandoned and never answered.
     let mut session = ready();
     let mut sizes = Vec::new();
     let most = if cfg!(miri) { 50 } else { MAX_ABANDONED };
@@ -260,7 +260,7 @@ fn calls_that_were_given_up() {
     if !cfg!(miri) {
         assert_eq!(sizes[0], sizes[1]);
     }
-    // The oldest that is still known is answered, and all before it are gone.
+    // The oldest remembered one is answered, and all before it are gone.
     assert!(session.awaits_reply());
     let last = (1 << 24) + most + 1;
     feed(
@@ -271,7 +271,7 @@ fn calls_that_were_given_up() {
 }
 
 #[test]
-fn large_messages_are_the_same_in_pieces() {
+fn large_messages_do_not_depend_on_the_pieces() {
     let long = "é".repeat(if cfg!(miri) { 300 } else { 100_000 });
     for message in [
         format!("{{\"return\": {{\"a\": \"{long}\"}}, \"id\": 16777217}}\r\n"),
@@ -307,7 +307,7 @@ fn large_messages_are_the_same_in_pieces() {
     }
 }
 
-/// A session that was greeted so.
+/// A session that received this greeting.
 fn greeted(package: &str, capabilities: &str) -> Session<()> {
     let mut session = Session::new(1 << 24);
     session.open(Opening::GreetingComes);
@@ -360,7 +360,7 @@ fn feed(session: &mut Session<()>, mut input: &[u8]) {
     while session.receive(&mut input).is_some() {}
 }
 
-/// How much a session holds: as much as it has to print.
+/// How much a session holds, judged by its debug output.
 fn kept(session: &Session<()>) -> usize {
     format!("{session:?}").len()
 }

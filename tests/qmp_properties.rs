@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Any bytes, cut in any way, are decoded as a simple decoder decodes the whole.
+//! Any bytes, split in any way, are decoded as a simple decoder decodes the whole.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use spice_qmp::qmp::{Ignored, Opening, Output, PeerError, Session, State};
 
 const MAX_BAD_LINES: usize = spice_qmp::qmp::limits::MAX_BAD_LINES as usize;
 
-/// What a session makes of a message, without the reasons.
+/// The session's result for a message, without the reasons.
 #[derive(Debug, Clone, PartialEq)]
 enum Decoded {
     Event(String, Option<Value>),
@@ -61,7 +61,7 @@ proptest! {
     }
 }
 
-/// How the input is cut: the lengths of the chunks, over and over, and what is
+/// How the input is split: the lengths of the chunks, repeated, and what is
 /// done with each.
 #[derive(Debug, Clone, Default)]
 struct Cuts {
@@ -73,7 +73,7 @@ struct Cuts {
 enum After {
     /// It is received.
     Receive,
-    /// It is received, and what is left after an output is buffered.
+    /// It is received, and the rest after an output is buffered.
     Buffer,
 }
 
@@ -83,7 +83,7 @@ fn cuts() -> impl Strategy<Value = Cuts> {
     vec(chunk, 0..10).prop_map(|chunks| Cuts { chunks })
 }
 
-/// The bytes of one message, of some that are none, or of white space.
+/// The bytes of one message, of something that is not a message, or of white space.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let end = prop_oneof![Just("\n"), Just("\r\n")];
     let object = prop_oneof![event(), reply(), value()];
@@ -146,7 +146,7 @@ fn value() -> impl Strategy<Value = Value> + Clone {
     })
 }
 
-/// Bytes that mean something to a framer.
+/// Bytes that are special to a framer.
 fn structural() -> impl Strategy<Value = u8> {
     prop::sample::select(&b"\n\n\n\r{{}} \t\"x:,[]0\\\x00"[..])
 }
@@ -213,7 +213,7 @@ fn render(output: &Output<'_, ()>) -> Decoded {
     }
 }
 
-/// The reference: it knows the whole input, and makes a tree of each message.
+/// The reference: it sees the whole input, and builds a tree of each message.
 fn reference(bytes: &[u8], limit: usize) -> Vec<Decoded> {
     let lines: Vec<&[u8]> = bytes.split_inclusive(|&byte| byte == b'\n').collect();
     let mut decoded = Vec::new();
@@ -230,7 +230,7 @@ fn reference(bytes: &[u8], limit: usize) -> Vec<Decoded> {
             End::Missing => break,
         };
         match result {
-            // With an id it is a bad answer, and no bad line.
+            // With an id it is a bad answer, not a bad line.
             Decoded::Bad if matches!(end, End::Whole) && has_id(&message) => {}
             Decoded::Bad => bad += 1,
             Decoded::TooLarge => {}

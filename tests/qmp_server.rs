@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The server's end of a connection: what QEMU answers, however the bytes are cut; the
+//! The server's end of a connection: QEMU's answers, however the bytes are split; the
 //! order of answers; and the limits, at each and one past it.
 
 mod served;
@@ -60,7 +60,7 @@ fn ids_come_back_as_they_were_sent() {
 }
 
 #[test]
-fn answers_leave_in_the_order_of_their_requests() {
+fn answers_are_sent_in_the_order_of_their_requests() {
     let mut server = ready();
     server.receive(br#"{"execute":"a","id":1}{"execute":"b","id":2} x {"execute":"c","id":3}"#);
     let [a, b, c] = [(); 3].map(|()| server.poll_request().unwrap().number());
@@ -112,7 +112,7 @@ fn what_is_no_json_is_not_sent() {
     }
     assert!(server.event("A", Some("[]"), 0).is_err());
     assert!(server.poll_transmit().is_none());
-    // Lines end messages for many a client.
+    // Many clients expect lines to end messages.
     server.reply(number, "{\r\n  \"a b\": 1\r\n}\n").unwrap();
     server.event("A\n", Some("{\n}"), -1).unwrap();
     let expected = "{\"return\": {\"a b\":1}}\r\n\
@@ -192,7 +192,7 @@ fn requests_that_were_not_answered() {
     let mut requests: Vec<_> = std::iter::from_fn(|| server.poll_request()).collect();
     assert_eq!(requests.len(), MAX_IN_FLIGHT);
     assert!(!server.wants_input());
-    // What was answered and waits for others counts, too.
+    // Answers that wait for others count, too.
     let last = requests.pop().unwrap();
     assert!(server.reply(last.number(), "1").unwrap());
     assert_eq!(server.poll_request(), None);
@@ -211,7 +211,7 @@ fn answers_that_are_not_read() {
         \"desc\": \"JSON parse error, expecting value\"}}\r\n";
     assert_eq!(server.unread(), (MAX_BACKLOG / line.len() + 1) * line.len());
     assert!(!server.wants_input());
-    // What is on its way was not read either.
+    // Data under way was not read either.
     let piece = server.poll_transmit().unwrap();
     assert_eq!(server.poll_request(), None);
     assert_eq!(server.unread(), piece.len());
@@ -240,14 +240,14 @@ fn events_that_are_not_read() {
     assert!(!server.is_overrun() && server.unread() > MAX_UNREAD);
     server.event("C", None, 0).unwrap();
     assert!(server.is_overrun());
-    // All of it is gone, and nothing more happens.
+    // All of it is dropped, and nothing more happens.
     assert_eq!(server.unread(), 0);
     server.receive(b"x {\"execute\":\"a\"}");
     assert_eq!(server.poll_request(), None);
     assert!(!server.event("D", None, 0).unwrap());
     assert!(server.poll_transmit().is_none());
     assert!(!server.wants_input());
-    // One that reads gets any number.
+    // A client that reads gets any number.
     let mut server = ready();
     for _ in 0..3 {
         server.event("A", Some(&data(MAX_UNREAD)), 0).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A server answers any bytes, cut in any way, alike; and a session that speaks to one
-//! gets the answer to each of its calls.
+//! A server answers any bytes equally, however they are split; and a session that is
+//! connected to one gets the answer to each of its calls.
 
 use std::collections::VecDeque;
 
@@ -29,13 +29,13 @@ proptest! {
     }
 
     #[test]
-    fn requests_are_handed_out_as_they_were_written(
+    fn requests_are_returned_as_they_were_written(
         id in value(),
         name in any::<String>(),
         arguments in proptest::option::of(object()),
         pretty in any::<bool>(),
     ) {
-        // What QEMU takes for no character.
+        // Code points that QEMU does not accept.
         let odd = |text: &str| text.chars().any(|it| {
             let code = u32::from(it);
             code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code)
@@ -72,17 +72,17 @@ proptest! {
     }
 }
 
-/// What happens between a session and a server.
+/// An event between a session and a server.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Execute(Band),
-    /// So many bytes of those that the session sent arrive.
+    /// This many of the bytes that the session sent arrive.
     ToServer(usize),
     ToSession(usize),
     /// One of the requests is answered.
     Answer(Index, bool),
     Event,
-    /// Another program writes bytes that are no request.
+    /// Another program writes bytes that are not a request.
     Rubbish(&'static [u8]),
 }
 
@@ -99,7 +99,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A session and a server, with bytes on their way.
+/// A session and a server, with bytes under way.
 struct Wire {
     session: Session<usize>,
     server: Server,
@@ -151,7 +151,7 @@ impl Wire {
                 assert!(self.server.event("E", Some(&data), 5).unwrap());
                 self.events.0 += 1;
             }
-            // Between requests of the session: within one it would spoil that.
+            // Between requests of the session: within one it would corrupt that.
             Step::Rubbish(bytes) => {
                 if !self.server.mid_message() && self.to_server.is_empty() {
                     self.to_server.extend(bytes);
@@ -208,7 +208,7 @@ impl Wire {
         }
     }
 
-    /// Lets all arrive, and all be answered.
+    /// Lets everything arrive and be answered.
     fn settle(&mut self) {
         loop {
             self.serve(usize::MAX);
@@ -235,7 +235,7 @@ impl Wire {
     }
 }
 
-/// An answer has the number of the call in it, whether it worked or not.
+/// An answer contains the number of the call, whether it succeeded or not.
 fn check_answer(token: usize, result: Result<String, Error>) {
     let text = match result {
         Ok(text) => text,
@@ -247,7 +247,7 @@ fn check_answer(token: usize, result: Result<String, Error>) {
     assert_eq!(text, format!("{{\"call\":{token}}}"));
 }
 
-/// What a server answers to bytes in such pieces, over and over, and what it hands out.
+/// A server's answers to bytes in such pieces, repeated, and the requests that it returns.
 fn played(bytes: &[u8], cuts: &[usize], limit: usize) -> (String, Vec<String>) {
     let mut server = negotiated();
     server.set_max_message_size(limit);
@@ -305,7 +305,7 @@ fn negotiated() -> Server {
     server
 }
 
-/// The bytes of a request, or of what is none.
+/// The bytes of a request, or of something that is not one.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let member = prop_oneof![
         Just("execute".to_owned()),
@@ -357,7 +357,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Bytes that mean something to the lexer.
+/// Bytes that are special to the lexer.
 fn structural() -> impl Strategy<Value = u8> {
     select(&b"{{}}[],:\"\"''\\u0d-1.5e truefalsn\n\t\xFF\xC0\x80X"[..])
 }

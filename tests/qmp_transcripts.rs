@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whole QMP sessions, replayed with their bytes cut in every way.
+//! Whole QMP sessions, replayed with their bytes split in every way.
 //!
 //! The format of `tests/fixtures/transcripts/*.qmp` is in `tests/transcript/mod.rs`.
 
@@ -61,8 +61,8 @@ fn replay(name: &str) {
     }
 }
 
-/// All ways to cut and to buffer. Miri takes a second for each: it gets each cut and each
-/// buffer once.
+/// All ways to split and to buffer. Miri takes a second for each: it gets each split and each
+/// buffering once.
 fn ways(transcript: &Transcript) -> Vec<(Cut, Buffer)> {
     if cfg!(miri) {
         return vec![

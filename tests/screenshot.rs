@@ -45,7 +45,7 @@ impl Server {
         writeln!(&self.0, "{message}").expect("the port is there");
     }
 
-    /// Answers this command, which must be the next one. Its descriptors.
+    /// Answers this command, which must be the next one. Returns its descriptors.
     #[track_caller]
     fn answer(&self, main: &MainLoop, command: &str, value: &Value) -> Vec<OwnedFd> {
         let (request, fds) = self.take(main, command);
@@ -53,7 +53,7 @@ impl Server {
         fds
     }
 
-    /// Nothing else comes.
+    /// Nothing else arrives.
     #[track_caller]
     fn rests(&self, main: &MainLoop) {
         main.drain();
@@ -145,9 +145,9 @@ fn what_is_written_must_be_a_picture() {
     });
 }
 
-/// The server has a set of the same id by then, which is another client's.
+/// The server has a set with the same id by then, which is another client's.
 #[test]
-fn what_was_left_is_used_only_where_it_is_left() {
+fn a_leftover_set_is_used_only_if_it_still_exists() {
     each(|main, port, server| {
         let machine = Machine::new(port);
         let mut first = true;
@@ -180,7 +180,7 @@ fn what_was_left_is_used_only_where_it_is_left() {
     });
 }
 
-/// It may be another's by now.
+/// It may be another client's by now.
 #[test]
 fn what_may_not_be_left_is_not_removed() {
     each(|main, port, server| {
@@ -205,7 +205,7 @@ fn what_may_not_be_left_is_not_removed() {
 }
 
 #[test]
-fn a_set_that_nobody_waits_for_is_removed() {
+fn the_set_of_a_dropped_screenshot_is_removed() {
     each(|main, port, server| {
         let mut shot = Machine::new(port).screenshot().into_future();
         main.block_on(std::future::poll_fn(|cx| {
@@ -218,7 +218,7 @@ fn a_set_that_nobody_waits_for_is_removed() {
         assert_eq!(request.arguments, json!({ "fdset-id": 9 }));
         server.send(&json!({ "return": {}, "id": request.id }));
         server.rests(main);
-        // Refused, there is none.
+        // If it was refused, there is none.
         let shot = shoot(main, port);
         let (request, _) = server.take(main, "add-fd");
         let error = json!({ "class": "GenericError", "desc": "no" });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Secrets that a program gives to QEMU reach QEMU and nothing else: no log, no error,
+//! Secrets that a program sends to QEMU reach QEMU and nothing else: no log, no error,
 //! no debug output, whatever the server does with them.
 #![cfg(feature = "spice")]
 
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use spice_qmp::qmp::{Band, Opening, Session};
 use spice_qmp::{CallOptions, QmpPort};
 
-/// In no other text.
+/// Occurs in no other text.
 const SECRET: &str = "Geheim-4711";
 
-/// Commands with the secret in all places that it is known to have.
+/// Commands with the secret in all places where it is known to occur.
 const COMMANDS: [(&str, &str); 25] = [
     (
         "set_password",
@@ -105,7 +105,7 @@ const COMMANDS: [(&str, &str); 25] = [
     ),
 ];
 
-/// Fails where a text has the secret, as text or as a list of bytes.
+/// Fails if a text contains the secret, as text or as a list of bytes.
 #[track_caller]
 fn assert_clean(text: &str) {
     let bytes = format!("{:?}", SECRET.as_bytes());
@@ -114,7 +114,7 @@ fn assert_clean(text: &str) {
     }
 }
 
-/// Gives the command; the server does the rest. All that the program sees of its
+/// Executes the command; the server does the rest. Everything that the program sees of its
 /// failure must be clean.
 fn give(command: &str, arguments: &str, serve: impl FnOnce(&script::Server, &Value)) {
     with_own_pushed(|main| {
@@ -169,7 +169,7 @@ fn whatever_the_server_answers() {
                 let mut error = json!({ "class": "GenericError", "desc": "no" });
                 error[place] = format!("the value a={SECRET}: user:{SECRET}@").into();
                 if command == "blockdev-add" {
-                    // What is hidden is the whole of it.
+                    // The whole text is hidden.
                     error[place] = echo.to_string().into();
                     let whole = ["cookie", "url", "a"].map(|name| &echo[name]);
                     let whole = whole.into_iter().chain([&echo["file"]["cookie"]]);
@@ -251,7 +251,7 @@ fn debug_output() {
         let (port, server) = script::ready(main);
         let call = port.execute::<Value>("set_password", json!({ "password": SECRET }));
         assert_clean(&format!("{call:?}"));
-        // A reply that does not fit what the program wants of it.
+        // A reply that does not match the requested type.
         let call = main.spawn(port.execute::<u8>("set_password", json!({ "password": SECRET })));
         main.drain();
         server.answer("set_password", json!(SECRET));
@@ -260,7 +260,7 @@ fn debug_output() {
     });
 }
 
-/// All of the above with the log on, which goes where the output goes.
+/// All of the above with logging enabled, into the captured output.
 #[test]
 fn the_log() {
     let output = Command::new(std::env::current_exe().expect("the test has a name"))

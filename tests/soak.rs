@@ -3,9 +3,9 @@
 //! once.
 //!
 //! Each call must end exactly once, whatever is cancelled, dropped, closed, killed or
-//! frozen; no QEMU that was left politely may die or freeze; and nothing may pile up.
+//! frozen; no QEMU whose clients closed first may die or freeze; and nothing may pile up.
 //!
-//! A test for a few seconds; `./dev soak SECONDS` runs it for as long as it is told to.
+//! Runs for a few seconds as a test; `./dev soak SECONDS` runs it for that long.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -32,9 +32,9 @@ use serde_json::Value;
 use spice_qmp::qmp::CallId;
 use spice_qmp::{CallOptions, ConnectOptions, Error, EventStream, QmpPort, VmAction};
 
-/// How long it lasts where nobody says.
+/// How long it lasts by default.
 const SECONDS: u64 = 3;
-/// What a figure may grow by between the first part of a run and its end.
+/// How much a figure may grow between the first part of a run and its end.
 const FILES: usize = 0;
 const KIBIBYTES: usize = 8 << 10;
 
@@ -81,7 +81,7 @@ fn nothing_breaks_however_a_port_is_used() {
         });
         let now = (open_files(), resident());
         say(&format!("soak: {} files, {} KiB", now.0, now.1));
-        // What the first round allocates stays for the next ones.
+        // Allocations of the first round stay for the next ones.
         first.get_or_insert(now);
     }
     let (files, memory) = first.unwrap();
@@ -101,7 +101,7 @@ fn add(total: &Mutex<Figures>, figures: Figures) {
     }
 }
 
-/// What leads to QEMU.
+/// The way to reach QEMU.
 enum Over {
     Spice,
     Socket,
@@ -162,7 +162,7 @@ struct Soak<'a> {
     figures: RefCell<Figures>,
 }
 
-/// A port, and what is going on with it.
+/// A port, and the operations on it.
 struct Link {
     client: Option<Client>,
     port: QmpPort,
@@ -252,7 +252,7 @@ impl Soak<'_> {
                 Over::Dbus(bus) => format!("dbus:address={}", bus.address()),
                 _ => format!("unix:{}", self.machine.qemu.qmp_socket().display()),
             };
-            // QEMU comes to the bus shortly after it serves its sockets.
+            // QEMU appears on the bus shortly after it serves its sockets.
             let options = ConnectOptions::new().wait(true);
             let found = match &client {
                 Some(client) => self.main.block_on(QmpPort::find(&client.session)),
@@ -260,7 +260,7 @@ impl Soak<'_> {
             };
             match found {
                 Ok(port) => break port,
-                // The one before is still served.
+                // The previous one is still served.
                 Err(Error::TimedOut { .. }) => self.count("searches again"),
                 Err(error) => panic!("{error}"),
             }
@@ -297,7 +297,7 @@ impl Soak<'_> {
         self.count("actions");
     }
 
-    /// QEMU stands still for a while, in which calls time out.
+    /// QEMU is stopped for a while, in which calls time out.
     fn freeze(&self, link: &mut Link) {
         self.machine.qemu.stop();
         let timeout = Duration::from_millis(5);
@@ -310,20 +310,20 @@ impl Soak<'_> {
     }
 
     /// The guest panics, which makes a SPICE port mute, and the machine is resumed, with
-    /// the port or after it has left.
+    /// the port or after it has disconnected.
     fn panic(&mut self, mut link: Link) {
         // Actions begin when their futures are first polled.
         self.main.drain();
         self.main.until("all answers", || link.port.pending() == 0);
         self.machine.wake();
-        // What the port asks of its own, 250 ms after the machine runs, must not cross the
-        // panic: it would lie there unread, which nobody can help, and kill QEMU later.
+        // The port's own question, 250 ms after the machine runs, must not cross the
+        // panic: it would stay there unread, which cannot be helped, and kill QEMU later.
         if let Some(client) = &link.client {
             self.main.run_for(Duration::from_millis(300));
             self.main.block_on(QmpPort::settle(&client.session));
         }
         self.machine.reach();
-        // A command that crosses the event lies there unread, and kills QEMU at the resume.
+        // A command that crosses the event stays there unread, and kills QEMU at the resume.
         self.main.until("the panic", || {
             let status = link.port.status();
             status.is_some_and(|it| it.status() == RunState::GUEST_PANICKED.name)
@@ -339,7 +339,7 @@ impl Soak<'_> {
         self.count("panics");
     }
 
-    /// QEMU dies, and all ends.
+    /// QEMU dies, and everything ends.
     fn kill(&mut self, link: Link) {
         self.machine.qemu.kill();
         self.main
@@ -349,7 +349,7 @@ impl Soak<'_> {
         self.count("kills");
     }
 
-    /// Leaves politely: QEMU must live.
+    /// Closes first: QEMU must survive.
     fn leave(&mut self) {
         let Some(link) = self.link.take() else {
             return;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Random clients of `spice-qmp share` on real QEMU over SPICE, one of them hostile.
 //!
-//! Each answer must be the one that was asked for; whoever behaves is served, whatever the
+//! Each answer must belong to its request; well-behaved clients are served, whatever the
 //! others do; and the tool's memory and descriptors must not pile up.
 //!
-//! A test for a few seconds; `SPICE_QMP_SOAK_SECONDS` says for how long.
+//! Runs for a few seconds as a test; `SPICE_QMP_SOAK_SECONDS` sets how long.
 #![cfg(all(feature = "spice", feature = "cli"))]
 
 mod common;
@@ -28,12 +28,12 @@ use common::say;
 use serde_json::{Value, json};
 use sharing::{Client, Shared};
 
-/// How long it lasts where nobody says.
+/// How long it lasts by default.
 const SECONDS: u64 = 6;
-/// How many clients behave at a time.
+/// How many well-behaved clients there are at a time.
 const CLIENTS: u64 = 5;
-/// What the tool's memory may grow by between the first part of a run and its end: what the
-/// kernel's and the allocator's rounding is.
+/// How much the tool's memory may grow between the first part of a run and its end: the
+/// granularity of the kernel and the allocator.
 const KIBIBYTES: usize = 8 << 10;
 
 type Figures = Mutex<BTreeMap<&'static str, u64>>;
@@ -101,7 +101,7 @@ fn soak(program: &Program, time: Duration, figures: &Figures) {
     assert!(qemu.wait_exit(sharing::LIMIT).unwrap().success());
 }
 
-/// A client comes, is served, and has left when it returns.
+/// A client connects, is served, and has been disconnected when this returns.
 fn visit(shared: &Shared) {
     let mut client = shared.client();
     assert!(client.execute("query-name", &json!({}))["return"].is_object());
@@ -114,9 +114,9 @@ fn visit(shared: &Shared) {
     }
 }
 
-/// One connection of a client that knows what it wants, and checks what it gets.
+/// One connection of a client that checks what it receives.
 fn behave(path: &Path, client: u64, random: &Random, figures: &Figures) {
-    // A storm of connections may take its place until it has negotiated.
+    // A storm of connections may replace it until it has negotiated.
     let Some(mut connection) = Client::connect(path) else {
         count(figures, "refused");
         thread::sleep(Duration::from_millis(5));
@@ -157,7 +157,7 @@ fn behave(path: &Path, client: u64, random: &Random, figures: &Figures) {
     }
 }
 
-/// A request whose answer has the number in it, and that answer.
+/// A request whose answer contains the number, and that answer.
 fn question(random: &Random, number: u64) -> (Value, Value) {
     let name = format!("no-{number}");
     match random.below(4) {
@@ -182,7 +182,7 @@ fn question(random: &Random, number: u64) -> (Value, Value) {
     }
 }
 
-/// One of the things that a client should not do.
+/// A hostile action of a client.
 fn misbehave(path: &Path, random: &Random, figures: &Figures) {
     let Ok(mut stream) = UnixStream::connect(path) else {
         return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The examples of `docs/tool.md` print what it says, with each QEMU.
+//! The examples of `docs/tool.md` print what that page shows, with each QEMU.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::qemu::{Config, Program, Qemu};
 
-/// A task: the commands of one section, and what they print.
+/// A task: the commands of one section, and their output.
 struct Task {
     title: String,
     steps: Vec<Step>,
@@ -30,7 +30,7 @@ fn each_example_prints_what_the_page_says() {
     assert!(tasks.len() >= 12, "{} tasks", tasks.len());
     for program in Program::all() {
         for task in &tasks {
-            // Each one stands for itself.
+            // Each example is independent.
             let arguments = arguments(&page);
             let qemu = arguments.iter().fold(Config::new(), Config::arg);
             let qemu = qemu.running().start(&program);
@@ -46,7 +46,7 @@ fn page() -> String {
     std::fs::read_to_string(path).expect("docs/tool.md")
 }
 
-/// The options of the machine, but for its monitor.
+/// The options of the machine, except its monitor.
 fn arguments(page: &str) -> Vec<&str> {
     let (_, command) = page
         .split_once("```sh\nqemu-system-x86_64")
@@ -119,8 +119,8 @@ impl Step {
     }
 }
 
-/// Whether a line is the expected one, in which something stands between `«` and `»` that
-/// varies.
+/// Whether a line matches the expected one, in which varying parts stand between `«` and
+/// `»`.
 fn fits(expected: &str, line: &str) -> bool {
     let Some((plain, rest)) = expected.split_once('«') else {
         return expected == line;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rules of `Transport`, over each transport: in process, on sockets and on a
+//! The rules of `Transport`, for each transport: in process, on sockets and on a
 //! stream, on each arrangement of main contexts, and through SPICE and a real QEMU.
 #![cfg(feature = "spice")]
 
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use spice_qmp::transport::{Fds, Flow, Incoming, Sink, Transport};
 use spice_qmp::{Error, QmpPort, UsageError};
 
-/// What a transport reported.
+/// The reports of a transport.
 #[derive(Default)]
 struct Reports {
-    /// All but the data.
+    /// All except the data.
     calls: RefCell<Vec<String>>,
     data: RefCell<Vec<u8>>,
     /// Whether the connection is open.
@@ -94,7 +94,7 @@ impl Reports {
     }
 }
 
-/// Runs a test on each transport, on each main context that it may have.
+/// Runs a test on each transport, on each main context that it can use.
 fn everywhere(
     test: impl Fn(&MainLoop, &str, Box<dyn Transport>, &dyn Peer) + Copy + Send + 'static,
 ) {
@@ -283,9 +283,9 @@ fn a_write_to_a_peer_that_closes_ends() {
     });
 }
 
-/// QEMU says why it goes, and goes.
+/// QEMU sends why it exits, and exits.
 #[test]
-fn what_came_before_a_write_failed_is_reported_before() {
+fn data_before_a_failed_write_is_reported_first() {
     everywhere(|main, name, transport, peer| {
         let data = Rc::new(RefCell::new(Vec::new()));
         let end = Rc::new(Cell::new(None));
@@ -306,7 +306,7 @@ fn what_came_before_a_write_failed_is_reported_before() {
         }));
         peer.open();
         main.drain();
-        // More than is read at once, from a peer that then takes nothing more.
+        // More than one read, from a peer that then reads nothing more.
         let last = pattern(5000);
         peer.send(&last);
         if peer.fails_writes() {
@@ -327,7 +327,7 @@ fn what_came_before_a_write_failed_is_reported_before() {
     });
 }
 
-/// More than any buffer between the two takes.
+/// More than any buffer between the two holds.
 #[test]
 fn a_large_write_waits_for_its_reader() {
     let test = |main: &MainLoop, name: &str, transport: Box<dyn Transport>, peer: &dyn Peer| {
@@ -337,7 +337,7 @@ fn a_large_write_waits_for_its_reader() {
         transport.write(bytes.clone());
         main.drain();
         assert_eq!(reports.count("written"), 0, "{name}");
-        // Data come all the same.
+        // Data still arrives.
         peer.send(b"meanwhile");
         expect_data(main, name, &reports, b"meanwhile");
         assert_eq!(reports.count("written"), 0, "{name}");
@@ -356,7 +356,7 @@ fn a_large_write_waits_for_its_reader() {
 }
 
 #[test]
-fn descriptors_come_once_with_the_first_byte() {
+fn descriptors_arrive_once_with_the_first_byte() {
     everywhere(|main, name, transport, peer| {
         let reports = open(main, name, &*transport, peer);
         assert_eq!(transport.carries_fds(), peer.takes_fds(), "{name}");
@@ -364,7 +364,7 @@ fn descriptors_come_once_with_the_first_byte() {
             return;
         }
         for (number, size) in [1, 100, 3000].into_iter().enumerate() {
-            // What waits to be read before it gets none of them.
+            // Bytes that wait to be read before carry none of them.
             transport.write(b"before".to_vec());
             let mut probes = [Probe::new(), Probe::new()];
             let fds = probes.each_ref().map(Probe::duplicate);
@@ -421,7 +421,7 @@ fn descriptors_that_are_not_sent_are_closed() {
 
 /// Before anything is sent.
 #[test]
-fn a_port_refuses_descriptors_where_they_cannot_be_sent() {
+fn a_port_refuses_descriptors_that_cannot_be_sent() {
     everywhere(|main, name, transport, peer| {
         let carries = transport.carries_fds();
         let port = at_home(|| QmpPort::for_transport(transport));
@@ -462,7 +462,7 @@ fn a_port_refuses_descriptors_where_they_cannot_be_sent() {
 }
 
 #[test]
-fn a_closed_one_reports_nothing_and_holds_nothing() {
+fn a_closed_transport_reports_nothing_and_holds_nothing() {
     everywhere(|main, name, transport, peer| {
         let reports = open(main, name, &*transport, peer);
         let weak = Rc::downgrade(&reports);
@@ -556,7 +556,7 @@ fn the_sink_may_have_enough() {
         transport.start(sink);
         peer.open();
         main.until(&format!("{name}: the opening"), || open.get());
-        // More than a stream reads at once.
+        // More than one read of a stream.
         let bytes = pattern(9000);
         for piece in bytes.chunks(3000) {
             peer.send(piece);

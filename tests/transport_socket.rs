@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ports on sockets and on what looks like one: which transport moves the bytes, and what
-//! the socket's owner sees of it.
+//! Ports on sockets and on similar streams: which transport is used, and how it affects
+//! the socket's owner.
 #![cfg(feature = "spice")]
 
 mod common;
@@ -20,10 +20,10 @@ use serde_json::json;
 use spice_qmp::transport::{Flow, Incoming, SocketTransport, StreamTransport, Transport};
 use spice_qmp::{CallOptions, PortState, QmpPort};
 
-/// How often somebody asked a [`derived`] connection for its stream.
+/// How often the stream of a [`derived`] connection was requested.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
-/// A type of a program's that derives from a connection and has a stream of its own.
+/// A type of the program's that derives from a connection and has its own stream.
 #[allow(unsafe_code)]
 fn derived(parent: glib::Type, name: &CStr) -> glib::Type {
     unsafe extern "C" fn input(stream: *mut gio::ffi::GIOStream) -> *mut gio::ffi::GInputStream {
@@ -78,7 +78,7 @@ fn is_greeted(main: &MainLoop, stream: &impl IsA<gio::IOStream>, peer: &dyn Peer
 }
 
 #[test]
-fn only_plain_sockets_go_without_their_streams() {
+fn only_plain_sockets_bypass_their_streams() {
     with_own_pushed(|main| {
         let plain = [peers::unix_socket(), peers::tcp_socket()];
         for (connection, peer) in &plain {
@@ -98,7 +98,7 @@ fn only_plain_sockets_go_without_their_streams() {
             is_greeted(main, &derived, peer);
             assert!(ASKED.load(Relaxed) > before, "its stream was passed by");
         }
-        // Neither of the two, though its socket is one's.
+        // Neither of the two types, although it has such a socket.
         let (connection, peer) = peers::unix_socket();
         let base = with_type(&connection, gio::SocketConnection::static_type());
         assert!(SocketTransport::new(&base).is_none());
@@ -126,7 +126,7 @@ fn the_blocking_mode_is_the_owners() {
                     Flow::On
                 }
             }));
-            // Nothing of it waits for the peer.
+            // None of it waits for the peer.
             main.drain();
             transport.write(vec![b'x'; 4 << 20]);
             main.drain();
@@ -148,7 +148,7 @@ thread_local! {
     static READY: Cell<i32> = const { Cell::new(0) };
 }
 
-/// Counts what wakes a main context up, on this thread.
+/// Counts the wakeups of a main context on this thread.
 #[allow(unsafe_code)]
 fn count_wakeups(context: &glib::MainContext) {
     unsafe extern "C" fn poll(fds: *mut glib::ffi::GPollFD, count: u32, timeout: i32) -> i32 {
@@ -162,7 +162,7 @@ fn count_wakeups(context: &glib::MainContext) {
     unsafe { glib::ffi::g_main_context_set_poll_func(context.as_ptr(), Some(poll)) };
 }
 
-/// GLib wakes a main loop up for much that is done on its own thread.
+/// GLib wakes a main loop up for many operations on its own thread.
 #[test]
 fn only_replies_wake_the_main_loop_up() {
     const CALLS: i32 = 100;
@@ -199,7 +199,7 @@ fn only_replies_wake_the_main_loop_up() {
     });
 }
 
-/// As the streams of GIO have it.
+/// As in GIO's streams.
 #[test]
 fn a_socket_with_a_time_limit() {
     type Make = fn(&gio::SocketConnection) -> Box<dyn Transport>;
@@ -226,7 +226,7 @@ fn a_socket_with_a_time_limit() {
             }));
             peer.send(b"data");
             main.until("the data", || count.get() == 4);
-            // A pause of the program's is no silence of the peer's.
+            // A pause of the program is not a silence of the peer.
             main.run_for(Duration::from_millis(1100));
             peer.send(b"more");
             transport.resume();
@@ -264,7 +264,7 @@ fn a_connection_that_its_owner_closes() {
     });
 }
 
-/// A sink runs none, but what it logs to may.
+/// A sink runs no main loop, but its log handler may.
 #[test]
 fn a_main_loop_within_a_report() {
     with_own(|main| {
@@ -278,7 +278,7 @@ fn a_main_loop_within_a_report() {
                 if let Incoming::Data(bytes) = incoming {
                     depth.set(depth.get() + 1);
                     deepest.set(deepest.get().max(depth.get()));
-                    // It comes to rest, though there is more to read.
+                    // It becomes idle, although there is more to read.
                     while home().iteration(false) {}
                     data.borrow_mut().extend_from_slice(bytes);
                     depth.set(depth.get() - 1);
@@ -297,7 +297,7 @@ fn a_main_loop_within_a_report() {
     });
 }
 
-/// A source that nobody wants to be called would go off for ever.
+/// A source without interest in its events would fire for ever.
 #[test]
 fn one_that_is_held_comes_to_rest() {
     with_own(|main| {

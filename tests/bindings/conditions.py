@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Prints why a machine does not run, and again when that changes: conditions.py ADDRESS
+"""Prints why a machine is not running, whenever that changes: conditions.py ADDRESS
 
 The address is that of a QMP socket or of a SPICE server. It ends with its standard input. sys/tests/conditions.rs runs it.
 """
@@ -45,7 +45,7 @@ else:
     SpiceQmp.Port.open_async(address, None, lambda _source, result: use(SpiceQmp.Port.open_finish(result)))
 GLib.io_add_watch(0, GLib.IO_IN | GLib.IO_HUP, lambda *_: loop.quit())
 loop.run()
-# QEMU may crash when a SPICE client leaves with a command unanswered.
+# QEMU may crash if a SPICE client disconnects with a command unanswered.
 machines[0].props.port.close_async(None, lambda port, result: (port.close_finish(result), loop.quit()))
 loop.run()
 if session:

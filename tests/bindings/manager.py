@@ -35,7 +35,7 @@ class Monitor:
         self.socket.settimeout(TIMEOUT)
         self.socket.connect(path)
         self.lines = self.socket.makefile("r")
-        # Events can come before the greeting, where an earlier session just ended.
+        # Events can come before the greeting, if an earlier session has just ended.
         while "QMP" not in json.loads(self.lines.readline()):
             pass
         self.execute("qmp_capabilities")
@@ -145,7 +145,7 @@ def a_disc_is_inserted_and_ejected():
     assert (medium["file"], medium["drv"], medium["ro"]) == (disc, "raw", True), medium
     click("cd", "Eject")
     shows("cd", "empty")
-    # Somebody else changes the disc.
+    # Another client changes the disc.
     debian.execute("blockdev-change-medium", id="cd0", filename=disc, format="raw")
     shows("cd", disc)
 
@@ -196,7 +196,7 @@ def fraction(name):
 def a_machine_that_quits_says_so_and_goes_with_its_socket():
     choose("debian", "quit")
     shows("debian", "disconnected", "The machine was shut down on the host")
-    # QEMU does so where the socket still is where it was made.
+    # QEMU removes the socket if it is still where it was created.
     os.unlink(f"{folder}/debian.sock")
     until("the end", lambda: not row("debian"))
     assert row("full")

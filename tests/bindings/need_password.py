@@ -61,7 +61,7 @@ def assert_opened(port):
     loop.run()
 
 
-# Nobody is there to be asked.
+# No handler is connected.
 assert_refused(open_port())
 for dialog in (nested, later):
     handler = connector.connect("need-password", dialog)

@@ -102,7 +102,7 @@ def drop(held):
 def over_socket(calls):
     held = [call(SpiceQmp.Port.open_async, SpiceQmp.Port.open_finish, ADDRESS)]
     use(held[0], calls)
-    # Leaving a socket is harmless, closed or not.
+    # Disconnecting from a socket is harmless, closed or not.
     if random.random() < 0.5:
         call(held[0].close_async, held[0].close_finish)
     drop(held)
@@ -135,7 +135,7 @@ def soak(seconds):
         calls = Calls()
         random.choice([over_socket, over_spice])(calls)
         calls.check()
-        # Of the calls that were in flight: until then they hold the port.
+        # Of the calls in flight: until they end, they hold the port.
         gc.collect()
 
 
@@ -144,7 +144,7 @@ def main():
     before = files(), resident()
     soak(SECONDS * 3 / 4)
     after = files(), resident()
-    # It answers: nobody has harmed it.
+    # It answers, so it was not harmed.
     calls = Calls()
     over_socket(calls)
     calls.check()

@@ -179,7 +179,7 @@ class Await(unittest.TestCase):
                 break
         self.assertEqual(seen, ["RESUME", "STOP"] * 3)
 
-        # A consumer that waits while they come.
+        # A consumer that waits while they arrive.
         async def consume(events):
             return [event.name async for event in events]
 

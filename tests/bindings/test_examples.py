@@ -126,7 +126,7 @@ class Examples(unittest.TestCase):
             self.assertEqual(process.stderr.readline(), hello)
             for command in commands:
                 self.monitor.execute(command)
-            # Others come as well: the firmware resets the machine once more.
+            # Other events come as well: the firmware resets the machine once more.
             events = (json.loads(line) for line in process.stdout)
             event = next(event for event in events if event["event"] == wanted)
             process.send_signal(signal.SIGINT)
@@ -156,7 +156,7 @@ class Examples(unittest.TestCase):
         self.succeeds(run(power, uri, "pause"), "paused\n")
         self.assertEqual(self.monitor.state(), "paused")
 
-        # QEMU answers before it resets; then a machine that is paused waits anew.
+        # QEMU answers before it resets; then a paused machine waits anew.
         self.assertEqual(run(power, uri, "reset").returncode, 0)
         deadline = time.monotonic() + TIMEOUT
         while self.monitor.state() != "prelaunch":

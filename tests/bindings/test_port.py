@@ -509,10 +509,10 @@ class Machine(TestCase):
 
         device = GLib.Variant("a{sv}", {"driver": GLib.Variant("s", "e1000"), "id": GLib.Variant("s", "n1")})
         execute_variant(self.port, "device_add", device)
-        # There is no guest that would let go of it.
+        # There is no guest that would release it.
         with self.fails(Gio.io_error_quark(), Gio.IOErrorEnum.TIMED_OUT):
             unplug(10)
-        # QEMU takes the device away at a reset.
+        # QEMU removes the device at a reset.
         execute(self.port, "system_reset")
         with self.fails(SpiceQmp.error_quark(), SpiceQmp.Error.DEVICE_NOT_FOUND):
             wait_for(lambda: '"n1"' not in self.devices(), "the end of the device")
@@ -611,7 +611,7 @@ class Nesting(TestCase):
                 context.iteration(False)
             depths.pop()
 
-        # PyGObject prints what a callback raises, and goes on.
+        # PyGObject prints exceptions of callbacks, and continues.
         hook, sys.excepthook = sys.excepthook, lambda *error: errors.append(error)
         self.addCleanup(setattr, sys, "excepthook", hook)
         port.connect("qmp-event", on_event)

@@ -22,7 +22,7 @@ fn a_picture_of_the_screen() {
         let address = unix(&qemu);
         let file = qemu.dir().join("screen.png");
         let path = file.display().to_string();
-        // While another monitor is there, QEMU keeps sets that are not removed.
+        // While another monitor exists, QEMU keeps sets that are not removed.
         let mut monitor = qemu.monitor();
 
         let saved = run(&address, &["screenshot", &path]).ok();
@@ -117,7 +117,7 @@ fn devices_are_unplugged_to_the_end() {
         let unplugged = run(address, &["--json", "unplug", "/machine/peripheral/t2"]).ok_json();
         assert_eq!(unplugged, json!({"unplugged": "/machine/peripheral/t2"}));
 
-        // Without a guest nobody lets go of it.
+        // Without a guest, it is never released.
         let error = run(address, &["unplug", "net", "--timeout", "2"]).failed(4);
         assert_has(&error, "unplugging net: no answer within 2000 ms");
         assert_has(&error, "hint: it may still do so");

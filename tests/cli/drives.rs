@@ -163,7 +163,7 @@ fn a_medium_that_was_lost() {
 }
 
 #[test]
-fn a_name_of_two_drives_is_not_guessed_at() {
+fn an_ambiguous_drive_name_is_refused() {
     let server = Server::start(GREETING, |command| match command {
         "query-block" => {
             let drives = [drive("a", "cd", None), drive("b", "cd", None)].join(",");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `hmp`: the text of the human monitor, and which of it is a failure.
+//! `hmp`: the text of the human monitor, and when it reports a failure.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -28,7 +28,7 @@ fn text_as_qemu_has_it() {
 
         let status = run(address, &["--json", "hmp", "info status"]).ok_json();
         assert_eq!(status, "VM status: running\r\n");
-        // A mistake that QEMU does not call an error.
+        // A mistake that QEMU does not report as an error.
         let missing = run(address, &["hmp", "object_del"]).ok();
         assert_has(
             &missing,
@@ -64,7 +64,7 @@ fn the_command_comes_from_standard_input() {
     });
 }
 
-/// Answers each command line with the text that it is.
+/// Answers each command line with the text itself.
 fn echo(command: &str) -> Vec<String> {
     match command {
         "human-monitor-command" => vec![r#"{"return":$ARGUMENTS,"id":$ID}"#.into()],

@@ -51,7 +51,7 @@ fn wait_for_jobs(monitor: &mut Monitor, number: usize) {
     }
 }
 
-/// Runs the slow job, and ends it when it goes on.
+/// Runs the slow job, and ends the tool while it runs.
 fn interrupted(qemu: &Qemu, address: &str, end: impl FnOnce(&Tool, &mut Monitor)) -> Tool {
     let tool = Tool::start(address, &SLOW);
     let mut monitor = qemu.monitor();
@@ -147,7 +147,7 @@ fn another_client_may_cancel_it() {
     });
 }
 
-/// QEMU has not even said whether it has begun.
+/// QEMU has not even reported whether it has begun.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let (came, begun) = mpsc::channel();
@@ -177,7 +177,7 @@ fn jobs_are_listed_and_followed() {
         assert_eq!(none.stderr, "spice-qmp: note: no jobs\n");
         assert_eq!(run(&spice, &["--json", "jobs"]).ok_json(), json!([]));
 
-        // It has come before.
+        // It has arrived before.
         let mut monitor = qemu.monitor();
         let slow = json!({
             "job-id": "slow", "device": "s", "target": "t", "sync": "full", "speed": 1 << 20,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tool leaves QEMU alive, whenever and however it is made to end.
+//! The tool leaves QEMU alive, whenever and however it is ended.
 //!
-//! A QEMU whose SPICE client goes while it owes an answer freezes for ever.
+//! QEMU freezes for ever if its SPICE client disconnects while an answer is due.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -20,7 +20,7 @@ use crate::unix;
 
 const SIGNALS: [(Signal, i32); 3] = [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)];
 
-/// A command that QEMU executes for as long as nobody reads what it writes.
+/// A command that QEMU executes until its output is read.
 struct SlowCommand {
     fifo: File,
     path: String,
@@ -49,7 +49,7 @@ impl SlowCommand {
         tool
     }
 
-    /// Reads so many bytes, or all.
+    /// Reads this many bytes, or all.
     fn read(&mut self, mut left: usize) {
         let deadline = Instant::now() + LIMIT;
         let mut buffer = vec![0; 1 << 16];
@@ -58,7 +58,7 @@ impl SlowCommand {
             assert!(Instant::now() < deadline, "QEMU does not write");
             let size = left.min(buffer.len());
             match self.fifo.read(&mut buffer[..size]) {
-                // Nobody writes yet, or any more.
+                // There is no writer yet, or no more.
                 Ok(0) if any => return,
                 Ok(0) => thread::sleep(Duration::from_millis(2)),
                 Ok(read) => {
@@ -85,7 +85,7 @@ fn assert_lives(qemu: &Qemu) {
 }
 
 #[test]
-fn after_a_timeout_it_stays_until_the_answer() {
+fn after_a_timeout_it_waits_for_the_answer() {
     for program in Program::all() {
         let qemu = Config::new().start(&program);
         let mut slow = SlowCommand::new(&qemu);
@@ -105,7 +105,7 @@ fn after_a_timeout_it_stays_until_the_answer() {
 }
 
 #[test]
-fn after_a_signal_it_stays_until_the_answer() {
+fn after_a_signal_it_waits_for_the_answer() {
     for program in Program::all() {
         let qemu = Config::new().start(&program);
         for (signal, code) in SIGNALS {
@@ -139,7 +139,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn it_does_not_stay_for_a_qemu_that_is_gone() {
+fn it_does_not_wait_for_a_qemu_that_has_exited() {
     for program in Program::all() {
         let mut qemu = Config::new().start(&program);
         let mut slow = SlowCommand::new(&qemu);
@@ -153,7 +153,7 @@ fn it_does_not_stay_for_a_qemu_that_is_gone() {
     }
 }
 
-/// QEMU minds no client that leaves a socket.
+/// QEMU tolerates clients that disconnect from a socket.
 #[test]
 fn it_does_not_stay_on_a_socket() {
     for program in Program::all() {
@@ -187,7 +187,7 @@ fn signals_at_random_moments() {
             thread::sleep(Duration::from_micros(random.below(60_000) as u64));
             tool.signal(signal);
             let ended = tool.end();
-            // Before anything is connected the signal kills, at the end it is too late.
+            // Before there is a connection the signal kills; at the end it is too late.
             let fits = [Some(code), None, Some(0)].contains(&ended.code);
             assert!(
                 fits && !ended.stderr.contains("error"),
@@ -216,7 +216,7 @@ fn timeouts_at_random_moments() {
 }
 
 #[test]
-fn signals_end_what_would_go_on_for_ever() {
+fn signals_end_commands_that_would_run_for_ever() {
     for program in Program::all() {
         let qemu = Config::new().start(&program);
         for address in [qemu.spice_uri(), unix(&qemu)] {
@@ -233,7 +233,7 @@ fn signals_end_what_would_go_on_for_ever() {
     }
 }
 
-/// Nobody reads what it prints, as behind a pager.
+/// Its output is not read, as behind a pager.
 #[test]
 fn signals_end_it_while_its_output_is_blocked() {
     for program in Program::all() {

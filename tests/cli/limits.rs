@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `--timeout` ends what would go on until QEMU ends.
+//! `--timeout` ends commands that would run until QEMU exits.
 
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The power menu prints what is so, in states where QEMU accepts a command and does
-//! nothing, or not yet.
+//! The power menu prints the actual state if QEMU accepts a command that has no effect,
+//! or not yet.
 
 use std::cell::Cell;
 
@@ -93,7 +93,7 @@ fn a_server_that_has_no_run_state() {
 
 /// A server that executes a command, and then answers nothing more.
 #[test]
-fn a_server_that_does_not_say_what_became_of_it() {
+fn a_server_that_does_not_report_the_new_state() {
     let paused = Cell::new(false);
     let server = Server::start(GREETING, move |command| match command {
         "query-status" if !paused.get() => {
@@ -114,7 +114,7 @@ fn a_server_that_does_not_say_what_became_of_it() {
     );
 }
 
-/// A machine whose disk is full, before the tool comes and while it watches.
+/// A machine whose disk is full, before the tool connects and while it watches.
 #[test]
 fn a_machine_that_has_stopped_for_a_reason() {
     let full = "Disk full: the host has no space left for the drive hd0";

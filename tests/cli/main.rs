@@ -110,7 +110,7 @@ fn quit_ends_qemu() {
     }
 }
 
-/// QEMU crashes where a SPICE client goes at the wrong moment.
+/// QEMU crashes if a SPICE client disconnects at the wrong moment.
 #[test]
 fn qemu_outlives_many_short_sessions() {
     for program in Program::all() {
@@ -236,8 +236,8 @@ fn passwords() {
     }
 }
 
-/// Neither the log, with all of GLib's and spice-gtk's messages, nor an error, nor
-/// the command line of the tool has a secret.
+/// Neither the log, with all messages of GLib and spice-gtk, nor an error, nor
+/// the command line of the tool contains a secret.
 #[test]
 fn secrets_do_not_show() {
     const TICKET: &str = "Ticket-0815";
@@ -315,7 +315,7 @@ fn secrets_do_not_show() {
     }
 }
 
-/// The tool with all log messages on, and something to read.
+/// The tool with all log messages enabled, and its standard input.
 fn command_with_input(address: &str, args: &[&str], input: &Value) -> Child {
     let mut child = command(address, args)
         .env("G_MESSAGES_DEBUG", "all")
@@ -363,7 +363,7 @@ fn addresses_of_the_wrong_kind() {
 }
 
 #[test]
-fn a_stopped_qemu_does_not_hold_the_tool_up() {
+fn a_stopped_qemu_does_not_block_the_tool() {
     for program in Program::all() {
         let qemu = Config::new().start(&program);
         qemu.stop();
@@ -426,7 +426,7 @@ fn help_tells_the_exit_codes() {
 }
 
 #[test]
-fn events_come_as_lines_until_there_were_enough() {
+fn events_are_printed_as_lines_until_the_count() {
     on_each(|qemu, address| {
         let tool = Tool::start(address, &["events", "--count", "2", "stop"]);
         let mut monitor = qemu.monitor();
@@ -459,7 +459,7 @@ fn events_end_with_qemu() {
     on_each(|qemu, address| {
         let tool = Tool::start(address, &["events", "--count", "3", "SHUTDOWN"]);
         let all = (!address.starts_with("unix:")).then(|| Tool::start(&unix(qemu), &["events"]));
-        // Both are there when they have seen an event; SHUTDOWN comes but once.
+        // Both are connected when they have seen an event; SHUTDOWN comes only once.
         thread::sleep(Duration::from_millis(700));
         let _ = qemu.monitor().execute("quit", None);
         let shutdown = tool.line();
@@ -472,7 +472,7 @@ fn events_end_with_qemu() {
 }
 
 #[test]
-fn watch_tells_each_state_until_qemu_ends() {
+fn watch_prints_each_state_until_qemu_exits() {
     on_each(|qemu, address| {
         let tool = Tool::start(address, &["watch", "--json"]);
         let state = || {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `exec` of several commands, from a file and from standard input, and what it says of
+//! `exec` of several commands, from a file and from standard input, and its messages about
 //! names that QEMU does not know.
 
 use std::fs;
@@ -12,13 +12,13 @@ use crate::on_each;
 use crate::server::{GREETING, Server};
 use crate::tool::{Ended, Tool, assert_has, command, run};
 
-/// Runs the tool with this on standard input.
+/// Runs the tool with this text on standard input.
 fn run_with_input(address: &str, args: &[&str], input: &str) -> Ended {
     let mut command = command(address, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut tool = Tool::spawn(&mut command);
     let mut stdin = tool.child.stdin.take().expect("a pipe");
-    // It may end before it has read all.
+    // It may end before it has read everything.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     tool.end()
@@ -33,7 +33,7 @@ fn run_file(address: &str, args: &[&str], text: &str) -> Ended {
     run(address, &[&["exec", "--file", &file], args].concat())
 }
 
-/// Answers with the arguments, and refuses what is called so.
+/// Answers with the arguments, and refuses the command `refuse`.
 fn echo(command: &str) -> Vec<String> {
     match command {
         "qmp_capabilities" | "query-status" => Vec::new(),
@@ -68,7 +68,7 @@ fn each_form_of_a_line() {
         assert_eq!(run_with_input(&address, args, "").ok(), "");
     }
     assert_eq!(run_file(&address, &[], ALL_FORMS).ok(), ALL_REPLIES);
-    // Longer than what is read at once.
+    // Longer than one read.
     let long = format!("echo a={}\necho\n", "x".repeat(100_000));
     let reply = format!("{{\"a\":\"{}\"}}\nnull\n", "x".repeat(100_000));
     assert_eq!(run_with_input(&address, &["exec", "-"], &long).ok(), reply);
@@ -104,7 +104,7 @@ fn a_refusal_ends_it_or_not() {
             r#"{"error":{"class":"GenericError","kind":"qmp","message":"line 3: refuse: no"}}"#;
         assert_eq!(ended.stderr.lines().next(), Some(line));
     }
-    // Nothing else is gone on after.
+    // The others stop the script.
     let args = ["--timeout", "2", "exec", "--keep-going", "-"];
     let ended = run_with_input(&address, &args, "echo\nmute\necho\n");
     assert_eq!((ended.code, &*ended.stdout), (Some(4), "null\n"));
@@ -112,7 +112,7 @@ fn a_refusal_ends_it_or_not() {
 }
 
 #[test]
-fn a_wrong_line_in_a_file_is_found_before_anything_is_executed() {
+fn an_invalid_line_in_a_file_is_found_before_anything_is_executed() {
     let server = Server::start(GREETING, echo);
     let address = server.address();
     for (line, fault) in [
@@ -126,7 +126,7 @@ fn a_wrong_line_in_a_file_is_found_before_anything_is_executed() {
         let error = run_file(&address, &[], &text).failed(2);
         assert_has(&error, &format!("line 2: {fault}"));
         assert!(!error.contains("geheim"), "{error}");
-        // What came before has been executed here.
+        // On standard input, earlier commands have been executed.
         let ended = run_with_input(&address, &["exec", "-"], &text);
         assert_eq!((ended.code, &*ended.stdout), (Some(2), "null\n"));
         assert_has(&ended.stderr, &format!("line 2: {fault}"));
@@ -182,7 +182,7 @@ fn names_that_were_mistyped() {
     });
 }
 
-/// A server whose schema is none, or is never sent.
+/// A server whose schema is invalid, or is never sent.
 #[test]
 fn a_server_that_knows_no_schema() {
     let not_found = r#"{"error":{"class":"CommandNotFound","desc":"no"},"id":$ID}"#;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `--reconnect`: events and states go on where the connection ended.
+//! `--reconnect`: events and states continue after the connection has ended.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -32,7 +32,7 @@ fn events_of_several_connections() {
     assert_eq!(ended.stdout, format!("{EVENT}\n{EVENT}\n"));
     assert_has(&ended.stderr, "; connecting again\n");
     assert_has(&ended.stderr, "note: connected again\n");
-    // Without it the first end is the end.
+    // Without it, the first end is final.
     let args = ["--timeout", "15", "events", "--count", "5"];
     let ended = run(&server.address(), &args);
     assert_eq!(ended.code, Some(3), "{ended:?}");
@@ -49,7 +49,7 @@ fn it_ends_in_time() {
 }
 
 #[test]
-fn what_is_inherited_cannot_be_connected_again() {
+fn an_inherited_socket_cannot_be_connected_again() {
     let (socket, _other) = UnixStream::pair().expect("sockets");
     let mut command = command("fd:0", &["events", "--reconnect"]);
     command
@@ -59,7 +59,7 @@ fn what_is_inherited_cannot_be_connected_again() {
     assert_has(&error, "--reconnect needs an address");
 }
 
-/// A machine that is killed, and started again at the same address.
+/// A machine that is killed, and restarted at the same address.
 #[test]
 fn states_of_several_machines() {
     for program in Program::all() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `--record`: a transcript of all that goes over the connection, without secrets.
+//! `--record`: a transcript of the connection, without secrets.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -90,13 +90,13 @@ fn it_is_private_and_appended_to() {
 }
 
 #[test]
-fn what_others_put_there_is_not_written_to() {
+fn files_of_other_users_are_not_written_to() {
     let folder = TempDir::new().expect("a folder");
     let link = folder.path().join("link");
     let target = folder.path().join("target");
     symlink(&target, &link).expect("a link");
     let link = link.display().to_string();
-    // Nothing was connected.
+    // There was no connection.
     let error = run("unix:/no/such", &["--record", &link, "status"]).failed(2);
     assert_has(&error, &format!("--record {link}: it is a symbolic link"));
     assert!(!target.exists());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `commands` and `schema`: what each QEMU knows.
+//! `commands` and `schema`: the schema of each QEMU.
 
 use crate::on_each;
 use crate::server::{GREETING, Server};
@@ -59,12 +59,12 @@ fn what_a_command_takes_and_returns() {
 
         let wrong = run(address, &["schema", "query_blok"]).failed(1);
         assert_has(&wrong, "hint: did you mean query-block?");
-        // A type has no name that a person could know.
+        // A type has no name that people know.
         run(address, &["schema", "str"]).failed(1);
     });
 }
 
-/// Whatever a server calls its commands.
+/// With any names that a server gives its commands.
 #[test]
 fn names_act_on_no_terminal() {
     let server = Server::start(GREETING, |command| {

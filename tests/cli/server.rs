@@ -16,14 +16,14 @@ use tempfile::TempDir;
 /// Serves one client after the other, until the test ends.
 pub(crate) struct Server {
     folder: TempDir,
-    /// Whether the client was seen to get what is [repeated](REPEAT).
+    /// Whether the client has received the [repeated](REPEAT) event.
     goes_on: Arc<AtomicBool>,
 }
 
 pub(crate) const GREETING: &str = r#"{"QMP":{"version":{"qemu":{"micro":2,"minor":0,"major":10},"package":"test"},"capabilities":[]}}"#;
 
 impl Server {
-    /// `script` gives what the server says to a command of this name: lines of text,
+    /// `script` returns the server's output for a command of this name: lines of text,
     /// in which `$ID` stands for the command's id and `$ARGUMENTS` for its arguments.
     pub(crate) fn start(
         greeting: &'static str,
@@ -35,14 +35,14 @@ impl Server {
         let flag = goes_on.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client may leave at any time.
+                // A client may disconnect at any time.
                 let _ = serve(&stream, greeting, &script, &flag);
             }
         });
         Self { folder, goes_on }
     }
 
-    /// Ends what is [repeated](REPEAT); what follows it is sent.
+    /// Ends the [repetition](REPEAT); the following lines are sent.
     pub(crate) fn go_on(&self) {
         self.goes_on.store(true, Ordering::Relaxed);
     }
@@ -101,7 +101,7 @@ fn send(output: &Mutex<UnixStream>, line: &str) -> std::io::Result<()> {
     output.write_all(format!("{line}\r\n").as_bytes())
 }
 
-/// Repeats an event until the test goes on, or the client leaves; then sends the rest.
+/// Repeats an event until the test continues, or the client disconnects; then sends the rest.
 fn repeat(
     output: &Mutex<UnixStream>,
     goes_on: &AtomicBool,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The shell: in a terminal, by sending keys, and as what runs a script.
+//! The shell: in a terminal, by sending keys, and running scripts.
 
 use std::fs;
 use std::io::Write;
@@ -30,7 +30,7 @@ fn a_person_types_commands() {
         let screen = terminal.wait_last("(qmp)");
         assert_has(&screen, ".help explains");
 
-        // Names of commands and arguments, values, and ids of what there is.
+        // Names of commands and arguments, values, and ids of existing objects.
         terminal.type_text("query-stat");
         terminal.press(&["Tab"]);
         terminal.wait_last("(qmp) query-stat");
@@ -70,7 +70,7 @@ fn a_person_types_commands() {
         terminal.enter("blockdev-del {\"node-name\": \"n0\"}");
         terminal.wait(|screen| screen.contains("\"n0\"}\n{}\n(qmp)\n"));
 
-        // The line before; errors; the human monitor; help.
+        // The previous line; errors; the human monitor; help.
         terminal.press(&["Up"]);
         terminal.press(&["Enter"]);
         terminal
@@ -90,7 +90,7 @@ fn a_person_types_commands() {
     });
 }
 
-/// Keys that come while a command is executed are not lost, nor are pasted lines.
+/// Keys typed while a command is executed are not lost, nor are pasted lines.
 #[test]
 fn lines_that_are_typed_ahead() {
     let qemu = Config::new().start(&Program::system());
@@ -206,7 +206,7 @@ fn every_end_is_clean() {
     }
 }
 
-/// A server that leaves while the first line is about to be edited.
+/// A server that disconnects while the first line is about to be edited.
 #[test]
 fn a_connection_that_ends_at_once() {
     let server = Server::start(GREETING, |command| match command {
@@ -256,7 +256,7 @@ fn the_history_has_no_secrets() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Ctrl+C gives up waiting for an answer that does not come.
+/// Ctrl+C stops waiting for an answer that does not come.
 #[test]
 fn a_server_that_does_not_answer() {
     let server = Server::start(GREETING, |command| match command {
@@ -280,7 +280,7 @@ fn a_server_that_does_not_answer() {
 const HOSTILE: &str =
     r"\u001b]0;PWNED\u0007\u001b[2J\u009b2J\r\nspice-qmp: all is well\u0085\u2028\u202e\u0008";
 
-/// Whatever a server sends, the terminal obeys the tool alone.
+/// Whatever a server sends, only the tool controls the terminal.
 #[test]
 fn a_server_acts_on_no_terminal() {
     let server = Server::start(
@@ -307,7 +307,7 @@ fn a_server_acts_on_no_terminal() {
             )
             .replace('\n', "")],
             "query-name" => vec![format!(r#"{{"return":"{HOSTILE}","id":$ID}}"#)],
-            // What it prints has lines.
+            // Its output consists of lines.
             "human-monitor-command" => {
                 let text = HOSTILE.replace(r"\r\n", "");
                 vec![format!(r#"{{"return":"{text}","id":$ID}}"#)]
@@ -356,7 +356,7 @@ fn run_script(address: &str, args: &[&str], script: &str) -> Ended {
     let mut command = command(address, args);
     let mut tool = Tool::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut stdin = tool.child.stdin.take().expect("a pipe");
-    // It may end before it has read all.
+    // It may end before it has read everything.
     let _ = stdin.write_all(script.as_bytes());
     drop(stdin);
     tool.end()
@@ -404,7 +404,7 @@ fn a_script_that_ends_qemu() {
     }
 }
 
-/// Who writes the script does not have to notice first.
+/// The author of a script need not check first.
 #[test]
 fn a_script_whose_connection_is_lost() {
     for program in Program::all() {

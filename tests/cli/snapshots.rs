@@ -87,7 +87,7 @@ fn a_machine_without_disks_has_none() {
     }
 }
 
-/// QEMU does not stop half way, and the tool has nothing better to do than to wait.
+/// QEMU does not stop half way, so the tool waits.
 #[test]
 fn a_signal_does_not_leave_it_half_done() {
     let (came, begun) = mpsc::channel();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! spice-gtk and what it needs are loaded where they are needed: that takes 10 ms.
+//! spice-gtk and its dependencies are loaded only when needed: that takes 10 ms.
 
 use std::fs;
 use std::process::Command;

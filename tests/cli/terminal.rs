@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Servers' texts act on no terminal and make no lines.
+//! Texts of servers neither act on the terminal nor break lines.
 
 use std::process::{Command, Stdio};
 
@@ -18,7 +18,7 @@ const GREETING: &str = concat!(
     r#""},"capabilities":["\u001b[2J"]}}"#
 );
 
-/// The name of a command is similar to a plain one.
+/// The command's name is similar to a plain one.
 const SCHEMA: &str = concat!(
     r#"{"return":[{"name":"abcdef\u061c","meta-type":"command","arg-type":"0"},"#,
     r#"{"name":"0","meta-type":"object","members":[]}],"id":$ID}"#,
@@ -90,7 +90,7 @@ const CASES: [(&[&str], usize); 34] = [
     (&["exec", "query-name"], 1),
     (&["--json", "exec", "query-name"], 1),
     (&["exec", "stop"], 1),
-    // The text has an end of a line.
+    // The text contains a line end.
     (&["hmp", "info"], 2),
     (&["--json", "hmp", "info"], 1),
     (&["events", "--count", "1"], 1),
@@ -171,7 +171,7 @@ fn on_terminals() {
     }
 }
 
-/// The log on standard error, too, where somebody wants to see it.
+/// The log on standard error, too, if it is enabled.
 #[test]
 fn in_the_log() {
     let server = Server::start(GREETING, hostile);
@@ -197,7 +197,7 @@ fn names_of_ports() {
         let text = run(&qemu.spice_uri(), &["ports"]).ok();
         assert_plain(&text, 2);
         assert_has(&text, r"com.example.\x1b[2J\r\x9b\u{202e}  -");
-        // The columns are those of what is shown.
+        // The columns are as wide as the shown text.
         let columns: Vec<_> = text.lines().map(|line| line.rfind("  ")).collect();
         assert_eq!(columns[0], columns[1], "{text}");
         let json = run(&qemu.spice_uri(), &["ports", "--json"]).ok();
@@ -205,7 +205,7 @@ fn names_of_ports() {
     }
 }
 
-/// Who calls the tool may pass on what others wrote.
+/// The caller of the tool may pass on text that others wrote.
 #[test]
 fn in_arguments() {
     let hostile = "x\x1b[2J\r\n\u{202e}spice-qmp: all is well";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What servers say reaches the output whole: order, numbers, depth, all events.
+//! Text of servers reaches the output unchanged: order, numbers, depth, all events.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -32,7 +32,7 @@ fn replies(command: &str) -> Vec<String> {
 }
 
 #[test]
-fn exec_prints_members_and_numbers_as_they_came() {
+fn exec_prints_members_and_numbers_unchanged() {
     let server = Server::start(GREETING, replies);
     for args in [&["exec", "odd"][..], &["--json", "exec", "odd"]] {
         assert_eq!(run(&server.address(), args).ok(), format!("{ODD}\n"));
@@ -40,7 +40,7 @@ fn exec_prints_members_and_numbers_as_they_came() {
 }
 
 #[test]
-fn events_print_members_and_numbers_as_they_came() {
+fn events_prints_members_and_numbers_unchanged() {
     let server = Server::start(GREETING, replies);
     let line = run(&server.address(), &["events", "--count", "1"]).ok();
     let timestamp = r#""timestamp":{"seconds":1,"microseconds":2}"#;
@@ -58,13 +58,13 @@ fn exec_prints_what_is_nested_deeply() {
 }
 
 #[test]
-fn arguments_in_json_are_sent_as_they_were_typed() {
+fn arguments_in_json_are_sent_unchanged() {
     let server = Server::start(GREETING, replies);
     let text = run(&server.address(), &["exec", "echo", ODD]).ok();
     assert_eq!(text, format!("{ODD}\n"));
 }
 
-/// Answers `query-status`, sends so many events when the tool listens, and closes the
+/// Answers `query-status`, sends this many events once the tool listens, and closes the
 /// connection.
 fn flood(command: &str, event: &str, count: usize) -> Vec<String> {
     if command != "query-status" {
@@ -99,7 +99,7 @@ fn no_event_is_lost_where_they_are_read() {
 /// A reader that is slower than the server loses events, which are counted.
 #[test]
 fn lost_events_are_counted() {
-    // Their lines take more than the queues hold.
+    // Their lines are longer than the queues.
     const COUNT: usize = 400;
     let data = "x".repeat(150_000);
     let event = format!(
@@ -116,7 +116,7 @@ fn lost_events_are_counted() {
     stdout.read_line(&mut first).expect("a line");
     assert_has(&first, "LISTENING");
     server.go_on();
-    // Only what fits in the pipe is written until all has come.
+    // Only what fits into the pipe is written until everything has arrived.
     wait_until_idle(child.id());
     let lines = stdout.lines().map(|line| line.expect("a line"));
     let printed = lines.filter(|line| !line.contains("LISTENING")).count();
@@ -132,7 +132,7 @@ fn lost_events_are_counted() {
     assert_eq!(printed + lost, COUNT, "{stderr}");
 }
 
-/// Waits until a process that has been busy uses no more time.
+/// Waits until a busy process uses no more CPU time.
 fn wait_until_idle(process: u32) {
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("/proc");
@@ -150,7 +150,7 @@ fn wait_until_idle(process: u32) {
         }
         before = now;
     }
-    panic!("the tool does not come to rest");
+    panic!("the tool does not become idle");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A terminal of one's own, in which a person types: tmux.
+//! A private terminal in which a test types: tmux.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use tempfile::TempDir;
 
 use crate::tool::LIMIT;
 
-/// A terminal with the tool, and a shell that reports how that ended.
+/// A terminal with the tool, and a shell that reports its exit code.
 pub(crate) struct Terminal {
     folder: TempDir,
 }
 
 impl Terminal {
-    /// Starts the tool's shell. All that it writes is kept, byte by byte.
+    /// Starts the tool's shell. Its whole output is kept, byte by byte.
     pub(crate) fn shell(address: &str) -> Self {
         let folder = TempDir::new_in("/tmp").expect("a folder in /tmp");
         let terminal = Self { folder };
@@ -27,7 +27,7 @@ impl Terminal {
              echo terminal shown; exec cat",
             tool = env!("CARGO_BIN_EXE_spice-qmp")
         );
-        // The tool starts when all of its output is caught.
+        // The tool starts once its output is captured.
         let script = format!("until [ -e go ]; do sleep 0.01; done; {script}");
         let folder = terminal.folder.path().to_owned();
         let state = format!("XDG_STATE_HOME={}", folder.join("state").display());
@@ -50,12 +50,12 @@ impl Terminal {
         terminal
     }
 
-    /// Presses keys, which have tmux' names: `Tab`, `C-c`; others are typed.
+    /// Presses keys with the names that tmux gives them: `Tab`, `C-c`; others are typed.
     pub(crate) fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"][..], keys].concat());
     }
 
-    /// Types a text as it is.
+    /// Types a text.
     pub(crate) fn type_text(&self, text: &str) {
         self.tmux(&["send-keys", "-l", "--", text]);
     }
@@ -66,7 +66,7 @@ impl Terminal {
         self.press(&["Enter"]);
     }
 
-    /// What the screen shows.
+    /// The text on the screen.
     pub(crate) fn screen(&self) -> String {
         let text = self.tmux(&["capture-pane", "-p"]);
         text.lines()
@@ -119,7 +119,7 @@ impl Terminal {
         assert!(killed.success());
     }
 
-    /// All that was written to the terminal so far.
+    /// Everything that was written to the terminal so far.
     pub(crate) fn raw(&self) -> String {
         let bytes = fs::read(self.path().join("raw")).expect("an own file");
         String::from_utf8(bytes).expect("UTF-8")

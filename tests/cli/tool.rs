@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tool as a process, which is killed where it takes too long.
+//! The tool as a process, which is killed if it takes too long.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +18,7 @@ pub(crate) struct Tool {
     pub(crate) child: Child,
     lines: Receiver<String>,
     error_lines: Receiver<String>,
-    /// The lines of its standard error that were looked at.
+    /// The lines of its standard error that were checked.
     seen: String,
     started: Instant,
 }
@@ -43,7 +43,7 @@ impl Tool {
         Self::spawn(&mut command)
     }
 
-    /// Starts a command whose standard output, where it is a pipe, is read.
+    /// Starts a command; reads its standard output if that is a pipe.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("the tool runs");
         let lines = child.stdout.take().map(lines_of);
@@ -62,12 +62,12 @@ impl Tool {
         self.lines.recv_timeout(LIMIT).expect("a line in time")
     }
 
-    /// The next line that comes within the time.
+    /// The next line, if it arrives within the time.
     pub(crate) fn line_within(&self, time: Duration) -> Option<String> {
         self.lines.recv_timeout(time).ok()
     }
 
-    /// Waits for a line with this part on standard error.
+    /// Waits for a line with this substring on standard error.
     #[track_caller]
     pub(crate) fn wait_error_line(&mut self, part: &str) {
         loop {
@@ -122,7 +122,7 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 pub(crate) fn command(address: &str, args: &[&str]) -> Command {
-    // These tests may run where signals are ignored: in the background of a script, say.
+    // These tests may run with ignored signals: in the background of a script, say.
     let mut command = Command::new("env");
     command.args([
         "--default-signal=HUP,INT,TERM",
@@ -160,7 +160,7 @@ pub(crate) fn run(address: &str, args: &[&str]) -> Ended {
 }
 
 impl Ended {
-    /// Its output, where it succeeded and complained of nothing.
+    /// Its output, if it succeeded without warnings.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
@@ -174,7 +174,7 @@ impl Ended {
         serde_json::from_str(&stdout).expect(&stdout)
     }
 
-    /// Its complaint, where it printed nothing else and ended with `code`.
+    /// Its error, if it printed nothing else and ended with `code`.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(
@@ -190,7 +190,7 @@ impl Ended {
         self.stderr
     }
 
-    /// The error as `--json` tells it.
+    /// The error as `--json` reports it.
     #[track_caller]
     pub(crate) fn failed_json(self, code: i32) -> Value {
         assert_eq!(

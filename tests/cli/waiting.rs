@@ -55,7 +55,7 @@ fn an_event_counts_wherever_it_comes() {
         let args = ["exec", "--wait-for", "paused", "--wait-for", "came", "x"];
         assert_eq!(run(&address, &args).ok(), both);
     }
-    // The event came, and the connection went before the answer.
+    // The event came, and the connection ended before the answer.
     let server = server(&[EVENT, CLOSE]);
     let event = run(&server.address(), &["wait", "CAME", "--", "x"]).ok();
     assert_eq!(event, format!("{EVENT}\n"));
@@ -117,7 +117,7 @@ fn states_and_what_leads_to_them() {
         assert_eq!(prelaunch, json!({"status": "prelaunch", "running": false}));
         let running = run(address, &["wait", "running", "--", "cont"]).ok_json();
         assert_eq!(running, json!({"status": "running", "running": true}));
-        // It is left, and not come back to.
+        // The machine leaves the state, and does not return to it.
         let args = ["--timeout", "2", "wait", "running", "--", "stop"];
         let late = run(address, &args).failed(4);
         assert_has(&late, "no running within 2000 ms");
@@ -141,7 +141,7 @@ fn qemu_ends_meanwhile() {
         for spice in [true, false] {
             let mut qemu = Config::new().start(&program);
             let address = if spice { qemu.spice_uri() } else { unix(&qemu) };
-            // It may still be connecting, which is a loss, too.
+            // It may still be connecting, which counts as a loss, too.
             let tool = Tool::start(&address, &["wait", "io-error", "NONE"]);
             thread::sleep(std::time::Duration::from_millis(500));
             qemu.kill();
@@ -150,7 +150,7 @@ fn qemu_ends_meanwhile() {
     }
 }
 
-/// Jobs end when they like, before or after the answer to the command.
+/// Jobs end at any time, before or after the answer to the command.
 #[test]
 fn a_job_and_its_end() {
     for program in Program::all() {
