@@ -154,7 +154,7 @@ fn jobs_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
-/// All options of a call, and what becomes of file descriptors.
+/// All options of a call, and the handling of file descriptors.
 #[test]
 fn fds() {
     run(&mut with_library(Compiler::c().compile("fds", "fds")), "");
@@ -166,7 +166,7 @@ fn fds_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
-/// Each listed function on a thread that it is not for.
+/// Each listed function on a thread that must not call it.
 #[test]
 fn threads() {
     let program = Compiler::c().compile("threads", "threads");
@@ -210,7 +210,7 @@ fn nested_under_valgrind() {
 }
 
 /// The library itself is built by stable Rust, which has no address sanitizer:
-/// this watches what the C program does with what the library gives it, and the
+/// this checks how the C program uses the library's results, and the
 /// heap, which the library shares.
 #[test]
 fn port_with_address_sanitizer() {
@@ -250,7 +250,7 @@ fn introspection() {
     assert_vapi(&dir);
 }
 
-/// In Vala, too, a property is nullable where its function is.
+/// In Vala, too, a property is nullable if its function is.
 fn assert_vapi(dir: &Path) {
     let mut sed = Command::new("sed");
     sed.args(["-E", "-f"])
@@ -293,7 +293,7 @@ fn assert_vapi(dir: &Path) {
         ("string? io_status {", "string? dup_io_status ()"),
         ("string? lost_medium {", "string? dup_lost_medium ()"),
         ("string? medium {", "string? dup_medium ()"),
-        // Of a job, and of a list.
+        // For a job, and for a list.
         ("string? error {", "string? dup_error ()"),
         ("GLib.Error? error {", "GLib.Error? dup_error ()"),
     ] {

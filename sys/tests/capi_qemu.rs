@@ -27,7 +27,7 @@ fn scenario(name: &str, config: Config, program: &Program, command: Command) {
     run_scenario(name, &uri, qemu, program, command);
 }
 
-/// `place` is what a SPICE server is found at, or a bus.
+/// `place` is the address of a SPICE server, or of a bus.
 fn run_scenario(name: &str, place: &str, mut qemu: Qemu, program: &Program, mut command: Command) {
     command
         .args([name, place])
@@ -52,7 +52,7 @@ fn run_scenario(name: &str, place: &str, mut qemu: Qemu, program: &Program, mut 
 fn everything(name: &str, command: impl Fn(&Path) -> Command) {
     let test = Compiler::c().compile("qemu", name);
     for program in Program::all() {
-        // QEMU may crash when a client leaves with a command unanswered.
+        // QEMU may crash if a client disconnects with a command unanswered.
         for name in ["all", "gone", "given-back"] {
             scenario(name, Config::new(), &program, command(&test));
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a machine does not run, as programs in C and Python learn it from real QEMU, over
+//! Why a machine is not running, as printed by programs in C and Python with real QEMU, over
 //! a socket and over SPICE.
 
 #[path = "../../tests/common/qemu.rs"]
@@ -22,7 +22,7 @@ use run_states::RunState;
 use serde_json::Value;
 use support::{Compiler, here, scratch, typelib, with_library};
 
-/// A way to stop, and what is printed of it.
+/// A way to stop, and the line printed for it.
 const CASES: [(RunState, &str); 8] = [
     (
         RunState::IO_ERROR,
@@ -58,11 +58,11 @@ const CASES: [(RunState, &str); 8] = [
     ),
 ];
 
-/// Over what a program speaks to QEMU.
+/// The program's connection to QEMU.
 #[derive(Debug, Clone, Copy)]
 enum Over {
     Socket,
-    /// QEMU says why the machine stops before it goes mute.
+    /// QEMU reports why the machine stops before it becomes mute.
     Spice,
 }
 
@@ -74,7 +74,7 @@ impl Over {
         }
     }
 
-    /// What QEMU, which cannot be asked there, calls the drive hd0: its event has the name
+    /// The name for the drive hd0 of a QEMU that cannot be queried there: its event has the name
     /// of the device since 9.2.
     fn drive(self, program: &Program) -> &'static str {
         match self {
@@ -141,7 +141,7 @@ fn prints_conditions(program: &Program, over: Over, command: &impl Fn() -> Comma
         guest.resume();
         assert_eq!(printer.line(), "none", "QEMU {version}, {over:?}");
         printer.finish();
-        // QEMU does not mind that it left.
+        // QEMU is not affected by its disconnecting.
         guest.execute("query-status", Value::Null);
     }
 

@@ -18,7 +18,7 @@ use support::{flags_of, here, library, library_dir, run, scratch};
 
 // --- a client in C --------------------------------------------------------
 
-/// How the same object file comes to the one helper or the other.
+/// How the same object file is linked with one helper or the other.
 #[derive(Clone, Copy, Debug)]
 enum Helper {
     SpiceGtk,
@@ -27,7 +27,7 @@ enum Helper {
 }
 
 impl Helper {
-    /// What the client tells of a machine.
+    /// The client's output for a machine.
     fn told(self, program: &Program, config: Config) -> Told {
         let qemu = config.start(program);
         let mut client = Command::new("timeout");
@@ -47,7 +47,7 @@ impl Helper {
     }
 }
 
-/// What the client said, and how often GLib complained.
+/// The client's output, and how often GLib complained.
 #[derive(Debug, PartialEq)]
 struct Told {
     lines: Vec<String>,
@@ -87,7 +87,7 @@ fn compile(source: &str, to: &str, args: &[&str]) -> PathBuf {
     to
 }
 
-/// Links with what stands before spice-gtk's library.
+/// Links with the libraries that precede spice-gtk's.
 fn link(object: &PathBuf, to: &str, before: &[String]) -> PathBuf {
     let to = scratch().join(to);
     let mut cc = Command::new("cc");
@@ -143,7 +143,7 @@ fn a_client_of_spice_gtk_works_unchanged_and_better() {
         assert!(before.has("opened again: 1") && now.has("opened again: 1"));
         assert!(before.has("ready while closed: 1") && now.has("ready while closed: 0"));
         assert!(before.has("status again: (null)") && now.has("status again: running 1"));
-        // Two complaints are of reopening, two of QEMU 9 and newer: one for each query.
+        // Two complaints are about reopening, two about QEMU 9 and newer: one for each query.
         let of_queries = if program.major() >= 9 { 2 } else { 0 };
         assert_eq!(before.complaints, 2 + of_queries);
         assert_eq!(now.complaints, 0);
@@ -151,7 +151,7 @@ fn a_client_of_spice_gtk_works_unchanged_and_better() {
 }
 
 #[test]
-fn a_client_of_spice_gtk_is_told_what_qemu_says() {
+fn a_client_of_spice_gtk_receives_qemus_errors() {
     for program in Program::all() {
         let config = || Config::new().arg("--preconfig");
         let before = Helper::SpiceGtk.told(&program, config());
@@ -193,7 +193,7 @@ fn both_helpers_live_in_one_process() {
 
 // --- remote-viewer --------------------------------------------------------
 
-/// Debian's remote-viewer, as it is, on a machine with a screen.
+/// Debian's unmodified remote-viewer, on a machine with a screen.
 struct Viewer {
     process: Process,
     desktop: Desktop,
@@ -244,7 +244,7 @@ impl Viewer {
     }
 
     /// Clicks on Pause in the Machine menu until the machine is in this state.
-    /// remote-viewer 11.0 confounds the two at times, with any helper.
+    /// remote-viewer 11.0 sometimes confuses the two, with any helper.
     fn toggle_pause(&self, state: &str) {
         for _ in 0..4 {
             self.desktop.click(&self.window, 112, 27);
@@ -291,7 +291,7 @@ impl Viewer {
             .expect("a number")
     }
 
-    /// Its log, in which nobody complains.
+    /// Its log, which must have no complaints.
     fn log(&self) -> String {
         let log = self.desktop.log(LOG);
         assert!(!log.contains("CRITICAL"), "{log}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The committed header is the one that the sources give.
+//! The committed header is the one generated from the sources.
 
 use std::path::Path;
 use std::{env, fs};
@@ -9,7 +9,7 @@ fn header_is_up_to_date() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = cbindgen::Config::from_file(here.join("cbindgen.toml")).expect("cbindgen.toml");
     let mut builder = cbindgen::Builder::new().with_config(config);
-    // The order of the header. The sources are read as they are: no macro is expanded.
+    // The order of the header. The sources are read unexpanded: no macro is expanded.
     for file in [
         "error",
         "state",

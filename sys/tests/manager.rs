@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `examples/machine-manager.py` on a screen that nobody sees, with two machines.
+//! `examples/machine-manager.py` on a virtual screen, with two machines.
 
 #[path = "../../tests/common/qemu.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -70,7 +70,7 @@ fn manage(program: &Program, folder: &Path, gir: &Path) {
         program.version()
     );
     assert!(!log.contains("CRITICAL"), "{log}");
-    // Exceptions in callbacks are printed, and no more.
+    // Exceptions in callbacks are only printed.
     assert!(!log.contains("Traceback"), "{log}");
 }
 

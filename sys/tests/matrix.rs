@@ -38,7 +38,7 @@ fn every_case_while_another_context_is_pushed() {
     });
 }
 
-/// No wrong access, and no definite or indirect leak.
+/// No invalid access, and no definite or indirect leak.
 #[test]
 fn every_case_under_valgrind() {
     let program = Compiler::c().compile("matrix", "matrix-valgrind");
@@ -49,7 +49,7 @@ fn every_case_under_valgrind() {
     });
 }
 
-/// As in `capi.rs`, but leaks are looked for, too: those of the C program.
+/// As in `capi.rs`, but also looks for leaks of the C program.
 #[test]
 fn every_case_with_address_sanitizer() {
     let program = Compiler::c()
@@ -75,9 +75,9 @@ struct Ports {
     output: RefCell<BufReader<ChildStdout>>,
     listener: UnixListener,
     folder: tempfile::TempDir,
-    /// Whether a callback of it runs a main loop.
+    /// Whether one of its callbacks runs a main loop.
     nested: Cell<bool>,
-    /// The slots of calls that nobody is told the end of.
+    /// The slots of calls without a callback.
     forgotten: RefCell<Vec<usize>>,
 }
 
@@ -104,7 +104,7 @@ impl Ports {
         }
     }
 
-    /// Gives a command, and reads its answer.
+    /// Sends a command, and reads its answer.
     fn tell(&self, command: &str) -> String {
         let mut answer = String::new();
         let mut input = self.input.borrow_mut();
@@ -154,7 +154,7 @@ impl Drop for Ports {
     }
 }
 
-/// Which function of the library makes a call.
+/// The function of the library that makes a call.
 fn function(call: Call) -> &'static str {
     match (call.what, call.way) {
         (What::WaitReady, _) => "wait",
@@ -252,7 +252,7 @@ impl Program for Ports {
             4 => Some(PortState::Ready),
             5 => Some(PortState::Failed),
             -1 => None,
-            // It was given up, and is still in use by what it was asked for.
+            // It was dropped, and is still in use by pending calls.
             -2 => Some(PortState::Closed),
             other => panic!("no such state: {other}"),
         }

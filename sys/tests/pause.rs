@@ -23,7 +23,7 @@ use dbus::{Bus, with_monitor};
 use qemu::{Config, Program};
 use support::{Compiler, here, run, scratch, typelib, with_library};
 
-/// The most that the job may take: Done when one program of this length does it.
+/// The maximum number of lines for the task.
 const LINES: usize = 60;
 
 fn example(name: &str) -> PathBuf {

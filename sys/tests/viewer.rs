@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `examples/viewer.c` on a screen that nobody sees: its menus are used.
+//! `examples/viewer.c` on a virtual screen: its menus are used.
 
 #[path = "../../tests/common/qemu.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -66,7 +66,7 @@ impl Viewer {
         });
     }
 
-    /// Waits until QEMU says this of the drives.
+    /// Waits until QEMU reports this about the drives.
     fn until_block(&mut self, condition: impl Fn(&str) -> bool) {
         until("the drives", || {
             let block = self.guest.monitor.execute("query-block", None);
@@ -104,7 +104,7 @@ impl Viewer {
         let exit = self.process.wait(Duration::from_secs(15));
         let log = self.desktop.log(LOG);
         assert!(exit.is_some_and(|exit| exit.success()), "{exit:?}: {log}");
-        // GTK 3 says the latter itself of a dialog that a key has closed.
+        // GTK 3 itself logs the latter for a dialog that a key has closed.
         let is_bad =
             |line: &str| line.contains("CRITICAL") && !line.contains("WIDGET_REALIZED_FOR_EVENT");
         assert!(!log.lines().any(is_bad), "{log}");
@@ -112,10 +112,10 @@ impl Viewer {
     }
 }
 
-/// Where the buttons of the menus are.
+/// The positions of the menus' buttons.
 const DRIVES: u32 = 146;
 const SNAPSHOTS: u32 = 258;
-/// Where items of the power menu are.
+/// The positions of the power menu's items.
 const PAUSE: u32 = 83;
 const RESET: u32 = 109;
 
@@ -190,7 +190,7 @@ fn discs_snapshots_and_jobs_are_shown_and_used() {
         viewer.press_here(&["ctrl+l"]);
         let disc = folder.path().join("disc.iso").display().to_string();
         viewer.desktop.type_text(&disc);
-        // The dialog looks at the folder first, and ignores the key while it does.
+        // The dialog reads the folder first, and ignores the key meanwhile.
         thread::sleep(Duration::from_secs(1));
         viewer.press_here(&["Return"]);
         viewer.until_block(|block| block.contains(&disc));

@@ -133,7 +133,7 @@ test_types(void)
         "SPICE_QMP_CONDITION_SEVERITY_ERROR",
     };
 
-    /* Names that leave those of spice-gtk alone. */
+    /* Names that do not collide with spice-gtk's. */
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_PORT), ==, "SpiceQmp1Port");
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_STATUS), ==, "SpiceQmp1Status");
     g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_EVENT), ==, "SpiceQmp1Event");
@@ -220,7 +220,7 @@ test_class(void)
     g_signal_query(g_signal_lookup("qmp-event", SPICE_TYPE_QMP_PORT), &query);
     g_assert_cmpint(query.signal_flags & G_SIGNAL_DETAILED, !=, 0);
     g_assert_cmpuint(query.n_params, ==, 1);
-    /* Without G_SIGNAL_TYPE_STATIC_SCOPE, with which GJS would not keep its events. */
+    /* Without G_SIGNAL_TYPE_STATIC_SCOPE, with which GJS would not copy its events. */
     g_assert_true(query.param_types[0] == SPICE_TYPE_QMP_EVENT);
     g_type_class_unref(klass);
 }

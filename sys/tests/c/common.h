@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the C tests share. */
+/* Helpers of the C tests. */
 #ifndef TESTS_COMMON_H
 #define TESTS_COMMON_H
 
@@ -42,7 +42,7 @@ tick(gpointer data G_GNUC_UNUSED)
 #define WAIT_UNTIL(condition)                                                  \
     WAIT_UNTIL_IN(g_main_context_get_thread_default(), condition)
 
-/* Lets all that is due happen, and what that brings. */
+/* Runs everything that is due, and what follows from it. */
 static inline void
 settle(void)
 {
@@ -57,7 +57,7 @@ was_freed(gpointer freed)
     *(gboolean *) freed = TRUE;
 }
 
-/* Sets *freed when the object is finalized: weak pointers tell of its disposal. */
+/* Sets *freed when the object is finalized: weak pointers only show its disposal. */
 static inline void
 watch(gpointer object, gboolean *freed)
 {
@@ -65,7 +65,7 @@ watch(gpointer object, gboolean *freed)
     g_object_set_data_full(G_OBJECT(object), "test-watch", freed, was_freed);
 }
 
-/* How often a callback was called, and the result that it got last. */
+/* How often a callback was called, and its last result. */
 typedef struct {
     int calls;
     GObject *source;
@@ -85,7 +85,7 @@ on_reply(GObject *source, GAsyncResult *result, gpointer user_data)
 static inline void
 await(Reply *reply)
 {
-    /* Never from within the function that was given the callback. */
+    /* Never re-entrantly from the function that was passed the callback. */
     g_assert_cmpint(reply->calls, ==, 0);
     WAIT_UNTIL(reply->calls > 0);
     g_assert_cmpint(reply->calls, ==, 1);

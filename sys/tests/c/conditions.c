@@ -61,7 +61,7 @@ find_port(SpiceSession *session)
     return port;
 }
 
-/* QEMU may crash when a SPICE client leaves with a command unanswered. */
+/* QEMU may crash if a SPICE client disconnects with a command unanswered. */
 static void
 close_port(SpiceQmpPort *port)
 {

@@ -67,7 +67,7 @@ use_calls(Place *place)
                     g_assert_true(spice_qmp_port_wait_ready_finish(place->port, answer.result,
                                                                    &error)));
 
-    /* More than a socket takes at once, both ways. */
+    /* More than a socket buffers, in both directions. */
     fill = g_strnfill(1 << 20, 'x');
     text = g_strdup_printf("{\"fill\": \"%s\"}", fill);
     assert_runs(place, "echo", text);

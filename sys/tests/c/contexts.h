@@ -15,7 +15,7 @@ typedef struct {
     gboolean worker; /* on another thread than the main one, which iterates its context */
 } Arrangement;
 
-/* A port, and where its callbacks have to come. */
+/* A port, and where its callbacks must be called. */
 typedef struct {
     const Arrangement *arrangement;
     Host *host;
@@ -67,7 +67,7 @@ on_answer(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer user_dat
     g_set_object(&answer->result, result);
 }
 
-/* Makes a call, waits for its end, and has `finish` make use of `answer.result`. */
+/* Makes a call, waits for its end, and lets `finish` use `answer.result`. */
 #define CALL_AND_FINISH(place, start, finish)                                  \
     G_STMT_START                                                               \
     {                                                                          \
@@ -155,7 +155,7 @@ make(Place *place)
 static inline void
 leave(Place *place)
 {
-    /* Nothing went where it does not belong. */
+    /* Nothing was queued on the wrong context. */
     g_assert_false(g_main_context_pending(place->other));
     pop(place);
     while (g_main_context_iteration(place->context, FALSE))
@@ -166,7 +166,7 @@ leave(Place *place)
 
 /* --- dropping the port ------------------------------------------------------------ */
 
-/* What is under way when it goes. Without a callback, a call does not hold the port. */
+/* What is under way when it is dropped. Without a callback, a call does not hold the port. */
 static inline void
 begin(Place *place)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What threads do to a port's main context: they end before it, or iterate another's. */
+/* Threads and a port's main context: they end before it, or iterate another's. */
 #include "contexts.h"
 
 /* --- a thread that ends before its context ------------------------------------------- */
@@ -28,7 +28,7 @@ call_all(SpiceQmpPort *port, Host *host)
     spice_qmp_port_execute_async(port, "silent", NULL, NULL, on_end, NULL);
     spice_qmp_port_execute_async(port, "echo", "[]", NULL, on_end, NULL);
     spice_qmp_port_open_async(host->address, NULL, on_end, NULL);
-    /* What is due begins, and its answers come. */
+    /* Due sources run, and their answers arrive. */
     g_main_context_iteration(g_main_context_get_thread_default(), FALSE);
     spice_qmp_port_wait_ready_async(port, NULL, on_end, NULL);
     spice_qmp_port_close_async(port, NULL, on_end, NULL);
@@ -70,7 +70,7 @@ test_thread_ends(gconstpointer how)
     if (leaver.port)
         g_object_unref(leaver.port);
     g_main_context_unref(leaver.context);
-    /* The thread that is gone can do nothing for a port that something held. */
+    /* The ended thread can do nothing for a port that is still referenced. */
     if (!keeps && !waits)
         g_assert_true(leaver.freed);
     host_free(leaver.host);
@@ -92,7 +92,7 @@ count_fds(void)
     return count;
 }
 
-/* Iterates its context no further than to the end of its close. */
+/* Iterates its context only until the end of its close. */
 static gpointer
 use_and_close(gpointer data)
 {
@@ -124,7 +124,7 @@ test_threads_close(void)
 
     for (i = 1; i <= 100; i++) {
         g_thread_join(g_thread_new("closer", use_and_close, host));
-        /* The host keeps its end of each. */
+        /* The other end of each socket stays open. */
         g_assert_cmpuint(host->servers->len, ==, i);
         if (i == 20)
             after_20 = count_fds() - i;
@@ -166,7 +166,7 @@ on_refused(GObject *source G_GNUC_UNUSED, GAsyncResult *result, gpointer data)
     g_atomic_int_inc((gint *) data);
 }
 
-/* Each call is a critical and an error then; and the port works again afterwards. */
+/* Each call then logs a critical and fails; and the port works again afterwards. */
 static void
 test_run_elsewhere(void)
 {

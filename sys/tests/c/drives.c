@@ -38,7 +38,7 @@ set_up(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_true(SPICE_IS_QMP_DRIVE(f->drive));
 }
 
-/* Nothing is left but what the test itself holds. */
+/* Only the test's own references are left. */
 static void
 tear_down(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -167,7 +167,7 @@ test_errors(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_clear_error(&error);
     assert_medium(f->drive, "/old.iso");
 
-    /* The old medium is lost, and put back. */
+    /* The old medium is lost, and inserted again. */
     g_assert_false(insert(f, "/locked.img", SPICE_QMP_INSERT_FLAGS_NONE, &error));
     g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_GENERIC);
     g_assert_nonnull(strstr(error->message, "/old.iso was removed"));

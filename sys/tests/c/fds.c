@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* All options of a call, and file descriptors above all: over a stream to a scripted
- * server, which takes no descriptors: the kernel closes what was sent to it. */
+/* All options of a call, and especially file descriptors: over a stream to a scripted
+ * server, which receives no descriptors: the kernel closes what was sent to it. */
 #include "server.h"
 
 #include <fcntl.h>
@@ -42,7 +42,7 @@ tear_down(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     settle();
 }
 
-/* One that is open nowhere but in the test, and in what it is sent to. */
+/* A descriptor that is open only in the test, and in the receiver. */
 typedef struct {
     int watched;
     GUnixFDList *list;
@@ -119,7 +119,7 @@ test_options(Fixture *f, gconstpointer oob)
     g_clear_error(&error);
     g_free(text);
 
-    /* A deadline of its own, and that of the port. */
+    /* A deadline of its own, and the port's. */
     spice_qmp_port_execute_full_async(f->port, "silent", NULL, 10, NULL, none, NULL, on_reply,
                                       &reply);
     g_assert_null(finish_full(f, &reply, &error));
@@ -153,7 +153,7 @@ count_fds(void)
     return count;
 }
 
-/* What becomes of a call with descriptors. */
+/* The end of a call with descriptors. */
 typedef enum { ANSWERED, REFUSED, TIMED_OUT, CANCELLED, NEVER_SENT, ENDS } End;
 
 static void
@@ -174,7 +174,7 @@ one_call(Fixture *f, End end)
                                           SPICE_QMP_CALL_FLAGS_NONE, NULL, on_reply, &first);
     spice_qmp_port_execute_full_async(f->port, commands[end], arguments, timeouts[end], it.list,
                                       SPICE_QMP_CALL_FLAGS_NONE, cancellable, on_reply, &reply);
-    /* The program's own may go at once. */
+    /* The program may close its own at once. */
     g_object_unref(it.list);
     if (end == CANCELLED)
         g_cancellable_cancel(cancellable);
@@ -186,7 +186,7 @@ one_call(Fixture *f, End end)
         forget(&first);
     }
     g_object_unref(cancellable);
-    /* The server answers in order, and so has read what came before. */
+    /* The server answers in order, and so has read everything before. */
     assert_executes(f->port, "query-name", NULL);
     pipe_done(&it);
 }
@@ -261,7 +261,7 @@ test_refused(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     assert_executes(f->port, "echo", NULL);
 }
 
-/* A stream that is on a socket, but none itself: nothing is sent. */
+/* A stream that uses a socket, but is not a socket connection: nothing is sent. */
 static void
 test_no_socket(Fixture *unused G_GNUC_UNUSED, gconstpointer data G_GNUC_UNUSED)
 {

@@ -29,7 +29,7 @@ set_up(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_string_truncate(f->server->log, 0);
 }
 
-/* Nothing is left of either but what the test itself holds. */
+/* Only the test's own references to either are left. */
 static void
 tear_down(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -275,7 +275,7 @@ test_wrong(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_cmpstr(f->server->log->str, ==, "");
 }
 
-/* The port closes while a job runs, for which nobody waits any more. */
+/* The port closes while a job runs whose caller has gone. */
 static void
 test_close(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {

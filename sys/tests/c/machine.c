@@ -34,7 +34,7 @@ set_up(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_string_truncate(f->server->log, 0);
 }
 
-/* Nothing is left of either but what the test itself holds. */
+/* Only the test's own references to either are left. */
 static void
 tear_down(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -98,7 +98,7 @@ test_actions(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 
     g_assert_true(spice_qmp_machine_get_port(f->machine) == f->port);
     assert_enabled(f->actions, "pause reset quit ");
-    /* What is given is the caller's, as often as he asks. */
+    /* Returned values belong to the caller, however often they are requested. */
     for (i = 0; i < 100; i++)
         g_assert_true(is_paused(f->actions));
     g_assert_true(g_variant_type_equal(
@@ -117,7 +117,7 @@ test_actions(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_action_group_activate_action(f->actions, "resume", NULL);
     WAIT_UNTIL(strcmp(f->server->log->str, "cont cont system_reset ") == 0);
 
-    /* The server says RESUME, and that it is paused when it is asked. */
+    /* The server sends RESUME, and reports `paused` when it is asked. */
     g_signal_connect(f->machine, "action-enabled-changed", G_CALLBACK(note_enabled), notes);
     g_signal_connect(f->machine, "action-state-changed::pause", G_CALLBACK(note_state), notes);
     server_event(f->server, "RESUME", NULL);
@@ -181,7 +181,7 @@ test_wrong(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_action_group_change_action_state(f->actions, "reset", g_variant_new_boolean(TRUE));
     g_test_assert_expected_messages();
 
-    /* One without a port does nothing. */
+    /* A machine without a port does nothing. */
     none = g_object_new(SPICE_TYPE_QMP_MACHINE, NULL);
     g_assert_null(spice_qmp_machine_get_port(none));
     g_assert_null(spice_qmp_machine_dup_condition(none));
@@ -314,7 +314,7 @@ test_wait_event(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 
     spice_qmp_port_wait_event_async(f->port, STOP_OR_RESET, 0, NULL, on_reply, &reply);
     spice_qmp_port_wait_event_async(f->port, NULL, 0, NULL, on_reply, &any);
-    /* Without a callback it keeps nothing alive. */
+    /* Without a callback it holds nothing. */
     spice_qmp_port_wait_event_async(f->port, NEVER, 0, NULL, NULL, NULL);
     spice_qmp_port_wait_status_async(f->port, NOWHERE, 0, NULL, NULL, NULL);
     server_event(f->server, "OTHER", "{\"number\":1}");
@@ -324,7 +324,7 @@ test_wait_event(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     assert_event(f, &any, "OTHER", 1);
 }
 
-/* The event before the reply, and behind it. */
+/* The event before the reply, and after it. */
 static void
 test_rounds(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -469,7 +469,7 @@ test_schema(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_autoptr(GError) error = NULL;
     Reply reply = { 0 };
 
-    /* One asker goes, and the other one does not notice. */
+    /* One caller is cancelled, and the other one is not affected. */
     spice_qmp_machine_load_schema_async(f->machine, cancellable, on_reply, &reply);
     spice_qmp_machine_load_schema_async(f->machine, NULL, NULL, NULL);
     g_cancellable_cancel(cancellable);
@@ -606,7 +606,7 @@ test_unplug(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
     g_assert_cmpstr(f->server->log->str, ==, "");
 
-    /* The last reference to the machine is the call's. */
+    /* The call holds the last reference to the machine. */
     spice_qmp_machine_unplug_async(f->machine, "n6", 0, NULL, on_reply, &reply);
     g_clear_object(&f->machine);
     WAIT_UNTIL(strcmp(f->server->log->str, "device_del ") == 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Calls of the C library as the fault matrix wants them, one line of input after
- * the other; each is answered by one line.
+/* Makes calls of the C library for the fault matrix, one per line of input;
+ * each is answered by one line.
  *
  *   connect PATH       a port on a stream to this socket
  *   open PATH          a port by spice_qmp_port_open_async()
@@ -31,7 +31,7 @@
 
 #define MAX_MESSAGE 4096
 #define SLOTS 8
-/* More turns than this without a pause are a busy loop. */
+/* More iterations than this without a pause are a busy loop. */
 #define BUSY 100000
 
 typedef struct {
@@ -99,7 +99,7 @@ connect_to(const char *path)
     connection = g_socket_client_connect(client, G_SOCKET_CONNECTABLE(address), NULL,
                                          &error);
     g_assert_no_error(error);
-    /* As little as it can: a write that nobody reads shall not end. */
+    /* As small as possible: a write that is not read must not end. */
     g_socket_set_option(g_socket_connection_get_socket(connection), SOL_SOCKET,
                         SO_SNDBUF, 1, &error);
     g_assert_no_error(error);
@@ -120,7 +120,7 @@ opened(GObject *source G_GNUC_UNUSED, GAsyncResult *result,
     use_port(new_port);
 }
 
-/* Whether the answer is the right one, for those that have one. */
+/* Whether the answer is the right one, for calls that have one. */
 static gboolean
 finish(const char *what, SpiceQmpPort *source, GAsyncResult *result, GError **error)
 {
@@ -302,7 +302,7 @@ call(int number, const char *what, const char *how, gboolean is_long, guint time
     g_strlcpy(slot->how, how, sizeof(slot->how));
     g_clear_object(&slot->cancellable);
     slot->cancellable = g_cancellable_new();
-    /* Without a callback nobody cancels, either. */
+    /* Without a callback, there is no cancelling either. */
     cancellable = callback ? slot->cancellable : NULL;
     g_object_set(port, "command-timeout", timeout, NULL);
 
@@ -364,7 +364,7 @@ idle(void)
 static void
 report(void)
 {
-    /* One that was given up may still be in use by what it was asked for. */
+    /* A port that was dropped may still be in use by pending calls. */
     int state = port ? (int) spice_qmp_port_get_state(port) : -2;
     char *text;
 
@@ -374,7 +374,7 @@ report(void)
     g_free(text);
 }
 
-/* Obeys lines until the last, or until one that says to leave. */
+/* Executes lines until the last, or until one that says to leave. */
 static void
 serve(void)
 {

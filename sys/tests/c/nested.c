@@ -10,7 +10,7 @@
 /* The library nests 32 handlers; the end of a call may come within the innermost. */
 #define MAX_DEPTH 33
 #define STORM 4000
-/* How many events leave at once: else a fast client would see them one by one. */
+/* How many events are sent at once: otherwise a fast client would see them one by one. */
 #define BURST (MAX_DEPTH + 7)
 
 /* --- the server, on a thread of its own ------------------------------------------------ */
@@ -64,7 +64,7 @@ storm_answer(Storm *storm, const char *line)
     return storms;
 }
 
-/* Reads and answers what has come, or what comes first. FALSE: the client is gone. */
+/* Reads and answers what has arrived, or what arrives first. FALSE: the client is gone. */
 static gboolean
 storm_serve(Storm *storm, gboolean waits, gboolean *storms)
 {

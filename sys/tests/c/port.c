@@ -32,7 +32,7 @@ set_up_ready(Fixture *f, gconstpointer data)
     g_string_truncate(f->server->log, 0);
 }
 
-/* Nothing is left of the port but what the test itself holds. */
+/* Only the test's own references to the port are left. */
 static void
 tear_down(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -101,7 +101,7 @@ count_notify(GObject *port G_GNUC_UNUSED, GParamSpec *spec G_GNUC_UNUSED, int *c
     ++*count;
 }
 
-/* A function and its property are one. */
+/* A function and its property have the same value. */
 static void
 test_properties(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -209,7 +209,7 @@ test_query_status(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_cmpstr(copy->status, ==, "paused");
     g_value_unset(&value);
 
-    /* A result that nobody takes is freed. */
+    /* An unclaimed result is freed. */
     forget(&reply);
     spice_qmp_port_query_status_async(f->port, NULL, on_reply, &reply);
     await(&reply);
@@ -338,7 +338,7 @@ test_execute_variant(Fixture *f, gconstpointer data G_GNUC_UNUSED)
                     "'o': <{'k': <@mv nothing>}>, 't': <int64 7>}");
     g_free(text);
 
-    /* Not floating: the caller's reference stays the caller's. */
+    /* Not floating: the caller keeps its reference. */
     g_variant_unref(execute_variant(f->port, "echo", result, &error));
     g_assert_no_error(error);
     g_assert_cmpstr(g_variant_get_type_string(result), ==, "a{sv}");
@@ -349,7 +349,7 @@ test_execute_variant(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_cmpstr(g_variant_get_type_string(result), ==, "mv");
     g_variant_unref(result);
 
-    /* What is no object, or nothing that JSON can say. */
+    /* Values that are not objects, or have no equivalent in JSON. */
     g_assert_null(execute_variant(f->port, "echo", g_variant_new("i", 1), &error));
     g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
     g_clear_error(&error);
@@ -358,11 +358,11 @@ test_execute_variant(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_clear_error(&error);
 }
 
-/* A reply that is too large for a tree of values has a text still. */
+/* A reply that is too large for a tree is still available as text. */
 static void
 test_execute_variant_large(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
-    /* Two quotes belong to it. */
+    /* Two of the bytes are quotes. */
     const gint64 largest = (1 << 20) - 2;
     gint64 over;
 
@@ -436,7 +436,7 @@ test_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     GVariant *variant;
     gint64 offset = 0;
 
-    /* Nobody listens. */
+    /* No handler is connected. */
     assert_executes(f->port, "emit", "{\"name\": \"STOP\"}");
 
     g_signal_connect(f->port, "event", G_CALLBACK(on_event), &seen);
@@ -505,7 +505,7 @@ keep_node(SpiceQmpPort *port G_GNUC_UNUSED, const char *name G_GNUC_UNUSED, Json
     g_ptr_array_add(kept, json_node_ref(node));
 }
 
-/* What was kept of a burst stays as it was, however it was kept. The bits of a round are
+/* Kept events of a burst do not change, however they are kept. The bits of a round are
  * the handlers: GObject emits to a single one in another way. */
 static void
 test_kept_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
@@ -623,7 +623,7 @@ test_other_errors(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_port_set_command_timeout(f->port, 20);
     ASSERT_FAILS(f->port, "silent", NULL, G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "20 ms");
     spice_qmp_port_set_command_timeout(f->port, 0);
-    /* The stream is whole still. */
+    /* The stream is still intact. */
     assert_executes(f->port, "echo", NULL);
 
     ASSERT_FAILS(f->port, "hang-up", NULL, G_IO_ERROR, G_IO_ERROR_CLOSED, "closed");
@@ -742,7 +742,7 @@ test_cancelled_before(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_port_find_on_bus_async(connection, NULL, cancellable, on_reply, &reply);
     ASSERT_CANCELLED(&reply, spice_qmp_port_find_on_bus_finish(reply.result, &error));
 
-    /* Nothing was sent. And the port works on. */
+    /* Nothing was sent. And the port continues to work. */
     g_assert_cmpstr(f->server->log->str, ==, "");
     assert_executes(port, "echo", NULL);
     g_object_unref(cancellable);
@@ -750,7 +750,7 @@ test_cancelled_before(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_object_unref(connection);
 }
 
-/* In the same turn of the main loop: only the first command was sent at once. */
+/* In the same iteration of the main loop: only the first command was sent at once. */
 static void
 test_cancelled_at_once(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -804,7 +804,7 @@ test_cancelled_during(Fixture *f, gconstpointer from_thread)
         if (from_thread)
             g_thread_join(thread);
         g_assert_cmpuint(spice_qmp_port_get_pending(f->port), ==, 0);
-        /* The late reply goes to nobody. */
+        /* The late reply matches no call. */
         assert_executes(f->port, "echo", NULL);
         g_string_truncate(f->server->log, 0);
     }
@@ -851,7 +851,7 @@ test_cancelled_after(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     settle();
     g_assert_cmpint(reply.calls, ==, 1);
     forget(&reply);
-    /* Nothing of it is left connected. */
+    /* None of its handlers are left connected. */
     g_assert_cmpuint(g_signal_has_handler_pending(
                          cancellable, g_signal_lookup("cancelled", G_TYPE_CANCELLABLE), 0,
                          FALSE),
@@ -939,7 +939,7 @@ test_no_port(Fixture *f, gconstpointer no_object)
     g_test_assert_expected_messages();
     assert_no_getter_takes(port);
 
-    /* Without a callback it is the critical alone. */
+    /* Without a callback there is only the critical. */
     expect_critical("spice_qmp_port_vm_action_async", check);
     spice_qmp_port_vm_action_async(port, SPICE_QMP_PORT_VM_ACTION_PAUSE, NULL, NULL, NULL);
     g_test_assert_expected_messages();
@@ -1016,7 +1016,7 @@ test_wrong_arguments(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     assert_executes(port, "echo", NULL);
 }
 
-/* Results go to the function that they belong to. */
+/* A result is accepted only by the matching function. */
 static void
 test_wrong_finish(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -1162,7 +1162,7 @@ test_unref_in_handler(Fixture *f, gconstpointer signal)
     WAIT_UNTIL(f->port == NULL);
 }
 
-/* What is done within a handler or a callback, and where. */
+/* The actions within a handler or a callback, and where. */
 typedef struct {
     const char *deed;
     const char *place;
@@ -1295,7 +1295,7 @@ test_close(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     wait_ready(port, &error);
     g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CLOSED);
     g_clear_error(&error);
-    /* Closing what is closed succeeds. */
+    /* Closing a closed port succeeds. */
     spice_qmp_port_close_async(port, NULL, on_reply, &again);
     await(&again);
     g_assert_true(spice_qmp_port_close_finish(port, again.result, &error));
@@ -1376,7 +1376,7 @@ test_open(void)
     WAIT_UNTIL(port == NULL);
     server_free(server);
 
-    /* A port that nobody takes is freed. */
+    /* An unclaimed port is freed. */
     spice_qmp_port_open_async(address, NULL, on_reply, &reply);
     await(&reply);
     forget(&reply);
@@ -1430,7 +1430,7 @@ test_find_nowhere(void)
     g_object_unref(session);
 }
 
-/* With options: tried again until it is too late, or not at all. */
+/* With options: retried until the timeout, or not at all. */
 static void
 test_find_nowhere_full(void)
 {
@@ -1536,7 +1536,7 @@ test_wait_ready_full(void)
     settle();
 }
 
-/* The errors of a connection that is of no use. */
+/* The errors of an unsuitable connection. */
 static void
 test_find_on_no_bus(void)
 {
@@ -1566,7 +1566,7 @@ port_channel(SpiceSession *session)
     return SPICE_PORT_CHANNEL(spice_channel_new(session, SPICE_CHANNEL_PORT, 0));
 }
 
-/* The channel owns the port. Callers do not, but some give back a reference. */
+/* The channel owns the port. Callers do not, but some drop a reference. */
 static void
 test_channel(void)
 {
@@ -1687,7 +1687,7 @@ main(int argc, char **argv)
 
         within->deed = deeds[i / G_N_ELEMENTS(places)];
         within->place = places[i % G_N_ELEMENTS(places)];
-        /* A callback is connected to nothing. */
+        /* A callback is not connected to anything. */
         if (strcmp(within->deed, "disconnect") == 0 && strcmp(within->place, "callback") == 0)
             continue;
         path = g_strdup_printf("/port/within/%s/%s", within->place, within->deed);

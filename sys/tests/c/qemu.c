@@ -60,7 +60,7 @@ end(SpiceSession *session, SpiceQmpPort *port)
     gboolean freed;
     Reply reply = { 0 };
 
-    /* QEMU may crash when a SPICE client leaves with a command unanswered. */
+    /* QEMU may crash if a SPICE client disconnects with a command unanswered. */
     spice_qmp_port_close_async(port, NULL, on_reply, &reply);
     await(&reply);
     g_assert_true(spice_qmp_port_close_finish(port, reply.result, NULL));
@@ -215,7 +215,7 @@ test_actions(void)
     g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_PAUSE, &error));
     g_assert_no_error(error);
     assert_status(port, FALSE, "paused");
-    /* The property follows by itself. */
+    /* The property changes by itself. */
     WAIT_UNTIL(tells(port, "paused"));
     g_assert_true(act(port, SPICE_QMP_PORT_VM_ACTION_RESET, &error));
     g_assert_no_error(error);
@@ -256,7 +256,7 @@ test_execute(void)
     g_assert_cmpuint(g_variant_n_children(schema), >, 500);
     g_variant_unref(schema);
 
-    /* Cancelled in the middle: the rest of the reply is read past. */
+    /* Cancelled in the middle: the rest of the reply is skipped. */
     spice_qmp_port_execute_async(port, "query-qmp-schema", NULL, cancellable, on_reply,
                                  &reply);
     settle();
@@ -415,7 +415,7 @@ take_screenshot(SpiceQmpPort *port, const char *device, guint head, GError **err
     return png;
 }
 
-/* Of a screen that shows nothing. */
+/* A picture of a screen that shows nothing. */
 static void
 test_screenshot(SpiceQmpPort *port)
 {
@@ -518,7 +518,7 @@ test_jobs(void)
     g_free(address);
 }
 
-/* A disk of a descriptor, and one that is only given and taken back. */
+/* A disk opened through a descriptor, and one that is only sent and removed. */
 static void
 test_fds(void)
 {
@@ -578,7 +578,7 @@ test_fds(void)
     g_free(address);
 }
 
-/* A caller that gives the channel's reference back gets another port. */
+/* A caller that drops the channel's reference gets another port. */
 static void
 test_over_unref(void)
 {
@@ -606,7 +606,7 @@ test_over_unref(void)
     end(session, g_object_ref(port));
 }
 
-/* As remote-viewer: a borrowed port, which is given back when it closes. */
+/* Like remote-viewer: a borrowed port, which is unreffed when it closes. */
 static void
 drop_borrowed(SpiceQmpPort *port, GParamSpec *spec G_GNUC_UNUSED, SpiceQmpPort **borrowed)
 {
@@ -782,7 +782,7 @@ test_connector(void)
     g_free(address);
 }
 
-/* spice-gtk has warnings and criticals for connections that are ended early. */
+/* spice-gtk logs warnings and criticals for connections that are ended early. */
 static gboolean
 is_not_of_spice_gtk(const gchar *domain, GLogLevelFlags level G_GNUC_UNUSED,
                     const gchar *message G_GNUC_UNUSED, gpointer data G_GNUC_UNUSED)
@@ -826,7 +826,7 @@ test_connector_cancelled(void)
     g_test_log_set_fatal_handler(NULL, NULL);
 }
 
-/* What a person types into a dialog. */
+/* The input of a person in a dialog. */
 typedef struct {
     const char *const *answers;
     int asked;

@@ -2,7 +2,7 @@
 /* A scripted QMP server on the other end of a stream, in the main context that is the
  * thread's default one; or on a thread of its own, behind a socket.
  *
- * Commands it knows: the usual ones, and
+ * Commands that it knows: the usual ones, and
  *   echo          returns its arguments
  *   refuse        refuses with the error class and text of its arguments
  *   silent        never answers
@@ -168,7 +168,7 @@ server_snapshot_job(Server *server, gint64 id, const char *kind, const char *job
     server_answer(server, id, "return", "{}");
 }
 
-/* QEMU finds that "/locked.img" is in use when the old medium is gone. */
+/* QEMU finds out that "/locked.img" is in use when the old medium is gone. */
 static inline void
 server_change_medium(Server *server, gint64 id, const char *file)
 {
@@ -203,7 +203,7 @@ server_handle(Server *server, const char *line)
     id = json_object_get_int_member(object, "id");
     given = json_object_get_member(object, "arguments");
     arguments = given ? json_node_get_object(given) : NULL;
-    /* The port asks for the status by itself. */
+    /* The port queries the status by itself. */
     if (strcmp(command, "query-status") != 0)
         g_string_append_printf(server->log, "%s ", command);
 
@@ -321,7 +321,7 @@ server_pair(GIOStream **client)
     return server_new(stream_of_fd(fds[1]));
 }
 
-/* A D-Bus connection to nobody, that passes no file descriptors. */
+/* A D-Bus connection without a peer, which cannot pass file descriptors. */
 static inline GDBusConnection *
 silent_connection(void)
 {

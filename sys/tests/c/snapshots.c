@@ -32,7 +32,7 @@ set_up(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_string_truncate(f->server->log, 0);
 }
 
-/* Nothing is left of either but what the test itself holds. */
+/* Only the test's own references to either are left. */
 static void
 tear_down(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -78,7 +78,7 @@ test_list(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_false(spice_qmp_snapshot_get_loadable(disk));
 }
 
-/* What is done with a snapshot, and its end. */
+/* A snapshot operation, and its end. */
 typedef struct {
     void (*start)(SpiceQmpMachine *, const char *, GCancellable *, GAsyncReadyCallback, gpointer);
     gboolean (*finish)(SpiceQmpMachine *, GAsyncResult *, GError **);
@@ -143,7 +143,7 @@ test_deed(Fixture *f, gconstpointer data)
     g_assert_nonnull(strstr(error->message, "No luck"));
     g_clear_error(&error);
 
-    /* Nobody is called back. */
+    /* No callback is called. */
     g_string_truncate(f->server->log, 0);
     deed->start(f->machine, deed->good, NULL, NULL, NULL);
     WAIT_UNTIL(strcmp(f->server->log->str, deed->log) == 0);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A client written for spice-gtk's own helper: it knows nothing of this library.
+/* A client written for spice-gtk's own helper: it does not know this library.
  *
  *     spice_gtk_client SPICE-URI
  *
- * It tells line by line what it finds, and how often GLib complained in between. */
+ * It prints line by line what it finds, and how often GLib complained in between. */
 #include <spice-client.h>
 
 static SpiceSession *session;
@@ -163,8 +163,8 @@ main(int argc, char **argv)
     query("paused");
     act("continue", SPICE_QMP_PORT_VM_ACTION_CONTINUE);
 
-    /* The port goes and comes back. QEMU may crash where something is under way
-     * then, be it a question of the helper's own. */
+    /* The port is closed and reopened. QEMU may crash if a command is under way
+     * then, even a question of the helper's own. */
     WAIT_FOR(FALSE);
     spice_channel_disconnect(channel, SPICE_CHANNEL_CLOSED);
     WAIT_FOR(FALSE);

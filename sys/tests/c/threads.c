@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Every function of the C library on a thread that did not make the port: what it
- * may not do there is a critical and an error, and harms nothing. */
+/* Every function of the C library on a thread that did not create the port: what it
+ * may not do there logs a critical and fails, and does no harm. */
 #include "server.h"
 
-/* What there is to use. */
+/* The objects to use. */
 typedef struct {
     Server *server;
     GIOStream *client;
@@ -147,7 +147,7 @@ static const char *const PAUSED[] = { "paused", NULL };
 #define MAIN_CHECK "IS_THREAD_OF_MAIN_CONTEXT()"
 #define SPICE_CHECK "IS_THREAD_OF_SPICE()"
 
-/* An _async function is refused, also without a callback. */
+/* An _async function is refused, even without a callback. */
 #define ASYNC_OF(class, name, check, ...)                                      \
     static void                                                                \
     use_##name##_async(Things *t)                                              \
@@ -333,7 +333,7 @@ use_new_for_stream(Things *t)
     g_test_assert_expected_messages();
 }
 
-/* A property's function is as good as the property: a critical, and the default. */
+/* A property's function behaves like the property: a critical, and the default. */
 static void
 expect_property(const char *name)
 {
@@ -648,7 +648,7 @@ use_values(Things *t)
     char **commands;
     SpiceQmpConnector *connector = spice_qmp_connector_new(NULL);
 
-    /* It is this thread's. */
+    /* It belongs to this thread. */
     spice_qmp_connector_set_timeout(connector, 1);
     g_assert_cmpuint(spice_qmp_connector_get_timeout(connector), ==, 1);
     g_object_unref(connector);
@@ -700,7 +700,7 @@ use_values(Things *t)
     g_variant_unref(data);
 }
 
-/* A function, what uses it, and what a _finish function needs before. */
+/* A function, its use, and what a _finish function needs before. */
 typedef struct {
     const char *name;
     Use use;
@@ -871,7 +871,7 @@ static const Function functions[] = {
 
 static char *symbols;
 
-/* A function that is new needs a line above. */
+/* A new function needs a line above. */
 static void
 test_all_are_here(void)
 {
@@ -907,7 +907,7 @@ test_function(Things *t, gconstpointer data)
         WAIT_UNTIL(t->reply.calls);
         g_assert_cmpint(t->reply.calls, ==, 1);
         g_assert_null(t->reply.source);
-        /* What it is a result of does not matter. */
+        /* It does not matter whose result it is. */
         g_assert_false(g_task_propagate_boolean(G_TASK(t->reply.result), &error));
         g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
         g_error_free(error);
@@ -988,8 +988,8 @@ drop_port(Things *t)
     g_object_unref(t->port);
 }
 
-/* Garbage collectors drop the last reference on any thread. The port then goes on
- * its own, in the middle of whatever it does. */
+/* Garbage collectors drop the last reference on any thread. The port is then released
+ * on its own thread, in the middle of whatever it does. */
 static void
 test_last_reference(Things *t, gconstpointer doing)
 {
@@ -1060,7 +1060,7 @@ drop_machine(Things *t)
     clear_machine(t);
 }
 
-/* The last reference to a machine and its drives, while they have much to do. */
+/* The last reference to a machine and its drives, while they are busy. */
 static void
 test_last_machine(Things *t, gconstpointer data G_GNUC_UNUSED)
 {
@@ -1085,7 +1085,7 @@ test_last_machine(Things *t, gconstpointer data G_GNUC_UNUSED)
         watch(t->list, &list_freed);
         elsewhere(drop_machine, t);
         WAIT_UNTIL(freed && list_freed);
-        /* The server writes on this thread: let all of it be read. */
+        /* The server writes on this thread: let everything be read. */
         assert_executes(t->port, "echo", NULL);
     }
 }
@@ -1116,7 +1116,7 @@ test_last_result(Things *t, gconstpointer data G_GNUC_UNUSED)
     WAIT_UNTIL(freed);
 }
 
-/* Some callers give back the channel's reference. */
+/* Some callers drop the channel's reference. */
 static void
 test_borrowed(Things *t, gconstpointer data G_GNUC_UNUSED)
 {
@@ -1128,7 +1128,7 @@ test_borrowed(Things *t, gconstpointer data G_GNUC_UNUSED)
         t->port = spice_qmp_port_get(t->channel);
         watch(t->port, &freed);
         elsewhere(drop_port, t);
-        /* Until it has gone, the channel has it. */
+        /* Until it is finalized, the channel has it. */
         if (!freed)
             g_assert_true(spice_qmp_port_get(t->channel) == t->port);
         WAIT_UNTIL(freed);

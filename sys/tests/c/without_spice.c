@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A library that was built without SPICE: a port on a socket, and no word of spice-gtk. */
+/* A library that was built without SPICE: a port on a socket, without any of spice-gtk. */
 #include "server.h"
 
 #if defined(SPICE_QMP_HAS_SPICE) || defined(__SPICE_CLIENT_CLIENT_H__)
@@ -42,7 +42,7 @@ test_spice_server(void)
     forget(&reply);
 }
 
-/* Nothing has brought spice-gtk into the process. */
+/* Nothing has loaded spice-gtk into the process. */
 static void
 test_types(void)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A desktop that nobody sees, for programs with windows.
+//! A virtual desktop, for programs with windows.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,7 @@ impl Process {
         }
     }
 
-    /// The first line of what it writes.
+    /// The first line of its output.
     fn first_line(&mut self) -> String {
         let mut line = String::new();
         let stdout = self.0.stdout.as_mut().expect("a pipe was asked for");
@@ -64,7 +64,7 @@ impl Desktop {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut server = command("Xvfb");
         server.args(["-displayfd", "1", "-screen", "0", "1100x640x24"]);
-        // A server that has lost its only client begins anew, and throws out who is just coming.
+        // A server that has lost its only client resets, and disconnects one that is connecting.
         server.args(["-noreset", "-nolisten", "tcp"]);
         server.stdout(Stdio::piped());
         let mut server = spawn(&mut server, "xvfb");
@@ -91,7 +91,7 @@ impl Desktop {
         desktop
     }
 
-    /// Starts a program, which writes all that it says to `LOG` in the folder.
+    /// Starts a program, whose whole output is written to `LOG` in the folder.
     pub fn spawn(&self, program: &mut Command, packages: &str, log: &str) -> Process {
         let log = File::create(self.dir.join(log)).expect("a file in an own folder");
         let mut guarded = command(program.get_program().to_str().expect("a name in UTF-8"));
@@ -114,13 +114,13 @@ impl Desktop {
         spawn(&mut guarded, packages)
     }
 
-    /// What was written to a log.
+    /// The contents of a log.
     pub fn log(&self, log: &str) -> String {
         let bytes = fs::read(self.dir.join(log)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The window that is shown under this class or name, as soon as it is.
+    /// The window with this class or name, as soon as it is shown.
     pub fn window(&self, how: &str, name: &str) -> String {
         let mut window = String::new();
         until(name, || {
@@ -132,10 +132,10 @@ impl Desktop {
         window
     }
 
-    /// Clicks at this place of a window.
+    /// Clicks at this position in a window.
     pub fn click(&self, window: &str, x: u32, y: u32) {
         let (x, y) = (x.to_string(), y.to_string());
-        // GTK takes no click while the pointer is still on its way.
+        // GTK accepts no click while the pointer is still moving.
         self.xdotool(&["mousemove", "--sync", "--window", window, &x, &y])
             .expect("the pointer moves");
         thread::sleep(Duration::from_millis(200));
@@ -153,7 +153,7 @@ impl Desktop {
             .expect("a text");
     }
 
-    /// Makes a picture of the screen, where `ImageMagick` is installed.
+    /// Takes a picture of the screen, if `ImageMagick` is installed.
     pub fn picture(&self, to: &Path) {
         let mut import = Command::new("import");
         import.args(["-window", "root"]).arg(to);
@@ -186,7 +186,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Ends with its parent.
+/// A program that ends with its parent.
 fn command(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]);

@@ -16,7 +16,7 @@ pub fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where the headers are: the one that is generated from the sources, and the one that
+/// The folders of the headers: the one generated from the sources, and the one that
 /// says how the library was built.
 pub fn include_dirs() -> [PathBuf; 2] {
     [
@@ -44,14 +44,14 @@ pub fn library_dir() -> &'static Path {
     })
 }
 
-/// A folder for what this test program makes. Each test program has its own.
+/// A folder for the files of this test program. Each test program has its own.
 pub fn scratch() -> PathBuf {
     let program = env::current_exe().expect("the test has a name");
     let name = program.file_stem().expect("the test has a name");
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// Tests do not build a library that is for C only: cargo is asked to.
+/// Builds the library with cargo: tests do not build a library that is for C only.
 fn build() -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -89,7 +89,7 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// C99 with all warnings as errors, but for those of other libraries' headers.
+    /// C99 with all warnings as errors, except those in other libraries' headers.
     pub fn c99() -> Self {
         Self::new("cc", "-std=c99").arg("-Wpedantic")
     }
@@ -99,7 +99,7 @@ impl Compiler {
         Self::new("cc", "-std=gnu11")
     }
 
-    /// C++17, all of it.
+    /// C++17 with all warnings as errors.
     pub fn cpp17() -> Self {
         Self::new("c++", "-std=c++17")
             .arg("-Wpedantic")
@@ -157,7 +157,7 @@ fn pkg_config(what: &str) -> Vec<String> {
     flags_of(what, &modules, packages)
 }
 
-/// What pkg-config says of these modules.
+/// The output of pkg-config for these modules.
 pub fn flags_of(what: &str, modules: &[&str], packages: &str) -> Vec<String> {
     let mut command = Command::new("pkg-config");
     command.arg(what).args(modules);
@@ -172,7 +172,7 @@ pub fn with_library(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// `program` under valgrind: a wrong access or a definite leak is an error.
+/// `program` under valgrind: an invalid access or a definite leak is an error.
 pub fn valgrind(program: &Path) -> Command {
     let mut command = with_library("valgrind");
     command
@@ -190,8 +190,8 @@ pub fn valgrind(program: &Path) -> Command {
     command
 }
 
-/// Runs a command to a good end and returns what it wrote. A program that is
-/// missing is an error that says what to install.
+/// Runs a command, which must succeed, and returns its output. If the program is
+/// missing, the error says what to install.
 pub fn run(command: &mut Command, packages: &str) -> String {
     fs::create_dir_all(scratch()).expect("a folder in target/tmp");
     let output = command
@@ -210,7 +210,7 @@ pub fn run(command: &mut Command, packages: &str) -> String {
     stdout
 }
 
-/// Makes the typelib in a folder, without a warning, and gives the text of its GIR.
+/// Makes the typelib in a folder, without a warning, and returns the text of its GIR.
 pub fn typelib(dir: &Path) -> String {
     let packages = "gobject-introspection libgirepository1.0-dev gir1.2-spiceclientglib-2.0 libgstreamer1.0-dev";
     let [include, built] = include_dirs();
