@@ -66,7 +66,7 @@ pub(super) trait OwnedEvent: for<'a> From<&'a qmp::Event<'a>> {
     fn data(&self) -> Option<&str>;
 }
 
-/// A change of which the program is notified.
+/// A change to notify the program of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     State,
