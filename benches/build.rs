@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Links JSON-GLib, and lets the libraries use the functions that this program
-//! puts in front of theirs.
+//! Links JSON-GLib, and lets the libraries call the functions that this program
+//! defines in place of theirs.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

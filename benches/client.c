@@ -5,7 +5,7 @@
  *     client raw SPICE-URI             a port channel without QMP
  *     client gio|gsocket PATH          a Unix socket without QMP: GIO's streams, or a source
  *
- * It says "ready", reads lines "TASK COUNT IN-FLIGHT" and answers each with two figures:
+ * It prints "ready", reads lines "TASK COUNT IN-FLIGHT" and answers each with two figures:
  *
  *     ask, batch, storm                seconds on the clock and of the processor, each of COUNT
  *     late                             how late a timer of 16 ms is in a storm: p50 and p99
@@ -36,8 +36,8 @@ static SpiceQmpPort *port;
 static gint64 opened_at, ready_at;
 static int socket_fd;
 
-/* How many questions are not asked, how many not answered, and how many lines or events
- * came besides. */
+/* How many questions have not been sent, how many not answered, and how many other lines
+ * or events have arrived. */
 static long unsent, unanswered, heard;
 static gboolean batched, slow;
 static void (*ask)(long count);
@@ -191,7 +191,7 @@ connect_spice(void)
     }
 }
 
-/* Lets the server see what happened, too. */
+/* Lets the server notice what happened, too. */
 static void
 settle(void)
 {
@@ -237,7 +237,7 @@ on_all_written(GObject *source, GAsyncResult *result, gpointer data G_GNUC_UNUSE
         gio_ask(1);
 }
 
-/* A reply may overtake the callback of the write: GIO takes one write at a time. */
+/* A reply may overtake the callback of the write: GIO accepts one write at a time. */
 static void
 gio_ask(long count G_GNUC_UNUSED)
 {
@@ -253,7 +253,7 @@ gsocket_ask(long count G_GNUC_UNUSED)
         exit(6);
 }
 
-/* What came is delivered from a source of its own, as a library must that calls back. */
+/* Input is delivered from a separate source, as a library with callbacks must do. */
 static gboolean
 on_readable(GSocket *from, GIOCondition condition G_GNUC_UNUSED, gpointer data G_GNUC_UNUSED)
 {
@@ -334,7 +334,7 @@ compare(gconstpointer a, gconstpointer b)
     return (x > y) - (x < y);
 }
 
-/* Of microseconds, in seconds. */
+/* Converts microseconds to seconds. */
 static double
 quantile(GArray *times, double part)
 {
@@ -407,7 +407,7 @@ main(int argc, char **argv)
         return 2;
     who = argv[1];
     server = argv[2];
-    /* A client that hangs ends. */
+    /* A client that hangs is ended. */
     alarm(60);
     if (strcmp(who, "port") == 0 || strcmp(who, "raw") == 0) {
         ask = strcmp(who, "raw") == 0 ? raw_ask : port_ask;

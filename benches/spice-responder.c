@@ -3,7 +3,7 @@
  *
  *     spice-responder PATH
  *
- * It says "ready" when PATH, a Unix socket, is served. A command "bench-storm" sends as
+ * It prints "ready" when it serves PATH, a Unix socket. A command "bench-storm" sends as
  * many events as its argument "count" says, before its reply. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +70,7 @@ timer_remove(SpiceTimer *timer)
     g_free(timer);
 }
 
-/* A watch is its source: it goes with the last reference, which may run just now. */
+/* A watch is its source: it is freed with the last reference, which may be running just now. */
 struct SpiceWatch {
     GSource source;
     SpiceWatchFunc func;
@@ -176,7 +176,7 @@ static gboolean
 on_wakeup(gpointer device)
 {
     spice_server_char_device_wakeup(device);
-    /* The server does not come back for what it had no room for. */
+    /* The server does not retry what it had no room for. */
     if (out->len > taken)
         return G_SOURCE_CONTINUE;
     wakeup = 0;
@@ -196,7 +196,7 @@ port_write(SpiceCharDeviceInstance *device, const uint8_t *bytes, int size)
             g_string_truncate(request, 0);
         }
     }
-    /* What else came with it is answered together. */
+    /* Everything else that arrived with it is answered together. */
     if (!wakeup)
         wakeup = g_idle_add_full(G_PRIORITY_DEFAULT, on_wakeup, device, NULL);
     return size;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tests have already: QEMU, a main loop, a lone channel.
+//! Code shared with the tests: QEMU, a main loop, a lone channel.
 #![allow(dead_code, reason = "a part of it is used")]
 
 #[path = "../../tests/common/main_loop.rs"]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is exact, counted once in children of this program: memory, wakeups, instructions.
+//! Exact measurements, made once in children of this program: memory, wakeups, instructions.
 
 use std::cell::Cell;
 use std::process::{Command, Stdio};
@@ -65,7 +65,7 @@ pub fn contests() -> Vec<Contest> {
     ]
 }
 
-/// Lets a child do a task, and gives its figures.
+/// Lets a child do a task, and returns its figures.
 fn child(
     mut program: Command,
     task: &str,
@@ -75,7 +75,7 @@ fn child(
 ) -> Result<Vec<f64>, String> {
     let output = program
         .args(["--child", task, id, who, &count.to_string()])
-        // GLib's own allocator takes slices of what it got: it must not.
+        // Otherwise GLib's own allocator would take slices of its memory.
         .env("G_SLICE", "always-malloc")
         .stderr(Stdio::null())
         .output()
@@ -91,7 +91,7 @@ fn child(
     }
 }
 
-/// Instructions of each message of a case.
+/// Instructions per message of a case.
 #[allow(clippy::cast_precision_loss, reason = "for people")]
 pub fn instructions(id: &str, who: &str, count: usize) -> Result<f64, String> {
     let (few, more) = if count > 1 { (500, 2_500) } else { (1, 3) };
@@ -128,7 +128,7 @@ pub fn do_task(task: &str, work: Option<Work>, who: &str, count: usize) {
     }
 }
 
-/// What the system says of this process's memory, in bytes.
+/// A figure about this process's memory from the system, in bytes.
 fn resident(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("an own file");
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -136,17 +136,17 @@ fn resident(name: &str) -> u64 {
     kilobytes.expect("a size") * 1024
 }
 
-/// What is allocated, by Rust and by C.
+/// The bytes allocated by Rust and by C.
 fn allocated() -> usize {
     // SAFETY: it takes nothing.
     let info = unsafe { libc::mallinfo2() };
     info.uordblks + info.hblkhd
 }
 
-/// A thousand ports on one main loop: their memory, their rest, and one of them at work.
+/// A thousand ports on one main loop: their memory, their idle wakeups, and one of them at work.
 #[allow(clippy::cast_precision_loss, reason = "small numbers")]
 fn ports(who: &str) {
-    // What is made once.
+    // Things that are made only once.
     let first = (Ours::on(Wire::new()), Helper::on(Wire::new()));
     let wires: Vec<_> = (0..PORTS).map(|_| Wire::new()).collect();
     let (mut ours, mut helpers) = (Vec::with_capacity(PORTS), Vec::with_capacity(PORTS));
@@ -185,7 +185,7 @@ thread_local! {
     static POLLS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// How often the main loop wakes in half a second, but for the end of that.
+/// How often the main loop wakes in half a second, except for the end of that.
 fn wakeups() -> u32 {
     unsafe extern "C" fn counted(fds: *mut glib::ffi::GPollFD, count: u32, timeout: i32) -> i32 {
         POLLS.set(POLLS.get() + 1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is measured with a server: QEMU itself, and responders that answer at once.
+//! Measurements with a server: QEMU itself, and responders that answer at once.
 
 use crate::measure::Unit::{Ms, PerSecond, Us};
 use crate::measure::{Contest, Run, Start};
@@ -14,12 +14,12 @@ const GIO: &str = "raw GIO streams";
 const TOKIO: &str = "qapi-rs (tokio)";
 const BLOCKING: &str = "blocking socket";
 
-/// Who does which task.
+/// A task of a client.
 type Case = (&'static str, Client, &'static str);
 
-/// Those who ask over SPICE.
+/// The clients over SPICE.
 const ON_SPICE: [Case; 3] = on_spice("ask");
-/// Those who ask on a socket, with many questions under way.
+/// The clients on a socket, with many questions in flight.
 const ON_SOCKETS: [Case; 3] = [
     (OURS, Client::Rust("ours"), "ask"),
     (TOKIO, Client::Rust("tokio"), "ask"),
@@ -34,8 +34,8 @@ const fn on_spice(task: &'static str) -> [Case; 3] {
     ]
 }
 
-/// Clients that do so much, each on a server of its own. Their figures are of the clock
-/// and of the processor.
+/// Clients with this load, each on a server of its own. Their figures are clock time
+/// and processor time.
 fn contest(at: Where, count: usize, in_flight: usize, cases: &[Case]) -> Contest {
     let start = |&(who, client, task): &Case| {
         let signal = match (task, client) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a run was made on.
+//! Describes the machine of a run.
 
 use std::fs;
 use std::process::Command;
 
-/// The machine and the versions of all that was measured, without its name.
+/// The machine and the versions of everything that was measured, without its name.
 pub fn describe() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpuinfo
@@ -13,7 +13,7 @@ pub fn describe() -> String {
         .map_or("unknown processor", |rest| {
             rest.trim_start_matches(['\t', ':', ' '])
         });
-    // Not those of this process, which keeps to one.
+    // Not the cores of this process, which is pinned to one.
     let cores = cpuinfo.matches("processor\t").count();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = memory

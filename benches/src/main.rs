@@ -21,10 +21,10 @@ use clap::Parser;
 use measure::{Contest, Start};
 use report::Report;
 
-/// Who is in many contests: we, and the peer that ours is compared with.
+/// The participants of many contests: this library, and its main peer.
 const OURS: &str = "ours";
 const HELPER: &str = "spice-gtk helper";
-/// The least that can be done.
+/// A lower bound.
 const FLOOR: &str = "floor";
 
 /// Measures spice-qmp beside its peers, all in one run.
@@ -109,13 +109,13 @@ fn run(mut contest: Contest, instructions: bool, report: &mut Report) {
         }
     }
     for row in contest.rows {
-        // The table comes at the end; this shows that it goes on.
+        // The table comes at the end; this shows the progress.
         eprintln!("{}", row.id);
         report.rows.push(row);
     }
 }
 
-/// Puts the run into docs/performance.md, between its two marks.
+/// Writes the run into docs/performance.md, between its two marks.
 fn document(report: &Report) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/performance.md");
     let text = fs::read_to_string(path).expect("docs/performance.md");

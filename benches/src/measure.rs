@@ -1,51 +1,51 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Contests: those who do the same, in rounds, and what they took.
+//! Contests: participants that do the same in rounds, and their results.
 
 use std::time::Instant;
 
-/// Does the work for so many messages, in this process.
+/// Does the work for this many messages, in this process.
 pub type Work = Box<dyn FnMut(usize)>;
 
-/// One round of somebody: a figure for each row of the contest; or why there is none.
+/// One round of a participant: a figure for each row of the contest, or why there is none.
 pub type Run = Box<dyn FnMut() -> Result<Vec<f64>, String>>;
 
-/// How somebody gets ready.
+/// How a participant starts.
 pub enum Start {
     /// In this process, whose time is measured.
     Work(Box<dyn Fn() -> Work>),
-    /// Measures by itself; or why it cannot.
+    /// A participant that measures itself; or why it cannot.
     Run(Box<dyn Fn() -> Result<Run, String>>),
 }
 
-/// Those who do the same.
+/// Participants that do the same.
 pub struct Contest {
     pub rows: Vec<Row>,
     pub cases: Vec<(&'static str, Start)>,
-    /// Messages of one round.
+    /// Messages per round.
     pub count: usize,
     /// Rounds that count, after one that does not; a single one is exact.
     pub rounds: usize,
 }
 
-/// One thing that is measured, and what came out.
+/// One measured quantity, and its results.
 pub struct Row {
     pub id: &'static str,
     pub title: &'static str,
     pub unit: Unit,
-    /// Which figure of a round it is.
+    /// The index of its figure in a round.
     figure: usize,
     pub goals: Vec<Goal>,
     pub results: Vec<(&'static str, Figures)>,
 }
 
-/// What somebody is to reach: a figure, or so many times that of another.
+/// A participant's goal: a figure, or a multiple of another participant's.
 pub struct Goal {
     pub who: &'static str,
     pub factor: f64,
     pub of: Option<&'static str>,
 }
 
-/// What a figure is.
+/// The unit of a figure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     Ns,
@@ -64,7 +64,7 @@ impl Row {
         found.map(|(_, figures)| figures)
     }
 
-    /// What is compared with a goal's factor.
+    /// The value that is compared with a goal's factor.
     pub fn reached(&self, goal: &Goal) -> Option<f64> {
         let figures = self.of(goal.who)?;
         match goal.of {
@@ -80,7 +80,7 @@ impl Unit {
         self == Unit::PerSecond
     }
 
-    /// The figure for what takes so many seconds each.
+    /// The figure for this many seconds each.
     fn of(self, value: f64) -> f64 {
         match self {
             Unit::Ns => value * 1e9,
@@ -108,7 +108,7 @@ impl Figures {
         self.0.iter().copied().fold(f64::MIN, f64::max)
     }
 
-    /// The median of the rounds' ratios: what slows a whole round down is not in it.
+    /// The median of the rounds' ratios, which excludes what slows a whole round down.
     pub fn ratio(&self, other: &Self) -> f64 {
         median(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
@@ -142,7 +142,7 @@ impl Contest {
         self
     }
 
-    /// Adds a goal of ours to the last row.
+    /// Adds a goal for this library to the last row.
     pub fn goal(self, factor: f64, of: impl Into<Option<&'static str>>) -> Self {
         self.goal_of(crate::OURS, factor, of)
     }
@@ -158,8 +158,8 @@ impl Contest {
         self
     }
 
-    /// Runs all in turn, in rounds, each the other way round than the last; and gives
-    /// who could not take part, and why.
+    /// Runs all in turn, in rounds, each in the reverse order of the last; returns
+    /// the participants that could not take part, and why.
     pub fn run(&mut self) -> Vec<(&'static str, String)> {
         let mut left_out = Vec::new();
         let mut runs: Vec<(&'static str, Run, Vec<Vec<f64>>)> = Vec::new();
@@ -193,7 +193,7 @@ impl Contest {
             runs.reverse();
         }
         for row in &mut self.rows {
-            // In the order of the cases, whichever way the last round went.
+            // In the order of the cases, whatever the order of the last round.
             for (who, _) in &self.cases {
                 if let Some((.., figures)) = runs.iter().find(|(name, ..)| name == who) {
                     let figures = figures.iter().map(|round| row.unit.of(round[row.figure]));
@@ -205,11 +205,11 @@ impl Contest {
     }
 }
 
-/// The seconds of the processor for each of so many messages.
+/// The processor time in seconds per message, for this many messages.
 #[allow(clippy::cast_precision_loss, reason = "small numbers")]
 pub fn seconds_of(mut work: impl FnMut(usize), count: usize) -> f64 {
-    // Merges the small pieces that the last one freed, as the C library does when it is
-    // next asked for a large piece: whoever asks must not pay for another's tree.
+    // Merges the small pieces that the last participant freed, which the C library does when
+    // it is next asked for a large piece: no participant must pay for another's tree.
     // SAFETY: what is allocated is freed; its size is below that of a mapping of its own.
     unsafe { libc::free(std::hint::black_box(libc::malloc(100 << 10))) };
     let start = cpu_seconds(libc::CLOCK_THREAD_CPUTIME_ID);
@@ -217,7 +217,7 @@ pub fn seconds_of(mut work: impl FnMut(usize), count: usize) -> f64 {
     (cpu_seconds(libc::CLOCK_THREAD_CPUTIME_ID) - start) / count as f64
 }
 
-/// Seconds on the clock and of the processor, of all threads, for each of so many messages.
+/// Clock time and processor time in seconds, of all threads, per message.
 #[allow(clippy::cast_precision_loss, reason = "small numbers")]
 pub fn both_of(count: usize, work: impl FnOnce()) -> [f64; 2] {
     let start = (Instant::now(), cpu_seconds(libc::CLOCK_PROCESS_CPUTIME_ID));
@@ -226,7 +226,7 @@ pub fn both_of(count: usize, work: impl FnOnce()) -> [f64; 2] {
     [start.0.elapsed().as_secs_f64(), cpu].map(|seconds| seconds / count as f64)
 }
 
-/// A clock of the processor: what the machine does beside is not in it.
+/// A clock of the processor, which excludes other work of the machine.
 #[allow(clippy::cast_precision_loss, reason = "a day has few nanoseconds")]
 fn cpu_seconds(clock: libc::clockid_t) -> f64 {
     let mut time = libc::timespec {

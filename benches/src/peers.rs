@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Clients of a server, each a process of its own that is told what to do line by line:
-//! `client.c`, and this program where they are in Rust.
+//! Clients of a server, each a process of its own that is controlled line by line:
+//! `client.c`, and this program for those in Rust.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,10 +18,10 @@ use crate::measure::both_of;
 use crate::server::{Guard, Server, compile, guarded, near};
 use crate::subjects::connect;
 
-/// Who a client is.
+/// A kind of client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// Our C library in place of spice-gtk's helper.
+    /// This project's C library in place of spice-gtk's helper.
     Ours,
     /// spice-gtk's helper.
     Helper,
@@ -31,7 +31,7 @@ pub enum Client {
     Rust(&'static str),
 }
 
-/// A client that runs, connected.
+/// A running, connected client.
 pub struct Peer {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -40,7 +40,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts one, which listens to this signal.
+    /// Starts a client, which listens to this signal.
     pub fn start(client: Client, server: Server, signal: Option<&str>) -> Result<Self, String> {
         let in_c = || compile("client", "spice-client-glib-2.0");
         let (program, who) = match client {
@@ -78,7 +78,7 @@ impl Peer {
         line.trim().to_owned()
     }
 
-    /// Lets it do a task, and gives its two figures.
+    /// Lets it do a task, and returns its two figures.
     pub fn run(&mut self, task: &str, count: usize, in_flight: usize) -> Result<Vec<f64>, String> {
         let _ = writeln!(self.input, "{task} {count} {in_flight}");
         let line = self.line();
@@ -87,7 +87,7 @@ impl Peer {
     }
 }
 
-/// Does a task so often, with so many under way.
+/// Does a task this often, with this many in flight.
 type Do = Box<dyn FnMut(&str, usize, usize)>;
 
 /// Plays one of the clients.
@@ -190,7 +190,7 @@ fn blocking(path: &str) -> Do {
     })
 }
 
-/// A command of the responders: they send so many events before they answer.
+/// A command of the responders: they send this many events before they answer.
 #[derive(Debug, Clone, Serialize)]
 struct Storm {
     count: usize,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What was measured, as a table for people and for docs/performance.md.
+//! The results as a table, for people and for docs/performance.md.
 
 use std::fmt::Write;
 
 use crate::measure::{Figures, Goal, Row, Unit};
 use crate::{HELPER, OURS};
 
-/// The rows that users feel, which the page leads with.
+/// The rows that matter to users, with which the page starts.
 const FELT: [&str; 10] = [
     "events",
     "qmp-event",
@@ -20,11 +20,11 @@ const FELT: [&str; 10] = [
     "idle",
 ];
 
-/// All that a run has found.
+/// All results of a run.
 #[derive(Default)]
 pub struct Report {
     pub rows: Vec<Row>,
-    /// Of a message, by row and who, where they were asked for.
+    /// Instructions per message, by row and participant, if they were requested.
     pub instructions: Vec<(&'static str, &'static str, f64)>,
     pub left_out: Vec<String>,
 }
@@ -45,7 +45,7 @@ impl Report {
         text + &self.left_out.join("\n")
     }
 
-    /// The table of what users feel, and behind it all the rest, for a document.
+    /// The table of what matters to users, followed by everything else, for a document.
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "| | {OURS} | {HELPER} | others | goal | reached |\n|---|--:|--:|--:|---|---|\n"
@@ -91,7 +91,7 @@ impl Report {
         text + "\n</details>\n"
     }
 
-    /// Who took part in a row, the median, the range, ours against it, and instructions.
+    /// A row's participants, with median, range, ratio to this library, and instructions.
     fn lines(&self, row: &Row) -> Vec<[String; 5]> {
         let line = |(who, it): &(&'static str, Figures)| {
             let mut counts = self.instructions.iter();
@@ -110,7 +110,7 @@ impl Report {
     }
 }
 
-/// Ours against another, round by round.
+/// The ratio of this library to another participant, round by round.
 fn ratio(row: &Row, who: &str) -> String {
     match (row.of(OURS), row.of(who)) {
         (Some(ours), Some(theirs)) if who != OURS => {
@@ -139,7 +139,7 @@ fn words(row: &Row, goal: &Goal) -> String {
     }
 }
 
-/// Whether a goal is reached; a twentieth is noise where a clock measured.
+/// Whether a goal is reached; a twentieth is noise if a clock measured it.
 fn verdict(row: &Row, goal: &Goal) -> String {
     let Some(now) = row.reached(goal) else {
         return "not measured".into();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The servers that answer: QEMU itself, and two that answer at once.
+//! The servers: QEMU itself, and two that answer at once.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,10 +17,10 @@ use crate::work::events;
 
 /// The core that the clients run on.
 pub const CLIENT_CORE: usize = 1;
-/// The core that servers run on where they have their own.
+/// The core that servers run on if they have their own.
 const SERVER_CORE: usize = 0;
 
-/// What a client connects to: each has one of its own.
+/// A client's server: each client has one of its own.
 pub struct Server {
     pub address: String,
     _process: Process,
@@ -31,7 +31,7 @@ enum Process {
     Responder { _child: Guard, _dir: TempDir },
 }
 
-/// A child that ends with this.
+/// A child process that ends with this.
 pub struct Guard(pub Child);
 
 impl Drop for Guard {
@@ -41,7 +41,7 @@ impl Drop for Guard {
     }
 }
 
-/// Where a server is.
+/// The kind of a server.
 #[derive(Clone, Copy)]
 pub enum Where {
     /// An instant responder on the core of its client, or on its own.
@@ -56,7 +56,7 @@ pub enum Where {
 }
 
 impl Where {
-    /// Starts the server; why not, where it cannot be had.
+    /// Starts the server; the error says why it is not available.
     pub fn start(self) -> Result<Server, String> {
         let dir = tempfile::tempdir().expect("a folder for sockets");
         let path = dir.path().join("server.sock");
@@ -126,7 +126,7 @@ impl Server {
     }
 }
 
-/// The same, so that it ends with this program.
+/// The same command, but the process ends with this program.
 pub fn guarded(program: &Command) -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -185,7 +185,7 @@ pub fn respond(path: &Path) {
     let listener = UnixListener::bind(path).expect("a new path");
     println!("ready");
     let (stream, _) = listener.accept().expect("a client");
-    // A client that leaves is no error.
+    // A client that disconnects is not an error.
     let _ = serve(stream);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who is measured in this process: each is fed by emissions of `port-data` on a [`Wire`].
+//! The participants in this process: each is fed by emissions of `port-data` on a [`Wire`].
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -24,15 +24,15 @@ pub const RUNNING: &str = r#"{"running": true, "singlestep": false, "status": "r
 /// How often a handler was called.
 pub type Heard = Rc<Cell<u64>>;
 
-/// One who is asked and answered without I/O.
+/// A participant that is asked and answered without I/O.
 pub trait Subject {
-    /// Asks for the status; the result counts when its callback was called.
+    /// Asks for the status; the call has ended when its callback was called.
     fn call(&self) -> Heard;
 
-    /// Lets bytes come.
+    /// Feeds it bytes.
     fn emit(&self, bytes: &[u8]);
 
-    /// What was sent since the last time.
+    /// The bytes sent since the last call.
     fn sent(&self) -> Vec<u8> {
         Wire::sent()
     }
@@ -62,7 +62,7 @@ pub trait Subject {
     }
 }
 
-/// Our port.
+/// This library's port.
 pub struct Ours {
     pub port: QmpPort,
     pub wire: Wire,
@@ -76,7 +76,7 @@ impl Ours {
         ours
     }
 
-    /// A handler of a signal, in C.
+    /// Connects a C handler to a signal.
     pub fn connect(&self, signal: &str) -> Heard {
         connect(self.port.upcast_ref(), signal)
     }
@@ -122,7 +122,7 @@ fn call(port: &QmpPort) -> Heard {
     ended
 }
 
-/// Our port without SPICE: the bytes go to and fro within the process.
+/// This library's port without SPICE: the bytes stay within the process.
 pub struct Pair {
     port: QmpPort,
     peer: PairPeer,
@@ -226,7 +226,7 @@ pub fn connect(object: &glib::Object, signal: &str) -> Heard {
         one as *const ()
     };
     let heard = Heard::default();
-    // The program is short: the reference of the handler stays.
+    // The program is short: the handler's reference leaks.
     let data = Rc::into_raw(heard.clone()).cast_mut().cast();
     connect_c(
         object,
@@ -267,13 +267,13 @@ glib::wrapper! {
     pub struct Bare(ObjectSubclass<bare::Bare>);
 }
 
-/// What remains without JSON: lines are cut with `memchr`, and a signal is emitted for
-/// each. Gives the object with the signal.
+/// A lower bound without JSON: lines are cut with `memchr`, and a signal is emitted for
+/// each. Returns the object with the signal.
 pub fn floor(wire: &Wire) -> Bare {
     let object: Bare = glib::Object::new();
     let from = object.clone();
     let partial = RefCell::new(Vec::new());
-    // SAFETY: the class is there, as its object is.
+    // SAFETY: the class exists, as its object does.
     let signal =
         unsafe { gobject_ffi::g_signal_lookup(c"event".as_ptr(), Bare::static_type().into_glib()) };
     let emit = move |line: &[u8]| {
@@ -299,8 +299,8 @@ pub fn floor(wire: &Wire) -> Bare {
     object
 }
 
-/// What remains of a call without JSON: a write, and a `GTask` that returns when a line
-/// comes.
+/// A lower bound of a call without JSON: a write, and a `GTask` that returns when a line
+/// arrives.
 pub struct BareCall {
     wire: Wire,
     waiting: Rc<Cell<*mut gio::ffi::GTask>>,
@@ -356,7 +356,7 @@ impl Subject for BareCall {
     }
 }
 
-/// JSON-GLib's parser, which spice-gtk's helper uses. It stays: the program is short.
+/// JSON-GLib's parser, which spice-gtk's helper uses. It leaks: the program is short.
 pub struct JsonParser(gpointer);
 
 // build.rs links the library.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A SPICE port channel without a SPICE server: the benchmark plays it.
 //!
-//! What comes in is an emission of `port-data`, as spice-gtk's own. What goes out is
-//! caught: the library and spice-gtk's helper both call `spice_port_channel_write_async`,
+//! Input is an emission of `port-data`, like spice-gtk's own. Output is
+//! intercepted: the library and spice-gtk's helper both call `spice_port_channel_write_async`,
 //! and find the function of this program first, which ends the write from the main loop
 //! as the real one does.
 
@@ -19,7 +19,7 @@ use spice_qmp::{PortChannel, Session};
 
 use crate::common::spice::lone_channel;
 
-/// The channel with the far end.
+/// The channel, with its far end.
 pub struct Wire {
     pub channel: PortChannel,
     session: Session,
@@ -37,11 +37,11 @@ impl Wire {
         Self { channel, session }
     }
 
-    /// Lets these bytes come.
+    /// Feeds it these bytes.
     pub fn emit(&self, bytes: &[u8]) {
         static ID: OnceLock<u32> = OnceLock::new();
         let size = c_int::try_from(bytes.len()).expect("a chunk");
-        // SAFETY: the class is there, as the channel is; its signal's arguments are a
+        // SAFETY: the class exists, as the channel does; its signal's arguments are a
         // pointer and an int.
         unsafe {
             let id = *ID.get_or_init(|| {
@@ -53,12 +53,12 @@ impl Wire {
         }
     }
 
-    /// What was sent since the last time.
+    /// The bytes sent since the last call.
     pub fn sent() -> Vec<u8> {
         SENT.take()
     }
 
-    /// Calls `handle`, from C, with what comes. It stays for ever: the program is short.
+    /// Calls `handle`, from C, with the input. It is never freed: the program is short.
     pub fn on_data<F: Fn(&[u8]) + 'static>(&self, handle: F) {
         unsafe extern "C" fn data<F: Fn(&[u8])>(
             _channel: gpointer,

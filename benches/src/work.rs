@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is measured in this process, without I/O: events, calls and replies, as the
-//! bytes come in.
+//! Measurements in this process, without I/O: events, calls and replies, from the bytes
+//! that arrive.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -26,7 +26,7 @@ const EVENT: &str = concat!(
     "\r\n"
 );
 
-/// So many events, as QEMU sends them.
+/// This many events, as QEMU sends them.
 pub fn events(count: usize) -> Vec<u8> {
     EVENT.repeat(count).into_bytes()
 }
@@ -37,8 +37,8 @@ fn case(who: &'static str, start: impl Fn() -> Work + 'static) -> Case {
     (who, Start::Work(Box::new(start)))
 }
 
-/// Lets events come in chunks, and sees to it that each was heard as often as it must be.
-/// Ours are delivered from the main loop, where somebody listens.
+/// Feeds events in chunks, and checks that each was received as often as expected.
+/// This library's are delivered from the main loop, if there are listeners.
 fn feed(chunk: usize, emit: impl Fn(&[u8]) + 'static, heard: Option<(Heard, u64)>) -> Work {
     let all = events(EVENTS);
     Box::new(move |count| {
@@ -56,7 +56,7 @@ fn feed(chunk: usize, emit: impl Fn(&[u8]) + 'static, heard: Option<(Heard, u64)
     })
 }
 
-/// Our port, with somebody who listens to each event so often.
+/// This library's port, with listeners that receive each event this often.
 fn ours(who: &'static str, listen: fn(&Ours) -> Option<(Heard, u64)>) -> Case {
     case(who, move || {
         let ours = Ours::on(Wire::new());
@@ -82,7 +82,7 @@ fn floor_of_events(listens: bool) -> Case {
     })
 }
 
-/// A parser that is given line after line.
+/// A parser that is fed line by line.
 fn parser<P: FnMut(&[u8]) + 'static>(who: &'static str, make: fn() -> P) -> Case {
     case(who, move || {
         let all = events(EVENTS);
@@ -223,7 +223,7 @@ pub fn contests() -> Vec<Contest> {
     ]
 }
 
-/// Events in single bytes: what comes on top of the emission of each.
+/// Events in single bytes: the cost above the emission of each.
 #[allow(clippy::cast_precision_loss, reason = "a small number")]
 fn above_emission(who: &'static str, make: fn() -> Work) -> Case {
     let start = move || {
@@ -275,7 +275,7 @@ fn reply(size: usize) -> String {
     text
 }
 
-/// The least that must be decoded of a reply.
+/// The minimum that must be decoded of a reply.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, rename = "return")]
