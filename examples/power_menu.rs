@@ -78,7 +78,7 @@ fn show_condition(machine: &Machine) {
     }
 }
 
-/// The first letter of the next line, while the main loop goes on.
+/// The first letter of the next line, while the main loop runs.
 async fn read_key() -> Option<char> {
     let line = gio::spawn_blocking(|| {
         let mut line = String::new();

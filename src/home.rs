@@ -108,7 +108,7 @@ pub(crate) struct Bound<T> {
     value: ManuallyDrop<Option<T>>,
 }
 
-// SAFETY: the value is moved out or dropped only where the calling thread is the one
+// SAFETY: the value is moved out or dropped only if the calling thread is the one
 // on which it was bound.
 unsafe impl<T> Send for Bound<T> {}
 

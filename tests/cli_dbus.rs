@@ -44,7 +44,7 @@ fn what_keeps_it_from_connecting() {
     let address = format!("dbus:address={}", bus.address());
     let status = || Tool::new(&address, &["status"]).run();
     let with_dbus = "-display dbus -chardev dbus,id=qmp,name=org.qemu.monitor.qmp.0";
-    status().says(3, "QEMU is not on the bus: nobody has", with_dbus);
+    status().says(3, "QEMU is not on the bus: nobody owns", with_dbus);
     for program in Program::all() {
         let qemu = bus.start_qemu(bus.qemu(), &program);
         status().says(3, "start QEMU with -chardev dbus,", "");

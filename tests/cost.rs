@@ -432,7 +432,7 @@ fn idle_snapshots_never_wake_the_program() {
         let (port, server) = script::ready(main);
         let snapshots = Machine::new(&port).snapshots();
         main.drain();
-        assert_eq!(sleeps_for(main), None, "nobody has asked");
+        assert_eq!(sleeps_for(main), None, "nothing was requested");
         snapshots.refresh();
         main.drain();
         server.answer("query-block", serde_json::json!([]));
@@ -456,7 +456,7 @@ fn jobs_wake_the_program_only_while_one_runs() {
         let (port, server) = script::ready(main);
         let jobs = Machine::new(&port).jobs();
         main.drain();
-        assert_eq!(sleeps_for(main), None, "nobody has asked");
+        assert_eq!(sleeps_for(main), None, "nothing was requested");
         jobs.refresh();
         main.drain();
         let mut question = server.request("query-jobs");

@@ -87,7 +87,7 @@ fn it_ends_whatever_happens_to_qemu() {
         let mut qemu = Config::new().start(&version);
         let whole = run(&mut qemu, 0, |_| {});
         assert!(whole.exit.success(), "{}", whole.stderr);
-        assert!(whole.lines > 10, "it tells what it does");
+        assert!(whole.lines > 10, "it reports what it does");
 
         for fate in [Fate::Killed, Fate::Stopped] {
             // A stop costs the demo a timeout: they wait for it together.

@@ -48,7 +48,7 @@ fn every_case_ends_as_documented() {
     common::say(&format!(
         "fault matrix: {on_pair} cases on pair, {on_socket} on a socket pair \
          (where reopen is a new port on a new pair), {under_another} of them again while \
-         another main context than the port's is the thread's default, and so {on_stream} on \
+         a main context other than the port's is the thread's default, and so {on_stream} on \
          a GIOStream"
     ));
 }
@@ -137,7 +137,7 @@ fn under_valgrind(test: &str) {
     let status = output.status;
     assert!(status.success(), "{status}\n{told}");
     let figures = told.lines().find(|line| line.starts_with("fault matrix: "));
-    let figures = figures.expect("the matrix tells how many cases it has");
+    let figures = figures.expect("the matrix prints how many cases it has");
     common::say(&format!("{figures}, under valgrind"));
 }
 

@@ -105,7 +105,7 @@ fn next_question(main: &MainLoop, server: &Server, what: &str) -> Request {
 }
 
 #[test]
-fn they_are_loaded_when_somebody_asks() {
+fn they_are_loaded_when_requested() {
     with_own(|main| {
         let (machine, server) = ready(main);
         let list = machine.drives();
@@ -113,7 +113,7 @@ fn they_are_loaded_when_somebody_asks() {
         assert_eq!(list.item_type(), Drive::static_type());
         tray_moved(&server, "cd0", true);
         main.drain();
-        assert!(server.commands().is_empty(), "nobody has asked");
+        assert!(server.commands().is_empty(), "nothing was requested");
         assert!(!list.loading());
 
         assert_eq!(list.n_items(), 0);

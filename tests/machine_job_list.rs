@@ -42,7 +42,7 @@ fn jobs(main: &MainLoop, jobs: &[Value]) -> (Machine, List, QmpPort, Server) {
     let machine = Machine::new(&port);
     let list = machine.jobs();
     main.drain();
-    assert!(server.commands().is_empty(), "nobody has asked");
+    assert!(server.commands().is_empty(), "nothing was requested");
     assert_eq!(list.n_items(), 0);
     assert!(list.loading());
     answer(main, &server, jobs);

@@ -50,7 +50,7 @@ fn several_askers_share_one_fetch() {
         let (port, server) = script::ready(main);
         let machine = Machine::new(&port);
         main.drain();
-        assert!(server.commands().is_empty(), "nobody has asked");
+        assert!(server.commands().is_empty(), "nothing was requested");
         let loaded = Loaded::default();
         let first = load(&machine, &loaded);
         load(&machine, &loaded);

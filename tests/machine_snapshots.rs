@@ -127,14 +127,14 @@ fn shown(list: &List) -> Vec<(String, u64, bool)> {
 }
 
 #[test]
-fn they_are_loaded_when_somebody_asks() {
+fn they_are_loaded_when_requested() {
     with_own(|main| {
         let (machine, _port, server) = ready(main);
         let list = machine.snapshots();
         assert_eq!(machine.snapshots(), list);
         assert_eq!(list.item_type(), Snapshot::static_type());
         main.drain();
-        assert!(server.commands().is_empty(), "nobody has asked");
+        assert!(server.commands().is_empty(), "nothing was requested");
         assert_eq!(list.n_items(), 0);
         main.drain();
         server.answer(QUERY, one(&[listed("a", 7000), listed("ä b", 0)]));

@@ -27,7 +27,7 @@ fn nest(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(
             started.elapsed() < PATIENCE,
-            "a nested main loop waits in vain: {what}"
+            "a nested main loop times out: {what}"
         );
         context.iteration(false);
     }

@@ -148,7 +148,7 @@ fn a_port_goes_with_its_machine() {
             });
 
             let info = port.execute::<Value>("client_migrate_info", it.target_address());
-            main.block_on(info).expect("the client is told");
+            main.block_on(info).expect("the client is notified");
             main.until("the client's start", || it.changes.get() == 1);
             // One after the other, to the end: the migration may interrupt them anywhere.
             let calls = main.spawn({
@@ -209,7 +209,7 @@ fn a_port_is_found_where_the_machine_has_gone_to() {
             let mut outside = it.source.monitor();
             outside
                 .execute("client_migrate_info", Some(it.target_address()))
-                .expect("the client is told");
+                .expect("the client is notified");
             drop(outside);
             main.until("the client's start", || it.changes.get() == 1);
             it.go(main, &format!("unix:{}", wire(&it.folder).display()));
@@ -242,7 +242,7 @@ fn a_channel_that_was_reset_is_noticed_by_the_next_command() {
             Client::settle(main, &port);
             let channel = port.channel().expect("a channel");
             let info = port.execute::<Value>("client_migrate_info", it.target_address());
-            main.block_on(info).expect("the client is told");
+            main.block_on(info).expect("the client is notified");
             main.until("the client's start", || it.changes.get() == 1);
             Client::settle(main, &port);
             it.target.stop();

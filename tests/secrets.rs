@@ -153,7 +153,7 @@ fn whatever_the_server_answers() {
         give(command, arguments, |server, id| {
             server.line(&json!({ "return": {}, "id": id }).to_string());
         });
-        // Echoes, of which a log may show the rest.
+        // Echoes; a log may show their remaining text.
         let echo: Value = serde_json::from_str(arguments).unwrap();
         if command.ends_with("password") {
             give(command, arguments, |server, id| {

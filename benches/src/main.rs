@@ -46,7 +46,7 @@ struct Args {
     /// Serve this socket, as the server of a benchmark.
     #[arg(long, hide = true)]
     respond: Option<PathBuf>,
-    /// Be a client, as told on standard input: its name, the server, a signal.
+    /// Be a client, as instructed on standard input: its name, the server, a signal.
     #[arg(long, hide = true, num_args = 2..=3)]
     client: Option<Vec<String>>,
     /// Do a task for the benchmark: its kind, the row, who does it, how often.

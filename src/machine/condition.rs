@@ -95,7 +95,7 @@ pub enum ConditionCode {
 #[enum_type(name = "SpiceQmp1ConditionSeverity")]
 #[repr(i32)]
 pub enum ConditionSeverity {
-    /// Somebody intended it.
+    /// It was intended.
     #[enum_value(name = "SPICE_QMP_CONDITION_SEVERITY_INFO", nick = "info")]
     Info = 0,
     /// The machine can continue once the cause has been removed.

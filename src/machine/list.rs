@@ -173,7 +173,7 @@ fn check_number(command: &str, number: usize) -> Result<(), Error> {
     }
     Err(PeerError::UnexpectedReply {
         command: command.into(),
-        reason: format!("it has {number} items, of which {MAX_ITEMS} are accepted").into(),
+        reason: format!("it has {number} items, but at most {MAX_ITEMS} are accepted").into(),
     }
     .into())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The commands and arguments of a QEMU: `query-qmp-schema`, of which only the
-//! names are kept.
+//! The commands and arguments of a QEMU: only their names are kept of the reply to
+//! `query-qmp-schema`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Emits the port's two signals, and connects to them, without copies of what they carry.
+//! Emits the port's two signals, and connects to them, without copying their arguments.
 //!
-//! The arguments are lent to the handlers for the time of the emission. A program in C uses
-//! them as such. Other languages copy what their handlers get, as long as the signals do not
-//! say `G_SIGNAL_TYPE_STATIC_SCOPE`: with that, GJS would keep a pointer to a boxed
-//! argument that is gone.
+//! The arguments are lent to the handlers during the emission. A program in C uses
+//! them directly. Other languages copy the arguments of their handlers, as long as the signals
+//! do not have `G_SIGNAL_TYPE_STATIC_SCOPE`: with that, GJS would keep a pointer to a boxed
+//! argument that no longer exists.
 #![allow(unsafe_code)]
 
 use std::ffi::c_uint;
@@ -21,16 +21,16 @@ use glib::translate::{
 use super::QmpPort;
 use super::event::Event;
 
-// Of GObject; not in its bindings, as its type has a `va_list`.
+// A function of GObject; its bindings lack it, because its type has a `va_list`.
 unsafe extern "C" {
     fn g_signal_set_va_marshaller(signal: c_uint, instance_type: GType, marshaller: GCallback);
     fn g_cclosure_marshal_VOID__POINTERv();
 }
 
-/// Has the handlers in C of a signal with one boxed argument called with the pointer that is
-/// emitted. GObject's own choice for such a signal copies what it points to.
+/// Calls the C handlers of a signal with one boxed argument with the pointer that is
+/// emitted. GObject's default marshaller for such a signal copies what it points to.
 pub(super) fn lend_boxed(signal: SignalId, port: glib::Type) {
-    // SAFETY: the signal is the type's, and a boxed argument is passed as a pointer is.
+    // SAFETY: the signal is the type's, and a boxed argument is passed like a pointer.
     unsafe {
         g_signal_set_va_marshaller(
             signal.into_glib(),
@@ -72,7 +72,7 @@ pub(super) fn emit_qmp_event(
     unsafe { gobject_ffi::g_signal_emit(port.as_ptr(), signal.into_glib(), detail, event) }
 }
 
-/// Connects to `qmp-event` as a handler in C is: those get their arguments without a copy.
+/// Connects to `qmp-event` like a C handler: it receives its arguments without a copy.
 pub(super) fn connect_qmp_event<F: Fn(&QmpPort, &Event) + 'static>(
     port: &QmpPort,
     signal: SignalId,
@@ -102,7 +102,7 @@ pub(super) fn connect_qmp_event<F: Fn(&QmpPort, &Event) + 'static>(
     unsafe extern "C" fn free<F>(f: gpointer, _: *mut GClosure) {
         // SAFETY: `f` is the box made below; it is freed once.
         let f = unsafe { Box::from_raw(f.cast::<ThreadGuard<F>>()) };
-        // The last reference to a port may go on another thread: there it is leaked.
+        // The last reference to a port may be dropped on another thread, which leaks it.
         if !f.is_owner() {
             std::mem::forget(f);
         }
@@ -110,7 +110,7 @@ pub(super) fn connect_qmp_event<F: Fn(&QmpPort, &Event) + 'static>(
     let f = Box::into_raw(Box::new(ThreadGuard::new(f)));
     let detail = detail.map_or(0, IntoGlib::into_glib);
     let instance: *mut GObject = port.upcast_ref::<glib::Object>().as_ptr();
-    // SAFETY: `call` has the signature of the signal's handlers; `free` takes the box over.
+    // SAFETY: `call` has the signature of the signal's handlers; `free` takes ownership of the box.
     unsafe {
         let call = call::<F> as *const ();
         let call = std::mem::transmute::<*const (), unsafe extern "C" fn()>(call);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine's run state as far as it is known: data only. Times are in microseconds.
 //!
-//! Events set it at once, and `query-status` tells it exactly. A state set by an event
+//! Events set it at once, and `query-status` reports it exactly. A state set by an event
 //! stays if QEMU does not answer: a SPICE port is mute once the machine
 //! has left `running` for any state other than `paused` (QEMU 7.2 and 10.0), and nothing
 //! is asked there until the machine runs again.

@@ -57,7 +57,7 @@ def until(what, condition):
     """Runs the main loop until something is so."""
     context, deadline = GLib.MainContext.default(), time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}; shown is {texts(window)}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}; shown is {texts(window)}"
         for _ in range(1000):
             if not context.iteration(False):
                 break

@@ -72,7 +72,7 @@ class Calls:
 
 
 def use(port, calls):
-    """Some calls, of which some are cancelled, and signal handlers with cycles."""
+    """Some calls, a few of which are cancelled, and signal handlers with cycles."""
     port.props.close_timeout = 60_000
     cycle = [port]
     cycle.append(cycle)

@@ -125,7 +125,7 @@ const overSpice = {
 
         ok(await port.vm_action_async(PAUSE, null), 'paused');
         await until(port, 'notify::status', () => port.status?.status === 'paused');
-        ok(changes.length >= 2, 'told of both changes');
+        ok(changes.length >= 2, 'notified of both changes');
     },
 
     async events(port) {
@@ -207,7 +207,7 @@ const overSpice = {
             Gio.IOErrorEnum, Gio.IOErrorEnum.CANCELLED);
         equal(await port.execute_async('query-name', null, null), '{}');
         await until(port, 'notify::pending', () => port.pending === 0);
-        ok(pending.length, 'told of calls');
+        ok(pending.length, 'notified of calls');
     },
 };
 

@@ -70,7 +70,7 @@ class Examples(unittest.TestCase):
         self.assertEqual((result.returncode, result.stdout, result.stderr), (0, output, ""))
 
     def refuses(self, *command):
-        """Wrong use is told, and so is a server that is not there."""
+        """Wrong use is reported, and so is a missing server."""
         result = run(*command)
         self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
         self.assertIn("spice://HOST:PORT", result.stderr)

@@ -27,7 +27,7 @@ fn config() -> Config {
     })
 }
 
-/// A backup that takes so long that a test can do something meanwhile.
+/// A backup that takes so long that a test can act meanwhile.
 const SLOW: [&str; 7] = [
     "job",
     "blockdev-backup",

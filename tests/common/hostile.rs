@@ -233,7 +233,7 @@ impl Told {
             .wait_timeout_while(self.reports(), PATIENCE, |reports| !done(reports))
             .unwrap_or_else(PoisonError::into_inner);
         drop(reports);
-        assert!(!timeout.timed_out(), "waited {PATIENCE:?} in vain: {what}");
+        assert!(!timeout.timed_out(), "timed out after {PATIENCE:?}: {what}");
     }
 
     /// Reads the server's output to its end.

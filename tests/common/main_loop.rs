@@ -210,7 +210,7 @@ impl MainLoop {
         while !done() {
             assert!(
                 glib::monotonic_time() < deadline,
-                "waited {patience:?} in vain: {what}"
+                "timed out after {patience:?}: {what}"
             );
             self.turns.set(self.turns.get() + 1);
             self.context.iteration(true);
@@ -229,7 +229,7 @@ impl MainLoop {
         let caller = Location::caller();
         self.context
             .block_on(glib::future_with_timeout(patience(), future))
-            .unwrap_or_else(|_| panic!("waited {:?} in vain: the future of {caller}", patience()))
+            .unwrap_or_else(|_| panic!("timed out after {:?}: the future of {caller}", patience()))
     }
 
     /// Starts a future, which runs while the loop iterates.

@@ -444,7 +444,7 @@ impl Qemu {
         Monitor::open(&path).unwrap_or_else(|error| {
             panic!(
                 "no QMP session with QEMU ({error}): drop the other Monitor first, \
-                 and let a stopped QEMU go on\n{}",
+                 and let a stopped QEMU continue\n{}",
                 self.stderr()
             )
         })
@@ -542,7 +542,7 @@ impl Monitor {
                 None => Ok(reply["return"].take()),
             },
             Err(error) if is_timeout(&error) => {
-                panic!("no reply to {name} in {REPLY_TIMEOUT:?}: let a stopped QEMU go on first")
+                panic!("no reply to {name} in {REPLY_TIMEOUT:?}: let a stopped QEMU continue first")
             }
             Err(_) if name == "quit" => Ok(Value::Null),
             Err(error) => Err(json!({ "class": "Closed", "desc": error.to_string() })),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A SPICE server that does what it is told on its standard input.
+/* A SPICE server that is controlled through its standard input.
  *
  *   spice-server SOCKET PORT...
  *
@@ -229,7 +229,7 @@ port_state(SpiceCharDeviceInstance *device, int connected)
 {
     Port *port = (Port *) device;
     report("%d %s", port->number, connected ? "connected" : "gone");
-    /* What it was told to send before. */
+    /* What it was asked to send before. */
     if (connected)
         g_idle_add(wake_up, port);
 }
@@ -339,7 +339,7 @@ read_command(GIOChannel *input, G_GNUC_UNUSED GIOCondition condition, G_GNUC_UNU
 {
     char *line = NULL;
     gsize end;
-    /* One in a turn: SPICE does what has to be done for the last one meanwhile. */
+    /* One per iteration: SPICE completes the last one meanwhile. */
     GIOStatus status = g_io_channel_read_line(input, &line, NULL, &end, NULL);
     if (status == G_IO_STATUS_AGAIN)
         return G_SOURCE_CONTINUE;

@@ -278,7 +278,7 @@ impl Play<'_> {
             // On a busy machine, most of the time passes between two iterations.
             looks += 1;
             if looks > LOOKS && glib::monotonic_time() - start > patience {
-                return Err(format!("waited {PATIENCE:?} in vain: {what}"));
+                return Err(format!("timed out after {PATIENCE:?}: {what}"));
             }
             self.turn.give();
             self.program.idle();

@@ -319,7 +319,7 @@ fn name(state: State) -> String {
 }
 
 /// `state S`, `pending N`, `settled yes|no`, `awaits-caller yes|no`, `awaits-reply yes|no`, `oob yes|no`, `mid-message yes|no`, `version V`,
-/// `package P`, `capabilities A,B`, `error TEXT`; `none` where there is none.
+/// `package P`, `capabilities A,B`, `error TEXT`; `none` if there is none.
 fn check(session: &Session<String>, fact: &str, place: &str) {
     let (subject, expected) = fact.split_once(' ').unwrap_or((fact, ""));
     let yes_or_no = |yes| if yes { "yes" } else { "no" }.to_owned();

@@ -55,7 +55,7 @@ fn open(path: &Path) -> Result<File, String> {
     }
     let own = gio::Credentials::new().unix_user();
     if own.ok() != Some(metadata.uid()) {
-        return Err("it belongs to somebody else".into());
+        return Err("it belongs to another user".into());
     }
     if metadata.nlink() != 1 {
         return Err("it has other names, too".into());

@@ -108,7 +108,7 @@ struct Message {
 #[derive(Debug, Clone, Copy)]
 struct Around {
     container: Container,
-    /// It stands where the name of a member should be.
+    /// It stands in place of the name of a member.
     as_name: bool,
 }
 

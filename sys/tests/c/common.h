@@ -29,7 +29,7 @@ tick(gpointer data G_GNUC_UNUSED)
         g_source_attach(tick_, context_);                                      \
         while (!(condition)) {                                                 \
             if (g_get_monotonic_time() > deadline_)                            \
-                g_error("%s:%d: waited in vain for: %s", __FILE__, __LINE__,   \
+                g_error("%s:%d: timed out: %s", __FILE__, __LINE__,            \
                         #condition);                                           \
             g_main_context_iteration(context_, TRUE);                          \
         }                                                                      \

@@ -20,7 +20,7 @@
  * and on which nothing may ever wait.
  *
  * A callback that runs a main loop answers "nested" for the command in which it
- * came, and serves the next ones itself until it is told to leave.
+ * came, and serves the next ones itself until it is asked to leave.
  */
 #include <stdio.h>
 #include <sys/socket.h>

@@ -112,7 +112,7 @@ test_find(void)
     SpiceQmpPort *same = find_ready(session);
     char *version, *name;
 
-    /* Found again where the session is connected, and the channel's own. */
+    /* Found again on a connected session, and the channel's own. */
     g_assert_true(same == port);
     g_object_unref(same);
     g_assert_true(spice_qmp_port_get(channel_of(port)) == port);

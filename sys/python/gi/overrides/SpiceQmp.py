@@ -95,7 +95,7 @@ class Events:
     """The events of a port since this was made, to iterate over with `async for`.
 
     It ends when the connection does. Of more than 1,024 events, or 16 Mi characters
-    of data, that nobody has fetched, the oldest are dropped.
+    of data, that have not been fetched, the oldest are dropped.
     """
 
     _MAX_EVENTS = 1024
