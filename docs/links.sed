@@ -4,7 +4,7 @@ s/#SpiceQmpError\b/[error@Error]/g
 s/#SpiceQmp([A-Z][A-Za-z]*)::([a-z-]+)/[signal@\1::\2]/g
 s/#SpiceQmp([A-Z][A-Za-z]*):([a-z-]+)/[property@\1:\2]/g
 s/#SpiceQmp([A-Z][A-Za-z]*)/[type@\1]/g
-s/#G(ActionGroup|Cancellable|DBusConnection|ListModel|SocketClient|SocketConnection)\b/[type@Gio.\1]/g
+s/#G(ActionGroup|AsyncResult|Cancellable|DBusConnection|ListModel|SocketClient|SocketConnection)\b/[type@Gio.\1]/g
 s/\b(spice_qmp_[a-z_]+)\(\)/[id@\1]/g
 # Each `_async` function names its `_finish`.
 /c:identifier="spice_qmp_[a-z_]+_async"/{

@@ -205,7 +205,7 @@ fn names_that_do_not_go_with_the_connection() {
             let qemu = with_qmp(peer_to_peer()).start(&program);
             let found = main.block_on(QmpPort::find_on_bus(&add_client(&qemu), QEMU));
             let error = found.unwrap_err().to_string();
-            assert!(error.contains("is to no bus"), "{error}");
+            assert!(error.contains("is not to a bus"), "{error}");
         }
     });
 }

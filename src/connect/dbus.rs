@@ -57,7 +57,7 @@ pub(super) async fn find(
     let on_bus = connection.unique_name().is_some();
     let fault = match name {
         Some(name) if !gio::dbus_is_name(name) => format!("{name:?} is not a name on a bus"),
-        Some(_) if !on_bus => "the D-Bus connection is to no bus, so QEMU has no name".into(),
+        Some(_) if !on_bus => "the D-Bus connection is not to a bus, so QEMU has no name".into(),
         None if on_bus => "the name of QEMU on the bus is missing".into(),
         _ => {
             let started = Instant::now();
@@ -71,7 +71,7 @@ pub(super) async fn find(
 /// Finds a chardev of a display, and registers a socket with it.
 async fn search(display: Display, options: &ConnectOptions) -> Result<Box<dyn Transport>, Error> {
     if !display.passes_fds() {
-        let text = "the D-Bus connection passes no file descriptors, which a display needs";
+        let text = "the D-Bus connection cannot pass file descriptors, which a display needs";
         return Err(UsageError::NotSupported(text.into()).into());
     }
     let last = RefCell::new(None);

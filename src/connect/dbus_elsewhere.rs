@@ -28,6 +28,6 @@ pub(super) async fn find(
 }
 
 fn not_supported() -> Error {
-    let text = "a D-Bus display needs file descriptors, which this system does not pass";
+    let text = "a D-Bus display needs file descriptors, which this system cannot pass";
     UsageError::NotSupported(text.into()).into()
 }

@@ -32,7 +32,7 @@ impl Machine {
 
     fn fetch(&self) -> Result<Fetch<Schema>, Error> {
         if !self.imp().home().is_here() {
-            return Err(not_supported("a machine is used on its port's thread"));
+            return Err(not_supported("a machine must be used on its port's thread"));
         }
         if let Some(fetch) = self.imp().schema() {
             return Ok(fetch);

@@ -256,7 +256,7 @@ fn not_supported(command: &str, why: &str) -> Error {
 fn nothing_started(command: &str) -> Error {
     PeerError::UnexpectedReply {
         command: command.into(),
-        reason: "it has started no job".into(),
+        reason: "it has not started a job".into(),
     }
     .into()
 }

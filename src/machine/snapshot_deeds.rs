@@ -85,7 +85,7 @@ impl Machine {
         let (machine, tag) = (self.clone(), tag.to_owned());
         async move {
             if !machine.is_on_its_thread() {
-                return Err(deed.not_supported("a machine is used on its port's thread"));
+                return Err(deed.not_supported("a machine must be used on its port's thread"));
             }
             let end = Fetch::new();
             let before = machine.imp().note_deed(end.clone());

@@ -409,7 +409,7 @@ impl Owner for QmpPort {
                 Change::LastError => notify(gstr!("last-error")),
                 Change::Dropped => glib::g_warning!(
                     "SpiceQmp",
-                    "handlers of events run main loops within each other: events are dropped"
+                    "event handlers run nested main loops too deeply: events are dropped"
                 ),
             }
         }

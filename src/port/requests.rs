@@ -332,9 +332,10 @@ impl<O: Owner> Connection<O> {
     /// The error of a wait that took too long: it says what is missing.
     fn not_ready_in(&self, after: Duration) -> Error {
         let (what, hint) = match self.state() {
-            State::Closed | State::Connecting => {
-                ("the SPICE port's opening", " (has QEMU a monitor on it?)")
-            }
+            State::Closed | State::Connecting => (
+                "the SPICE port's opening",
+                " (does QEMU have a monitor on it?)",
+            ),
             State::Ready => ("query-status", ""),
             _ if self.is_spice_port() => (
                 "the QMP greeting",
@@ -398,4 +399,4 @@ pub(super) type LastCallback = Box<dyn FnOnce()>;
 
 const CLOSED: &str = "the program closed the port";
 const NEVER_OPENED: &str = "it was never opened";
-const LOST: &str = "it was lost, and is opened again";
+const LOST: &str = "it was lost, and is being reopened";

@@ -161,7 +161,7 @@ pub(crate) fn explain(error: Error, address: &Address, tls: &Tls) -> Failure {
             Some(format!("is the chardev of this port one of {MONITOR} ?"))
         }
         Error::Peer(PeerError::NoGreeting(_)) => Some(
-            "what came is not QMP: is this QEMU's -qmp socket, and not that of -monitor, \
+            "the answer is not QMP: is this QEMU's -qmp socket, and not that of -monitor, \
              -serial or telnet=on ?"
                 .to_owned(),
         ),

@@ -56,8 +56,10 @@ impl Listen {
         if let Some(number) = text.strip_prefix("fd:") {
             return match number.parse() {
                 Ok(number) if number >= 0 => Ok(Self::Descriptor(number)),
-                _ => Err(Failure::usage(format!("{text:?} names no file descriptor"))
-                    .hint("use fd:N, such as fd:3, with the number of a socket")),
+                _ => Err(
+                    Failure::usage(format!("{text:?} does not name a file descriptor"))
+                        .hint("use fd:N, such as fd:3, with the number of a socket"),
+                ),
             };
         }
         match Address::parse(text) {
