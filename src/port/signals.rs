@@ -13,7 +13,7 @@ use super::event::Event;
 use super::json_glib;
 use crate::qmp::limits::MAX_TREE_SIZE;
 
-/// The port's GType name. Not `SpiceQmpPort`, which spice-gtk registers in the same process.
+/// The port's `GType` name. Not `SpiceQmpPort`, which spice-gtk registers in the same process.
 pub(super) const TYPE_NAME: &str = "SpiceQmp1Port";
 /// The signal for C: the name, and a `JsonNode` or NULL.
 const EVENT: &str = "event";
