@@ -154,6 +154,21 @@ fn jobs_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+/// The other end of a port: what answers in place of QEMU.
+#[test]
+fn server() {
+    run(
+        &mut with_library(Compiler::c().compile("server", "server")),
+        "",
+    );
+}
+
+#[test]
+fn server_under_valgrind() {
+    let program = Compiler::c().compile("server", "server-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 /// All options of a call, and what becomes of file descriptors.
 #[test]
 fn fds() {
@@ -235,6 +250,7 @@ fn introspection() {
         r#"glib:error-domain="spice-qmp-error-quark""#,
         r#"glib:type-name="SpiceQmp1Event""#,
         r#"glib:type-name="SpiceQmp1Machine""#,
+        r#"glib:type-name="SpiceQmp1Server""#,
         r#"<implements name="Gio.ActionGroup"/>"#,
         r#"c:identifier="SPICE_QMP_CONDITION_CODE_CONNECTION_LOST""#,
         "A QMP connection to QEMU",
@@ -293,6 +309,7 @@ fn assert_vapi(dir: &Path) {
         ("string? io_status {", "string? dup_io_status ()"),
         ("string? lost_medium {", "string? dup_lost_medium ()"),
         ("string? medium {", "string? dup_medium ()"),
+        ("string? close_reason {", "string? dup_close_reason ()"),
         // Of a job, and of a list.
         ("string? error {", "string? dup_error ()"),
         ("GLib.Error? error {", "GLib.Error? dup_error ()"),
