@@ -48,6 +48,7 @@ fn main() -> Result<(), Error> {
 | run a job to its end, list jobs | [`Machine::run_job`], [`Machine::jobs`] |
 | know which commands a QEMU has | [`Machine::load_schema`] |
 | know why something failed | [`Error`]; [`QmpErrorCode`] for C and GLib |
+| test a program without QEMU, serve clients | [`QmpServer`] |
 | speak QMP without GLib | [`qmp`] |
 "
 )]

@@ -157,16 +157,17 @@ fn jobs_under_valgrind() {
 /// The other end of a port: what answers in place of QEMU.
 #[test]
 fn server() {
-    run(
-        &mut with_library(Compiler::c().compile("server", "server")),
-        "",
-    );
+    for name in ["server", "server_hostile"] {
+        run(&mut with_library(Compiler::c().compile(name, name)), "");
+    }
 }
 
 #[test]
 fn server_under_valgrind() {
-    let program = Compiler::c().compile("server", "server-valgrind");
-    run(&mut valgrind(&program), "valgrind");
+    for name in ["server", "server_hostile"] {
+        let program = Compiler::c().compile(name, &format!("{name}-valgrind"));
+        run(&mut valgrind(&program), "valgrind");
+    }
 }
 
 /// All options of a call, and what becomes of file descriptors.

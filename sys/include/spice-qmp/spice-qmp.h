@@ -4347,7 +4347,7 @@ G_END_DECLS
  */
 
 /**
- * SpiceQmpServer::command: (detailed)
+ * SpiceQmpServer::command:
  * @server: the server
  * @request: what the client wants executed
  *
