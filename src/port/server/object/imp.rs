@@ -38,7 +38,8 @@ pub struct ServerObject {
     stream: RefCell<Option<gio::IOStream>>,
     /// QEMU's version in the greeting.
     #[property(name = "version", type = Option<String>, construct_only, default = "10.0.0",
-               get = Self::version, set = Self::set_version)]
+               get = |server: &Self| Some(server.version.get().to_string()),
+               set = Self::set_version)]
     version: Cell<VersionTriple>,
     /// What the greeting offers.
     #[property(get, set, construct_only)]
@@ -254,10 +255,6 @@ impl ServerObject {
         if !handled {
             request.decline();
         }
-    }
-
-    fn version(&self) -> Option<String> {
-        Some(self.version.get().to_string())
     }
 
     fn set_version(&self, text: Option<String>) {
