@@ -48,6 +48,7 @@ fn main() -> Result<(), Error> {
 | run a job to its end, list jobs | [`Machine::run_job`], [`Machine::jobs`] |
 | know which commands a QEMU has | [`Machine::load_schema`] |
 | know why something failed | [`Error`]; [`QmpErrorCode`] for C and GLib |
+| test a program without QEMU, serve clients | [`QmpServer`] |
 | speak QMP without GLib | [`qmp`] |
 "
 )]
@@ -106,14 +107,14 @@ pub use port::MAX_FDS;
 pub use port::duplicate_list;
 
 #[cfg(feature = "gobject")]
-#[doc(hidden)]
-pub use port::record_traffic;
-#[cfg(feature = "gobject")]
 pub use port::{
     CONNECT_TIMEOUT, Call, CallOptions, EVENT_QUEUE, EVENT_QUEUE_BYTES, Event, EventStream,
     MAX_VARIANT_DEPTH, PortState, QmpErrorCode, QmpPort, QmpServer, Status, VmAction, WaitEvent,
     WaitId, WaitStatus, json_to_variant, variant_to_json,
 };
+#[cfg(feature = "gobject")]
+#[doc(hidden)]
+pub use port::{RequestObject, ServerObject, record_traffic};
 #[cfg(feature = "gobject")]
 #[doc(hidden)]
 pub use spawn::spawn_on;

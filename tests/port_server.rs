@@ -121,7 +121,10 @@ fn a_port_is_served() {
         let event = main.block_on(events.next()).unwrap();
         assert_eq!((event.name(), event.data()), ("STOP", Some("{\"a\":1}")));
         assert!(event.timestamp() > 0);
+        assert_eq!(server.close_reason(), None);
         server.close();
+        let reason = server.close_reason();
+        assert_eq!(reason.as_deref(), Some("the server closed the connection"));
         main.until("the end", || !port.ready());
     });
 }
@@ -143,6 +146,7 @@ fn in_process_too() {
         assert_eq!(sent.lines().last(), Some("{\"return\": 5, \"id\": 1}"));
         peer.close("gone");
         assert!(main.block_on(server.next()).is_none());
+        assert_eq!(server.close_reason().as_deref(), Some("gone"));
     });
 }
 
@@ -226,6 +230,8 @@ fn a_client_that_does_not_read_events_is_disconnected() {
             count += 1;
             assert!(count < 100, "{name}");
         }
+        let reason = server.close_reason().unwrap();
+        assert!(reason.contains("does not read"), "{name}: {reason}");
     });
 }
 

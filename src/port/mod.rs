@@ -40,7 +40,7 @@ pub use event_stream::{EVENT_QUEUE, EVENT_QUEUE_BYTES, EventStream};
 pub use fds::{MAX_FDS, duplicate_list};
 pub use log::record_traffic;
 pub use requests::CallOptions;
-pub use server::QmpServer;
+pub use server::{QmpServer, RequestObject, ServerObject};
 pub use state::PortState;
 pub use status::Status;
 pub use variant::{MAX_VARIANT_DEPTH, json_to_variant, variant_to_json};

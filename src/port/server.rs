@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One QMP client, served on a stream.
 
+mod object;
+mod request;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,8 +13,11 @@ use std::task::{Context, Poll, Waker};
 
 use glib::prelude::IsA;
 
+pub use object::ServerObject;
+pub use request::RequestObject;
+
 use crate::qmp::{Error, ErrorClass, Greeting, Request, RequestId, Server};
-use crate::transport::{self, Flow, Incoming, Sink, Transport};
+use crate::transport::{self, END_OF_STREAM, Flow, Incoming, Sink, Transport};
 
 /// Serves one QMP client on a stream, as QEMU does: the other end of a
 /// [`QmpPort`](crate::QmpPort), for tests of programs that speak QMP, and for programs
@@ -71,12 +77,15 @@ struct Inner {
     /// Requests that were not taken.
     requests: RefCell<VecDeque<Request>>,
     wakers: RefCell<Vec<Waker>>,
+    /// Whether the wakers know that the client has negotiated.
+    negotiated: Cell<bool>,
     /// Whether the transport waits until more is wanted.
     waits: Cell<bool>,
     flushes: Cell<bool>,
     /// Whether the connection ends when all that waits is written.
     finishes: Cell<bool>,
-    ended: Cell<bool>,
+    /// Why the connection has ended, once it has.
+    ended: RefCell<Option<Box<str>>>,
 }
 
 impl QmpServer {
@@ -94,10 +103,11 @@ impl QmpServer {
             transport,
             requests: RefCell::default(),
             wakers: RefCell::default(),
+            negotiated: Cell::new(false),
             waits: Cell::new(false),
             flushes: Cell::new(false),
             finishes: Cell::new(false),
-            ended: Cell::new(false),
+            ended: RefCell::default(),
         });
         let weak = Rc::downgrade(&inner);
         let sink: Sink = Rc::new(move |incoming| match weak.upgrade() {
@@ -178,10 +188,9 @@ impl QmpServer {
     /// does not read keeps it open: [`close`](Self::close) it after a while. Dropping the
     /// future does not stop that.
     pub async fn finish(&self) {
-        self.0.finishes.set(true);
-        self.0.end_when_written();
+        self.begin_to_finish();
         poll_fn(|cx| {
-            if self.0.ended.get() {
+            if self.0.has_ended() {
                 return Poll::Ready(());
             }
             self.0.wait(cx);
@@ -190,9 +199,21 @@ impl QmpServer {
         .await;
     }
 
+    /// [`finish`](Self::finish), without waiting for it.
+    fn begin_to_finish(&self) {
+        self.0.finishes.set(true);
+        self.0.end_when_written();
+    }
+
     /// Closes the connection at once.
     pub fn close(&self) {
-        self.0.end();
+        self.0.end(CLOSED_HERE);
+    }
+
+    /// Why the connection has ended; nothing while it has not.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<String> {
+        self.0.ended.borrow().as_deref().map(str::to_owned)
     }
 }
 
@@ -218,7 +239,8 @@ impl Inner {
                 self.go_on();
                 self.end_when_written();
             }
-            Incoming::WriteFailed(_) | Incoming::Closed(_) => self.end(),
+            Incoming::Closed(reason) if reason == END_OF_STREAM => self.end(CLOSED_THERE),
+            Incoming::WriteFailed(reason) | Incoming::Closed(reason) => self.end(reason),
             Incoming::Connecting | Incoming::Data(_) | Incoming::Pause => {}
         }
         if self.server.borrow().wants_input() {
@@ -231,7 +253,7 @@ impl Inner {
 
     /// Does what may be done now that something has changed.
     fn go_on(&self) {
-        if self.ended.get() {
+        if self.has_ended() {
             // Nobody is there to read it.
             let mut server = self.server.borrow_mut();
             server.transmitted();
@@ -243,13 +265,14 @@ impl Inner {
             let mut server = self.server.borrow_mut();
             std::iter::from_fn(|| server.poll_request()).collect()
         };
-        if !requests.is_empty() {
+        let negotiated = self.server.borrow().is_negotiated();
+        if !requests.is_empty() || self.negotiated.replace(negotiated) != negotiated {
             self.requests.borrow_mut().extend(requests);
             self.wake();
         }
         self.flush();
         if self.server.borrow().is_overrun() {
-            self.end();
+            self.end(OVERRUN);
         } else if self.server.borrow().wants_input() && self.waits.take() {
             self.transport.resume();
         }
@@ -272,14 +295,19 @@ impl Inner {
 
     fn end_when_written(&self) {
         if self.finishes.get() && self.server.borrow().unread() == 0 {
-            self.end();
+            self.end(CLOSED_HERE);
         }
     }
 
-    fn end(&self) {
-        if self.ended.replace(true) {
+    fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    fn end(&self, reason: &str) {
+        if self.has_ended() {
             return;
         }
+        self.ended.replace(Some(reason.into()));
         self.transport.close();
         self.requests.take();
         self.wake();
@@ -289,7 +317,7 @@ impl Inner {
         if let Some(request) = self.requests.borrow_mut().pop_front() {
             return Poll::Ready(Some(request));
         }
-        if self.ended.get() {
+        if self.has_ended() {
             return Poll::Ready(None);
         }
         self.wait(cx);
@@ -309,3 +337,7 @@ impl Inner {
         }
     }
 }
+
+const CLOSED_HERE: &str = "the server closed the connection";
+const CLOSED_THERE: &str = "the client closed the connection";
+const OVERRUN: &str = "the client does not read what it is sent";

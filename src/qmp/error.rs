@@ -65,7 +65,7 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    pub(super) fn from_name(name: &str) -> Self {
+    pub(crate) fn from_name(name: &str) -> Self {
         match name {
             "GenericError" => Self::Generic,
             "CommandNotFound" => Self::CommandNotFound,

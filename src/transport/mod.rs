@@ -162,6 +162,10 @@ pub trait Transport {
     }
 }
 
+/// Why a stream is closed that has come to its end. Its peer is a server but for a
+/// [`QmpServer`](crate::QmpServer).
+pub(crate) const END_OF_STREAM: &str = "the server closed the connection";
+
 /// The transport for `stream`, from which nothing has been read yet.
 pub(crate) fn on_stream(stream: &impl IsA<gio::IOStream>) -> Box<dyn Transport> {
     match SocketTransport::new(stream) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gio::prelude::*;
 use glib::{ControlFlow, IOCondition, Priority};
 
-use super::{Closed, Fds, Flow, Incoming, Sink, Transport, gio_async};
+use super::{Closed, END_OF_STREAM, Fds, Flow, Incoming, Sink, Transport, gio_async};
 use crate::home::Home;
 
 /// Reads and writes the socket of a [`gio::UnixConnection`] or [`gio::TcpConnection`], on
@@ -226,7 +226,7 @@ impl Link {
             buffer = vec![0; self.read_size()];
         }
         match self.receive(&mut buffer) {
-            Ok(0) => self.lost("the server closed the connection"),
+            Ok(0) => self.lost(END_OF_STREAM),
             Ok(count) => {
                 self.busy.set(count >= SMALL_READ);
                 self.wanted.set(Wanted::AfterThis);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use gio::prelude::*;
 
-use super::{Closed, Flow, Incoming, Sink, Transport, gio_async};
+use super::{Closed, END_OF_STREAM, Flow, Incoming, Sink, Transport, gio_async};
 use crate::home::Home;
 
 /// Reads and writes a [`gio::IOStream`], on the main context that is the thread-default
@@ -167,7 +167,7 @@ impl Link {
 
     fn got(self: &Rc<Self>, buffer: Vec<u8>, result: Result<usize, glib::Error>) {
         match result {
-            Ok(0) => self.lost("the server closed the connection"),
+            Ok(0) => self.lost(END_OF_STREAM),
             Ok(count) => {
                 let flow = self.report(Incoming::Data(&buffer[..count]));
                 self.buffer.replace(buffer);

@@ -2,9 +2,9 @@
 //! `SpiceQmpError`
 
 use glib::error::ErrorDomain;
-use glib::ffi::GQuark;
-use glib::translate::IntoGlib;
-use spice_qmp::QmpErrorCode;
+use glib::ffi::{GError, GFALSE, GQuark, GTRUE, gboolean};
+use glib::translate::{IntoGlib, IntoGlibPtr};
+use spice_qmp::{Error, QmpErrorCode};
 
 /// SpiceQmpError:
 /// @SPICE_QMP_ERROR_GENERIC: QEMU's `GenericError`, or an unknown error class, which
@@ -57,6 +57,23 @@ pub enum SpiceQmpError {
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_error_quark() -> GQuark {
     QmpErrorCode::domain().into_glib()
+}
+
+/// What a function returns that may fail.
+///
+/// # Safety
+///
+/// `error` is NULL, or a place for an error in which there is none.
+pub(crate) unsafe fn worked(result: Result<(), Error>, error: *mut *mut GError) -> gboolean {
+    match result {
+        Ok(()) => GTRUE,
+        Err(failure) => {
+            let failure = glib::Error::from(failure);
+            // SAFETY: as the caller promises; the place takes the error over.
+            unsafe { glib::ffi::g_propagate_error(error, failure.into_glib_ptr()) };
+            GFALSE
+        }
+    }
 }
 
 /// The code in the header. A new code does not compile until it is mapped.

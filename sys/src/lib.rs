@@ -38,7 +38,9 @@ pub mod port_properties;
 #[cfg(feature = "spice")]
 pub mod port_spice;
 pub mod port_waits;
+pub mod request;
 pub mod schema;
+pub mod server;
 pub mod snapshot;
 pub mod state;
 pub mod status;

@@ -154,6 +154,22 @@ fn jobs_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+/// The other end of a port: what answers in place of QEMU.
+#[test]
+fn server() {
+    for name in ["server", "server_hostile"] {
+        run(&mut with_library(Compiler::c().compile(name, name)), "");
+    }
+}
+
+#[test]
+fn server_under_valgrind() {
+    for name in ["server", "server_hostile"] {
+        let program = Compiler::c().compile(name, &format!("{name}-valgrind"));
+        run(&mut valgrind(&program), "valgrind");
+    }
+}
+
 /// All options of a call, and the handling of file descriptors.
 #[test]
 fn fds() {
@@ -235,6 +251,7 @@ fn introspection() {
         r#"glib:error-domain="spice-qmp-error-quark""#,
         r#"glib:type-name="SpiceQmp1Event""#,
         r#"glib:type-name="SpiceQmp1Machine""#,
+        r#"glib:type-name="SpiceQmp1Server""#,
         r#"<implements name="Gio.ActionGroup"/>"#,
         r#"c:identifier="SPICE_QMP_CONDITION_CODE_CONNECTION_LOST""#,
         "A QMP connection to QEMU",
@@ -293,6 +310,7 @@ fn assert_vapi(dir: &Path) {
         ("string? io_status {", "string? dup_io_status ()"),
         ("string? lost_medium {", "string? dup_lost_medium ()"),
         ("string? medium {", "string? dup_medium ()"),
+        ("string? close_reason {", "string? dup_close_reason ()"),
         // For a job, and for a list.
         ("string? error {", "string? dup_error ()"),
         ("GLib.Error? error {", "GLib.Error? dup_error ()"),

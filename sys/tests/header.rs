@@ -33,6 +33,8 @@ fn header_is_up_to_date() {
         "machine",
         "connector",
         "machine_snapshots",
+        "request",
+        "server",
     ] {
         builder = builder.with_src(here.join(format!("src/{file}.rs")));
     }

@@ -46,6 +46,8 @@
 #define SpiceQmpJobProgress SpiceQmp1JobProgress
 #define SpiceQmpConditionCode SpiceQmp1ConditionCode
 #define SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity
+#define SpiceQmpServer SpiceQmp1Server
+#define SpiceQmpRequest SpiceQmp1Request
 #endif
 
 /**
@@ -359,6 +361,8 @@ typedef struct SpiceQmpMachine SpiceQmpMachine;
 typedef struct SpiceQmpPort SpiceQmpPort;
 #endif
 
+typedef struct SpiceQmpRequest SpiceQmpRequest;
+
 /**
  * SpiceQmpSchema:
  *
@@ -373,6 +377,8 @@ typedef struct SpiceQmpPort SpiceQmpPort;
  * Since: 0.1
  */
 typedef struct SpiceQmpSchema SpiceQmpSchema;
+
+typedef struct SpiceQmpServer SpiceQmpServer;
 
 typedef struct SpiceQmpSnapshot SpiceQmpSnapshot;
 
@@ -3180,6 +3186,281 @@ gboolean spice_qmp_machine_delete_snapshot_finish(SpiceQmpMachine *machine,
                                                   GAsyncResult *result,
                                                   GError **error);
 
+/**
+ * spice_qmp_request_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpRequest
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_request_get_type(void);
+
+/**
+ * spice_qmp_request_get_command:
+ * @request: a #SpiceQmpRequest
+ *
+ * The name of the command, which may be any text: the client chose it.
+ *
+ * Returns: (transfer none): the name, such as `query-status`; it lives as long as @request
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+const char *spice_qmp_request_get_command(SpiceQmpRequest *request);
+
+/**
+ * spice_qmp_request_get_arguments:
+ * @request: a #SpiceQmpRequest
+ *
+ * The arguments of the command as JSON text.
+ *
+ * Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there are no
+ *   arguments; it lives as long as @request
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+const char *spice_qmp_request_get_arguments(SpiceQmpRequest *request);
+
+/**
+ * spice_qmp_request_get_arguments_variant:
+ * @request: a #SpiceQmpRequest
+ *
+ * The arguments of the command as a #GVariant of the type `a{sv}`. The conversion is
+ * described at spice_qmp_port_execute_variant_async().
+ *
+ * Returns: (transfer full) (nullable): the arguments, or %NULL if there are none or they
+ *   cannot be converted: more than 1 MiB of JSON text, nested more than 60 levels deep, or
+ *   with a member twice. spice_qmp_request_get_arguments() returns them in either case.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GVariant *spice_qmp_request_get_arguments_variant(SpiceQmpRequest *request);
+
+/**
+ * spice_qmp_request_get_id:
+ * @request: a #SpiceQmpRequest
+ *
+ * The `id` of the request as JSON text. The answer has the same one; no two requests of a
+ * client need differ in it.
+ *
+ * Returns: (transfer none) (nullable): the text of a JSON value, or %NULL if there is no
+ *   `id`; it lives as long as @request
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+const char *spice_qmp_request_get_id(SpiceQmpRequest *request);
+
+/**
+ * spice_qmp_request_is_out_of_band:
+ * @request: a #SpiceQmpRequest
+ *
+ * Whether the client has sent the request out of band (`exec-oob`): its answer then
+ * overtakes those of requests before it that are not answered yet.
+ *
+ * Returns: %TRUE if it is out of band
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_request_is_out_of_band(SpiceQmpRequest *request);
+
+/**
+ * spice_qmp_request_reply:
+ * @request: a #SpiceQmpRequest
+ * @value: (nullable): the text of a JSON value, or %NULL for an empty object, which most
+ *   commands of QEMU return
+ * @error: return location for a #GError, or %NULL
+ *
+ * Answers the request: the command has succeeded, and returns @value. If the client has
+ * gone meanwhile, nothing happens.
+ *
+ * The error is %SPICE_QMP_ERROR_INVALID_ARGUMENT if @value is not JSON, and the request is
+ * not answered; or if it was answered before.
+ *
+ * Returns: %TRUE, or %FALSE on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_request_reply(SpiceQmpRequest *request,
+                                 const char *value,
+                                 GError **error);
+
+/**
+ * spice_qmp_request_reply_variant:
+ * @request: a #SpiceQmpRequest
+ * @value: (nullable): what the command returns, such as an `a{sv}`, or %NULL for an empty
+ *   object; a floating reference is consumed
+ * @error: return location for a #GError, or %NULL
+ *
+ * Answers the request like spice_qmp_request_reply(), with #GVariant instead of JSON text.
+ *
+ * The errors are the same: %SPICE_QMP_ERROR_INVALID_ARGUMENT also if JSON has no
+ * equivalent of @value.
+ *
+ * Returns: %TRUE, or %FALSE on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_request_reply_variant(SpiceQmpRequest *request,
+                                         GVariant *value,
+                                         GError **error);
+
+/**
+ * spice_qmp_request_refuse:
+ * @request: a #SpiceQmpRequest
+ * @error_class: (nullable): the class of the error, such as `DeviceNotFound`, or %NULL for
+ *   `GenericError`, which most errors of QEMU are of
+ * @description: what went wrong, for people
+ *
+ * Answers the request: the command has failed. If the client has gone meanwhile, nothing
+ * happens.
+ *
+ * Returns: %TRUE, or %FALSE if the request was answered before
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_request_refuse(SpiceQmpRequest *request,
+                                  const char *error_class,
+                                  const char *description);
+
+/**
+ * spice_qmp_server_get_type:
+ *
+ * Returns: the #GType of #SpiceQmpServer
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+GType spice_qmp_server_get_type(void);
+
+/**
+ * spice_qmp_server_new:
+ * @stream: an open stream, such as a #GSocketConnection, of which nothing has been read;
+ *   the client is at its other end
+ * @version: (nullable): QEMU's version in the greeting, such as `10.0.2`, or %NULL for a
+ *   recent one
+ * @capabilities: (nullable) (array zero-terminated=1): what the greeting offers, such as
+ *   `oob`, or %NULL for nothing
+ *
+ * Creates a server, which greets the client and has it negotiate.
+ *
+ * Returns: (transfer full): a new server
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+SpiceQmpServer *spice_qmp_server_new(GIOStream *stream,
+                                     const char *version,
+                                     const char *const *capabilities);
+
+/**
+ * spice_qmp_server_dup_version: (get-property version)
+ * @server: a #SpiceQmpServer
+ *
+ * QEMU's version in the greeting: the property #SpiceQmpServer:version.
+ *
+ * Returns: (transfer full): the version
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_server_dup_version(SpiceQmpServer *server);
+
+/**
+ * spice_qmp_server_dup_capabilities: (get-property capabilities)
+ * @server: a #SpiceQmpServer
+ *
+ * What the greeting offers: the property #SpiceQmpServer:capabilities.
+ *
+ * Returns: (transfer full) (array zero-terminated=1): the names
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char **spice_qmp_server_dup_capabilities(SpiceQmpServer *server);
+
+/**
+ * spice_qmp_server_get_negotiated: (get-property negotiated)
+ * @server: a #SpiceQmpServer
+ *
+ * Whether the client has negotiated: the property #SpiceQmpServer:negotiated.
+ *
+ * Returns: %TRUE if it has
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_server_get_negotiated(SpiceQmpServer *server);
+
+/**
+ * spice_qmp_server_dup_close_reason: (get-property close-reason)
+ * @server: a #SpiceQmpServer
+ *
+ * Why the connection has ended: the property #SpiceQmpServer:close-reason.
+ *
+ * Returns: (transfer full) (nullable): the reason, or %NULL if it has not ended
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+char *spice_qmp_server_dup_close_reason(SpiceQmpServer *server);
+
+/**
+ * spice_qmp_server_emit_event:
+ * @server: a #SpiceQmpServer
+ * @name: the name of the event, such as `STOP`
+ * @data: (nullable): the text of a JSON object, or %NULL for an event without data
+ * @error: return location for a #GError, or %NULL
+ *
+ * Sends an event to the client, with the time of now. As from QEMU, a client gets no event
+ * before it has negotiated (#SpiceQmpServer:negotiated). If it has gone, nothing happens.
+ *
+ * The error is %SPICE_QMP_ERROR_INVALID_ARGUMENT if @data is not a JSON object.
+ *
+ * Returns: %TRUE, or %FALSE on error
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_server_emit_event(SpiceQmpServer *server,
+                                     const char *name,
+                                     const char *data,
+                                     GError **error);
+
+/**
+ * spice_qmp_server_close:
+ * @server: a #SpiceQmpServer
+ *
+ * Closes the connection at once: the client may lose what it has not read. If it is
+ * closed already, nothing happens.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_server_close(SpiceQmpServer *server);
+
+/**
+ * spice_qmp_server_flush_and_close:
+ * @server: a #SpiceQmpServer
+ *
+ * Closes the connection when the client has been sent all that is on its way, such as the
+ * answer to `quit`. No more requests are read. A client that does not read keeps the
+ * connection open: spice_qmp_server_close() closes it nevertheless.
+ *
+ * #SpiceQmpServer:close-reason is set when it is closed.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_server_flush_and_close(SpiceQmpServer *server);
+
 #ifndef __GI_SCANNER__
 #ifndef SPICE_QMP_BASE_IS_DECLARED
 #define SPICE_TYPE_QMP_PORT (spice_qmp_port_get_type())
@@ -3209,6 +3490,12 @@ gboolean spice_qmp_machine_delete_snapshot_finish(SpiceQmpMachine *machine,
 #define SPICE_TYPE_QMP_SNAPSHOT (spice_qmp_snapshot_get_type())
 #define SPICE_QMP_SNAPSHOT(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_SNAPSHOT, SpiceQmpSnapshot))
 #define SPICE_IS_QMP_SNAPSHOT(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_SNAPSHOT))
+#define SPICE_TYPE_QMP_SERVER (spice_qmp_server_get_type())
+#define SPICE_QMP_SERVER(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_SERVER, SpiceQmpServer))
+#define SPICE_IS_QMP_SERVER(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_SERVER))
+#define SPICE_TYPE_QMP_REQUEST (spice_qmp_request_get_type())
+#define SPICE_QMP_REQUEST(obj) (G_TYPE_CHECK_INSTANCE_CAST((obj), SPICE_TYPE_QMP_REQUEST, SpiceQmpRequest))
+#define SPICE_IS_QMP_REQUEST(obj) (G_TYPE_CHECK_INSTANCE_TYPE((obj), SPICE_TYPE_QMP_REQUEST))
 #endif
 #define SPICE_TYPE_QMP_EVENT (spice_qmp_event_get_type())
 #define SPICE_TYPE_QMP_SCHEMA (spice_qmp_schema_get_type())
@@ -3242,6 +3529,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpList, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpDrive, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpJob, g_object_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpSnapshot, g_object_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpServer, g_object_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SpiceQmpRequest, g_object_unref)
 
 /* The names of the GTypes, which the generated C of Vala uses. */
 typedef SpiceQmpPort SpiceQmp1Port;
@@ -3263,6 +3552,8 @@ typedef SpiceQmpSnapshot SpiceQmp1Snapshot;
 typedef SpiceQmpJobProgress SpiceQmp1JobProgress;
 typedef SpiceQmpConditionCode SpiceQmp1ConditionCode;
 typedef SpiceQmpConditionSeverity SpiceQmp1ConditionSeverity;
+typedef SpiceQmpServer SpiceQmp1Server;
+typedef SpiceQmpRequest SpiceQmp1Request;
 #endif
 
 G_END_DECLS
@@ -3964,6 +4255,130 @@ G_END_DECLS
  * Emitted if a SPICE server needs a password. Connecting waits until
  * spice_qmp_connector_answer() is called, by the handler or later. Without a handler,
  * it fails with %G_IO_ERROR_PERMISSION_DENIED.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpServer:
+ *
+ * The other end of a #SpiceQmpPort: serves one QMP client on a stream, as QEMU does. It is
+ * for tests of programs that use a machine, which then need no QEMU, and for programs that
+ * serve clients of their own.
+ *
+ * It greets the client, has it negotiate, answers by itself what is not a request, and emits
+ * the signal #SpiceQmpServer::command for each command. Each #SpiceQmpRequest is answered
+ * once, by the handler or later. A client that asks faster than it is answered, or than it
+ * reads the answers, is held back; the connection of one that does not read events is closed.
+ *
+ * A server belongs to the thread that created it, and to the #GMainContext that was the
+ * thread-default one at the time, as a port does. On another thread, its functions log a
+ * critical and fail; any thread may take and release references. Releasing the last one
+ * closes the connection.
+ *
+ * ```c
+ * static gboolean
+ * on_query_name (SpiceQmpServer *server, SpiceQmpRequest *request, gpointer data)
+ * {
+ *     return spice_qmp_request_reply (request, "{"name": "vm"}", NULL);
+ * }
+ *
+ * static gboolean
+ * on_stop (SpiceQmpServer *server, SpiceQmpRequest *request, gpointer data)
+ * {
+ *     spice_qmp_server_emit_event (server, "STOP", NULL, NULL);
+ *     return spice_qmp_request_reply (request, NULL, NULL);
+ * }
+ *
+ * int fds[2];
+ *
+ * socketpair (AF_UNIX, SOCK_STREAM, 0, fds);
+ * SpiceQmpServer *server = spice_qmp_server_new (stream_of (fds[0]), "10.0.2", NULL);
+ *
+ * g_signal_connect (server, "command::query-name", G_CALLBACK (on_query_name), NULL);
+ * g_signal_connect (server, "command::stop", G_CALLBACK (on_stop), NULL);
+ * // All other commands are not found, as in a QEMU that does not have them.
+ *
+ * SpiceQmpPort *port = spice_qmp_port_new_for_stream (stream_of (fds[1]));
+ * ```
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpServer:stream:
+ *
+ * The stream that the client is at the other end of.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpServer:version: (getter dup_version)
+ *
+ * QEMU's version in the greeting: three numbers, such as `10.0.2`.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpServer:capabilities: (getter dup_capabilities)
+ *
+ * What the greeting offers, such as `oob`. A client that enables that may send requests out
+ * of band; see spice_qmp_request_is_out_of_band().
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpServer:negotiated: (getter get_negotiated)
+ *
+ * Whether the client has negotiated: it may send commands then, and gets events.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpServer:close-reason: (getter dup_close_reason)
+ *
+ * Why the connection has ended, in words for people; %NULL while it has not. The client
+ * has left, the connection has failed, or it was closed by this side.
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpServer::command:
+ * @server: the server
+ * @request: what the client wants executed
+ *
+ * Emitted from the main loop when the client wants a command executed, in the order of the
+ * requests. The detail is the name of the command: `command::query-status`.
+ *
+ * Answer @request in the handler, or take a reference to it, return %TRUE, and answer it
+ * later. It is refused with the error class `CommandNotFound` if no handler has answered it
+ * or returned %TRUE, and if its last reference is released without an answer.
+ *
+ * The handler may run a main loop, in which further requests are emitted. It may close or
+ * release the server.
+ *
+ * Returns: %TRUE to keep @request from further handlers
+ *
+ * Since: 0.1
+ */
+
+/**
+ * SpiceQmpRequest:
+ *
+ * A command that the client of a #SpiceQmpServer wants executed. It is answered once, by
+ * spice_qmp_request_reply(), spice_qmp_request_reply_variant() or spice_qmp_request_refuse();
+ * at the latest when its last reference is released, by an error.
+ *
+ * The client gets the answers in the order of its requests, whatever the order in which
+ * they are given, but for those that are out of band.
+ *
+ * Any thread may read what it says, and take and release references. The server's thread
+ * may answer it.
  *
  * Since: 0.1
  */

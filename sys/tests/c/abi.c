@@ -377,6 +377,39 @@ test_connector_class(void)
 }
 
 static void
+test_server_class(void)
+{
+    const int flags = G_PARAM_READWRITE | G_PARAM_CONSTRUCT_ONLY;
+    GObjectClass *klass = (GObjectClass *) g_type_class_ref(SPICE_TYPE_QMP_SERVER);
+    GParamSpec *stream = g_object_class_find_property(klass, "stream");
+    GParamSpec *version = g_object_class_find_property(klass, "version");
+    GParamSpec *capabilities = g_object_class_find_property(klass, "capabilities");
+    GSignalQuery query;
+    guint count;
+
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_SERVER), ==, "SpiceQmp1Server");
+    g_assert_cmpstr(g_type_name(SPICE_TYPE_QMP_REQUEST), ==, "SpiceQmp1Request");
+    g_assert_true(g_type_is_a(SPICE_TYPE_QMP_REQUEST, G_TYPE_OBJECT));
+    g_free(g_object_class_list_properties(klass, &count));
+    g_assert_cmpuint(count, ==, 5);
+    g_assert_true(stream->value_type == G_TYPE_IO_STREAM);
+    g_assert_cmpint(stream->flags & flags, ==, G_PARAM_WRITABLE | G_PARAM_CONSTRUCT_ONLY);
+    g_assert_true(version->value_type == G_TYPE_STRING);
+    g_assert_cmpint(version->flags & flags, ==, flags);
+    g_assert_true(capabilities->value_type == G_TYPE_STRV);
+    g_assert_cmpint(capabilities->flags & flags, ==, flags);
+    assert_readable(klass, "negotiated", G_TYPE_BOOLEAN);
+    assert_readable(klass, "close-reason", G_TYPE_STRING);
+
+    g_signal_query(g_signal_lookup("command", SPICE_TYPE_QMP_SERVER), &query);
+    g_assert_cmpint(query.signal_flags, ==, G_SIGNAL_RUN_LAST | G_SIGNAL_DETAILED);
+    g_assert_cmpuint(query.n_params, ==, 1);
+    g_assert_true(query.param_types[0] == SPICE_TYPE_QMP_REQUEST);
+    g_assert_true(query.return_type == G_TYPE_BOOLEAN);
+    g_type_class_unref(klass);
+}
+
+static void
 test_macros(void)
 {
     SpiceQmp1Port *none = NULL;
@@ -393,6 +426,10 @@ test_macros(void)
     SpiceQmp1JobProgress no_progress = NULL;
     g_autoptr(SpiceQmpJob) job = NULL;
     g_autoptr(SpiceQmpSnapshot) snapshot = NULL;
+    SpiceQmp1Server *no_server = NULL;
+    SpiceQmp1Request *no_request = NULL;
+    g_autoptr(SpiceQmpServer) server = NULL;
+    g_autoptr(SpiceQmpRequest) request = NULL;
     g_autoptr(SpiceQmpCondition) condition = NULL;
     g_autoptr(SpiceQmpPort) port = NULL;
     g_autoptr(SpiceQmpStatus) status = NULL;
@@ -417,6 +454,12 @@ test_macros(void)
     g_assert_false(SPICE_IS_QMP_SNAPSHOT(no_snapshot));
     g_assert_null(SPICE_QMP_SNAPSHOT(no_snapshot));
     g_assert_null(snapshot);
+    g_assert_false(SPICE_IS_QMP_SERVER(no_server));
+    g_assert_null(SPICE_QMP_SERVER(no_server));
+    g_assert_null(server);
+    g_assert_false(SPICE_IS_QMP_REQUEST(no_request));
+    g_assert_null(SPICE_QMP_REQUEST(no_request));
+    g_assert_null(request);
     g_assert_true(no_progress == NULL);
     g_assert_null(job);
     g_assert_null(condition);
@@ -449,6 +492,7 @@ main(int argc, char **argv)
     g_test_add_func("/abi/job-class", test_job_class);
     g_test_add_func("/abi/connector-class", test_connector_class);
     g_test_add_func("/abi/snapshot-class", test_snapshot_class);
+    g_test_add_func("/abi/server-class", test_server_class);
     g_test_add_func("/abi/macros", test_macros);
     return g_test_run();
 }

@@ -15,6 +15,9 @@ typedef struct {
     SpiceQmpJob *job;
     SpiceQmpSnapshot *snapshot;
     SpiceQmpCondition *condition;
+    SpiceQmpServer *double_; /* in place of QEMU, for another client */
+    SpiceQmpRequest *request;
+    GIOStream *asker;
     SpiceSession *session;
     SpicePortChannel *channel;
     GDBusConnection *connection;
@@ -29,6 +32,33 @@ static void
 keep_event(SpiceQmpPort *port G_GNUC_UNUSED, SpiceQmpEvent *event, Things *t)
 {
     t->event = spice_qmp_event_ref(event);
+}
+
+static gboolean
+keep_request(SpiceQmpServer *server G_GNUC_UNUSED, SpiceQmpRequest *request, Things *t)
+{
+    g_set_object(&t->request, request);
+    return TRUE;
+}
+
+static void
+set_up_double(Things *t)
+{
+    static const char ask[] = "{\"execute\": \"qmp_capabilities\"}"
+                              "{\"execute\": \"ask\", \"arguments\": {\"a\":1}, \"id\": 5}";
+    static const char *const oob[] = { "oob", NULL };
+    int fds[2];
+    GIOStream *stream;
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    stream = stream_of_fd(fds[0]);
+    t->asker = stream_of_fd(fds[1]);
+    t->double_ = spice_qmp_server_new(stream, "9.1.2", oob);
+    g_object_unref(stream);
+    g_signal_connect(t->double_, "command", G_CALLBACK(keep_request), t);
+    g_output_stream_write_all(g_io_stream_get_output_stream(t->asker), ask, strlen(ask), NULL,
+                              NULL, NULL);
+    WAIT_UNTIL(t->request);
 }
 
 static void
@@ -69,6 +99,7 @@ set_up(Things *t, gconstpointer data G_GNUC_UNUSED)
     t->session = spice_session_new();
     t->channel = SPICE_PORT_CHANNEL(spice_channel_new(t->session, SPICE_CHANNEL_PORT, 0));
     t->connection = silent_connection();
+    set_up_double(t);
 }
 
 static void
@@ -92,6 +123,9 @@ tear_down(Things *t, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_condition_unref(t->condition);
     spice_qmp_schema_unref(t->schema);
     clear_machine(t);
+    g_object_unref(t->double_);
+    g_object_unref(t->request);
+    g_object_unref(t->asker);
     spice_session_disconnect(t->session);
     g_object_unref(t->session);
     if (t->port) {
@@ -641,6 +675,124 @@ use_dup_capabilities(Things *t)
     g_strfreev(none);
 }
 
+#define SERVER_CHECK "IS_THREAD_OF_SERVER(server)"
+#define REQUEST_CHECK "IS_THREAD_OF_REQUEST(request)"
+
+static void
+use_server_new(Things *t)
+{
+    expect_critical("spice_qmp_server_new", MAIN_CHECK);
+    g_assert_null(spice_qmp_server_new(t->client, NULL, NULL));
+    g_test_expect_message("SpiceQmp", G_LOG_LEVEL_CRITICAL, "*main context of another thread*");
+    g_object_unref(g_object_new(SPICE_TYPE_QMP_SERVER, "stream", t->client, NULL));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_server_close(Things *t)
+{
+    expect_critical("spice_qmp_server_close", SERVER_CHECK);
+    spice_qmp_server_close(t->double_);
+    g_test_assert_expected_messages();
+}
+
+static void
+use_server_flush_and_close(Things *t)
+{
+    expect_critical("spice_qmp_server_flush_and_close", SERVER_CHECK);
+    spice_qmp_server_flush_and_close(t->double_);
+    g_test_assert_expected_messages();
+}
+
+static void
+use_server_emit_event(Things *t)
+{
+    expect_critical("spice_qmp_server_emit_event", SERVER_CHECK);
+    g_assert_false(spice_qmp_server_emit_event(t->double_, "STOP", NULL, NULL));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_server_get_negotiated(Things *t)
+{
+    expect_property("negotiated");
+    g_assert_false(spice_qmp_server_get_negotiated(t->double_));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_server_dup_close_reason(Things *t)
+{
+    expect_property("close-reason");
+    g_assert_null(spice_qmp_server_dup_close_reason(t->double_));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_server_dup_version(Things *t)
+{
+    char *version;
+
+    expect_property("version");
+    version = spice_qmp_server_dup_version(t->double_);
+    g_test_assert_expected_messages();
+    g_assert_cmpstr(version, ==, "10.0.0");
+    g_free(version);
+}
+
+static void
+use_server_dup_capabilities(Things *t)
+{
+    char **none;
+
+    expect_property("capabilities");
+    none = spice_qmp_server_dup_capabilities(t->double_);
+    g_test_assert_expected_messages();
+    g_assert_cmpuint(g_strv_length(none), ==, 0);
+    g_strfreev(none);
+}
+
+static void
+use_request_refuse(Things *t)
+{
+    expect_critical("spice_qmp_request_refuse", REQUEST_CHECK);
+    g_assert_false(spice_qmp_request_refuse(t->request, NULL, "no"));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_request_reply(Things *t)
+{
+    expect_critical("spice_qmp_request_reply", REQUEST_CHECK);
+    g_assert_false(spice_qmp_request_reply(t->request, NULL, NULL));
+    g_test_assert_expected_messages();
+}
+
+static void
+use_request_reply_variant(Things *t)
+{
+    expect_critical("spice_qmp_request_reply_variant", REQUEST_CHECK);
+    g_assert_false(spice_qmp_request_reply_variant(t->request, g_variant_new_int32(1), NULL));
+    g_test_assert_expected_messages();
+}
+
+/* Any thread may read a request. */
+static void
+use_request(Things *t)
+{
+    GVariant *arguments = spice_qmp_request_get_arguments_variant(t->request);
+
+    g_assert_true(g_variant_is_of_type(arguments, G_VARIANT_TYPE_VARDICT));
+    g_variant_unref(arguments);
+    g_assert_cmpstr(spice_qmp_request_get_command(t->request), ==, "ask");
+    g_assert_cmpstr(spice_qmp_request_get_arguments(t->request), ==, "{\"a\":1}");
+    g_assert_cmpstr(spice_qmp_request_get_id(t->request), ==, "5");
+    g_assert_false(spice_qmp_request_is_out_of_band(t->request));
+    g_assert_cmpuint(spice_qmp_request_get_type(), ==, SPICE_TYPE_QMP_REQUEST);
+    g_assert_cmpuint(spice_qmp_server_get_type(), ==, SPICE_TYPE_QMP_SERVER);
+    g_object_unref(g_object_ref(t->request));
+}
+
 static void
 use_values(Things *t)
 {
@@ -845,12 +997,32 @@ static const Function functions[] = {
     PAIR(wait_ready),
     PAIR(wait_ready_full),
     PAIR(wait_status),
+#define REQUEST(name) { "spice_qmp_request_" #name, use_request, NULL }
+    REQUEST(get_arguments),
+    REQUEST(get_arguments_variant),
+    REQUEST(get_command),
+    REQUEST(get_id),
+    REQUEST(get_type),
+    REQUEST(is_out_of_band),
+    { "spice_qmp_request_refuse", use_request_refuse, NULL },
+    { "spice_qmp_request_reply", use_request_reply, NULL },
+    { "spice_qmp_request_reply_variant", use_request_reply_variant, NULL },
     VALUE(schema_get_type),
     VALUE(schema_has_argument),
     VALUE(schema_has_command),
     VALUE(schema_list_commands),
     VALUE(schema_ref),
     VALUE(schema_unref),
+#define SERVER(name) { "spice_qmp_server_" #name, use_server_##name, NULL }
+    SERVER(close),
+    SERVER(dup_capabilities),
+    SERVER(dup_close_reason),
+    SERVER(dup_version),
+    SERVER(emit_event),
+    SERVER(flush_and_close),
+    SERVER(get_negotiated),
+    { "spice_qmp_server_get_type", use_request, NULL },
+    SERVER(new),
 #define SNAPSHOT(name) { "spice_qmp_snapshot_" #name, use_snapshot_##name, NULL }
     SNAPSHOT(dup_tag),
     SNAPSHOT(get_clock),
@@ -914,6 +1086,10 @@ test_function(Things *t, gconstpointer data)
         forget(&t->reply);
     }
     g_clear_object(&t->result);
+    /* Nothing was answered, nor closed. */
+    g_assert_true(spice_qmp_request_reply(t->request, NULL, NULL));
+    g_assert_true(spice_qmp_server_get_negotiated(t->double_));
+    g_assert_null(spice_qmp_server_dup_close_reason(t->double_));
     if (strcmp(function->name, "spice_qmp_port_close_finish") != 0)
         assert_executes(t->port, "echo", NULL);
 }

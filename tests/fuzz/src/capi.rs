@@ -5,34 +5,31 @@
 mod calls;
 mod machine;
 mod models;
+mod server;
+mod signals;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::c_char;
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::sync::Once;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult};
 use gio::prelude::*;
-use glib::ffi::{GFALSE, gboolean, gpointer};
+use glib::ffi::gpointer;
 use glib::gobject_ffi::GObject;
 use glib::object::ObjectType;
-use glib::translate::{IntoGlibPtr, ToGlibPtr, from_glib_borrow, from_glib_full};
+use glib::translate::{IntoGlibPtr, ToGlibPtr, from_glib_borrow};
 use serde_json::value::RawValue;
 use spice_qmp::transport::{self, PairPeer};
 use spice_qmp::{Machine, QmpPort};
-use spice_qmp_1::event::{
-    SpiceQmpEvent, spice_qmp_event_get_data, spice_qmp_event_get_data_variant,
-    spice_qmp_event_get_name, spice_qmp_event_get_timestamp, spice_qmp_event_ref,
-    spice_qmp_event_unref,
-};
 use spice_qmp_1::instance::SpiceQmpPort;
 use spice_qmp_1::machine::SpiceQmpMachine;
 use spice_qmp_1::port::{spice_qmp_port_is_qmp_name, spice_qmp_port_new_for_stream};
 
 use self::calls::{Caller, Function, Of, call_machine, call_port, finish, string};
 use self::models::call_item;
+use self::server::Served;
 use crate::operations::{pick, read};
 use crate::session::{greeting, reply};
 
@@ -133,6 +130,7 @@ struct World {
     changes: Cell<u32>,
     /// How many jobs with a handler are running.
     jobs: Cell<u32>,
+    served: Served,
     /// Callbacks do nothing more.
     is_ending: Cell<bool>,
 }
@@ -173,6 +171,7 @@ impl World {
             events: Cell::default(),
             changes: Cell::default(),
             jobs: Cell::default(),
+            served: Served::default(),
             is_ending: Cell::default(),
         });
         world.with_port(|port| world.weak.set(Some(port)));
@@ -205,35 +204,6 @@ impl World {
                 unsafe { from_glib_borrow(port.cast::<<QmpPort as ObjectType>::GlibType>()) };
             act(&port.clone());
         }
-    }
-
-    fn connect_signals(&self) {
-        self.with_port(|port| {
-            let instance: *mut <QmpPort as ObjectType>::GlibType = port.to_glib_none().0;
-            for (signal, handler) in [
-                (c"event", on_event as *const ()),
-                (c"qmp-event", on_qmp_event as *const ()),
-                (c"qmp-event::STOP", on_qmp_event as *const ()),
-            ] {
-                // SAFETY: the handlers have the signatures of the signals.
-                unsafe {
-                    glib::gobject_ffi::g_signal_connect_data(
-                        instance.cast(),
-                        signal.as_ptr(),
-                        Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
-                            handler,
-                        )),
-                        null_mut(),
-                        None,
-                        0,
-                    );
-                }
-            }
-            port.connect_notify_local(None, |port, property| {
-                let value = port.property_value(property.name());
-                assert!(value.type_().is_a(property.value_type()));
-            });
-        });
     }
 
     fn take(&self, letter: u8, with: &[u8]) {
@@ -270,6 +240,10 @@ impl World {
             b't' => self.act(with),
             b'k' => self.look_at_machine(),
             b'g' => self.look_at_list(with),
+            b'Q' => self.make_server(with),
+            b'y' => self.answer(with),
+            b'Y' => self.emit(with),
+            b'P' => self.end_service(with),
             b'N' => {
                 let name = string(with);
                 // SAFETY: it is a string.
@@ -432,11 +406,13 @@ impl World {
         self.check_lists();
         self.give_up();
         self.give_machine_up();
+        self.give_service_up();
         self.iterate();
         for (at, call) in self.calls.borrow().iter().enumerate() {
             assert_eq!(call.ends, 1, "{at}, a {:?}, has not ended", call.function);
         }
         assert_eq!(self.jobs.get(), 0, "a job's handler is kept");
+        self.served.check();
         let machine = self.weak_machine.upgrade();
         assert!(machine.is_none(), "something holds the machine");
         assert!(self.weak.upgrade().is_none(), "something holds the port");
@@ -451,52 +427,6 @@ fn current() -> Rc<World> {
 
 unsafe extern "C" fn ended(source: *mut GObject, result: *mut GAsyncResult, data: gpointer) {
     current().ended(data as usize, source, result);
-}
-
-// spice-qmp links JSON-GLib.
-unsafe extern "C" {
-    fn json_to_string(node: gpointer, pretty: gboolean) -> *mut c_char;
-}
-
-unsafe extern "C" fn on_event(_: *mut GObject, name: *const c_char, node: gpointer, _: gpointer) {
-    assert!(!name.is_null());
-    if !node.is_null() {
-        // SAFETY: it is a JsonNode, which lives as long as the handler runs.
-        let text: glib::GString = unsafe { from_glib_full(json_to_string(node, GFALSE)) };
-        assert!(!text.is_empty());
-    }
-    told_event();
-}
-
-unsafe extern "C" fn on_qmp_event(_: *mut GObject, event: *mut SpiceQmpEvent, _: gpointer) {
-    // SAFETY: the event lives as long as the handler runs, and what its functions
-    // lend; the variant is the caller's.
-    unsafe {
-        let event = spice_qmp_event_ref(event);
-        assert!(!spice_qmp_event_get_name(event).is_null());
-        assert!(spice_qmp_event_get_timestamp(event) >= -1);
-        let has_data = !spice_qmp_event_get_data(event).is_null();
-        let variant = spice_qmp_event_get_data_variant(event);
-        if !variant.is_null() {
-            assert!(has_data);
-            glib::ffi::g_variant_unref(variant);
-        }
-        spice_qmp_event_unref(event);
-    }
-    told_event();
-}
-
-/// Every fourth handler runs a main loop, every tenth drops the port.
-fn told_event() {
-    let world = current();
-    let events = world.events.get() + 1;
-    world.events.set(events);
-    if events.is_multiple_of(4) {
-        world.iterate();
-    }
-    if events.is_multiple_of(10) {
-        world.give_up();
-    }
 }
 
 #[cfg(test)]
@@ -591,7 +521,7 @@ mod tests {
             \xFFi\xFFr0{\"status\":\"running\",\"running\":true}\xFFR0\xFFb\xFFe--cont\xFFi\xFFW\
             \xFF<{\"event\":\"SHUTDOWN\"}\n{\"event\":\"RESUME\"}\nx\n\xFFi\xFFm5\xFFNorg.qemu.monitor.qmp\
             \xFFM\xFFg0\xFFg1\xFFg5\xFFj--stop\xFFS-gs\xFFLc-s\xFFDCZs\xFFt2\xFFlc-\xFFlCZ\xFFUc-0d\xFFp--0\xFFE-M3STOP\xFFE--\xFFs-z0paused\xFFF--4\xFFf--1a\xFFf--9a\
-            \xFFk\xFFG\xFFi\xFFZ\xFFi";
+            \xFFk\xFFG\xFFi\xFFZ\xFFi\xFFQn{\"execute\":\"keep\"}{\"execute\":\"idle\"}{\"execute\":\"end\"}]\xFFi\xFFY0STOP\0{}\xFFy0r7\xFFP0\xFFP1\xFFP2\xFFQ{\xFFi";
         for setup in 0..64 {
             let mut input = operations.to_vec();
             input[0] = setup;
