@@ -5,7 +5,7 @@
 s/^```rust,no_run/```rust/
 # Links between documents; README.md links to those in docs/.
 s/\]\((docs\/)?(viewer|manager)\.png\)/](\2.png)/g
-s/\]\((docs\/)?(getting-started|machine|transports|threads|errors|tool|porting)\.md(#[a-z-]+)?\)/](\2.html\3)/g
+s/\]\((docs\/)?(getting-started|power-menu|machine|transports|threads|errors|tool|porting)\.md(#[a-z-]+)?\)/](\2.html\3)/g
 s/\]\(\.\.\/README\.md(#[a-z-]+)?\)/](overview.html\1)/g
 s/\]\((\.\.\/)?SECURITY\.md(#[a-z-]+)?\)/](security.html\2)/g
 # What is no page is only named.

@@ -126,5 +126,7 @@ pub use transport::spice::{PortChannel, Session};
 mod documents {
     #![doc = include_str!("../README.md")]
     #![doc = include_str!("../docs/getting-started.md")]
+    #![doc = include_str!("../docs/power-menu.md")]
     #![doc = include_str!("../docs/machine.md")]
+    #![doc = include_str!("../docs/transports.md")]
 }
