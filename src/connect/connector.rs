@@ -61,13 +61,13 @@ glib::wrapper! {
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `address` | string | the address to connect to; see [`Address`](crate::Address) |
-    /// | `password` | string, write only | the password (ticket) for a SPICE server |
-    /// | `ca-file` | string | a file of certificates (PEM) that are trusted for TLS instead of the system's |
-    /// | `host-subject` | string | the subject that the server's certificate must have for TLS, instead of its host name |
-    /// | `timeout` | unsigned, milliseconds | how long connecting may take, and each further attempt; 10,000 by default, 0 for no limit. The time spent waiting for a password does not count |
-    /// | `wait` | boolean | whether to try again, within the timeout, while there is no server at the address |
-    /// | `reconnect` | unsigned, milliseconds | the pause before connecting again when the connection has ended; 0, the default, means never |
+    /// | [`address`](Self::address) | string | the address to connect to; see [`Address`](crate::Address) |
+    /// | [`password`](Self::set_password) | string, write only | the password (ticket) for a SPICE server |
+    /// | [`ca-file`](Self::ca_file) | string | a file of certificates (PEM) that are trusted for TLS instead of the system's |
+    /// | [`host-subject`](Self::host_subject) | string | the subject that the server's certificate must have for TLS, instead of its host name |
+    /// | [`timeout`](Self::timeout) | unsigned, milliseconds | how long connecting may take, and each further attempt; 10,000 by default, 0 for no limit. The time spent waiting for a password does not count |
+    /// | [`wait`](Self::wait) | boolean | whether to try again, within the timeout, while there is no server at the address |
+    /// | [`reconnect`](Self::reconnect) | unsigned, milliseconds | the pause before connecting again when the connection has ended; 0, the default, means never |
     ///
     /// Passwords and TLS are for SPICE servers only.
     ///

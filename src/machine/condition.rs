@@ -9,6 +9,20 @@ use glib::{GStr, GString};
 /// [`Machine`](super::Machine).
 ///
 /// It is immutable, and may be used from any thread.
+///
+/// ```no_run
+/// # fn f(machine: spice_qmp::Machine) {
+/// use spice_qmp::ConditionCode;
+///
+/// machine.connect_condition_notify(|machine| match machine.condition() {
+///     None => println!("it runs, or is paused"),
+///     Some(condition) if condition.code() == ConditionCode::DiskFull => {
+///         println!("no space is left for {}", condition.subject().unwrap_or("a drive"));
+///     }
+///     Some(condition) => println!("{}", condition.message()),
+/// });
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, glib::SharedBoxed)]
 #[shared_boxed_type(name = "SpiceQmp1Condition", nullable)]
 pub struct Condition(Arc<Inner>);

@@ -19,15 +19,15 @@ glib::wrapper! {
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `id` | string | its id in QEMU's commands (`qdev`): the device's id, or its path if it has none. It never changes |
-    /// | `name` | string | a name to show: that of its `-drive`, or else a short form of the id |
-    /// | `removable` | boolean | whether its medium can be changed |
-    /// | `medium` | string or NULL | the file name of its medium, as QEMU knows it; NULL if there is none |
-    /// | `read-only` | boolean | whether the guest cannot write to the medium |
-    /// | `locked` | boolean | whether the guest has locked the tray. QEMU does not report changes of this |
-    /// | `tray-open` | boolean | whether its tray is open; always false without a tray, as in floppy drives |
-    /// | `io-status` | string or NULL | `ok`, or why the machine was stopped: `nospace`, `failed`. It may stay the same when the machine runs again |
-    /// | `lost-medium` | string or NULL | the medium that an [`insert`](Self::insert) removed before it failed, while the drive is empty |
+    /// | [`id`](Self::id) | string | its id in QEMU's commands (`qdev`): the device's id, or its path if it has none. It never changes |
+    /// | [`name`](Self::name) | string | a name to show: that of its `-drive`, or else a short form of the id |
+    /// | [`removable`](Self::removable) | boolean | whether its medium can be changed |
+    /// | [`medium`](Self::medium) | string or NULL | the file name of its medium, as QEMU knows it; NULL if there is none |
+    /// | [`read-only`](Self::read_only) | boolean | whether the guest cannot write to the medium |
+    /// | [`locked`](Self::locked) | boolean | whether the guest has locked the tray. QEMU does not report changes of this |
+    /// | [`tray-open`](Self::tray_open) | boolean | whether its tray is open; always false without a tray, as in floppy drives |
+    /// | [`io-status`](Self::io_status) | string or NULL | `ok`, or why the machine was stopped: `nospace`, `failed`. It may stay the same when the machine runs again |
+    /// | [`lost-medium`](Self::lost_medium) | string or NULL | the medium that an [`insert`](Self::insert) removed before it failed, while the drive is empty |
     pub struct Drive(ObjectSubclass<imp::Drive>);
 }
 

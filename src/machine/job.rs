@@ -21,16 +21,27 @@ glib::wrapper! {
     /// It stays the same object until QEMU has forgotten the job, and then keeps its last
     /// values.
     ///
+    /// ```no_run
+    /// # fn f(machine: spice_qmp::Machine) {
+    /// use spice_qmp::Job;
+    /// use spice_qmp::gio::prelude::*;
+    ///
+    /// for job in machine.jobs().iter::<Job>().flatten() {
+    ///     println!("{} {}: {:.0} %", job.kind(), job.id(), 100.0 * job.progress());
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `id` | string | its id in QEMU's commands |
-    /// | `kind` | string | its kind, such as `backup`, `mirror` or `snapshot-save` (QAPI enum `JobType`), or `migrate` |
-    /// | `status` | string | `created`, `running`, `paused`, `ready`, `standby`, `waiting`, `pending`, `aborting`, `concluded` or `null` (QAPI enum `JobStatus`) |
-    /// | `progress` | double | how much of it is done, from 0 to 1 |
-    /// | `current`, `total` | unsigned | the same as numbers, usually of bytes; `total` may grow |
-    /// | `error` | string or NULL | why it failed: QEMU's message |
+    /// | [`id`](Self::id) | string | its id in QEMU's commands |
+    /// | [`kind`](Self::kind) | string | its kind, such as `backup`, `mirror` or `snapshot-save` (QAPI enum `JobType`), or `migrate` |
+    /// | [`status`](Self::status) | string | `created`, `running`, `paused`, `ready`, `standby`, `waiting`, `pending`, `aborting`, `concluded` or `null` (QAPI enum `JobStatus`) |
+    /// | [`progress`](Self::progress) | double | how much of it is done, from 0 to 1 |
+    /// | [`current`](Self::current), [`total`](Self::total) | unsigned | the same as numbers, usually of bytes; `total` may grow |
+    /// | [`error`](Self::error) | string or NULL | why it failed: QEMU's message |
     ///
     /// QEMU itself pauses jobs for moments, which is not shown: they are `paused` or `standby`
     /// only if a client or an error has paused them.

@@ -24,12 +24,26 @@ glib::wrapper! {
     /// state; they are loaded again when it is back. The list holds the port, and belongs to
     /// its thread; it does not need the machine that it came from.
     ///
+    /// ```no_run
+    /// # fn f(machine: spice_qmp::Machine) {
+    /// use spice_qmp::Drive;
+    /// use spice_qmp::gio::prelude::*;
+    ///
+    /// machine.drives().connect_items_changed(|drives, _, _, _| {
+    ///     for drive in drives.iter::<Drive>().flatten() {
+    ///         println!("{}: {}", drive.name(), drive.medium().unwrap_or_default());
+    ///     }
+    /// });
+    /// machine.drives().n_items(); // has them loaded
+    /// # }
+    /// ```
+    ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `loading` | boolean | whether requested items are being loaded, or wait for the port to become ready; not while they are only kept up to date |
-    /// | `error` | `GError` or NULL | why the items could not be loaded the last time |
+    /// | [`loading`](Self::loading) | boolean | whether requested items are being loaded, or wait for the port to become ready; not while they are only kept up to date |
+    /// | [`error`](Self::error) | `GError` or NULL | why the items could not be loaded the last time |
     pub struct List(ObjectSubclass<imp::List>) @implements gio::ListModel;
 }
 

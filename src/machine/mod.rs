@@ -79,6 +79,24 @@ glib::wrapper! {
     /// commands do not reach QEMU: while the port is not ready, and on a SPICE port that QEMU has
     /// [muted](QmpPort::is_mute).
     ///
+    /// ```no_run
+    /// # fn f(port: spice_qmp::QmpPort) {
+    /// use spice_qmp::Machine;
+    /// use spice_qmp::gio::prelude::*;
+    ///
+    /// let machine = Machine::new(&port);
+    /// machine.connect_condition_notify(|machine| {
+    ///     if let Some(condition) = machine.condition() {
+    ///         println!("{}", condition.message());
+    ///     }
+    /// });
+    /// machine.connect_action_failed(|_, action, error| eprintln!("{action} failed: {error}"));
+    /// if machine.is_action_enabled("pause") {
+    ///     machine.activate_action("pause", None);
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Drives
     ///
     /// `drives` is a `GListModel` that loads its items when they are first requested. It
@@ -98,11 +116,11 @@ glib::wrapper! {
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `port` | [`QmpPort`], construct only | the port |
-    /// | `drives` | [`List`] of [`Drive`]s | the drives, and the media in them |
-    /// | `condition` | [`Condition`] or NULL | why the machine is not running, unless it is just paused |
-    /// | `jobs` | [`List`] of [`Job`]s | jobs that QEMU runs in the background |
-    /// | `snapshots` | [`List`] of [`Snapshot`]s | states of the machine saved on its disks, to which it can return |
+    /// | [`port`](Self::port) | [`QmpPort`], construct only | the port |
+    /// | [`drives`](Self::drives) | [`List`] of [`Drive`]s | the drives, and the media in them |
+    /// | [`condition`](Self::condition) | [`Condition`] or NULL | why the machine is not running, unless it is just paused |
+    /// | [`jobs`](Self::jobs) | [`List`] of [`Job`]s | jobs that QEMU runs in the background |
+    /// | [`snapshots`](Self::snapshots) | [`List`] of [`Snapshot`]s | states of the machine saved on its disks, to which it can return |
     ///
     /// # Signals
     ///

@@ -15,6 +15,15 @@ use crate::qmp::{Error, PeerError, misfit};
 ///
 /// It is immutable, and may be used from any thread.
 ///
+/// ```no_run
+/// # async fn f(machine: spice_qmp::Machine) -> Result<(), spice_qmp::Error> {
+/// let schema = machine.load_schema().await?;
+/// if schema.has_argument("screendump", "format") {
+///     println!("this QEMU can write PNG files");
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// [`Machine::load_schema`]: super::Machine::load_schema
 #[derive(Debug, Clone, PartialEq, Eq, glib::SharedBoxed)]
 #[shared_boxed_type(name = "SpiceQmp1Schema", nullable)]

@@ -14,15 +14,27 @@ glib::wrapper! {
     /// It belongs to the port's thread. A deleted snapshot is no longer in the list, and
     /// keeps its last values; one that is saved under the same name becomes the same object.
     ///
+    /// ```no_run
+    /// # async fn f(machine: spice_qmp::Machine) -> Result<(), spice_qmp::Error> {
+    /// use spice_qmp::Snapshot;
+    /// use spice_qmp::gio::prelude::*;
+    ///
+    /// machine.save_snapshot("before-update").await?;
+    /// for snapshot in machine.snapshots().iter::<Snapshot>().flatten() {
+    ///     println!("{}: {} bytes", snapshot.tag(), snapshot.state_size());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Properties
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `tag` | string | its name. It never changes |
-    /// | `date` | signed | when it was taken: seconds since 1970, UTC |
-    /// | `state-size` | unsigned | the size of the machine's state in bytes, most of which is its memory; 0 for a snapshot of disks only, such as `qemu-img` takes |
-    /// | `clock` | signed | for how long the machine had been running: microseconds |
-    /// | `loadable` | boolean | whether each disk has it, and one has the machine's state: other snapshots can only be deleted |
+    /// | [`tag`](Self::tag) | string | its name. It never changes |
+    /// | [`date`](Self::date) | signed | when it was taken: seconds since 1970, UTC |
+    /// | [`state-size`](Self::state_size) | unsigned | the size of the machine's state in bytes, most of which is its memory; 0 for a snapshot of disks only, such as `qemu-img` takes |
+    /// | [`clock`](Self::clock) | signed | for how long the machine had been running: microseconds |
+    /// | [`loadable`](Self::loadable) | boolean | whether each disk has it, and one has the machine's state: other snapshots can only be deleted |
     pub struct Snapshot(ObjectSubclass<imp::Snapshot>);
 }
 

@@ -15,6 +15,14 @@ use crate::qmp::{self, Error};
 
 /// An event of the virtual machine (QMP specification, section
 /// "Asynchronous events").
+///
+/// ```no_run
+/// # fn f(port: spice_qmp::QmpPort) {
+/// port.connect_qmp_event(Some("DEVICE_TRAY_MOVED"), |_, event| {
+///     println!("{} {}", event.name(), event.data().unwrap_or("{}"));
+/// });
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, glib::SharedBoxed)]
 #[shared_boxed_type(name = "SpiceQmp1Event", nullable)]
 pub struct Event(Arc<Inner>);

@@ -64,24 +64,46 @@ glib::wrapper! {
     /// `command-timeout`, or use [`Call::timeout`]. A port that was closed by its peer becomes
     /// ready again when it is reopened.
     ///
+    /// ```no_run
+    /// # async fn f() -> Result<(), spice_qmp::Error> {
+    /// use spice_qmp::QmpPort;
+    ///
+    /// let port = QmpPort::open("unix:/run/vm/qmp.sock").await?;
+    /// port.set_command_timeout(10_000);
+    /// port.connect_status_notify(|port| {
+    ///     if let Some(status) = port.status() {
+    ///         println!("the machine is {}", status.status());
+    ///     }
+    /// });
+    /// let disks: serde_json::Value = port.execute("query-block", ()).await?;
+    /// println!("{disks}");
+    /// port.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Properties
+    ///
+    /// Each has a getter. One that can be set has a setter, such as
+    /// [`set_command_timeout`](Self::set_command_timeout), and each has a function that
+    /// connects to its changes, such as
+    /// [`connect_status_notify`](Self::connect_status_notify).
     ///
     /// | name | type | |
     /// |---|---|---|
     /// | `channel` | `SpicePortChannel`, construct only | the channel that it is attached to, if any; with the feature `spice` |
-    /// | `ready` | boolean | whether commands may be executed |
-    /// | `state` | [`PortState`] | the state of the connection |
-    /// | `responsive` | boolean | false if QEMU owes something and has not sent a byte for 3 s |
-    /// | `version` | string or NULL | QEMU's version, such as `10.0.2` |
-    /// | `package` | string or NULL | the distributor's package of it |
-    /// | `capabilities` | strings | what the server offered in its greeting |
-    /// | `status` | [`Status`] or NULL | the run state, kept up to date: bind the UI to it |
-    /// | `pending` | unsigned | how many of the program's calls have not ended |
-    /// | `last-error` | `GError` or NULL | why the port is not ready, or the last thing that went wrong |
-    /// | `reconnect` | unsigned, milliseconds | the pause before it first tries to reconnect; 0, the default, means never. Set by a [`Connector`](crate::Connector) |
-    /// | `command-timeout` | unsigned, milliseconds | the deadline of each call; 0, the default, means none |
-    /// | `close-timeout` | unsigned, milliseconds | how long closing waits for what QEMU owes: 10,000 on SPICE ports, 1,000 elsewhere |
-    /// | `max-message-size` | unsigned, bytes | the longest message that is accepted; 64 MiB by default |
+    /// | [`ready`](Self::ready) | boolean | whether commands may be executed |
+    /// | [`state`](Self::state) | [`PortState`] | the state of the connection |
+    /// | [`responsive`](Self::responsive) | boolean | false if QEMU owes something and has not sent a byte for 3 s |
+    /// | [`version`](Self::version) | string or NULL | QEMU's version, such as `10.0.2` |
+    /// | [`package`](Self::package) | string or NULL | the distributor's package of it |
+    /// | [`capabilities`](Self::capabilities) | strings | what the server offered in its greeting |
+    /// | [`status`](Self::status) | [`Status`] or NULL | the run state, kept up to date: bind the UI to it |
+    /// | [`pending`](Self::pending) | unsigned | how many of the program's calls have not ended |
+    /// | [`last-error`](Self::last_error) | `GError` or NULL | why the port is not ready, or the last thing that went wrong |
+    /// | [`reconnect`](Self::reconnect) | unsigned, milliseconds | the pause before it first tries to reconnect; 0, the default, means never. Set by a [`Connector`](crate::Connector) |
+    /// | [`command-timeout`](Self::command_timeout) | unsigned, milliseconds | the deadline of each call; 0, the default, means none |
+    /// | [`close-timeout`](Self::close_timeout) | unsigned, milliseconds | how long closing waits for what QEMU owes: 10,000 on SPICE ports, 1,000 elsewhere |
+    /// | [`max-message-size`](Self::max_message_size) | unsigned, bytes | the longest message that is accepted; 64 MiB by default |
     ///
     /// # Signals
     ///

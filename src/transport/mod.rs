@@ -5,6 +5,17 @@
 //! D-Bus display, [`SocketTransport`] a Unix or TCP connection, [`StreamTransport`]
 //! any [`gio::IOStream`], and [`pair()`] connects two
 //! ends within the process.
+//!
+//! ```no_run
+//! use spice_qmp::QmpPort;
+//! use spice_qmp::transport::pair;
+//!
+//! let (transport, server) = pair();
+//! let port = QmpPort::for_transport(Box::new(transport));
+//! server.open();
+//! server.send(br#"{"QMP": {"version": {}, "capabilities": []}}"#);
+//! # drop(port);
+//! ```
 
 #[cfg(unix)]
 mod dbus;

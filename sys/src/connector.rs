@@ -313,6 +313,16 @@ pub unsafe extern "C" fn spice_qmp_connector_set_reconnect(
 /// If several calls need a password, the signal is emitted for one after the other. If
 /// no password is being asked for, nothing happens. #SpiceQmpConnector:password does not change.
 ///
+/// ```c
+/// static void
+/// on_response (GtkDialog *dialog, int response, SpiceQmpConnector *connector)
+/// {
+///     const char *password = gtk_entry_get_text (password_entry);
+///
+///     spice_qmp_connector_answer (connector, response == GTK_RESPONSE_OK ? password : NULL);
+/// }
+/// ```
+///
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_answer(

@@ -199,6 +199,11 @@ pub unsafe extern "C" fn spice_qmp_drive_dup_lost_medium(drive: *mut SpiceQmpDri
 ///
 /// The properties of @drive have changed when @callback is called.
 ///
+/// ```c
+/// spice_qmp_drive_insert_async (drive, "/srv/debian.iso", "raw", SPICE_QMP_INSERT_FLAGS_READ_ONLY,
+///                               NULL, on_inserted, window);
+/// ```
+///
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_insert_async(

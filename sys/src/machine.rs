@@ -174,6 +174,13 @@ pub unsafe extern "C" fn spice_qmp_machine_get_jobs(
 /// The command `migrate` is treated as if it started a job. On a SPICE port, only a paused
 /// machine can be migrated.
 ///
+/// ```c
+/// spice_qmp_machine_run_job_async (machine, "blockdev-backup",
+///                                  "{\"device\": \"disk\", \"target\": \"copy\", \"sync\": \"full\"}",
+///                                  on_progress, g_object_ref (bar), g_object_unref,
+///                                  cancellable, on_ended, window);
+/// ```
+///
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_run_job_async(
@@ -289,6 +296,10 @@ impl Drop for OnProgress {
 ///
 /// Set a deadline: a guest that is not responding neither releases the device nor
 /// refuses. It may still release the device after the deadline.
+///
+/// ```c
+/// spice_qmp_machine_unplug_async (machine, "usb1", 10000, NULL, on_unplugged, window);
+/// ```
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -412,6 +423,23 @@ pub unsafe extern "C" fn spice_qmp_machine_load_schema_finish(
 /// fails or is cancelled.
 ///
 /// #SpiceQmpPort:command-timeout is the deadline for the whole call.
+///
+/// ```c
+/// static void
+/// on_screenshot (GObject *machine, GAsyncResult *result, gpointer window)
+/// {
+///     g_autoptr (GError) error = NULL;
+///     g_autoptr (GBytes) png =
+///         spice_qmp_machine_screenshot_finish (SPICE_QMP_MACHINE (machine), result, &error);
+///
+///     if (!png)
+///         show_error (window, error->message);
+///     else
+///         save (window, png);
+/// }
+///
+/// spice_qmp_machine_screenshot_async (machine, NULL, 0, NULL, on_screenshot, window);
+/// ```
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]

@@ -35,6 +35,13 @@ pub extern "C" fn spice_qmp_port_get_type() -> GType {
 /// Creates a port on any stream. It becomes ready when the server has answered;
 /// see spice_qmp_port_wait_ready_async().
 ///
+/// ```c
+/// GSocketConnection *stream = g_socket_client_connect_finish (client, result, &error);
+/// SpiceQmpPort *port = spice_qmp_port_new_for_stream (G_IO_STREAM (stream));
+///
+/// spice_qmp_port_wait_ready_async (port, NULL, on_ready, window);
+/// ```
+///
 /// Returns: (transfer full): a new port
 ///
 /// Since: 0.1
@@ -64,6 +71,10 @@ pub unsafe extern "C" fn spice_qmp_port_new_for_stream(
 /// Connects to a QMP socket, a D-Bus display or a SPICE server of QEMU and waits until
 /// the port is ready and its first #SpiceQmpPort:status is known, for at most 10 seconds.
 /// #SpiceQmpConnector has options, such as a password.
+///
+/// ```c
+/// spice_qmp_port_open_async ("unix:/run/vm/qmp.sock", NULL, on_opened, window);
+/// ```
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -133,6 +144,10 @@ pub unsafe extern "C" fn spice_qmp_port_open_finish(
 /// The port uses a socket of its own. When that ends, the port is closed. It becomes
 /// ready again when QEMU returns to the bus, or when another client that had taken the
 /// monitor disconnects. If @connection is closed, the port works until its socket ends.
+///
+/// ```c
+/// spice_qmp_port_find_on_bus_async (connection, "org.qemu", NULL, on_found, window);
+/// ```
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -276,6 +291,17 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_finish(
 /// monitors, when a SPICE client disconnects while a reply is due. For the same
 /// reason, do not set #SpiceQmpPort:close-timeout below the time that your slowest
 /// command takes.
+///
+/// ```c
+/// static void
+/// on_closed (GObject *port, GAsyncResult *result, gpointer session)
+/// {
+///     spice_qmp_port_close_finish (SPICE_QMP_PORT (port), result, NULL);
+///     spice_session_disconnect (session);
+/// }
+///
+/// spice_qmp_port_close_async (port, NULL, on_closed, session);
+/// ```
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]

@@ -28,6 +28,19 @@ use crate::vm_action::ActionOfC;
 ///
 /// Pauses, resumes, resets, powers down or quits the virtual machine.
 ///
+/// ```c
+/// static void
+/// on_paused (GObject *port, GAsyncResult *result, gpointer window)
+/// {
+///     g_autoptr (GError) error = NULL;
+///
+///     if (!spice_qmp_port_vm_action_finish (SPICE_QMP_PORT (port), result, &error))
+///         show_error (window, error->message);
+/// }
+///
+/// spice_qmp_port_vm_action_async (port, SPICE_QMP_PORT_VM_ACTION_PAUSE, NULL, on_paused, window);
+/// ```
+///
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
@@ -278,6 +291,15 @@ pub unsafe extern "C" fn spice_qmp_port_execute_oob_finish(
 /// to nothing of the type `mv`. Arguments may also contain smaller integers, typed
 /// arrays, dictionaries and tuples.
 ///
+/// ```c
+/// GVariantDict arguments;
+///
+/// g_variant_dict_init (&arguments, NULL);
+/// g_variant_dict_insert (&arguments, "id", "s", "usb1");
+/// spice_qmp_port_execute_variant_async (port, "device_del", g_variant_dict_end (&arguments),
+///                                       NULL, on_executed, window);
+/// ```
+///
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
@@ -361,6 +383,14 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_finish(
 ///
 /// With %SPICE_QMP_CALL_FLAGS_OUT_OF_BAND, the command is executed as
 /// spice_qmp_port_execute_oob_async() does.
+///
+/// ```c
+/// g_autoptr (GUnixFDList) fds = g_unix_fd_list_new ();
+///
+/// if (g_unix_fd_list_append (fds, fd, &error) >= 0)
+///     spice_qmp_port_execute_full_async (port, "add-fd", "{\"fdset-id\": 1}", 10000, fds,
+///                                        SPICE_QMP_CALL_FLAGS_NONE, NULL, on_added, window);
+/// ```
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]

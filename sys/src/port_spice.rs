@@ -31,6 +31,20 @@ use crate::task::{Answer, Caller, Operation, finish_pointer, g_task_return_if_fa
 /// The channel owns the port and releases it when the channel is disposed of. The
 /// port does not keep the channel alive.
 ///
+/// ```c
+/// static void
+/// on_channel_new (SpiceSession *session, SpiceChannel *channel, gpointer window)
+/// {
+///     g_autofree char *name = NULL;
+///
+///     if (!SPICE_IS_PORT_CHANNEL (channel))
+///         return;
+///     g_object_get (channel, "port-name", &name, NULL);
+///     if (name && spice_qmp_port_is_qmp_name (name))
+///         use_port (window, spice_qmp_port_get (SPICE_PORT_CHANNEL (channel)));
+/// }
+/// ```
+///
 /// Returns: (transfer none): the port of @channel
 ///
 /// Since: 0.1
@@ -61,6 +75,13 @@ pub unsafe extern "C" fn spice_qmp_port_get(channel: *mut SpicePortChannel) -> *
 /// Finds the QMP monitor among the ports of a SPICE session and waits until it is
 /// ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
 /// port channels of the session are connected to learn their names.
+///
+/// ```c
+/// SpiceSession *session = spice_session_new ();
+///
+/// g_object_set (session, "uri", "spice://localhost:5900", NULL);
+/// spice_qmp_port_find_async (session, NULL, on_found, window);
+/// ```
 ///
 /// Since: 0.1
 #[cfg(feature = "spice")]

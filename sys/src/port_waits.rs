@@ -128,7 +128,9 @@ pub unsafe extern "C" fn spice_qmp_port_wait_event_async(
 /// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
-/// Ends spice_qmp_port_wait_event_async().
+/// Ends spice_qmp_port_wait_event_async(). The errors are %G_IO_ERROR_TIMED_OUT,
+/// %G_IO_ERROR_CANCELLED, and %G_IO_ERROR_CLOSED or the error that has ended the
+/// connection, as in #SpiceQmpPort:last-error.
 ///
 /// Returns: (transfer full): the event, or %NULL on error
 ///
@@ -155,6 +157,12 @@ pub unsafe extern "C" fn spice_qmp_port_wait_event_finish(
 ///
 /// Waits until #SpiceQmpPort:status is one of these run states, which it may be already.
 /// The call fails with %G_IO_ERROR_CLOSED when the connection ends.
+///
+/// ```c
+/// const char *names[] = { "paused", NULL };
+///
+/// spice_qmp_port_wait_status_async (port, names, 10000, NULL, on_paused, window);
+/// ```
 ///
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -190,7 +198,8 @@ pub unsafe extern "C" fn spice_qmp_port_wait_status_async(
 /// @result: the #GAsyncResult passed to the callback
 /// @error: return location for a #GError, or %NULL
 ///
-/// Ends spice_qmp_port_wait_status_async().
+/// Ends spice_qmp_port_wait_status_async(). The errors are those of
+/// spice_qmp_port_wait_event_finish().
 ///
 /// Returns: %TRUE if the machine was in one of the states, %FALSE on error
 ///

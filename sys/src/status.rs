@@ -22,6 +22,12 @@ use crate::guard::{g_return_val_if_fail, no_panic};
 /// `query-status`. Do not modify it: references to the same structure may be held
 /// elsewhere.
 ///
+/// ```c
+/// g_autoptr (SpiceQmpStatus) status = spice_qmp_port_dup_status (port);
+///
+/// gtk_label_set_text (label, status ? status->status : "");
+/// ```
+///
 /// Since: 0.1
 #[cfg(not(spice_gtk_declares))]
 #[repr(C)]

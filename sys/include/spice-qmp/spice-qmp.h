@@ -396,6 +396,12 @@ typedef struct SpiceQmpSnapshot SpiceQmpSnapshot;
  * `query-status`. Do not modify it: references to the same structure may be held
  * elsewhere.
  *
+ * ```c
+ * g_autoptr (SpiceQmpStatus) status = spice_qmp_port_dup_status (port);
+ *
+ * gtk_label_set_text (label, status ? status->status : "");
+ * ```
+ *
  * Since: 0.1
  */
 typedef struct {
@@ -753,6 +759,13 @@ GType spice_qmp_port_get_type(void);
  * Creates a port on any stream. It becomes ready when the server has answered;
  * see spice_qmp_port_wait_ready_async().
  *
+ * ```c
+ * GSocketConnection *stream = g_socket_client_connect_finish (client, result, &error);
+ * SpiceQmpPort *port = spice_qmp_port_new_for_stream (G_IO_STREAM (stream));
+ *
+ * spice_qmp_port_wait_ready_async (port, NULL, on_ready, window);
+ * ```
+ *
  * Returns: (transfer full): a new port
  *
  * Since: 0.1
@@ -774,6 +787,10 @@ SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
  * Connects to a QMP socket, a D-Bus display or a SPICE server of QEMU and waits until
  * the port is ready and its first #SpiceQmpPort:status is known, for at most 10 seconds.
  * #SpiceQmpConnector has options, such as a password.
+ *
+ * ```c
+ * spice_qmp_port_open_async ("unix:/run/vm/qmp.sock", NULL, on_opened, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -826,6 +843,10 @@ SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
  * The port uses a socket of its own. When that ends, the port is closed. It becomes
  * ready again when QEMU returns to the bus, or when another client that had taken the
  * monitor disconnects. If @connection is closed, the port works until its socket ends.
+ *
+ * ```c
+ * spice_qmp_port_find_on_bus_async (connection, "org.qemu", NULL, on_found, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -932,6 +953,17 @@ gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
  * reason, do not set #SpiceQmpPort:close-timeout below the time that your slowest
  * command takes.
  *
+ * ```c
+ * static void
+ * on_closed (GObject *port, GAsyncResult *result, gpointer session)
+ * {
+ *     spice_qmp_port_close_finish (SPICE_QMP_PORT (port), result, NULL);
+ *     spice_session_disconnect (session);
+ * }
+ *
+ * spice_qmp_port_close_async (port, NULL, on_closed, session);
+ * ```
+ *
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
@@ -970,6 +1002,20 @@ gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
  * The channel owns the port and releases it when the channel is disposed of. The
  * port does not keep the channel alive.
  *
+ * ```c
+ * static void
+ * on_channel_new (SpiceSession *session, SpiceChannel *channel, gpointer window)
+ * {
+ *     g_autofree char *name = NULL;
+ *
+ *     if (!SPICE_IS_PORT_CHANNEL (channel))
+ *         return;
+ *     g_object_get (channel, "port-name", &name, NULL);
+ *     if (name && spice_qmp_port_is_qmp_name (name))
+ *         use_port (window, spice_qmp_port_get (SPICE_PORT_CHANNEL (channel)));
+ * }
+ * ```
+ *
  * Returns: (transfer none): the port of @channel
  *
  * Since: 0.1
@@ -990,6 +1036,13 @@ SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
  * Finds the QMP monitor among the ports of a SPICE session and waits until it is
  * ready and its first #SpiceQmpPort:status is known, for at most 10 seconds. The
  * port channels of the session are connected to learn their names.
+ *
+ * ```c
+ * SpiceSession *session = spice_session_new ();
+ *
+ * g_object_set (session, "uri", "spice://localhost:5900", NULL);
+ * spice_qmp_port_find_async (session, NULL, on_found, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -1142,6 +1195,19 @@ SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
  * @user_data: for @callback
  *
  * Pauses, resumes, resets, powers down or quits the virtual machine.
+ *
+ * ```c
+ * static void
+ * on_paused (GObject *port, GAsyncResult *result, gpointer window)
+ * {
+ *     g_autoptr (GError) error = NULL;
+ *
+ *     if (!spice_qmp_port_vm_action_finish (SPICE_QMP_PORT (port), result, &error))
+ *         show_error (window, error->message);
+ * }
+ *
+ * spice_qmp_port_vm_action_async (port, SPICE_QMP_PORT_VM_ACTION_PAUSE, NULL, on_paused, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -1338,6 +1404,15 @@ char *spice_qmp_port_execute_oob_finish(SpiceQmpPort *port,
  * to nothing of the type `mv`. Arguments may also contain smaller integers, typed
  * arrays, dictionaries and tuples.
  *
+ * ```c
+ * GVariantDict arguments;
+ *
+ * g_variant_dict_init (&arguments, NULL);
+ * g_variant_dict_insert (&arguments, "id", "s", "usb1");
+ * spice_qmp_port_execute_variant_async (port, "device_del", g_variant_dict_end (&arguments),
+ *                                       NULL, on_executed, window);
+ * ```
+ *
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
@@ -1397,6 +1472,14 @@ GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
  *
  * With %SPICE_QMP_CALL_FLAGS_OUT_OF_BAND, the command is executed as
  * spice_qmp_port_execute_oob_async() does.
+ *
+ * ```c
+ * g_autoptr (GUnixFDList) fds = g_unix_fd_list_new ();
+ *
+ * if (g_unix_fd_list_append (fds, fd, &error) >= 0)
+ *     spice_qmp_port_execute_full_async (port, "add-fd", "{\"fdset-id\": 1}", 10000, fds,
+ *                                        SPICE_QMP_CALL_FLAGS_NONE, NULL, on_added, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -1746,7 +1829,9 @@ void spice_qmp_port_wait_event_async(SpiceQmpPort *port,
  * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
- * Ends spice_qmp_port_wait_event_async().
+ * Ends spice_qmp_port_wait_event_async(). The errors are %G_IO_ERROR_TIMED_OUT,
+ * %G_IO_ERROR_CANCELLED, and %G_IO_ERROR_CLOSED or the error that has ended the
+ * connection, as in #SpiceQmpPort:last-error.
  *
  * Returns: (transfer full): the event, or %NULL on error
  *
@@ -1771,6 +1856,12 @@ SpiceQmpEvent *spice_qmp_port_wait_event_finish(SpiceQmpPort *port,
  * Waits until #SpiceQmpPort:status is one of these run states, which it may be already.
  * The call fails with %G_IO_ERROR_CLOSED when the connection ends.
  *
+ * ```c
+ * const char *names[] = { "paused", NULL };
+ *
+ * spice_qmp_port_wait_status_async (port, names, 10000, NULL, on_paused, window);
+ * ```
+ *
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
@@ -1787,7 +1878,8 @@ void spice_qmp_port_wait_status_async(SpiceQmpPort *port,
  * @result: the #GAsyncResult passed to the callback
  * @error: return location for a #GError, or %NULL
  *
- * Ends spice_qmp_port_wait_status_async().
+ * Ends spice_qmp_port_wait_status_async(). The errors are those of
+ * spice_qmp_port_wait_event_finish().
  *
  * Returns: %TRUE if the machine was in one of the states, %FALSE on error
  *
@@ -2072,6 +2164,11 @@ char *spice_qmp_drive_dup_lost_medium(SpiceQmpDrive *drive);
  * could write to the file.
  *
  * The properties of @drive have changed when @callback is called.
+ *
+ * ```c
+ * spice_qmp_drive_insert_async (drive, "/srv/debian.iso", "raw", SPICE_QMP_INSERT_FLAGS_READ_ONLY,
+ *                               NULL, on_inserted, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -2615,6 +2712,13 @@ SpiceQmpList *spice_qmp_machine_get_jobs(SpiceQmpMachine *machine);
  * The command `migrate` is treated as if it started a job. On a SPICE port, only a paused
  * machine can be migrated.
  *
+ * ```c
+ * spice_qmp_machine_run_job_async (machine, "blockdev-backup",
+ *                                  "{\"device\": \"disk\", \"target\": \"copy\", \"sync\": \"full\"}",
+ *                                  on_progress, g_object_ref (bar), g_object_unref,
+ *                                  cancellable, on_ended, window);
+ * ```
+ *
  * Since: 0.1
  */
 SPICE_QMP_AVAILABLE
@@ -2665,6 +2769,10 @@ gboolean spice_qmp_machine_run_job_finish(SpiceQmpMachine *machine,
  *
  * Set a deadline: a guest that is not responding neither releases the device nor
  * refuses. It may still release the device after the deadline.
+ *
+ * ```c
+ * spice_qmp_machine_unplug_async (machine, "usb1", 10000, NULL, on_unplugged, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -2751,6 +2859,23 @@ SpiceQmpSchema *spice_qmp_machine_load_schema_finish(SpiceQmpMachine *machine,
  * fails or is cancelled.
  *
  * #SpiceQmpPort:command-timeout is the deadline for the whole call.
+ *
+ * ```c
+ * static void
+ * on_screenshot (GObject *machine, GAsyncResult *result, gpointer window)
+ * {
+ *     g_autoptr (GError) error = NULL;
+ *     g_autoptr (GBytes) png =
+ *         spice_qmp_machine_screenshot_finish (SPICE_QMP_MACHINE (machine), result, &error);
+ *
+ *     if (!png)
+ *         show_error (window, error->message);
+ *     else
+ *         save (window, png);
+ * }
+ *
+ * spice_qmp_machine_screenshot_async (machine, NULL, 0, NULL, on_screenshot, window);
+ * ```
  *
  * Since: 0.1
  */
@@ -2986,6 +3111,16 @@ void spice_qmp_connector_set_reconnect(SpiceQmpConnector *connector,
  *
  * If several calls need a password, the signal is emitted for one after the other. If
  * no password is being asked for, nothing happens. #SpiceQmpConnector:password does not change.
+ *
+ * ```c
+ * static void
+ * on_response (GtkDialog *dialog, int response, SpiceQmpConnector *connector)
+ * {
+ *     const char *password = gtk_entry_get_text (password_entry);
+ *
+ *     spice_qmp_connector_answer (connector, response == GTK_RESPONSE_OK ? password : NULL);
+ * }
+ * ```
  *
  * Since: 0.1
  */
@@ -3832,6 +3967,10 @@ G_END_DECLS
  * If the machine stopped before the port was connected, the condition is derived from the
  * run state and `query-block`.
  *
+ * If the program closes the port of a machine that runs, the condition is
+ * %SPICE_QMP_CONDITION_CODE_CONNECTION_LOST: disconnect your handlers first if you do not
+ * want to show it. While a port reconnects, there is no such condition.
+ *
  * Since: 0.1
  */
 
@@ -3879,6 +4018,11 @@ G_END_DECLS
  * A job that QEMU runs in the background, such as a backup of a disk: an item of
  * #SpiceQmpMachine:jobs. It stays the same object until QEMU forgets the job, and then
  * keeps its last values. Like the machine, it belongs to the thread of the port.
+ *
+ * ```c
+ * g_object_bind_property (job, "progress", progress_bar, "fraction", G_BINDING_SYNC_CREATE);
+ * g_signal_connect_swapped (cancel_button, "clicked", G_CALLBACK (cancel), job);
+ * ```
  *
  * Since: 0.1
  */
@@ -4058,6 +4202,13 @@ G_END_DECLS
  *
  * A drive that has been unplugged is no longer in the list, and keeps its properties.
  * A drive belongs to the thread of the port, to which it holds a reference.
+ *
+ * ```c
+ * g_autofree char *medium = spice_qmp_drive_dup_medium (drive);
+ *
+ * if (medium && spice_qmp_drive_get_removable (drive))
+ *     spice_qmp_drive_eject_async (drive, FALSE, NULL, on_ejected, window);
+ * ```
  *
  * Since: 0.1
  */
