@@ -50,8 +50,16 @@ fn main() -> Result<(), Error> {
 | know why something failed | [`Error`]; [`QmpErrorCode`] for C and GLib |
 | test a program without QEMU, serve clients | [`QmpServer`] |
 | speak QMP without GLib | [`qmp`] |
-"
+
+# A power menu
+
+A whole program, on a terminal. A window takes the machine as it is:
+`window.insert_action_group(\"vm\", Some(&machine))`.
+
+```no_run"
 )]
+#![cfg_attr(feature = "gobject", doc = include_str!("../examples/power_menu.rs"))]
+#![cfg_attr(feature = "gobject", doc = "```\n")]
 //!
 //! # Features
 //!
