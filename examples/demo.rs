@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The main job, step by step: what `./dev demo` runs.
+//! What `./dev demo` runs: finds the port, follows events, and executes commands.
 //!
 //!     cargo run --example demo -- spice+unix:///run/vm/spice.sock
 //!
-//! The virtual machine must have been started with `-S`, and is ended.
+//! The virtual machine must have been started with `-S`; the demo ends it.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -100,7 +100,7 @@ async fn expect_event(events: &mut EventStream, name: &str) -> Result<Event, Box
     Ok(event)
 }
 
-/// The next event, less those of SPICE clients that come and go.
+/// The next event, except those of SPICE clients that connect and disconnect.
 async fn next_of_machine(events: &mut EventStream) -> Option<Event> {
     loop {
         let event = events.next().await?;

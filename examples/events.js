@@ -22,7 +22,7 @@ function show(event) {
     }));
 }
 
-// Resolves when the user has had enough, or QEMU has.
+// Resolves on SIGINT and SIGTERM, and when the connection has ended.
 function end(port) {
     return new Promise(resolve => {
         for (const signal of [SIGINT, SIGTERM]) {

@@ -60,7 +60,7 @@ class Row(Gtk.ListBoxRow):
         texts = [label(self.name, "heading"), self.state, self.condition]
         super().__init__(child=row_of(texts, self.power))
         connector = SpiceQmp.Connector.new(f"unix:{file.get_path()}")
-        # However long QEMU takes to start, or serves another client.
+        # Also waits for a QEMU that starts later, or serves another client now.
         connector.set_wait(True)
         connector.set_timeout(0)
         connector.set_reconnect(1000)  # milliseconds
@@ -134,7 +134,7 @@ class Page(Gtk.Box):
 
     def insert(self, chooser, response, drive):
         if response == Gtk.ResponseType.ACCEPT:
-            # As `raw`: QEMU should not guess the format of a file that others may have written.
+            # As `raw`: QEMU must not guess the format of a file that others may have written.
             flags, file = SpiceQmp.InsertFlags.READ_ONLY, chooser.get_file().get_path()
             drive.insert_async(file, "raw", flags, None, self.ended, drive.insert_finish)
 

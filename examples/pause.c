@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Pauses a virtual machine and resumes it, over whatever leads to it: pause ADDRESS
+/* Pauses a virtual machine and resumes it, over any transport: pause ADDRESS
  *
  * ADDRESS is spice://host:port, unix:/path, tcp:host:port, dbus:NAME or another one of
  * SpiceQmpConnector's. cc pause.c -o pause $(pkg-config --cflags --libs spice-qmp-1.0) */

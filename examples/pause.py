@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Pauses a virtual machine and resumes it, over whatever leads to it: pause.py ADDRESS
+"""Pauses a virtual machine and resumes it, over any transport: pause.py ADDRESS
 
 ADDRESS is spice://host:port, unix:/path, tcp:host:port, dbus:NAME or another one of
 SpiceQmp.Connector's. A SPICE server's password is asked for.

@@ -130,7 +130,7 @@ on_file(GtkFileChooser *chooser, int response, Viewer *viewer)
 {
     g_autofree char *file = gtk_file_chooser_get_filename(chooser);
 
-    /* As `raw`: QEMU should not guess the format of a file that others may have written. */
+    /* As `raw`: QEMU must not guess the format of a file that others may have written. */
     if (response == GTK_RESPONSE_ACCEPT)
         spice_qmp_drive_insert_async(g_object_get_data(G_OBJECT(chooser), "drive"), file, "raw",
                                      SPICE_QMP_INSERT_FLAGS_READ_ONLY, NULL,
