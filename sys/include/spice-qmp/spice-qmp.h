@@ -158,7 +158,7 @@ typedef enum {
 
 /**
  * SpiceQmpConditionSeverity:
- * @SPICE_QMP_CONDITION_SEVERITY_INFO: somebody intended it
+ * @SPICE_QMP_CONDITION_SEVERITY_INFO: it was intended
  * @SPICE_QMP_CONDITION_SEVERITY_WARNING: the machine can continue once the cause has
  *   been removed
  * @SPICE_QMP_CONDITION_SEVERITY_ERROR: something is broken
