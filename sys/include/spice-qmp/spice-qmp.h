@@ -4431,7 +4431,7 @@ G_END_DECLS
  * static gboolean
  * on_query_name (SpiceQmpServer *server, SpiceQmpRequest *request, gpointer data)
  * {
- *     return spice_qmp_request_reply (request, "{"name": "vm"}", NULL);
+ *     return spice_qmp_request_reply (request, "{\"name\": \"vm\"}", NULL);
  * }
  *
  * static gboolean
@@ -4530,6 +4530,20 @@ G_END_DECLS
  *
  * Any thread may read what it says, and take and release references. The server's thread
  * may answer it.
+ *
+ * ```c
+ * static gboolean
+ * on_device_del (SpiceQmpServer *server, SpiceQmpRequest *request, gpointer data)
+ * {
+ *     g_autoptr (GVariant) arguments = spice_qmp_request_get_arguments_variant (request);
+ *     const char *id;
+ *
+ *     if (!arguments || !g_variant_lookup (arguments, "id", "&s", &id))
+ *         return spice_qmp_request_refuse (request, NULL, "Parameter 'id' is missing");
+ *     remove_device (id);
+ *     return spice_qmp_request_reply (request, NULL, NULL);
+ * }
+ * ```
  *
  * Since: 0.1
  */
