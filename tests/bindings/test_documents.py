@@ -263,6 +263,29 @@ class Documents(unittest.TestCase):
             command = ["env", f"DISPLAY={display}", "GDK_BACKEND=x11", "GTK_A11Y=none", sys.executable, source]
             self.assertEqual(self.run_program(command, qmp), "running\npaused\n")
 
+    def test_reference(self):
+        """The examples of the C reference compile."""
+        header = (sources / "sys/include/spice-qmp/spice-qmp.h").read_text()
+        examples = re.findall(r"^ \* ```c\n(.*?)^ \* ```$", header, re.S | re.M)
+        self.assertGreater(len(examples), 20)
+        files = []
+        for example in examples:
+            code = re.sub(r"^ \* ?", "", example, flags=re.M)
+            functions = re.findall(r"^static .*?^}\n", code, re.S | re.M)
+            statements = re.sub(r"^static .*?^}\n", "", code, flags=re.S | re.M)
+            callbacks = set(re.findall(r"\bon_\w+", code)) - set(re.findall(r"^on_\w+", code, re.M))
+            file = Path(self.folder.name, f"example{len(files)}.c")
+            file.write_text(
+                '#include "reference.h"\n'
+                + "".join(f"void {name}();\n" for name in sorted(callbacks))
+                + "".join(functions)
+                + "void run(void);\nvoid run(void) {\n" + statements + "}\n"
+            )
+            files.append(file)
+        here = f"-I{Path(__file__).parent}"
+        options = ["-std=gnu17", "-Wall", "-Wno-unused", "-Werror", "-fsyntax-only"]
+        self.compiled("cc", *options, here, *files)
+
     def test_failures(self):
         """Nothing hangs where there is no server, and each program says why."""
         for language, program in [*programs("README.md"), *programs("docs/power-menu.md")]:
