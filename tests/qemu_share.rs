@@ -15,18 +15,34 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use common::dbus::{Bus, with_monitor};
 use common::qemu::{Config, Program, Qemu};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sharing::{Client, Shared};
 
-/// Runs a test on each QEMU, whose SPICE port is shared.
+/// Runs a test on each QEMU, whose monitor is shared: a SPICE port, a socket, and one on a
+/// D-Bus display.
 fn each(test: impl Fn(&Program, Qemu, Shared)) {
     for program in Program::all() {
         let qemu = Config::new().start(&program);
         let shared = Shared::start(&qemu.spice_uri(), &[]);
         test(&program, qemu, shared);
+
+        let qemu = Config::new().start(&program);
+        let shared = Shared::start(&unix(&qemu), &[]);
+        test(&program, qemu, shared);
+
+        let bus = Bus::start();
+        let config = with_monitor(bus.qemu(), "q", "org.qemu.monitor.qmp.0", "control");
+        let qemu = bus.start_qemu(config, &program);
+        let shared = Shared::start(&format!("dbus:address={}", bus.address()), &[]);
+        test(&program, qemu, shared);
     }
+}
+
+fn unix(qemu: &Qemu) -> String {
+    format!("unix:{}", qemu.qmp_socket().display())
 }
 
 /// QEMU's answer contains the number.
@@ -166,7 +182,7 @@ fn those_who_misbehave_harm_nobody() {
 fn those_who_say_nothing_make_room() {
     let program = Program::system();
     let qemu = Config::new().start(&program);
-    let shared = Shared::start(&format!("unix:{}", qemu.qmp_socket().display()), &[]);
+    let shared = Shared::start(&unix(&qemu), &[]);
     let mut good = shared.client();
     let mute: Vec<_> = (0..100)
         .map(|_| UnixStream::connect(shared.path()).unwrap())
@@ -196,7 +212,7 @@ fn those_who_say_nothing_make_room() {
 fn out_of_band_and_descriptors() {
     for program in Program::all() {
         let qemu = Config::new().start(&program);
-        let shared = Shared::start(&format!("unix:{}", qemu.qmp_socket().display()), &[]);
+        let shared = Shared::start(&unix(&qemu), &[]);
         let mode = shared.path().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
         let mut client = shared.client();
@@ -225,7 +241,7 @@ fn out_of_band_and_descriptors() {
 fn every_answer_of_qemu_is_passed_on_as_it_is() {
     for program in Program::all() {
         let qemu = Config::new().start(&program);
-        let shared = Shared::start(&format!("unix:{}", qemu.qmp_socket().display()), &[]);
+        let shared = Shared::start(&unix(&qemu), &[]);
         let (mut client, mut direct) = (shared.client(), qemu.monitor());
         let mut names = BTreeSet::new();
         let commands = direct.execute("query-commands", None).unwrap();
@@ -269,7 +285,7 @@ fn sockets_that_were_inherited() {
     let qemu = Config::new().start(&program);
     let tool = |stdin: OwnedFd, listen: &str| {
         let mut tool = Command::new(env!("CARGO_BIN_EXE_spice-qmp"));
-        let address = format!("unix:{}", qemu.qmp_socket().display());
+        let address = unix(&qemu);
         tool.args(["--json", "--connect", &address, "share", listen])
             .stdin(stdin)
             .stdout(Stdio::piped())
@@ -314,7 +330,7 @@ fn sockets_that_were_inherited() {
 fn where_nobody_can_listen() {
     let program = Program::system();
     let qemu = Config::new().start(&program);
-    let address = format!("unix:{}", qemu.qmp_socket().display());
+    let address = unix(&qemu);
     let nowhere = format!("unix:{}", qemu.dir().join("none/socket").display());
     let taken = format!("unix:{}", qemu.dir().join("outside.sock").display());
     for (listen, why) in [
