@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
@@ -127,24 +126,71 @@ fn bash_completes() {
     }
 }
 
-/// Whether these shells accept the files, if they are installed.
+/// Presses Tab in a zsh that a person would have, and has it print the line then.
 #[test]
-fn other_shells_read_their_files() {
+fn zsh_completes() {
     let folder = help_files();
-    for (shell, file, command) in [
-        ("zsh", "site-functions/_spice-qmp", "#compdef spice-qmp"),
-        (
-            "fish",
-            "vendor_completions.d/spice-qmp.fish",
-            "complete -c spice-qmp",
-        ),
-    ] {
-        let file = folder.path().join(file);
-        let text = fs::read_to_string(&file).expect("a file");
-        assert!(text.contains(command), "{text}");
-        match Command::new(shell).arg("-n").arg(&file).output() {
-            Ok(output) => assert!(output.status.success(), "{output:?}"),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
-        }
+    let script = r#"zmodload zsh/zpty
+        zpty shell zsh -f -i
+        zpty -w shell "fpath=(${(q)1} \$fpath); autoload -Uz compinit; compinit -D -u
+            show() { print -r -- \"<\$BUFFER>\"; BUFFER=; }; zle -N show; bindkey '^O' show"
+        shift
+        for line; do zpty -w -n shell $line$'\t\x0f'; done
+        zpty -w shell 'print THE; print END; exit'
+        zpty -r shell text $'*THE*THE\r\nEND*'
+        print -r -- $text"#;
+    let lines = [
+        ("spice-qmp sta", "spice-qmp status "),
+        ("spice-qmp status --js", "spice-qmp status --json "),
+        ("spice-qmp --con", "spice-qmp --connect="),
+        ("spice-qmp snapshot del", "spice-qmp snapshot delete "),
+    ];
+    let mut zsh = Command::new("zsh");
+    zsh.args(["-f", "-c", script, "zsh"])
+        .arg(folder.path().join("site-functions"))
+        .args(lines.map(|(typed, _)| typed))
+        .env("TERM", "dumb");
+    let (text, complaints) = output(&mut zsh);
+    assert_eq!(complaints, "");
+    for (typed, line) in lines {
+        let shown = text.contains(&format!("<{line}>"));
+        assert!(shown, "{typed:?} does not become {line:?}: {text}");
     }
+}
+
+#[test]
+fn fish_completes() {
+    let folder = help_files();
+    let script = "set fish_complete_path $argv[1]
+        for line in $argv[2..]
+            echo (complete -C $line)
+        end";
+    let lines = [
+        (
+            "spice-qmp sta",
+            "status\tShow whether the machine runs, and QEMU's version",
+        ),
+        (
+            "spice-qmp status --js",
+            "--json\tResults and errors as JSON, for programs",
+        ),
+        ("spice-qmp snapshot del", "delete\tDelete a snapshot"),
+    ];
+    // It completes what can be executed only.
+    let tool = Path::new(TOOL).parent().expect("a folder");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = [tool.to_owned()]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
+    let mut fish = Command::new("fish");
+    fish.args(["--no-config", "-c", script, "--"])
+        .arg(folder.path().join("vendor_completions.d"))
+        .args(lines.map(|(typed, _)| typed))
+        .env("PATH", std::env::join_paths(path).expect("a path"))
+        .env("HOME", folder.path())
+        .env("LC_ALL", "C.UTF-8");
+    let (text, complaints) = output(&mut fish);
+    assert_eq!(complaints, "");
+    let expected = lines.map(|(_, completed)| completed);
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
 }
