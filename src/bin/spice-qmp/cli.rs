@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::details::{
     COMMANDS_DETAILS, DETAILS, DRIVES_DETAILS, EJECT_DETAILS, EVENTS_DETAILS, EXAMPLES,
@@ -68,6 +68,26 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// Reads the command line.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        // What does not fit is explained by a parser that knows all commands.
+        Self::read_one().map_or_else(Self::try_parse, Ok)
+    }
+
+    /// Reads it with a parser that knows only the command that it names: clap copies the
+    /// options that all commands have into each command that there is, which takes longer
+    /// than what most commands do.
+    fn read_one() -> Option<Self> {
+        let all = Self::command();
+        let mut words = std::env::args_os().skip(1);
+        let named = words.find_map(|word| all.find_subcommand(word))?;
+        let one = clap::Command::new("spice-qmp")
+            .args(all.get_arguments().cloned())
+            .subcommand(named.clone());
+        let matches = one.try_get_matches().ok()?;
+        Self::from_arg_matches(&matches).ok()
+    }
+
     /// Whether to connect again when the connection ends.
     pub(crate) fn reconnects(&self) -> bool {
         match &self.command {

@@ -17,6 +17,8 @@ mod help_files;
 mod hints;
 mod inherited;
 mod job_line;
+#[cfg(target_os = "linux")]
+mod json_glib;
 mod json_text;
 #[cfg(feature = "spice")]
 mod leave;
@@ -47,8 +49,6 @@ mod words;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use clap::Parser;
-
 use cli::Cli;
 use failure::Stop;
 #[cfg(feature = "spice")]
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
             Err(error) => Stop::from(error).report(false),
         };
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return cli::report(&error),
     };

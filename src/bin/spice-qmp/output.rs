@@ -74,6 +74,16 @@ impl Output {
         self.write(&line).await
     }
 
+    /// Several lines of text, at once.
+    pub(crate) async fn lines(
+        &mut self,
+        lines: impl IntoIterator<Item = Line>,
+    ) -> Result<(), Stop> {
+        let lines = lines.into_iter().map(|line| line.render(self.colors));
+        let text: String = lines.collect();
+        self.write(&text).await
+    }
+
     /// Text of several lines, with its tabs.
     pub(crate) async fn text(&mut self, text: &str) -> Result<(), Stop> {
         let lines = escaped_lines(text);

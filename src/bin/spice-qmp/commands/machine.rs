@@ -12,6 +12,7 @@ use spice_qmp::{Condition, Error, Machine, QmpPort, Status};
 
 use crate::connect::Target;
 use crate::failure::{Failure, Stop};
+use crate::monitor::Monitor;
 use crate::output::Output;
 use crate::style::{Line, run_state_style};
 use crate::wait::until;
@@ -41,49 +42,59 @@ pub(crate) struct Reason {
 pub(crate) async fn status(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
-            let reply = monitor.execute(port, "query-status", ()).await?;
-            let status = Status::from_json(reply.get())?;
-            let qemu = port.version();
-            let package = port.package().filter(|package| !package.is_empty());
-            let condition = condition_in(status.status(), port).await;
-            if output.is_json() {
-                let reply = serde_json::from_str(reply.get()).unwrap_or_default();
-                let line = StatusLine {
-                    reply,
-                    qemu,
-                    package,
-                    condition: condition.as_ref().map(Reason::of),
-                };
-                return output.json(&line).await;
+            // What connects asks for it, too.
+            match port.status().filter(|_| !output.is_json()) {
+                Some(status) => print_status(&status, port, output).await,
+                None => show(monitor, port, output).await,
             }
-            if let Some(condition) = condition {
-                let line = format!("reason   {}", condition.message());
-                print_status(&status, qemu.as_deref(), package.as_deref(), output).await?;
-                return output.line(line).await;
-            }
-            print_status(&status, qemu.as_deref(), package.as_deref(), output).await
         })
         .await
 }
 
-async fn print_status(
-    status: &Status,
-    qemu: Option<&str>,
-    package: Option<&str>,
+/// Prints them as they are now.
+pub(crate) async fn show(
+    monitor: &Monitor,
+    port: &QmpPort,
     output: &mut Output,
 ) -> Result<(), Stop> {
-    let (state, running) = (status.status(), status.running());
-    let line = Line::from("state    ");
-    output
-        .line(line.styled(state, run_state_style(state, running)))
-        .await?;
-    let running = if running { "yes" } else { "no" };
-    output.line(format!("running  {running}")).await?;
-    let version = qemu.unwrap_or("unknown");
-    match package {
-        Some(package) => output.line(format!("QEMU     {version} ({package})")).await,
-        None => output.line(format!("QEMU     {version}")).await,
+    let reply = monitor.execute(port, "query-status", ()).await?;
+    let status = Status::from_json(reply.get())?;
+    if !output.is_json() {
+        return print_status(&status, port, output).await;
     }
+    let condition = condition_in(status.status(), port).await;
+    let line = StatusLine {
+        reply: serde_json::from_str(reply.get()).unwrap_or_default(),
+        qemu: port.version(),
+        package: package(port),
+        condition: condition.as_ref().map(Reason::of),
+    };
+    output.json(&line).await
+}
+
+async fn print_status(status: &Status, port: &QmpPort, output: &mut Output) -> Result<(), Stop> {
+    let (state, running) = (status.status(), status.running());
+    let condition = condition_in(state, port).await;
+    let version = port.version().unwrap_or_else(|| "unknown".to_owned());
+    let qemu = match package(port) {
+        Some(package) => format!("QEMU     {version} ({package})"),
+        None => format!("QEMU     {version}"),
+    };
+    let reason = condition.map(|it| Line::from(format!("reason   {}", it.message())));
+    let lines = [
+        Line::from("state    ").styled(state, run_state_style(state, running)),
+        Line::from(if running {
+            "running  yes"
+        } else {
+            "running  no"
+        }),
+        Line::from(qemu),
+    ];
+    output.lines(lines.into_iter().chain(reason)).await
+}
+
+fn package(port: &QmpPort) -> Option<String> {
+    port.package().filter(|package| !package.is_empty())
 }
 
 /// Why the machine is in a run state that has a reason.
