@@ -177,6 +177,27 @@ fn an_ambiguous_drive_name_is_refused() {
     run(&server.address(), &["eject", "b"]).ok();
 }
 
+/// The id of the device, which QEMU does not take everywhere, names its drive, too.
+#[test]
+fn a_device_names_its_drive() {
+    let server = Server::start(GREETING, |command| match command {
+        "query-block" => {
+            let id = "/machine/peripheral/us0/us0.0/legacy[0]";
+            let drives = [drive(id, "stick", None), drive("a", "us", None)].join(",");
+            vec![format!(r#"{{"return":[{drives}],"id":$ID}}"#)]
+        }
+        _ => Vec::new(),
+    });
+    for name in ["us0", "stick"] {
+        assert_eq!(
+            run(&server.address(), &["eject", name]).ok(),
+            format!("Ejected {name}.\n")
+        );
+    }
+    let error = run(&server.address(), &["eject", "us0.0"]).failed(1);
+    assert_has(&error, "there is no drive \"us0.0\"");
+}
+
 #[test]
 fn a_list_that_does_not_come() {
     let server = Server::start(GREETING, |command| match command {

@@ -18,6 +18,8 @@ mod record;
 mod schema;
 mod server;
 mod shell;
+mod shell_parts;
+mod shell_reconnecting;
 mod snapshots;
 mod startup;
 mod terminal;

@@ -352,7 +352,7 @@ fn a_server_acts_on_no_terminal() {
     assert_has(&raw, "\\x1b]0;PWNED");
 }
 
-fn run_script(address: &str, args: &[&str], script: &str) -> Ended {
+pub(crate) fn run_script(address: &str, args: &[&str], script: &str) -> Ended {
     let mut command = command(address, args);
     let mut tool = Tool::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut stdin = tool.child.stdin.take().expect("a pipe");

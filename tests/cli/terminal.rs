@@ -12,7 +12,7 @@ use crate::tool::{Tool, assert_has, command, run};
 /// All kinds of characters that act on terminals, as JSON has them.
 const HOSTILE: &str = r"\u001b]0;PWNED\u0007\u001b[2J\u009b2J\r\nspice-qmp: all is well\u0085\u000b\u000c\u2028\u2029\u202e\u2066\u200f\u061c\u007f\u0000\u0008";
 
-const GREETING: &str = concat!(
+pub(crate) const GREETING: &str = concat!(
     r#"{"QMP":{"version":{"qemu":{"micro":2,"minor":0,"major":10},"package":""#,
     r"\u001b[2J\r\nall is well\u202e\u009b",
     r#""},"capabilities":["\u001b[2J"]}}"#
@@ -27,7 +27,7 @@ const SCHEMA: &str = concat!(
 /// Of a line.
 const END: &str = "\r\n";
 
-fn hostile(command: &str) -> Vec<String> {
+pub(crate) fn hostile(command: &str) -> Vec<String> {
     // A run state is a C string.
     let state = HOSTILE.replace(r"\u0000", "");
     let rest = format!(
@@ -68,7 +68,7 @@ fn hostile(command: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_plain(text: &str, lines: usize) {
+pub(crate) fn assert_plain(text: &str, lines: usize) {
     let acts = |c: char| {
         c.is_control() && c != '\n'
             || ('\u{2028}'..='\u{202e}').contains(&c)

@@ -19,10 +19,15 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts the tool's shell. Its whole output is kept, byte by byte.
     pub(crate) fn shell(address: &str) -> Self {
+        Self::shell_with(address, "")
+    }
+
+    /// The same with an option.
+    pub(crate) fn shell_with(address: &str, option: &str) -> Self {
         let folder = TempDir::new_in("/tmp").expect("a folder in /tmp");
         let terminal = Self { folder };
         let script = format!(
-            "echo $$ >pid; env --default-signal=HUP,INT,TERM {tool} --connect '{address}' shell; \
+            "echo $$ >pid; env --default-signal=HUP,INT,TERM {tool} --connect '{address}' shell {option}; \
              echo ended with $?; stty -a | tr ' ;' '\\n' | grep -x -e -icanon -e -echo; \
              echo terminal shown; exec cat",
             tool = env!("CARGO_BIN_EXE_spice-qmp")

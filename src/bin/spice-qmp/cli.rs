@@ -93,6 +93,7 @@ impl Cli {
         match &self.command {
             Command::Events(events) => events.reconnect,
             Command::Watch(watch) => watch.reconnect,
+            Command::Shell(shell) => shell.reconnect,
             _ => false,
         }
     }
@@ -165,8 +166,7 @@ pub(crate) enum Command {
     /// Execute commands from a terminal or a script, one a line
     ///
     /// A script ends with its first command that fails, and with its exit code.
-    #[command(after_help = SHELL_DETAILS)]
-    Shell,
+    Shell(Shell),
     /// List the commands of this QEMU, with their arguments
     Commands(Commands),
     /// Show the arguments and return value of a command, or the data of an event
@@ -325,6 +325,14 @@ pub(crate) enum SnapshotAction {
         /// The name of the snapshot
         tag: String,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SHELL_DETAILS)]
+pub(crate) struct Shell {
+    /// Connect again when the connection ends, for as long as it takes; for a terminal
+    #[arg(long)]
+    pub(crate) reconnect: bool,
 }
 
 #[derive(Debug, Args)]

@@ -240,16 +240,23 @@ Examples:
   spice-qmp schema BLOCK_JOB_COMPLETED";
 
 pub(crate) const SHELL_DETAILS: &str = "\
-A line is a command as exec takes it, with quotes as in a shell; a command in QMP's
-JSON; or hmp and a command line of the human monitor. On a terminal, Tab completes
-commands, arguments, values and ids, events are shown as they come, and .help lists
-further commands. Empty lines and lines that begin with # are ignored.
+A line is a command as exec takes it, with quotes as in a shell; a command in JSON as
+QMP has it; or hmp and a command line of the human monitor. On a terminal, Tab completes
+commands, arguments, values and ids, events are shown as they come, and .help lists what
+else there is, such as .drives and .jobs. Empty lines and lines that begin with # are left
+out.
+
+The shell ends when the connection does: with success where QEMU has ended, and with 3
+otherwise. With --reconnect it goes on, and says when it is connected again: a command
+that was not answered is not sent again, and events are missed meanwhile. Only a server
+that then refuses the login ends it. That is for terminals: a script always ends.
 
 Lines typed on a terminal are saved in ~/.local/state/spice-qmp/history
 (XDG_STATE_HOME), except those that contain a secret or begin with a space.
 
 Examples:
   spice-qmp shell
+  spice-qmp shell --reconnect
   printf 'stop\\nsystem_reset\\ncont\\n' | spice-qmp shell";
 
 pub(crate) const SHARE_DETAILS: &str = "\

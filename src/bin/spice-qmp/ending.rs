@@ -13,6 +13,8 @@ use crate::output::Output;
 /// Determines how a connection ends: with QEMU, or by accident.
 pub(crate) struct End {
     shutdown: Rc<Cell<bool>>,
+    /// Whether only what cannot be connected again ends.
+    reconnects: bool,
 }
 
 impl End {
@@ -22,15 +24,24 @@ impl End {
             let shutdown = shutdown.clone();
             move |_, _| shutdown.set(true)
         });
-        Self { shutdown }
+        Self {
+            shutdown,
+            reconnects: false,
+        }
     }
 
-    /// If the port connects again, only reports that.
-    pub(crate) fn watch_or_report(port: &QmpPort, target: &Target, output: &Output) -> Self {
+    /// Where the port is connected again, only has `report` called when the connection has
+    /// ended, and when there is a new one, with what there is to say.
+    pub(crate) fn watch_or_report(
+        port: &QmpPort,
+        target: &Target,
+        report: impl Fn(&str) + 'static,
+    ) -> Self {
         if target.reconnects {
-            report_losses(port, output.is_json());
+            watch_losses(port, report);
             return Self {
                 shutdown: Rc::default(),
+                reconnects: true,
             };
         }
         Self::watch(port)
@@ -43,6 +54,9 @@ impl End {
 
     /// Success if the machine was shut down first.
     pub(crate) fn result(&self, port: &QmpPort) -> Result<(), Stop> {
+        if self.reconnects {
+            return Err(ended(port, "and it is of no use to connect again"));
+        }
         if self.shutdown.get() {
             return Ok(());
         }
@@ -59,15 +73,14 @@ pub(crate) fn is_over(port: &QmpPort) -> bool {
     }
 }
 
-/// Reports when the connection has ended, and when there is a new one.
-fn report_losses(port: &QmpPort, json: bool) {
+fn watch_losses(port: &QmpPort, report: impl Fn(&str) + 'static) {
     port.connect_ready_notify(move |port| {
         let reason = port.last_error();
         let reason = reason.as_ref().map(glib::Error::message);
         match (port.ready(), reason) {
-            (true, _) => note(json, "connected again"),
-            (false, Some(reason)) => note(json, &format!("{reason}; connecting again")),
-            (false, None) => note(json, "the connection has ended; connecting again"),
+            (true, _) => report("connected again"),
+            (false, Some(reason)) => report(&format!("{reason}; connecting again")),
+            (false, None) => report("the connection has ended; connecting again"),
         }
     });
 }

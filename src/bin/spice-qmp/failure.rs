@@ -4,6 +4,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use anstyle::Style;
 use serde::Serialize;
 use serde_json::json;
 use spice_qmp::{Error, ErrorClass, QmpErrorCode, UsageError};
@@ -107,14 +108,11 @@ impl Failure {
     /// Reports it on standard error.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if json {
-            print_json(&json!({ "error": self }));
+            print_error_line(in_json(&json!({ "error": self })));
         } else {
-            print(
-                Line::default().styled("error:", error_style()),
-                &self.message,
-            );
+            print_error_line(labelled("error:", error_style(), &self.message));
             if let Some(hint) = &self.hint {
-                print(Line::default().styled("hint:", label_style()), hint);
+                print_error_line(labelled("hint:", label_style(), hint));
             }
         }
         self.kind.exit_code()
@@ -123,10 +121,15 @@ impl Failure {
 
 /// Prints a message that is not an error on standard error.
 pub(crate) fn note(json: bool, message: &str) {
+    print_error_line(note_line(json, message));
+}
+
+/// The line that says it.
+pub(crate) fn note_line(json: bool, message: &str) -> Line {
     if json {
-        print_json(&json!({ "note": { "message": message } }));
+        in_json(&json!({ "note": { "message": message } }))
     } else {
-        print(Line::default().styled("note:", label_style()), message);
+        labelled("note:", label_style(), message)
     }
 }
 
@@ -135,18 +138,14 @@ pub(crate) fn signal_exit_code(signal: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
-fn print(label: Line, message: &str) {
-    print_error_line(
-        Line::from("spice-qmp: ")
-            .then(label)
-            .plain(" ")
-            .plain(message),
-    );
+fn labelled(label: &str, style: Style, message: &str) -> Line {
+    let line = Line::from("spice-qmp: ").styled(label, style);
+    line.plain(" ").plain(message)
 }
 
-fn print_json(value: &serde_json::Value) {
+fn in_json(value: &serde_json::Value) -> Line {
     // JSON has its own escapes, which stay JSON.
-    print_error_line(compact(&value.to_string()));
+    compact(&value.to_string()).into()
 }
 
 impl Stop {

@@ -32,13 +32,7 @@ impl Line {
         self
     }
 
-    /// Appends another line's text.
-    pub(crate) fn then(mut self, mut line: Self) -> Self {
-        self.0.append(&mut line.0);
-        self
-    }
-
-    /// The text of the line, with its line end.
+    /// The text of the line, with its end.
     pub(crate) fn render(&self, colors: bool) -> String {
         let mut line = String::new();
         for Span { text, style } in &self.0 {

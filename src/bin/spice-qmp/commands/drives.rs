@@ -60,26 +60,33 @@ impl Entry {
 /// Prints the drives.
 pub(crate) async fn list(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
-        .on_port(async |monitor, port| {
-            let machine = model::machine(monitor, port);
-            let drives = drives(&machine, monitor, port).await?;
-            let drives = drives.iter().map(Entry::of);
-            if output.is_json() {
-                return output.json(&drives.collect::<Vec<_>>()).await;
-            }
-            let rows: Vec<_> = drives.map(Entry::row).collect();
-            if rows.is_empty() {
-                note(false, "the machine has no drives");
-            }
-            for line in table::lines(&rows) {
-                output.line(line).await?;
-            }
-            Ok(())
-        })
+        .on_port(async |monitor, port| show(monitor, port, output).await)
         .await
 }
 
-/// Inserts a medium into a drive.
+/// Prints the drives as they are now.
+pub(crate) async fn show(
+    monitor: &Monitor,
+    port: &QmpPort,
+    output: &mut Output,
+) -> Result<(), Stop> {
+    let machine = model::machine(monitor, port);
+    let drives = drives(&machine, monitor, port).await?;
+    let drives = drives.iter().map(Entry::of);
+    if output.is_json() {
+        return output.json(&drives.collect::<Vec<_>>()).await;
+    }
+    let rows: Vec<_> = drives.map(Entry::row).collect();
+    if rows.is_empty() {
+        note(false, "the machine has no drives");
+    }
+    for line in table::lines(&rows) {
+        output.line(line).await?;
+    }
+    Ok(())
+}
+
+/// Puts a medium into a drive.
 pub(crate) async fn insert(
     target: &Target,
     insert: &Insert,
@@ -133,7 +140,8 @@ async fn drives(machine: &Machine, monitor: &Monitor, port: &QmpPort) -> Result<
     model::load(&machine.drives(), "query-block", monitor, port).await
 }
 
-/// The drive with this id, or otherwise the only one with this name.
+/// The drive with this id, or else the only one with this name, or whose device has it as
+/// its id.
 async fn find(
     name: &str,
     machine: &Machine,
@@ -144,7 +152,10 @@ async fn find(
     if let Some(drive) = drives.iter().find(|it| it.id() == name) {
         return Ok(drive.clone());
     }
-    let named: Vec<_> = drives.into_iter().filter(|it| it.name() == name).collect();
+    let drives = drives.into_iter();
+    let named: Vec<_> = drives
+        .filter(|it| it.name() == name || is_device(&it.id(), name))
+        .collect();
     match &named[..] {
         [drive] => Ok(drive.clone()),
         [] => Err(
@@ -163,7 +174,14 @@ async fn find(
     }
 }
 
-/// Adds a hint about what to do next.
+/// Whether the drive with this id belongs to the device with that name:
+/// `/machine/peripheral/hd0/virtio-backend` to `hd0`.
+fn is_device(id: &str, name: &str) -> bool {
+    let path = id.strip_prefix("/machine/peripheral/");
+    path.and_then(|path| path.split('/').next()) == Some(name)
+}
+
+/// Adds what to do next.
 fn explain(error: Error, drive: &Drive) -> Failure {
     let is_locked = matches!(&error, Error::Command { desc, .. } if desc.contains("is locked"));
     let failure = Failure::from(error);

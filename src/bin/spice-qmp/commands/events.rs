@@ -12,7 +12,7 @@ use crate::cli::Events;
 use crate::connect::Target;
 use crate::ending::{End, ended, is_over, report_dropped};
 use crate::event_line::EventLine;
-use crate::failure::{Failure, Kind, Stop};
+use crate::failure::{Failure, Kind, Stop, note};
 use crate::output::{Output, writable};
 use crate::wait::{over, until};
 
@@ -29,7 +29,8 @@ async fn print(
     target: &Target,
     output: &mut Output,
 ) -> Result<(), Stop> {
-    let end = End::watch_or_report(port, target, output);
+    let json = output.is_json();
+    let end = End::watch_or_report(port, target, move |text| note(json, text));
     let mut over = pin!(over(target.limit));
     let upper: Vec<_> = events.names.iter().map(|it| it.to_uppercase()).collect();
     let names = events.names.iter().chain(&upper).map(String::as_str);

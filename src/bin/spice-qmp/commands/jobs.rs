@@ -17,6 +17,7 @@ use crate::ending::{End, report_dropped};
 use crate::failure::{Failure, Kind, Stop, note};
 use crate::feed::Feed;
 use crate::job_line::Entry;
+use crate::monitor::Monitor;
 use crate::output::Output;
 use crate::table;
 use crate::wait::{before, over};
@@ -34,26 +35,37 @@ enum News {
 pub(crate) async fn run(target: &Target, jobs: &Jobs, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
+            if !jobs.follow {
+                return show(monitor, port, output).await;
+            }
             let end = End::watch(port);
             let list = model::machine(monitor, port).jobs();
-            let loaded = model::load::<Job>(&list, "query-jobs", monitor, port).await?;
-            if jobs.follow {
-                return follow(target, port, &list, end, output).await;
-            }
-            let loaded: Vec<_> = loaded.iter().map(Entry::of).collect();
-            if output.is_json() {
-                return output.json(&loaded).await;
-            }
-            if loaded.is_empty() {
-                note(false, "no jobs");
-            }
-            let rows: Vec<_> = loaded.iter().map(Entry::row).collect();
-            for line in table::lines(&rows) {
-                output.line(line).await?;
-            }
-            Ok(())
+            model::load::<Job>(&list, "query-jobs", monitor, port).await?;
+            follow(target, port, &list, end, output).await
         })
         .await
+}
+
+/// Prints the jobs as they are now.
+pub(crate) async fn show(
+    monitor: &Monitor,
+    port: &QmpPort,
+    output: &mut Output,
+) -> Result<(), Stop> {
+    let list = model::machine(monitor, port).jobs();
+    let jobs = model::load::<Job>(&list, "query-jobs", monitor, port).await?;
+    let jobs: Vec<_> = jobs.iter().map(Entry::of).collect();
+    if output.is_json() {
+        return output.json(&jobs).await;
+    }
+    if jobs.is_empty() {
+        note(false, "no jobs");
+    }
+    let rows: Vec<_> = jobs.iter().map(Entry::row).collect();
+    for line in table::lines(&rows) {
+        output.line(line).await?;
+    }
+    Ok(())
 }
 
 async fn follow(

@@ -56,7 +56,7 @@ pub(crate) async fn run(cli: &Cli, monitor: &Rc<Monitor>, output: &mut Output) -
         Command::Jobs(jobs) => jobs::run(&target, jobs, output).await,
         Command::Snapshot(action) => snapshot::run(&target, action, output).await,
         Command::Ports => ports::list(&target, output).await,
-        Command::Shell => shell::run(&target, output).await,
+        Command::Shell(_) => shell::run(&target, output).await,
         Command::Commands(args) => schema::list(&target, args, output).await,
         Command::Schema(args) => schema::describe(&target, args, output).await,
         Command::Share(share) => share::run(&target, share, output).await,

@@ -10,7 +10,7 @@ use crate::clock::{local_time, utc_now};
 use crate::commands::machine::Reason;
 use crate::connect::Target;
 use crate::ending::{End, is_over, report_dropped};
-use crate::failure::{Failure, Kind, Stop};
+use crate::failure::{Failure, Kind, Stop, note};
 use crate::feed::Feed;
 use crate::output::Output;
 use crate::style::{Line, run_state_style};
@@ -46,7 +46,8 @@ enum News {
 pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
-            let end = End::watch_or_report(port, target, output);
+            let json = output.is_json();
+            let end = End::watch_or_report(port, target, move |text| note(json, text));
             let machine = Machine::new(port);
             let feed = feed_news(port, &machine);
             if port.status().is_none() {

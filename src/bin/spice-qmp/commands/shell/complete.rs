@@ -15,7 +15,16 @@ pub(crate) struct Completion {
 }
 
 /// The shell's own commands.
-pub(crate) const OWN: [&str; 4] = [".commands", ".help", ".quit", "hmp"];
+pub(crate) const OWN: [&str; 8] = [
+    ".commands",
+    ".drives",
+    ".events",
+    ".help",
+    ".jobs",
+    ".quit",
+    ".status",
+    "hmp",
+];
 
 /// More are of no use to a person.
 const MOST: usize = 1000;
@@ -39,6 +48,10 @@ pub(crate) fn complete(schema: &Schema, line: &str) -> Completion {
     if command == ".help" {
         let commands = schema.commands().map(|it| format!("{} ", it.name));
         return fitting(start, word, commands);
+    }
+    if command == ".events" {
+        let values = ["off ", "on "].map(str::to_owned);
+        return fitting(start, word, values.into_iter());
     }
     let command = schema.command(command);
     let Some((command, arguments)) = command.and_then(|it| Some((it, schema.arguments(it)?)))
@@ -206,6 +219,7 @@ mod tests {
         assert_eq!(completed("  st"), ["  stop "]);
         assert_eq!(completed(".h"), [".help "]);
         assert_eq!(completed(".help st"), [".help stop "]);
+        assert_eq!(completed(".events "), [".events off ", ".events on "]);
         assert_eq!(completed("").len(), 4 + OWN.len());
         assert!(completed("nothing ").is_empty() && completed("stop ").is_empty());
     }

@@ -7,6 +7,7 @@ mod ids;
 mod prompt;
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -16,19 +17,20 @@ use futures_core::Stream;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use spice_qmp::{Event, EventStream, QmpPort};
+use spice_qmp::{Error, Event, EventStream, QmpPort};
 
 use super::exec::explain;
-use super::hmp;
 use super::schema::{print_commands, print_description};
+use super::{drives, hmp, jobs, machine};
 use crate::connect::Target;
-use crate::ending::End;
-use crate::failure::{Failure, Kind, Stop, note};
+use crate::ending::{End, is_over};
+use crate::failure::{Failure, Kind, Stop, note, note_line};
+use crate::feed::Feed;
 use crate::json_text::compact;
 use crate::monitor::Monitor;
 use crate::output::Output;
 use crate::schema::Schema;
-use crate::style::Line;
+use crate::style::{Line, print_error_line, shows_colors};
 use crate::wait::until;
 use crate::words::{self, Entry};
 use complete::{Completion, complete, fitting};
@@ -36,16 +38,29 @@ use prompt::{Message, Prompt};
 
 /// Executes lines until they end, or the connection does.
 pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop> {
+    if target.reconnects && !prompt::is_on_terminal() {
+        return Err(Failure::usage(
+            "--reconnect is for a terminal: what a script has still to do is for the machine \
+             that it began with",
+        )
+        .into());
+    }
     target
         .on_port(async |monitor, port| {
             let prompt = Prompt::start()
                 .map_err(|error| Failure::new(Kind::Output, format!("no thread: {error}")))?;
+            let losses = Feed::new();
             let shell = Shell {
                 monitor,
                 port,
                 output,
-                end: End::watch(port),
-                // A script's output is only that of its commands.
+                end: End::watch_or_report(port, target, {
+                    let losses = losses.clone();
+                    move |text| losses.push(text.to_owned())
+                }),
+                reconnects: target.reconnects,
+                losses,
+                // A script's output is that of its commands.
                 events: prompt.is_interactive().then(|| port.events()),
                 prompt,
                 schema: None,
@@ -60,6 +75,11 @@ struct Shell<'a> {
     port: &'a QmpPort,
     output: &'a mut Output,
     end: End,
+    /// Whether the end of a connection is followed by a new one.
+    reconnects: bool,
+    /// What there is to say of such ends, and of the new ones.
+    losses: Feed<String>,
+    /// Those that are shown.
     events: Option<EventStream>,
     prompt: Prompt,
     schema: Option<Schema>,
@@ -69,7 +89,9 @@ struct Shell<'a> {
 enum News {
     Message(Message),
     Event(Event),
-    /// The connection has ended.
+    /// The connection has ended, or there is a new one.
+    Loss(String),
+    /// The connection has ended for good.
     Lost,
     Signal(i32),
 }
@@ -85,7 +107,9 @@ const SIGINT: i32 = 2;
 
 const LEAVING: &str = "Ctrl+D, or Ctrl+C again, leaves the shell";
 
-/// How long to wait for QEMU to exit after `quit`.
+const LOST_COMMAND: &str = "QEMU may have executed it, or not; it is not sent again";
+
+/// How long QEMU is waited for that has promised to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long completions may take.
@@ -118,7 +142,7 @@ impl Shell<'_> {
     /// The next line; `None` when the user leaves the shell.
     async fn next_line(&mut self) -> Result<Option<String>, Stop> {
         let mut interrupted = false;
-        if self.prompt.is_interactive() && !self.port.ready() {
+        if self.prompt.is_interactive() && self.is_lost() {
             return self.lost().await;
         }
         self.prompt.ask();
@@ -136,6 +160,12 @@ impl Shell<'_> {
                 News::Signal(signal) => return Err(Stop::Signal(signal)),
                 News::Event(event) => {
                     self.show(&event).await?;
+                    continue;
+                }
+                News::Loss(text) => {
+                    // The next QEMU may be another one.
+                    self.schema = None;
+                    self.say(&text);
                     continue;
                 }
                 News::Lost => return self.lost().await,
@@ -164,7 +194,11 @@ impl Shell<'_> {
         }
     }
 
-    /// The connection has ended: shows what arrived before that.
+    fn is_lost(&self) -> bool {
+        has_ended(self.port, self.reconnects)
+    }
+
+    /// The connection has ended: shows what came before that.
     async fn lost(&mut self) -> Result<Option<String>, Stop> {
         self.prompt.leave();
         while let Some(event) = self.events.as_mut().and_then(next_queued) {
@@ -179,13 +213,18 @@ impl Shell<'_> {
         let Self {
             port,
             end,
+            reconnects,
+            losses,
             events,
             prompt,
             ..
         } = self;
         // A script that quit QEMU may have more lines, which fail, or be over.
         let waits_for_end = !prompt.is_interactive() && end.was_shut_down();
-        let mut lost = pin!(until(*port, &["notify::ready"], |port| !port.ready()));
+        let mut loss = pin!(losses.next());
+        let mut lost = pin!(until(*port, &["notify::state"], |port| {
+            has_ended(port, *reconnects)
+        }));
         poll_fn(|cx| {
             if let Poll::Ready(message) = Pin::new(&mut prompt.messages).poll_next(cx) {
                 return Poll::Ready(News::Message(message.unwrap_or(Message::End)));
@@ -194,6 +233,9 @@ impl Shell<'_> {
                 && let Poll::Ready(Some(event)) = Pin::new(events).poll_next(cx)
             {
                 return Poll::Ready(News::Event(event));
+            }
+            if let Poll::Ready(text) = loss.as_mut().poll(cx) {
+                return Poll::Ready(News::Loss(text));
             }
             if waits_for_end {
                 return Poll::Pending;
@@ -219,6 +261,14 @@ impl Shell<'_> {
         self.print(line).await
     }
 
+    /// Says what is no failure.
+    fn say(&self, message: &str) {
+        let line = note_line(self.output.is_json(), message);
+        if !self.prompt.show(&line.render(shows_colors(&io::stderr()))) {
+            print_error_line(line);
+        }
+    }
+
     async fn print(&mut self, line: Line) -> Result<(), Stop> {
         if self.prompt.show(&line.render(self.output.has_colors())) {
             return Ok(());
@@ -230,6 +280,9 @@ impl Shell<'_> {
         let entry = words::parse(line).map_err(|error| {
             Failure::usage(error).hint(".help in spice-qmp shell explains how to write commands")
         })?;
+        if self.reconnects && !self.port.ready() && needs_qemu(&entry) {
+            return Err(Failure::connection("there is no connection: nothing was sent").into());
+        }
         match entry {
             Entry::Nothing => {}
             Entry::Own(".quit" | ".exit" | ".q", _) => return Ok(Next::Leave),
@@ -241,6 +294,24 @@ impl Shell<'_> {
             Entry::Own(".commands", word) => {
                 let schema = self.schema().await?;
                 print_commands(schema.0, word, schema.1).await?;
+            }
+            Entry::Own(".status", "") => {
+                machine::show(self.monitor, self.port, self.output).await?;
+            }
+            Entry::Own(".drives", "") => {
+                drives::show(self.monitor, self.port, self.output).await?;
+            }
+            Entry::Own(".jobs", "") => jobs::show(self.monitor, self.port, self.output).await?,
+            Entry::Own(".events", "on") => {
+                let port = self.port;
+                self.events.get_or_insert_with(|| port.events());
+            }
+            Entry::Own(".events", "off") => self.events = None,
+            Entry::Own(".events", _) => {
+                return Err(Failure::usage(".events is followed by on or off").into());
+            }
+            Entry::Own(name @ (".status" | ".drives" | ".jobs"), _) => {
+                return Err(Failure::usage(format!("nothing may follow {name}")).into());
             }
             Entry::Own(name, _) => {
                 let text = format!("the shell has no command {name}");
@@ -284,7 +355,13 @@ impl Shell<'_> {
                 Err(event) => self.show(&event).await?,
                 Ok(Ok(Ok(reply))) => return Ok(Some(reply)),
                 Ok(Ok(Err(error))) => {
-                    return Err(explain(monitor, self.port, error).await.into());
+                    let is_lost = self.reconnects && matches!(error, Error::Closed(_));
+                    let failure = explain(monitor, self.port, error).await;
+                    return Err(if is_lost {
+                        failure.hint(LOST_COMMAND).into()
+                    } else {
+                        failure.into()
+                    });
                 }
                 Ok(Err(SIGINT)) if self.prompt.is_interactive() => {
                     let text = format!("QEMU is still executing {command}");
@@ -343,7 +420,26 @@ impl Shell<'_> {
     }
 }
 
-/// An event that has arrived already.
+/// Whether an entry cannot be done without QEMU.
+fn needs_qemu(entry: &Entry<'_>) -> bool {
+    match entry {
+        Entry::Own(".help", name) => !name.is_empty(),
+        Entry::Own(name, _) => matches!(*name, ".commands" | ".drives" | ".jobs" | ".status"),
+        Entry::Nothing => false,
+        Entry::Human(_) | Entry::Command(_) => true,
+    }
+}
+
+/// Whether the connection has ended, and for good where it may be made again.
+fn has_ended(port: &QmpPort, reconnects: bool) -> bool {
+    if reconnects {
+        is_over(port)
+    } else {
+        !port.ready()
+    }
+}
+
+/// An event that has come already.
 fn next_queued(events: &mut EventStream) -> Option<Event> {
     let mut cx = Context::from_waker(Waker::noop());
     match Pin::new(events).poll_next(&mut cx) {
@@ -357,9 +453,13 @@ COMMAND KEY=VALUE ...   execute a QMP command: device_del id=disk1
 COMMAND {JSON}          the same with its arguments in JSON
 {\"execute\": ...}        the same in QMP's format
 hmp TEXT                execute a command of the human monitor: hmp info block
-.help COMMAND           show a command's arguments and return value
-.commands [WORD]        list the commands, only those with this in their name
-.quit                   leave the shell, like Ctrl+D; quit quits QEMU
+.help COMMAND           show what a command takes and returns
+.commands [WORD]        list the commands, with this in their name
+.status                 show whether the machine runs, and why not
+.drives                 list the drives, and what is in them
+.jobs                   list what QEMU does in the background
+.events on|off          show events as they come, or not
+.quit                   leave the shell, as Ctrl+D does; quit ends QEMU
 
 A value is JSON if it is valid JSON, and text otherwise. Keys with dots make nested
 objects. Quotes are as in a shell. Tab completes commands, arguments, values and ids.

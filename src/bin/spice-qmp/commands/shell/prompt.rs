@@ -93,7 +93,7 @@ impl Prompt {
     pub(crate) fn start() -> io::Result<Self> {
         let (turns, asked) = mpsc::channel();
         let (sender, messages) = unbounded();
-        let terminal = if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        let terminal = if is_on_terminal() {
             let modes = tcgetattr(io::stdin()).ok();
             let progress = Arc::<Progress>::default();
             let helper = Helper {
@@ -173,6 +173,11 @@ impl Prompt {
         let terminal = self.terminal.as_ref();
         terminal.map_or(0, |terminal| terminal.dropped.take())
     }
+}
+
+/// Whether a person types, and not a script.
+pub(crate) fn is_on_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 impl Drop for Terminal {
