@@ -48,7 +48,9 @@ fn a_person_looks_at_them() {
         terminal.wait_text("error: .events is followed by on or off");
         terminal.enter(".jobs nightly");
         terminal.wait_text("error: nothing may follow .jobs");
-        terminal.enter(".help");
+        terminal.enter("help");
+        terminal.wait_text("hint: .help explains the shell");
+        terminal.enter(".help .drives");
         terminal.wait_text("\n.drives  ");
         terminal.press(&["C-d"]);
         terminal.ended(0);

@@ -49,17 +49,17 @@ pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop
         .on_port(async |monitor, port| {
             let prompt = Prompt::start()
                 .map_err(|error| Failure::new(Kind::Output, format!("no thread: {error}")))?;
-            let losses = Feed::new();
+            let reports = Feed::new();
             let shell = Shell {
                 monitor,
                 port,
                 output,
                 end: End::watch_or_report(port, target, {
-                    let losses = losses.clone();
-                    move |text| losses.push(text.to_owned())
+                    let reports = reports.clone();
+                    move |text| reports.push(text.to_owned())
                 }),
                 reconnects: target.reconnects,
-                losses,
+                reports,
                 // A script's output is that of its commands.
                 events: prompt.is_interactive().then(|| port.events()),
                 prompt,
@@ -78,7 +78,7 @@ struct Shell<'a> {
     /// Whether the end of a connection is followed by a new one.
     reconnects: bool,
     /// What there is to say of such ends, and of the new ones.
-    losses: Feed<String>,
+    reports: Feed<String>,
     /// Those that are shown.
     events: Option<EventStream>,
     prompt: Prompt,
@@ -90,7 +90,7 @@ enum News {
     Message(Message),
     Event(Event),
     /// The connection has ended, or there is a new one.
-    Loss(String),
+    Report(String),
     /// The connection has ended for good.
     Lost,
     Signal(i32),
@@ -162,7 +162,7 @@ impl Shell<'_> {
                     self.show(&event).await?;
                     continue;
                 }
-                News::Loss(text) => {
+                News::Report(text) => {
                     // The next QEMU may be another one.
                     self.schema = None;
                     self.say(&text);
@@ -214,14 +214,14 @@ impl Shell<'_> {
             port,
             end,
             reconnects,
-            losses,
+            reports,
             events,
             prompt,
             ..
         } = self;
         // A script that quit QEMU may have more lines, which fail, or be over.
         let waits_for_end = !prompt.is_interactive() && end.was_shut_down();
-        let mut loss = pin!(losses.next());
+        let mut report = pin!(reports.next());
         let mut lost = pin!(until(*port, &["notify::state"], |port| {
             has_ended(port, *reconnects)
         }));
@@ -234,8 +234,8 @@ impl Shell<'_> {
             {
                 return Poll::Ready(News::Event(event));
             }
-            if let Poll::Ready(text) = loss.as_mut().poll(cx) {
-                return Poll::Ready(News::Loss(text));
+            if let Poll::Ready(text) = report.as_mut().poll(cx) {
+                return Poll::Ready(News::Report(text));
             }
             if waits_for_end {
                 return Poll::Pending;
@@ -286,7 +286,7 @@ impl Shell<'_> {
         match entry {
             Entry::Nothing => {}
             Entry::Own(".quit" | ".exit" | ".q", _) => return Ok(Next::Leave),
-            Entry::Own(".help", "") => self.print_help().await?,
+            Entry::Own(".help", name) if is_own(name) => self.print_help().await?,
             Entry::Own(".help", name) => {
                 let schema = self.schema().await?;
                 print_description(schema.0, name, schema.1).await?;
@@ -355,12 +355,11 @@ impl Shell<'_> {
                 Err(event) => self.show(&event).await?,
                 Ok(Ok(Ok(reply))) => return Ok(Some(reply)),
                 Ok(Ok(Err(error))) => {
-                    let is_lost = self.reconnects && matches!(error, Error::Closed(_));
+                    let hint = self.hint(command, &error);
                     let failure = explain(monitor, self.port, error).await;
-                    return Err(if is_lost {
-                        failure.hint(LOST_COMMAND).into()
-                    } else {
-                        failure.into()
+                    return Err(match hint {
+                        Some(hint) => failure.hint(hint).into(),
+                        None => failure.into(),
                     });
                 }
                 Ok(Err(SIGINT)) if self.prompt.is_interactive() => {
@@ -370,6 +369,16 @@ impl Shell<'_> {
                 }
                 Ok(Err(signal)) => return Err(Stop::Signal(signal)),
             }
+        }
+    }
+
+    /// What to do next where a command has failed, and the shell knows better than QEMU.
+    fn hint(&self, command: &str, error: &Error) -> Option<&'static str> {
+        match command {
+            _ if self.reconnects && matches!(error, Error::Closed(_)) => Some(LOST_COMMAND),
+            "help" | "?" => Some(".help explains the shell"),
+            "exit" | "q" => Some(".quit leaves the shell"),
+            _ => None,
         }
     }
 
@@ -420,10 +429,15 @@ impl Shell<'_> {
     }
 }
 
+/// Whether `.help` is asked for the shell itself, and not for a command of QEMU's.
+fn is_own(name: &str) -> bool {
+    name.is_empty() || name.starts_with('.') || name == "hmp"
+}
+
 /// Whether an entry cannot be done without QEMU.
 fn needs_qemu(entry: &Entry<'_>) -> bool {
     match entry {
-        Entry::Own(".help", name) => !name.is_empty(),
+        Entry::Own(".help", name) => !is_own(name),
         Entry::Own(name, _) => matches!(*name, ".commands" | ".drives" | ".jobs" | ".status"),
         Entry::Nothing => false,
         Entry::Human(_) | Entry::Command(_) => true,
