@@ -240,16 +240,16 @@ Examples:
   spice-qmp schema BLOCK_JOB_COMPLETED";
 
 pub(crate) const SHELL_DETAILS: &str = "\
-A line is a command as exec takes it, with quotes as in a shell; a command in JSON as
-QMP has it; or hmp and a command line of the human monitor. On a terminal, Tab completes
-commands, arguments, values and ids, events are shown as they come, and .help lists what
-else there is, such as .drives and .jobs. Empty lines and lines that begin with # are left
-out.
+A line is a command as exec takes it, with quotes as in a shell; a command in QMP's
+JSON; or hmp and a command line of the human monitor. On a terminal, Tab completes
+commands, arguments, values and ids, events are shown as they come, and .help lists
+further commands, such as .drives and .jobs. Empty lines and lines that begin with # are
+ignored.
 
-The shell ends when the connection does: with success where QEMU has ended, and with 3
-otherwise. With --reconnect it goes on, and says when it is connected again: a command
-that was not answered is not sent again, and events are missed meanwhile. Only a server
-that then refuses the login ends it. That is for terminals: a script always ends.
+The shell ends when the connection does: with exit code 0 if QEMU has quit, and with 3
+otherwise. With --reconnect, which needs a terminal, it stays and connects again. It does
+not repeat a command that was not answered, and misses the events in between. It ends
+only if the server then refuses the login.
 
 Lines typed on a terminal are saved in ~/.local/state/spice-qmp/history
 (XDG_STATE_HOME), except those that contain a secret or begin with a space.

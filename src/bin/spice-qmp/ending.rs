@@ -13,7 +13,7 @@ use crate::output::Output;
 /// Determines how a connection ends: with QEMU, or by accident.
 pub(crate) struct End {
     shutdown: Rc<Cell<bool>>,
-    /// Whether only what cannot be connected again ends.
+    /// Whether only a connection that cannot be restored ends.
     reconnects: bool,
 }
 
@@ -30,8 +30,8 @@ impl End {
         }
     }
 
-    /// Where the port is connected again, only has `report` called when the connection has
-    /// ended, and when there is a new one, with what there is to say.
+    /// If the port connects again, only has `report` called with a message when the
+    /// connection has ended, and when there is a new one.
     pub(crate) fn watch_or_report(
         port: &QmpPort,
         target: &Target,
@@ -55,7 +55,7 @@ impl End {
     /// Success if the machine was shut down first.
     pub(crate) fn result(&self, port: &QmpPort) -> Result<(), Stop> {
         if self.reconnects {
-            return Err(ended(port, "and it is of no use to connect again"));
+            return Err(ended(port, "and is not tried again"));
         }
         if self.shutdown.get() {
             return Ok(());

@@ -124,7 +124,7 @@ pub(crate) fn note(json: bool, message: &str) {
     print_error_line(note_line(json, message));
 }
 
-/// The line that says it.
+/// The line that [`note`] writes.
 pub(crate) fn note_line(json: bool, message: &str) -> Line {
     if json {
         in_json(&json!({ "note": { "message": message } }))

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! JSON-GLib, which the tool does without: it has no handler of the signal `event`, and only
-//! those get its nodes. To load it would be a tenth of each start.
+//! Stand-ins for JSON-GLib, so that the tool need not load it, which would be a tenth of
+//! each start. The library uses it only for handlers of the signal `event`, and the tool has
+//! none.
 //!
-//! The library calls these functions. As the tool has them itself, the linker does not make
-//! it need JSON-GLib.
+//! Because the tool defines these functions itself, the linker does not make it depend on
+//! JSON-GLib.
 #![allow(unsafe_code)]
 
 macro_rules! functions {

@@ -32,7 +32,7 @@ impl Line {
         self
     }
 
-    /// The text of the line, with its end.
+    /// The text of the line, with its line end.
     pub(crate) fn render(&self, colors: bool) -> String {
         let mut line = String::new();
         for Span { text, style } in &self.0 {

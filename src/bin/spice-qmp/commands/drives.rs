@@ -64,7 +64,7 @@ pub(crate) async fn list(target: &Target, output: &mut Output) -> Result<(), Sto
         .await
 }
 
-/// Prints the drives as they are now.
+/// Queries the drives and prints them.
 pub(crate) async fn show(
     monitor: &Monitor,
     port: &QmpPort,
@@ -86,7 +86,7 @@ pub(crate) async fn show(
     Ok(())
 }
 
-/// Puts a medium into a drive.
+/// Inserts a medium into a drive.
 pub(crate) async fn insert(
     target: &Target,
     insert: &Insert,
@@ -140,8 +140,8 @@ async fn drives(machine: &Machine, monitor: &Monitor, port: &QmpPort) -> Result<
     model::load(&machine.drives(), "query-block", monitor, port).await
 }
 
-/// The drive with this id, or else the only one with this name, or whose device has it as
-/// its id.
+/// The drive with this id, or otherwise the only one with this name, or on the device with
+/// this id.
 async fn find(
     name: &str,
     machine: &Machine,
@@ -174,14 +174,14 @@ async fn find(
     }
 }
 
-/// Whether the drive with this id belongs to the device with that name:
-/// `/machine/peripheral/hd0/virtio-backend` to `hd0`.
+/// Whether the drive with this id, such as `/machine/peripheral/hd0/virtio-backend`, is on
+/// the device with that name (`hd0`).
 fn is_device(id: &str, name: &str) -> bool {
     let path = id.strip_prefix("/machine/peripheral/");
     path.and_then(|path| path.split('/').next()) == Some(name)
 }
 
-/// Adds what to do next.
+/// Adds a hint about what to do next.
 fn explain(error: Error, drive: &Drive) -> Failure {
     let is_locked = matches!(&error, Error::Command { desc, .. } if desc.contains("is locked"));
     let failure = Failure::from(error);

@@ -46,7 +46,7 @@ pub(crate) async fn run(target: &Target, jobs: &Jobs, output: &mut Output) -> Re
         .await
 }
 
-/// Prints the jobs as they are now.
+/// Queries the jobs and prints them.
 pub(crate) async fn show(
     monitor: &Monitor,
     port: &QmpPort,

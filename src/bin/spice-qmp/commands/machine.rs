@@ -42,7 +42,7 @@ pub(crate) struct Reason {
 pub(crate) async fn status(target: &Target, output: &mut Output) -> Result<(), Stop> {
     target
         .on_port(async |monitor, port| {
-            // What connects asks for it, too.
+            // Connecting has just queried it.
             match port.status().filter(|_| !output.is_json()) {
                 Some(status) => print_status(&status, port, output).await,
                 None => show(monitor, port, output).await,
@@ -51,7 +51,7 @@ pub(crate) async fn status(target: &Target, output: &mut Output) -> Result<(), S
         .await
 }
 
-/// Prints them as they are now.
+/// Queries the run state, and prints it with QEMU's version.
 pub(crate) async fn show(
     monitor: &Monitor,
     port: &QmpPort,

@@ -60,7 +60,7 @@ pub(crate) async fn run(target: &Target, output: &mut Output) -> Result<(), Stop
                 }),
                 reconnects: target.reconnects,
                 reports,
-                // A script's output is that of its commands.
+                // A script's output is only that of its commands.
                 events: prompt.is_interactive().then(|| port.events()),
                 prompt,
                 schema: None,
@@ -75,11 +75,11 @@ struct Shell<'a> {
     port: &'a QmpPort,
     output: &'a mut Output,
     end: End,
-    /// Whether the end of a connection is followed by a new one.
+    /// Whether to connect again when the connection ends.
     reconnects: bool,
-    /// What there is to say of such ends, and of the new ones.
+    /// Messages about lost and new connections.
     reports: Feed<String>,
-    /// Those that are shown.
+    /// The events to show, if any.
     events: Option<EventStream>,
     prompt: Prompt,
     schema: Option<Schema>,
@@ -89,7 +89,7 @@ struct Shell<'a> {
 enum News {
     Message(Message),
     Event(Event),
-    /// The connection has ended, or there is a new one.
+    /// A message about a lost or a new connection.
     Report(String),
     /// The connection has ended for good.
     Lost,
@@ -109,7 +109,7 @@ const LEAVING: &str = "Ctrl+D, or Ctrl+C again, leaves the shell";
 
 const LOST_COMMAND: &str = "QEMU may have executed it, or not; it is not sent again";
 
-/// How long QEMU is waited for that has promised to end.
+/// How long to wait for QEMU to exit after `quit`.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long completions may take.
@@ -163,7 +163,7 @@ impl Shell<'_> {
                     continue;
                 }
                 News::Report(text) => {
-                    // The next QEMU may be another one.
+                    // It may be another QEMU, with another schema.
                     self.schema = None;
                     self.say(&text);
                     continue;
@@ -198,7 +198,7 @@ impl Shell<'_> {
         has_ended(self.port, self.reconnects)
     }
 
-    /// The connection has ended: shows what came before that.
+    /// The connection has ended: shows what arrived before that.
     async fn lost(&mut self) -> Result<Option<String>, Stop> {
         self.prompt.leave();
         while let Some(event) = self.events.as_mut().and_then(next_queued) {
@@ -261,7 +261,7 @@ impl Shell<'_> {
         self.print(line).await
     }
 
-    /// Says what is no failure.
+    /// Shows a note, above the line that is being edited.
     fn say(&self, message: &str) {
         let line = note_line(self.output.is_json(), message);
         if !self.prompt.show(&line.render(shows_colors(&io::stderr()))) {
@@ -372,7 +372,7 @@ impl Shell<'_> {
         }
     }
 
-    /// What to do next where a command has failed, and the shell knows better than QEMU.
+    /// A hint for a failed command that is better than the usual one.
     fn hint(&self, command: &str, error: &Error) -> Option<&'static str> {
         match command {
             _ if self.reconnects && matches!(error, Error::Closed(_)) => Some(LOST_COMMAND),
@@ -429,12 +429,12 @@ impl Shell<'_> {
     }
 }
 
-/// Whether `.help` is asked for the shell itself, and not for a command of QEMU's.
+/// Whether this is about the shell itself, and not about a QMP command.
 fn is_own(name: &str) -> bool {
     name.is_empty() || name.starts_with('.') || name == "hmp"
 }
 
-/// Whether an entry cannot be done without QEMU.
+/// Whether an entry needs a connection to QEMU.
 fn needs_qemu(entry: &Entry<'_>) -> bool {
     match entry {
         Entry::Own(".help", name) => !is_own(name),
@@ -444,7 +444,7 @@ fn needs_qemu(entry: &Entry<'_>) -> bool {
     }
 }
 
-/// Whether the connection has ended, and for good where it may be made again.
+/// Whether the connection has ended, and will not be restored.
 fn has_ended(port: &QmpPort, reconnects: bool) -> bool {
     if reconnects {
         is_over(port)
@@ -453,7 +453,7 @@ fn has_ended(port: &QmpPort, reconnects: bool) -> bool {
     }
 }
 
-/// An event that has come already.
+/// An event that has arrived already.
 fn next_queued(events: &mut EventStream) -> Option<Event> {
     let mut cx = Context::from_waker(Waker::noop());
     match Pin::new(events).poll_next(&mut cx) {
@@ -467,13 +467,13 @@ COMMAND KEY=VALUE ...   execute a QMP command: device_del id=disk1
 COMMAND {JSON}          the same with its arguments in JSON
 {\"execute\": ...}        the same in QMP's format
 hmp TEXT                execute a command of the human monitor: hmp info block
-.help COMMAND           show what a command takes and returns
-.commands [WORD]        list the commands, with this in their name
+.help COMMAND           show a command's arguments and return value
+.commands [WORD]        list the commands, only those with this in their name
 .status                 show whether the machine runs, and why not
 .drives                 list the drives, and what is in them
-.jobs                   list what QEMU does in the background
-.events on|off          show events as they come, or not
-.quit                   leave the shell, as Ctrl+D does; quit ends QEMU
+.jobs                   list QEMU's background jobs
+.events on|off          show events as they come, or stop showing them
+.quit                   leave the shell, like Ctrl+D; quit quits QEMU
 
 A value is JSON if it is valid JSON, and text otherwise. Keys with dots make nested
 objects. Quotes are as in a shell. Tab completes commands, arguments, values and ids.
