@@ -2,6 +2,7 @@
 //! The command line.
 #![allow(clippy::doc_markdown, reason = "clap prints the comments as they are")]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -71,20 +72,20 @@ impl Cli {
     /// Reads the command line.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         // On an error, parse again with all commands, which gives better messages.
-        Self::read_one().map_or_else(Self::try_parse, Ok)
+        Self::read_one(std::env::args_os().collect()).map_or_else(Self::try_parse, Ok)
     }
 
     /// Reads it with a parser that has only the command in question: clap copies the global
     /// options into each command, and 27 commands make that a third of the tool's own work
     /// at a start.
-    fn read_one() -> Option<Self> {
+    fn read_one(words: Vec<OsString>) -> Option<Self> {
         let all = Self::command();
-        let mut words = std::env::args_os().skip(1);
-        let named = words.find_map(|word| all.find_subcommand(word))?;
+        let mut names = words.iter().skip(1);
+        let named = names.find_map(|word| all.find_subcommand(word))?;
         let one = clap::Command::new("spice-qmp")
             .args(all.get_arguments().cloned())
             .subcommand(named.clone());
-        let matches = one.try_get_matches().ok()?;
+        let matches = one.try_get_matches_from(words).ok()?;
         Self::from_arg_matches(&matches).ok()
     }
 
@@ -411,3 +412,44 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// GLib's timers count whole milliseconds, in 32 bits.
 const SHORTEST: f64 = 0.001;
 const LONGEST: f64 = 1_000_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parser_of_one_command_reads_what_the_whole_one_reads() {
+        let words = |line: &str| {
+            let words = ["spice-qmp"].into_iter().chain(line.split(' '));
+            words.map(OsString::from).collect::<Vec<_>>()
+        };
+        for line in [
+            "status",
+            "status --json --timeout 3",
+            "--connect unix:/a --wait exec device_del id=status",
+            "exec status status",
+            "snapshot save status",
+            "wait STOP -- stop",
+            "events --reconnect STOP",
+            "--record log jobs --follow",
+        ] {
+            let one = Cli::read_one(words(line)).expect(line);
+            let all = Cli::try_parse_from(words(line)).expect(line);
+            assert_eq!(format!("{one:?}"), format!("{all:?}"), "{line}");
+        }
+        for line in [
+            "",
+            "statu",
+            "status x",
+            "--help status",
+            "status --help",
+            "help status",
+            "--record status jobs",
+            "--timeout x status",
+            "snapshot",
+            "wait",
+        ] {
+            assert!(Cli::read_one(words(line)).is_none(), "{line}");
+        }
+    }
+}
