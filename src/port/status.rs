@@ -35,14 +35,12 @@ impl Status {
         reason = "the atomic count is for C, whose structure may go to any thread"
     )]
     fn new(running: bool, singlestep: bool, status: &str) -> Self {
-        // A list of one string allocates it with GLib without unsafe code.
-        let list = glib::StrV::from([status]);
         Self(Arc::new(Inner {
             ref_count: 1,
             version: VERSION,
             running: running.into_glib(),
             singlestep: singlestep.into_glib(),
-            status: list[0].clone(),
+            status: glib::GString::from(status).into(),
         }))
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calls of a session, from issue to reply, including the requests still to be sent.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use super::limits::MAX_ABANDONED;
@@ -27,16 +27,19 @@ pub(super) struct Calls<T> {
     under_way: Option<Box<UnderWay<T>>>,
 }
 
+/// A queue in the order of ids.
+type ById<V> = VecDeque<(u64, V)>;
+
 /// Calls and requests under way. Each array has one element per band.
 ///
-/// Ids only grow, so every queue is in the order of its ids, and every map in the
-/// order of issue. No operation visits more calls than it removes.
+/// Ids only grow, so every queue is in the order of its ids, which is that of issue. No
+/// operation visits more calls than it removes.
 #[derive(Debug)]
 struct UnderWay<T> {
     /// Requests to send; the out-of-band ones go first.
-    queued: [VecDeque<Request<T>>; 2],
+    queued: [ById<Request<T>>; 2],
     /// The calls that QEMU has, or may have, received.
-    sent: [BTreeMap<u64, Call<T>>; 2],
+    sent: [ById<Call<T>>; 2],
     /// Those of them without a caller, at most [`MAX_ABANDONED`].
     abandoned: [BTreeSet<u64>; 2],
     /// The calls that were handed over but not acknowledged as sent.
@@ -76,7 +79,6 @@ pub(super) struct Call<T> {
 }
 
 struct Request<T> {
-    id: u64,
     line: Vec<u8>,
     /// `None` for the negotiation, which is not a call.
     call: Option<Call<T>>,
@@ -86,7 +88,6 @@ struct Request<T> {
 impl<T> fmt::Debug for Request<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
-            .field("id", &self.id)
             .field("call", &self.call)
             .finish_non_exhaustive()
     }
@@ -135,21 +136,25 @@ impl<T> Calls<T> {
     /// How many requests wait for a reply, sent or not, including those whose caller has
     /// given up.
     pub(super) fn unanswered(&self) -> usize {
-        let queued = self.queues().map(VecDeque::len).sum::<usize>();
-        self.sent() + queued
+        self.sent() + self.unsent()
+    }
+
+    /// How many requests were not handed over yet.
+    pub(super) fn unsent(&self) -> usize {
+        self.queues().map(VecDeque::len).sum()
     }
 
     /// How many calls QEMU has received but not answered.
     pub(super) fn sent(&self) -> usize {
         let under_way = self.under_way.iter();
-        under_way.flat_map(|it| &it.sent).map(BTreeMap::len).sum()
+        under_way.flat_map(|it| &it.sent).map(VecDeque::len).sum()
     }
 
     pub(super) fn has_unsent(&self) -> bool {
         self.queues().any(|queue| !queue.is_empty())
     }
 
-    fn queues(&self) -> impl Iterator<Item = &VecDeque<Request<T>>> {
+    fn queues(&self) -> impl Iterator<Item = &ById<Request<T>>> {
         self.under_way.iter().flat_map(|it| &it.queued)
     }
 
@@ -161,10 +166,11 @@ impl<T> Calls<T> {
     /// The command of a call that has a caller.
     pub(super) fn command(&self, id: u64) -> Option<&str> {
         let under_way = self.under_way.as_ref()?;
-        let sent = under_way.sent.iter().find_map(|sent| sent.get(&id));
-        let call = sent.or_else(|| {
+        let mut sent = under_way.sent.iter();
+        let call = sent.find_map(|sent| Some(&sent[place(sent, id)?].1));
+        let call = call.or_else(|| {
             let mut queues = under_way.queued.iter();
-            queues.find_map(|queue| queue[place(queue, id)?].call.as_ref())
+            queues.find_map(|queue| queue[place(queue, id)?].1.call.as_ref())
         })?;
         call.token.as_ref().map(|_| &*call.command)
     }
@@ -192,8 +198,8 @@ impl<T> Calls<T> {
             line.push(b'\n');
         }
         let call = None;
-        let request = Request { id, line, call };
-        self.under_way().queued[Band::In as usize].push_back(request);
+        let request = Request { line, call };
+        self.under_way().queued[Band::In as usize].push_back((id, request));
         id
     }
 
@@ -226,8 +232,8 @@ impl<T> Calls<T> {
             carries,
             is_sent: false,
         });
-        let request = Request { id, line, call };
-        self.under_way().queued[band as usize].push_back(request);
+        let request = Request { line, call };
+        self.under_way().queued[band as usize].push_back((id, request));
         id
     }
 
@@ -241,7 +247,7 @@ impl<T> Calls<T> {
     pub(super) fn carrier_token(&mut self) -> Option<&mut T> {
         let under_way = self.under_way.as_mut()?;
         let (id, band) = under_way.carrier?;
-        under_way.sent[band as usize].get_mut(&id)?.token.as_mut()
+        under_way.sent_call(id, band)?.token.as_mut()
     }
 
     /// Frees the memory of empty collections.
@@ -268,8 +274,8 @@ impl<T> Calls<T> {
     /// What was handed over did not reach QEMU.
     pub(super) fn transmit_failed(&mut self) {
         if let Some(under_way) = &mut self.under_way {
-            for (id, band) in under_way.handed_over.drain(..) {
-                if let Some(call) = under_way.sent[band as usize].get_mut(&id) {
+            for (id, band) in std::mem::take(&mut under_way.handed_over) {
+                if let Some(call) = under_way.sent_call(id, band) {
                     call.is_sent = false;
                 }
             }
@@ -294,16 +300,15 @@ impl<T> Calls<T> {
     /// The oldest in-band call that QEMU has received.
     pub(super) fn oldest_sent(&self) -> Option<u64> {
         let under_way = self.under_way.as_ref()?;
-        let (&id, _) = under_way.sent[Band::In as usize].first_key_value()?;
-        Some(id)
+        Some(under_way.sent[Band::In as usize].front()?.0)
     }
 
     /// Removes the calls that QEMU has received, in order of issue; unsent ones stay.
     pub(super) fn take_sent(&mut self) -> impl Iterator<Item = Call<T>> + use<T> {
         let calls = self.under_way().take_sent();
-        let with_caller = calls.values().filter(|call| call.token.is_some());
+        let with_caller = calls.iter().filter(|(_, call)| call.token.is_some());
         self.pending -= with_caller.count();
-        calls.into_values()
+        calls.into_iter().map(|(_, call)| call)
     }
 
     /// Removes all calls, in order of issue, and drops all requests.
@@ -312,25 +317,26 @@ impl<T> Calls<T> {
         let mut under_way = self.under_way.take().unwrap_or_default();
         let mut calls = under_way.take_sent();
         let requests = under_way.queued.into_iter().flatten();
-        calls.extend(requests.filter_map(|request| Some((request.id, request.call?))));
-        calls.into_values()
+        calls.extend(requests.filter_map(|(id, request)| Some((id, request.call?))));
+        calls.sort_by_key(|&(id, _)| id);
+        calls.into_iter().map(|(_, call)| call)
     }
 }
 
 impl<T> UnderWay<T> {
     fn poll_transmit(&mut self, limit: Option<usize>) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        while let Some((band, request)) = self.next_request(limit, bytes.is_empty()) {
+        while let Some((band, id, request)) = self.next_request(limit, bytes.is_empty()) {
             if let Some(mut call) = request.call {
                 if call.carries {
-                    self.carrier = Some((request.id, band));
+                    self.carrier = Some((id, band));
                 }
                 call.is_sent = true;
                 let has_caller = call.token.is_some();
-                self.sent[band as usize].insert(request.id, call);
-                self.handed_over.push((request.id, band));
+                self.sent[band as usize].push_back((id, call));
+                self.handed_over.push((id, band));
                 if !has_caller {
-                    self.remember_abandoned(request.id, band);
+                    self.remember_abandoned(id, band);
                 }
             }
             if bytes.is_empty() {
@@ -343,8 +349,12 @@ impl<T> UnderWay<T> {
     }
 
     /// The next request that may be sent, either first in a piece or behind others.
-    fn next_request(&mut self, limit: Option<usize>, first: bool) -> Option<(Band, Request<T>)> {
-        let may_go = |request: &Request<T>| {
+    fn next_request(
+        &mut self,
+        limit: Option<usize>,
+        first: bool,
+    ) -> Option<(Band, u64, Request<T>)> {
+        let may_go = |(_, request): &(u64, Request<T>)| {
             // With `oob`, QEMU mixes up the descriptors of two such calls in flight.
             let carries = request.call.as_ref().is_some_and(|call| call.carries);
             !carries || first && self.carrier().is_none()
@@ -359,18 +369,26 @@ impl<T> UnderWay<T> {
         } else {
             return None;
         };
-        Some((band, self.queued[band as usize].pop_front()?))
+        let (id, request) = self.queued[band as usize].pop_front()?;
+        Some((band, id, request))
     }
 
     /// The call in flight that carries file descriptors.
     fn carrier(&self) -> Option<&Call<T>> {
         let (id, band) = self.carrier?;
-        self.sent[band as usize].get(&id)
+        let sent = &self.sent[band as usize];
+        Some(&sent[place(sent, id)?].1)
+    }
+
+    fn sent_call(&mut self, id: u64, band: Band) -> Option<&mut Call<T>> {
+        let sent = &mut self.sent[band as usize];
+        let at = place(sent, id)?;
+        Some(&mut sent[at].1)
     }
 
     fn abandon(&mut self, id: u64) -> Option<T> {
         for band in [Band::In, Band::Out] {
-            if let Some(call) = self.sent[band as usize].get_mut(&id) {
+            if let Some(call) = self.sent_call(id, band) {
                 let token = call.token.take()?;
                 call.arguments = None;
                 self.remember_abandoned(id, band);
@@ -378,8 +396,8 @@ impl<T> UnderWay<T> {
             }
             let queue = &mut self.queued[band as usize];
             if let Some(at) = place(queue, id) {
-                queue[at].call.as_ref()?.token.as_ref()?;
-                return queue.remove(at)?.call?.token;
+                queue[at].1.call.as_ref()?.token.as_ref()?;
+                return queue.remove(at)?.1.call?.token;
             }
         }
         None
@@ -393,15 +411,15 @@ impl<T> UnderWay<T> {
         if ids.len() > MAX_ABANDONED
             && let Some(oldest) = ids.pop_first()
         {
-            self.sent[band as usize].remove(&oldest);
+            take(&mut self.sent[band as usize], oldest);
         }
     }
 
     fn answered(&mut self, id: u64) -> Option<Call<T>> {
         let [in_band, out_of_band] = &mut self.sent;
-        let (band, call) = match in_band.remove(&id) {
+        let (band, call) = match take(in_band, id) {
             Some(call) => (Band::In, call),
-            None => (Band::Out, out_of_band.remove(&id)?),
+            None => (Band::Out, take(out_of_band, id)?),
         };
         if call.token.is_none() {
             self.abandoned[band as usize].remove(&id);
@@ -409,7 +427,7 @@ impl<T> UnderWay<T> {
         if band == Band::In {
             self.drop_abandoned_before(id);
         }
-        self.release_nodes(band);
+        self.release(band);
         Some(call)
     }
 
@@ -425,38 +443,41 @@ impl<T> UnderWay<T> {
                 break;
             }
             if let Some(passed) = ids.pop_first() {
-                self.sent[Band::In as usize].remove(&passed);
+                take(&mut self.sent[Band::In as usize], passed);
             }
         }
     }
 
-    /// An empty map keeps one node, of more than a kilobyte.
-    fn release_nodes(&mut self, band: Band) {
-        let (sent, abandoned) = (
-            &mut self.sent[band as usize],
-            &mut self.abandoned[band as usize],
-        );
-        if sent.is_empty() {
-            *sent = BTreeMap::new();
-        }
-        if abandoned.is_empty() {
-            *abandoned = BTreeSet::new();
+    /// Frees what only many calls at a time need.
+    fn release(&mut self, band: Band) {
+        let sent = &mut self.sent[band as usize];
+        if sent.is_empty() && sent.capacity() > KEPT_CALLS {
+            *sent = VecDeque::new();
         }
     }
 
     /// Removes the calls that QEMU has received, by id.
-    fn take_sent(&mut self) -> BTreeMap<u64, Call<T>> {
+    fn take_sent(&mut self) -> Vec<(u64, Call<T>)> {
         self.handed_over.clear();
         self.abandoned = Default::default();
-        let [mut calls, out_of_band] = std::mem::take(&mut self.sent);
-        calls.extend(out_of_band);
+        let sent = std::mem::take(&mut self.sent);
+        let mut calls: Vec<_> = sent.into_iter().flatten().collect();
+        calls.sort_by_key(|&(id, _)| id);
         calls
     }
 }
 
-/// The index of a request in its queue.
-fn place<T>(queue: &VecDeque<Request<T>>, id: u64) -> Option<usize> {
-    queue.binary_search_by_key(&id, |request| request.id).ok()
+/// For how many calls the memory is kept when none is in flight.
+const KEPT_CALLS: usize = 128;
+
+/// The index of an id in its queue.
+fn place<V>(queue: &ById<V>, id: u64) -> Option<usize> {
+    queue.binary_search_by_key(&id, |&(id, _)| id).ok()
+}
+
+/// Removes what has this id from its queue. Most often that is the first one.
+fn take<V>(queue: &mut ById<V>, id: u64) -> Option<V> {
+    Some(queue.remove(place(queue, id)?)?.1)
 }
 
 #[cfg(test)]

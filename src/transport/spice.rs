@@ -347,6 +347,9 @@ impl PortChannel {
     /// of a port channel.
     pub(super) fn is_fresh(&self) -> bool {
         let read = self.property::<glib::ULong>("total-read-bytes").0;
+        if read <= FIRST_MESSAGES {
+            return true;
+        }
         let name = self.port_name().map_or(0, |name| name.len());
         let name = c_ulong::try_from(name).unwrap_or(c_ulong::MAX);
         read <= FIRST_MESSAGES.saturating_add(name)
@@ -481,10 +484,13 @@ impl PortChannel {
                 );
             }
         }
-        // spice-gtk answers on the context that is now the thread-default one.
+        // spice-gtk answers on the context that is now the thread-default one. Usually that is
+        // the right one, and pushing it costs as much as the task of the write.
         let write = Box::new(Write { bytes, done });
         let context = glib::MainContext::default();
-        if context.with_thread_default(|| start(self, write)).is_err() {
+        if context.is_owner() && glib::MainContext::ref_thread_default() == context {
+            start(self, write);
+        } else if context.with_thread_default(|| start(self, write)).is_err() {
             glib::g_critical!(
                 "SpiceQmp",
                 "another thread runs GLib's default main context: nothing was written"

@@ -21,8 +21,8 @@ pub(crate) struct Cancelling {
     handler: c_ulong,
 }
 
-/// Where the end of a call finds what to disconnect.
-pub(crate) type CancellingSlot = Rc<RefCell<Option<Cancelling>>>;
+/// Where the end of a call finds what to disconnect; there is none where nothing cancels it.
+pub(crate) type CancellingSlot = Option<Rc<RefCell<Option<Cancelling>>>>;
 
 /// The data of the handler, which may run on any thread.
 struct Cancel<F> {
@@ -33,8 +33,13 @@ struct Cancel<F> {
 }
 
 impl Cancelling {
-    pub(crate) fn slot() -> CancellingSlot {
-        Rc::default()
+    pub(crate) fn slot(cancellable: Option<&gio::Cancellable>) -> CancellingSlot {
+        cancellable.map(|_| Rc::default())
+    }
+
+    /// The call has ended.
+    pub(crate) fn end(slot: &CancellingSlot) {
+        drop(slot.as_ref().and_then(|slot| slot.take()));
     }
 
     /// Arranges for `cancel` to be called when `cancellable` is cancelled, on the thread of `port`.
@@ -44,7 +49,7 @@ impl Cancelling {
         port: &QmpPort,
         cancel: impl Fn(&QmpPort) -> bool + Clone + Send + 'static,
     ) {
-        if let Some(cancellable) = cancellable {
+        if let (Some(slot), Some(cancellable)) = (slot, cancellable) {
             let connected = Self::new(cancellable, port, cancel);
             slot.replace(Some(connected));
         }

@@ -214,11 +214,11 @@ impl Caller {
         {
             return task.answer::<A>(Err(Error::Cancelled(command.into())));
         }
-        let cancelling = Cancelling::slot();
+        let cancelling = Cancelling::slot(cancellable.as_ref());
         let call = port.execute_with_fds(command, arguments, options, fds, {
             let cancelling = cancelling.clone();
             move |reply| {
-                drop(cancelling.take());
+                Cancelling::end(&cancelling);
                 no_panic(name, (), || {
                     task.answer(reply.and_then(decode));
                 });
@@ -239,11 +239,11 @@ impl Caller {
         {
             return task.answer::<()>(Err(Error::Cancelled(name.into())));
         }
-        let cancelling = Cancelling::slot();
+        let cancelling = Cancelling::slot(cancellable.as_ref());
         let wait = start(port, {
             let cancelling = cancelling.clone();
             Box::new(move |result| {
-                drop(cancelling.take());
+                Cancelling::end(&cancelling);
                 no_panic(name, (), || task.answer(result));
             })
         });
@@ -330,6 +330,10 @@ impl Caller {
     }
 
     fn task_on(self, context: &glib::MainContext, source: Option<&glib::Object>) -> Task {
+        // Usually it is so, and pushing the context costs as much as the task.
+        if glib::MainContext::ref_thread_default() == *context {
+            return self.task(source);
+        }
         let mut caller = Some(self);
         let task = context.with_thread_default(|| caller.take().map(|it| it.task(source)));
         match (task, caller) {
