@@ -14,6 +14,10 @@ const DELIVERED_AT_ONCE: usize = 256;
 /// The same after this many microseconds: timers of the program are waiting.
 const SLICE: i64 = 3_000;
 
+/// This many commands are sent without waiting for what other callbacks request: the peer
+/// answers them meanwhile.
+const BATCH: usize = 32;
+
 impl<O: Owner> Connection<O> {
     /// Delivers what happened and sends what was requested. The program may
     /// drop its last reference meanwhile: the owner holds one.
@@ -31,7 +35,7 @@ impl<O: Owner> Connection<O> {
                 let _deeper = Deeper::enter(&self.depth);
                 self.deliver(owner, delivery);
             }
-            if owner.now() - started >= SLICE {
+            if owner.now() - started >= SLICE || self.sends_batch() {
                 break;
             }
         }
@@ -51,6 +55,19 @@ impl<O: Owner> Connection<O> {
             self.session.borrow_mut().shrink_to_fit();
             owner.rest();
         }
+    }
+
+    /// Sends what callbacks have requested once it is a batch: the peer answers it while the
+    /// next replies are delivered. True if the main loop has to run for that.
+    fn sends_batch(&self) -> bool {
+        let session = self.session.borrow();
+        // With `oob`, few commands are in flight at a time.
+        if self.writing.get() || session.oob() || session.unsent() < BATCH {
+            return false;
+        }
+        drop(session);
+        self.flush();
+        self.writing.get()
     }
 
     /// Schedules another dispatch for the rest, or else allows more input.

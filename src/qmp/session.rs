@@ -72,6 +72,12 @@ impl<T> Session<T> {
         self.core.calls.has_unsent()
     }
 
+    /// How many commands were not handed over by [`poll_transmit`](Self::poll_transmit) yet.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.core.calls.unsent()
+    }
+
     /// How many commands have not been answered yet, sent or not,
     /// including those that were [forgotten](Self::forget).
     #[must_use]

@@ -451,6 +451,34 @@ fn the_first_command_is_written_at_once_and_later_ones_together() {
 }
 
 #[test]
+fn a_batch_is_sent_before_the_rest_is_delivered() {
+    // A transport that sends within the write, and one that needs the main loop for it.
+    for blocked in [false, true] {
+        let program = Program::ready(false);
+        let writes = program.peer.writes();
+        program.peer.block(blocked);
+        program.on_all(|program, what| {
+            if what == "X" {
+                program.execute("a", None);
+            }
+        });
+        program
+            .peer
+            .send("{\"event\":\"X\"}\n".repeat(80).as_bytes());
+        assert!(program.turn());
+        let (delivered, written) = if blocked { (32, 1) } else { (80, 3) };
+        assert_eq!(program.count("X"), delivered);
+        assert_eq!(program.peer.writes(), writes + written);
+        // One that is under way is not waited for.
+        program.drain();
+        assert_eq!(program.count("X"), 80);
+        program.peer.block(false);
+        assert_eq!(program.requests().len(), 80);
+        assert_eq!(program.peer.writes(), writes + if blocked { 2 } else { 3 });
+    }
+}
+
+#[test]
 fn a_dispatch_ends_after_256_deliveries() {
     let program = Program::ready(false);
     program
