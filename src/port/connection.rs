@@ -5,7 +5,8 @@
 //! [`dispatch`](Connection::dispatch) from the main loop: spice-gtk delivers nothing more
 //! on a channel while its signal handlers run, so a nested main loop in a handler would
 //! receive nothing more from it. A dispatch delivers what happened, in order and without
-//! holding a borrow, and then sends everything that was requested meanwhile in one write.
+//! holding a borrow, and then sends everything that was requested meanwhile in one write,
+//! or in batches.
 //!
 //! It knows no GObject and no clock: it reaches its owner through the trait [`Owner`].
 
@@ -228,6 +229,21 @@ impl<O: Owner> Connection<O> {
         self.gone.set(false);
         self.spice_port.set(transport.is_spice_port());
         self.transport.replace(Some(transport));
+    }
+
+    /// The transport was started. Nobody can have connected to the states that it has passed
+    /// through, and a dispatch for them would only delay the greeting.
+    pub(super) fn started(&self, owner: &O) {
+        let passing = |delivery: &Delivery<_>| match delivery {
+            Delivery::State(State::Connecting | State::Greeting | State::Negotiating, error) => {
+                error.is_none()
+            }
+            _ => false,
+        };
+        self.deliveries.borrow_mut().retain(|it| !passing(it));
+        if !self.has_more() && !self.session.borrow().has_unsent() {
+            owner.unschedule();
+        }
     }
 
     /// The transport, if any. Holds no borrow.

@@ -202,6 +202,7 @@ impl QmpPort {
                 port.connection.incoming(port, incoming)
             })
         }));
+        self.connection.started(self);
     }
 
     #[cfg_attr(not(feature = "spice"), allow(unused_variables))]

@@ -214,6 +214,7 @@ impl Program {
             me.upgrade()
                 .map_or(Flow::On, |me| me.connection.incoming(&me, incoming))
         }));
+        program.connection.started(&program);
         program
     }
 
@@ -412,6 +413,16 @@ fn deliveries_are_in_order_and_never_reentrant() {
             "pending 0",
         ]
     );
+}
+
+#[test]
+fn a_port_is_not_notified_of_how_it_was_made() {
+    let program = Program::start(true);
+    assert_eq!(program.connection.state(), State::Connecting);
+    assert_eq!(program.scheduled.get(), None);
+    program.peer.open();
+    program.drain();
+    assert_eq!(program.take_log(), ["state waiting for the greeting"]);
 }
 
 #[test]
