@@ -195,6 +195,8 @@ fn serve(mut stream: UnixStream) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let mut request = Vec::new();
     let mut depth = 0;
+    // Made before anything is measured: that takes a third as long as reading them.
+    let storm = Storm::new();
     loop {
         let count = stream.read(&mut buffer)?;
         if count == 0 {
@@ -210,6 +212,10 @@ fn serve(mut stream: UnixStream) -> std::io::Result<()> {
                 _ => continue,
             }
             if depth == 0 {
+                if let Some(count) = Storm::asked(&request) {
+                    stream.write_all(&std::mem::take(&mut out))?;
+                    storm.send(count, &mut stream)?;
+                }
                 answer(&request, &mut out);
                 request.clear();
             }
@@ -218,19 +224,43 @@ fn serve(mut stream: UnixStream) -> std::io::Result<()> {
     }
 }
 
-fn answer(request: &[u8], out: &mut Vec<u8>) {
-    let number_after = |key: &[u8]| {
-        let at = memchr::memmem::rfind(request, key)? + key.len();
-        let digits = request[at..].trim_ascii_start();
-        let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
-        std::str::from_utf8(&digits[..end]).ok()
-    };
-    if memchr::memmem::find(request, b"bench-storm").is_some() {
-        let count = number_after(b"\"count\":").expect("a count");
-        out.extend_from_slice(&events(count.parse().expect("a number")));
+/// Events that are sent again and again.
+struct Storm(Vec<u8>);
+
+impl Storm {
+    const COUNT: usize = 1000;
+
+    fn new() -> Self {
+        Self(events(Self::COUNT))
     }
+
+    /// How many events a request asks for, where it asks for some.
+    fn asked(request: &[u8]) -> Option<usize> {
+        memchr::memmem::find(request, b"bench-storm")?;
+        number_after(request, b"\"count\":")?.parse().ok()
+    }
+
+    fn send(&self, count: usize, stream: &mut UnixStream) -> std::io::Result<()> {
+        let event = self.0.len() / Self::COUNT;
+        for sent in (0..count).step_by(Self::COUNT) {
+            let part = (count - sent).min(Self::COUNT);
+            stream.write_all(&self.0[..part * event])?;
+        }
+        Ok(())
+    }
+}
+
+fn number_after<'a>(request: &'a [u8], key: &[u8]) -> Option<&'a str> {
+    let at = memchr::memmem::rfind(request, key)? + key.len();
+    let digits = request[at..].trim_ascii_start();
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..end]).ok()
+}
+
+fn answer(request: &[u8], out: &mut Vec<u8>) {
     let asked = memchr::memmem::find(request, b"query-status").is_some();
     let value = if asked { RUNNING } else { "{}" };
-    let id = number_after(b"\"id\":").map_or_else(String::new, |id| format!(", \"id\": {id}"));
+    let id =
+        number_after(request, b"\"id\":").map_or_else(String::new, |id| format!(", \"id\": {id}"));
     write!(out, "{{\"return\": {value}{id}}}\r\n").expect("memory");
 }
