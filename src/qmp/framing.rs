@@ -307,7 +307,22 @@ impl Framer {
 
 impl Scan {
     /// Looks for the end of the message, continuing where the last piece ended.
+    #[inline(always)]
     fn run(&mut self, bytes: &[u8]) -> Option<End> {
+        if *self == Self::Blank && bytes.starts_with(b"{\"") {
+            *self = Self::Text;
+        }
+        if *self != Self::Text {
+            return self.run_lines(bytes);
+        }
+        // As nearly all messages are.
+        let newline = memchr(b'\n', bytes)?;
+        let (taken, kind) = (newline + 1, Kind::Whole);
+        Some(End { taken, kind })
+    }
+
+    /// The same where the message may have more than one line.
+    fn run_lines(&mut self, bytes: &[u8]) -> Option<End> {
         let end = |taken, kind| Some(End { taken, kind });
         let mut at = 0;
         while let Some(&first) = bytes.get(at) {
