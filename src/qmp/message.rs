@@ -338,3 +338,61 @@ fn text(json: &str) -> Option<Cow<'_, str>> {
     json.starts_with('"')
         .then(|| strings::without_nul(strings::unquoted(json)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a line says, or whom it concerns.
+    fn said(line: &[u8]) -> Result<String, Concerns> {
+        match read(line) {
+            Ok(message) => Ok(format!("{message:?}")),
+            Err(bad) => Err(bad.concerns),
+        }
+    }
+
+    /// Compares a line with the same behind a space, which is no form of QEMU's.
+    fn compare(line: &[u8]) {
+        let spaced = [b" ", line].concat();
+        assert_eq!(said(line), said(&spaced), "{}", line.escape_ascii());
+    }
+
+    #[test]
+    fn an_event_as_qemu_writes_it_says_what_it_would_in_any_form() {
+        let time = r#"{"timestamp": {"seconds": 1700000000, "microseconds": 50}, "event": "#;
+        let rests = [
+            "\"STOP\"}\r\n",
+            "\"A\", \"data\": {\"b\": [0, \"\u{e9}\"]}}\n",
+            "\"A\", \"data\": null}",
+            "\"A\", \"data\": {}, \"id\": 7}",
+        ];
+        for rest in rests {
+            let line = [time, rest].concat().into_bytes();
+            assert!(said(&line).is_ok());
+            for at in 0..line.len() {
+                let (before, behind) = line.split_at(at);
+                compare(before);
+                compare(&[before, &behind[1..]].concat());
+                for byte in *b"0-. \n\"\\{}[],:u\0\xe9\xff" {
+                    compare(&[before, &[byte], behind].concat());
+                    compare(&[before, &[byte], &behind[1..]].concat());
+                }
+            }
+        }
+        for (seconds, timestamp) in [
+            ("1700000000", 1_700_000_000_000_050),
+            ("-1", -1),
+            ("01", -1),
+            ("9223372036854", 9_223_372_036_854_000_050),
+            ("9223372036855", -1),
+            ("999999999999999999", -1),
+            ("10000000000000000000", -1),
+        ] {
+            let line = time.replace("1700000000", seconds) + rests[0];
+            compare(line.as_bytes());
+            if let Ok(Message::Event(event)) = read(line.as_bytes()) {
+                assert_eq!(event.timestamp(), timestamp, "{seconds}");
+            }
+        }
+    }
+}

@@ -20,8 +20,8 @@ pub(super) fn prefer_large(room: &mut [MaybeUninit<u8>]) {
     let size = room.len().saturating_sub(start) / LARGE_PAGE * LARGE_PAGE;
     if size > 0 {
         let pages = room[start..].as_mut_ptr().cast();
-        // SAFETY: the pages are within `room`, and the advice keeps their contents.
         // An error means that the kernel has no large pages, which does no harm.
+        // SAFETY: the pages are within `room`, and the advice keeps their contents.
         let _ = unsafe { madvise(pages, size, Advice::LinuxHugepage) };
     }
 }
