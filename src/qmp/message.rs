@@ -343,7 +343,7 @@ fn text(json: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    /// What a line says, or whom it concerns.
+    /// The message in a line, or which calls the bad line fails.
     fn said(line: &[u8]) -> Result<String, Concerns> {
         match read(line) {
             Ok(message) => Ok(format!("{message:?}")),
@@ -351,14 +351,14 @@ mod tests {
         }
     }
 
-    /// Compares a line with the same behind a space, which is no form of QEMU's.
+    /// Checks that a line is decoded like the same line after a space, which QEMU never writes.
     fn compare(line: &[u8]) {
         let spaced = [b" ", line].concat();
         assert_eq!(said(line), said(&spaced), "{}", line.escape_ascii());
     }
 
     #[test]
-    fn an_event_as_qemu_writes_it_says_what_it_would_in_any_form() {
+    fn an_event_in_qemus_format_is_decoded_as_in_any_other() {
         let time = r#"{"timestamp": {"seconds": 1700000000, "microseconds": 50}, "event": "#;
         let rests = [
             "\"STOP\"}\r\n",
