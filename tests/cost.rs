@@ -349,7 +349,7 @@ fn a_long_message_behind_others_is_copied_a_few_times() {
     input.resize(input.len() + BEGUN, b'B');
     session.buffer_input(&input);
     while session.receive(&mut &[][..]).is_some() {}
-    let chunk = [b'B'; CHUNK];
+    let chunk = vec![b'B'; CHUNK];
     let mut sent = BEGUN;
     let mut counts = Counts::default();
     while sent + 2 * CHUNK < LIMIT {
