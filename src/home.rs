@@ -11,6 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
 
+thread_local! {
+    /// The id of this thread. `thread::current()` counts a reference each time.
+    static HERE: ThreadId = thread::current().id();
+}
+
+fn here() -> ThreadId {
+    HERE.with(|&id| id)
+}
+
 /// A main context, and the thread that may use it.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
@@ -35,7 +44,7 @@ impl Home {
     /// The calling thread and `context`.
     pub(crate) fn on(context: glib::MainContext) -> Self {
         Self {
-            thread: thread::current().id(),
+            thread: here(),
             context,
             broken: Arc::default(),
         }
@@ -43,7 +52,7 @@ impl Home {
 
     /// Whether the calling thread is the one of this home.
     pub(crate) fn is_my_thread(&self) -> bool {
-        thread::current().id() == self.thread
+        here() == self.thread
     }
 
     /// Whether the calling thread is the one of this home, and runs its context or could run it.
@@ -135,7 +144,7 @@ impl<T> Bound<T> {
     }
 
     fn is_here(&self) -> bool {
-        let here = thread::current().id() == self.thread;
+        let here = here() == self.thread;
         if !here {
             self.broken.store(true, Ordering::Relaxed);
             glib::g_critical!(
@@ -149,7 +158,7 @@ impl<T> Bound<T> {
 
 impl<T> Drop for Bound<T> {
     fn drop(&mut self) {
-        if thread::current().id() == self.thread {
+        if here() == self.thread {
             // SAFETY: this is the value's thread, and it is dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.value) };
         }

@@ -24,6 +24,7 @@ use common::script::{self, Request, Server};
 use counted::{Counts, count};
 use gio::prelude::*;
 use serde::{Deserialize, Serialize};
+use spice_qmp::qmp::{Opening, Output, Session};
 use spice_qmp::{CallOptions, Machine, QmpPort};
 
 /// This many events, as QEMU sends them.
@@ -328,6 +329,40 @@ fn nothing_costs_more_than_it_did() {
         }
     }
     assert!(more.is_empty(), "{more:#?}");
+}
+
+/// The buffer of a message that comes in chunks grows a few times, even where input that
+/// waited in front of the message is still in it.
+#[test]
+fn a_long_message_behind_others_is_copied_a_few_times() {
+    const CHUNK: usize = 64 << 10;
+    const LIMIT: usize = 20 << 20;
+    const BEGUN: usize = 16 << 20;
+    let mut session = Session::<()>::new(1 << 24);
+    session.open(Opening::GreetingMayBeGone);
+    assert!(session.poll_transmit().is_some());
+    let mut reply = &b"{\"return\": {}, \"id\": 16777216}\r\n"[..];
+    while session.receive(&mut reply).is_some() {}
+    session.set_max_message_size(LIMIT);
+    let mut input = b"{\"event\": \"A\", \"data\": {}}\n".repeat(1 << 19);
+    input.extend_from_slice(b"{\"event\": \"");
+    input.resize(input.len() + BEGUN, b'B');
+    session.buffer_input(&input);
+    while session.receive(&mut &[][..]).is_some() {}
+    let chunk = vec![b'B'; CHUNK];
+    let mut sent = BEGUN;
+    let mut counts = Counts::default();
+    while sent + 2 * CHUNK < LIMIT {
+        count(&mut counts, || {
+            assert!(session.receive(&mut &chunk[..]).is_none());
+        });
+        sent += CHUNK;
+    }
+    let Some(Output::Event(event)) = session.receive(&mut &b"\"}\n"[..]) else {
+        panic!("no event");
+    };
+    assert_eq!(event.name.len(), sent);
+    assert!(counts.copied < 3 * LIMIT as u64, "{} bytes", counts.copied);
 }
 
 #[test]

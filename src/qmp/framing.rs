@@ -12,6 +12,10 @@ use std::ops::Range;
 use memchr::memchr;
 
 use super::limits::{KEPT_BUFFER, MAX_SHOWN};
+use super::pages;
+
+/// A buffer that grows past this size is copied to large pages; a smaller one would not gain.
+const LARGE: usize = 8 << 20;
 
 /// Receives chunks and returns messages.
 #[derive(Debug)]
@@ -234,7 +238,29 @@ impl Framer {
 
     fn keep(&mut self, piece: &[u8]) {
         self.compact();
+        if piece.len() > self.buffer.capacity() - self.buffer.len() {
+            self.grow(piece.len());
+        }
         self.buffer.extend_from_slice(piece);
+    }
+
+    /// Makes room for `more` bytes of a message.
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        let twice = self.buffer.capacity() * 2;
+        if twice <= LARGE {
+            return self.buffer.reserve(more);
+        }
+        // Not with `reserve`, which would copy to small pages before large ones are requested.
+        // A message never needs more than the limit, so old and new are at most twice that.
+        let begun = &self.buffer[self.start..];
+        let capacity = twice.min(self.limit).max(begun.len() + more);
+        let mut buffer = Vec::with_capacity(capacity);
+        pages::prefer_large(buffer.spare_capacity_mut());
+        buffer.extend_from_slice(begun);
+        self.buffer = buffer;
+        self.searched -= self.start;
+        self.start = 0;
     }
 
     /// The start of a message that exceeds the limit, where `rest` is not kept.
@@ -307,7 +333,22 @@ impl Framer {
 
 impl Scan {
     /// Looks for the end of the message, continuing where the last piece ended.
+    #[inline(always)]
     fn run(&mut self, bytes: &[u8]) -> Option<End> {
+        if *self == Self::Blank && bytes.starts_with(b"{\"") {
+            *self = Self::Text;
+        }
+        if *self != Self::Text {
+            return self.run_lines(bytes);
+        }
+        // As nearly all messages are.
+        let newline = memchr(b'\n', bytes)?;
+        let (taken, kind) = (newline + 1, Kind::Whole);
+        Some(End { taken, kind })
+    }
+
+    /// The same where the message may have more than one line.
+    fn run_lines(&mut self, bytes: &[u8]) -> Option<End> {
         let end = |taken, kind| Some(End { taken, kind });
         let mut at = 0;
         while let Some(&first) = bytes.get(at) {

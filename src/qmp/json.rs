@@ -45,6 +45,27 @@ pub(super) fn check_value(text: &str, around: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// The contents of the string at the start of `text`, and the rest. None if the string has
+/// escapes.
+#[inline(always)]
+pub(super) fn plain_string(text: &str) -> Option<(&str, &str)> {
+    let mut scanner = Scanner::new(text.as_bytes());
+    if scanner.peek() != b'"' {
+        return None;
+    }
+    scanner.string().ok()?;
+    let (string, rest) = text.split_at(scanner.at);
+    (!scanner.escaped).then(|| (&string[1..string.len() - 1], rest))
+}
+
+/// The value at the start of `text`, within `around` objects, and the rest. None if it is
+/// not JSON.
+#[inline(always)]
+pub(super) fn value(text: &str, around: usize) -> Option<(&str, &str)> {
+    let value = Scanner::new(text.as_bytes()).value(around).ok()?;
+    text.split_at_checked(value.end)
+}
+
 /// The contents of a quoted string; `escaped` says whether it has escapes.
 #[inline(always)]
 pub(super) fn said(string: &str, escaped: bool) -> Cow<'_, str> {
@@ -167,10 +188,7 @@ impl<'a> Scanner<'a> {
                 self.escaped = false;
                 let name = self.name()?;
                 let escaped = self.escaped;
-                let value = match self.timestamp() {
-                    Some(timestamp) => timestamp,
-                    None => self.value(around + 1)?,
-                };
+                let value = self.value(around + 1)?;
                 member(name, value, escaped)?;
                 match self.token() {
                     b',' => self.at += 1,
@@ -298,18 +316,6 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Consumes a timestamp in QEMU's format, which makes up almost half of an event.
-    #[inline(always)]
-    fn timestamp(&mut self) -> Option<Range<usize>> {
-        let start = self.at;
-        let all = &self.bytes[start..];
-        let rest = whole_number(all.strip_prefix(b"{\"seconds\": ")?)?;
-        let rest = whole_number(rest.strip_prefix(b", \"microseconds\": ")?)?;
-        let rest = rest.strip_prefix(b"}")?;
-        self.at += all.len() - rest.len();
-        Some(start..self.at)
-    }
-
     /// Consumes a string with its quotes.
     #[inline(always)]
     pub(super) fn string(&mut self) -> Result<(), Malformed> {
@@ -381,14 +387,6 @@ impl<'a> Scanner<'a> {
         self.at += word.len();
         Ok(())
     }
-}
-
-/// What follows a number that consists of digits only.
-#[inline(always)]
-fn whole_number(text: &[u8]) -> Option<&[u8]> {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
-    let has_leading_zero = text[0] == b'0' && end > 1;
-    (end > 0 && !has_leading_zero).then(|| &text[end..])
 }
 
 /// Consumes an escape in a string; returns the position after it.

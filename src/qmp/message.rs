@@ -65,7 +65,7 @@ pub struct Event<'a> {
     pub name: Cow<'a, str>,
     /// Its data, a JSON object, if it has any.
     pub data: Option<Cow<'a, str>>,
-    timestamp: Option<Cow<'a, str>>,
+    timestamp: i64,
 }
 
 impl Event<'_> {
@@ -73,9 +73,6 @@ impl Event<'_> {
     #[must_use]
     pub fn timestamp(&self) -> i64 {
         self.timestamp
-            .as_deref()
-            .and_then(microseconds)
-            .unwrap_or(-1)
     }
 
     pub(super) fn into_owned<'a>(self) -> Event<'a> {
@@ -83,38 +80,54 @@ impl Event<'_> {
         Event {
             name: owned(self.name),
             data: self.data.map(owned),
-            timestamp: self.timestamp.map(owned),
+            timestamp: self.timestamp,
         }
     }
 }
 
-/// Parses a timestamp.
-fn microseconds(timestamp: &str) -> Option<i64> {
-    let (seconds, micros) = of_qemu(timestamp).or_else(|| of_any_server(timestamp))?;
-    seconds.checked_mul(1_000_000)?.checked_add(micros)
+/// Decodes an event in QEMU's format, without looking its members' names up: storms consist
+/// of such events. None if `line` is anything else, or is not JSON.
+#[inline(always)]
+fn event_of_qemu(line: &str) -> Option<Event<'_>> {
+    let rest = line.strip_prefix(r#"{"timestamp": {"seconds": "#)?;
+    let (seconds, rest) = number(rest)?;
+    let (micros, rest) = number(rest.strip_prefix(r#", "microseconds": "#)?)?;
+    let rest = rest.strip_prefix(r#"}, "event": "#)?;
+    let (name, rest) = json::plain_string(rest)?;
+    let (data, rest) = match rest.strip_prefix(r#", "data": "#) {
+        Some(rest) if rest.starts_with('{') => {
+            let (data, rest) = json::value(rest, 1)?;
+            (Some(data.into()), rest)
+        }
+        Some(_) => return None,
+        None => (None, rest),
+    };
+    let timestamp = seconds.checked_mul(1_000_000)?.checked_add(micros)?;
+    matches!(rest, "}\r\n" | "}\n" | "}").then_some(Event {
+        name: name.into(),
+        data,
+        timestamp,
+    })
 }
 
-/// The seconds and microseconds of a timestamp in QEMU's format.
-fn of_qemu(timestamp: &str) -> Option<(i64, i64)> {
-    let timestamp = timestamp.as_bytes();
-    let (seconds, rest) = number(timestamp.strip_prefix(b"{\"seconds\": ")?)?;
-    let (micros, rest) = number(rest.strip_prefix(b", \"microseconds\": ")?)?;
-    (rest == b"}").then_some((seconds, micros))
-}
-
-/// The number of up to 18 digits that a text begins with, and the rest.
-fn number(text: &[u8]) -> Option<(i64, &[u8])> {
-    let (mut number, mut rest) = (0_i64, text);
-    while let [digit @ b'0'..=b'9', tail @ ..] = rest {
-        number = number.wrapping_mul(10).wrapping_add((digit - b'0').into());
-        rest = tail;
+/// The JSON number of up to 18 digits that a text begins with, and the rest.
+#[inline(always)]
+fn number(text: &str) -> Option<(i64, &str)> {
+    let mut number = 0_i64;
+    let mut digits = 0;
+    for byte in text.bytes() {
+        if !byte.is_ascii_digit() {
+            break;
+        }
+        number = number.wrapping_mul(10).wrapping_add((byte - b'0').into());
+        digits += 1;
     }
-    let digits = text.len() - rest.len();
-    (1..=18).contains(&digits).then_some((number, rest))
+    let has_leading_zero = digits > 1 && text.starts_with('0');
+    ((1..=18).contains(&digits) && !has_leading_zero).then(|| (number, &text[digits..]))
 }
 
-/// The same in any JSON format.
-fn of_any_server(timestamp: &str) -> Option<(i64, i64)> {
+/// The microseconds of a timestamp in any JSON format.
+fn microseconds(timestamp: &str) -> Option<i64> {
     let (mut seconds, mut microseconds) = (None, None);
     json::check_object(timestamp, 1, |name, value| {
         match name {
@@ -126,7 +139,8 @@ fn of_any_server(timestamp: &str) -> Option<(i64, i64)> {
     })
     .ok()?;
     let number = |text: &str| text.parse::<i64>().ok().filter(|&number| number >= 0);
-    Some((number(seconds?)?, number(microseconds?)?))
+    let seconds = number(seconds?)?.checked_mul(1_000_000)?;
+    seconds.checked_add(number(microseconds?)?)
 }
 
 /// Why a line is not a message.
@@ -170,6 +184,9 @@ pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Bad> {
 /// Decodes one message that is valid UTF-8.
 #[inline(always)]
 pub(super) fn read_text(text: &str) -> Result<Message<'_>, Bad> {
+    if let Some(event) = event_of_qemu(text) {
+        return Ok(Message::Event(event));
+    }
     let mut envelope = Envelope::default();
     let checked = json::check_object(text, 0, |name, value| {
         envelope.take(name, value);
@@ -280,7 +297,7 @@ impl<'a> Envelope<'a> {
             (None, None, None, Some(name)) => Ok(Message::Event(Event {
                 name: parse_name(name)?,
                 data: there(self.data).map(Cow::Borrowed),
-                timestamp: self.timestamp.map(Cow::Borrowed),
+                timestamp: self.timestamp.and_then(microseconds).unwrap_or(-1),
             })),
             (None, None, None, None) => {
                 Err("it is neither a greeting nor a reply nor an event".into())
@@ -320,4 +337,62 @@ fn parse_failure(error: &str) -> Result<Failure<'_>, String> {
 fn text(json: &str) -> Option<Cow<'_, str>> {
     json.starts_with('"')
         .then(|| strings::without_nul(strings::unquoted(json)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message in a line, or which calls the bad line fails.
+    fn said(line: &[u8]) -> Result<String, Concerns> {
+        match read(line) {
+            Ok(message) => Ok(format!("{message:?}")),
+            Err(bad) => Err(bad.concerns),
+        }
+    }
+
+    /// Checks that a line is decoded like the same line after a space, which QEMU never writes.
+    fn compare(line: &[u8]) {
+        let spaced = [b" ", line].concat();
+        assert_eq!(said(line), said(&spaced), "{}", line.escape_ascii());
+    }
+
+    #[test]
+    fn an_event_in_qemus_format_is_decoded_as_in_any_other() {
+        let time = r#"{"timestamp": {"seconds": 1700000000, "microseconds": 50}, "event": "#;
+        let rests = [
+            "\"STOP\"}\r\n",
+            "\"A\", \"data\": {\"b\": [0, \"\u{e9}\"]}}\n",
+            "\"A\", \"data\": null}",
+            "\"A\", \"data\": {}, \"id\": 7}",
+        ];
+        for rest in rests {
+            let line = [time, rest].concat().into_bytes();
+            assert!(said(&line).is_ok());
+            for at in 0..line.len() {
+                let (before, behind) = line.split_at(at);
+                compare(before);
+                compare(&[before, &behind[1..]].concat());
+                for byte in *b"0-. \n\"\\{}[],:u\0\xe9\xff" {
+                    compare(&[before, &[byte], behind].concat());
+                    compare(&[before, &[byte], &behind[1..]].concat());
+                }
+            }
+        }
+        for (seconds, timestamp) in [
+            ("1700000000", 1_700_000_000_000_050),
+            ("-1", -1),
+            ("01", -1),
+            ("9223372036854", 9_223_372_036_854_000_050),
+            ("9223372036855", -1),
+            ("999999999999999999", -1),
+            ("10000000000000000000", -1),
+        ] {
+            let line = time.replace("1700000000", seconds) + rests[0];
+            compare(line.as_bytes());
+            if let Ok(Message::Event(event)) = read(line.as_bytes()) {
+                assert_eq!(event.timestamp(), timestamp, "{seconds}");
+            }
+        }
+    }
 }

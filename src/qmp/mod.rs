@@ -41,6 +41,7 @@ mod json;
 pub mod limits;
 mod message;
 mod output;
+mod pages;
 mod port_name;
 mod redact;
 mod request;
