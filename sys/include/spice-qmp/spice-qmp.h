@@ -4513,7 +4513,8 @@ G_END_DECLS
  * The handler may run a main loop, in which further requests are emitted. It may close or
  * release the server.
  *
- * Returns: %TRUE to keep @request from further handlers
+ * Returns: %TRUE to keep @request from further handlers, such as what
+ *   spice_qmp_request_reply() returns; they cannot answer it again
  *
  * Since: 0.1
  */
