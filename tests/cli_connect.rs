@@ -44,10 +44,10 @@ fn what_is_no_address() {
         ("path=/p", "options", "use unix:/p"),
         (
             "telnet:h:1",
-            "no address",
+            "not an address",
             "start QEMU with -qmp tcp:h:1,server=on,wait=off and use tcp:h:1",
         ),
-        ("tcp://h:1", "no address", "use tcp:h:1"),
+        ("tcp://h:1", "not an address", "use tcp:h:1"),
         ("tcp:h", "port is missing", "add the port"),
         ("tcp:h:0", "between 1 and 65535", "tcp:host:port"),
         ("tcp:h:70000", "between 1 and 65535", "tcp:host:port"),
@@ -55,17 +55,17 @@ fn what_is_no_address() {
         (" unix:/p", "white space", "use unix:/p"),
         (
             "unix://run/p",
-            "no address",
+            "not an address",
             "use unix:/run/p for a QMP socket",
         ),
         (
             "/run/p",
-            "no address",
+            "not an address",
             "unix:/run/p for a QMP socket, spice+unix:///run/p for a SPICE",
         ),
         (
             "file:///run/p",
-            "no address",
+            "not an address",
             "unix:/run/p for a QMP socket",
         ),
         (
@@ -75,17 +75,17 @@ fn what_is_no_address() {
         ),
         ("::1:4444", "brackets", "use tcp:[::1]:4444"),
         ("tcp:::1:4444", "brackets", "use tcp:[::1]:4444"),
-        ("spice+unix:/p", "no address", "use spice+unix:///p"),
+        ("spice+unix:/p", "not an address", "use spice+unix:///p"),
         (
             "spice+unix://run/p",
             "begin with /",
             "spice+unix:///run/p, or spice+unix://./run/p",
         ),
         ("spice://h", "port is missing", "spice://host:5900"),
-        ("spice:h:1", "no address", "use spice://h:1"),
+        ("spice:h:1", "not an address", "use spice://h:1"),
         (
             "http://h:1",
-            "no address",
+            "not an address",
             "spice://host:port, spice+unix:///path, unix:/path, tcp:host:port, dbus:NAME or fd:N",
         ),
         (

@@ -80,7 +80,7 @@ fn what_keeps_it_from_connecting() {
         status().ok();
         Tool::new(&address, &["ports"])
             .run()
-            .says(2, "is no SPICE server", "use spice://");
+            .says(2, "is not a SPICE server", "use spice://");
     }
     bus.kill();
     status().says(3, "the bus at", "does a bus run at this address ?");

@@ -29,7 +29,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a document prints an example as it is, but for its licence.
+/// Whether a document prints an example unchanged, except for its licence.
 fn assert_prints(document: &str, example: &str) {
     let read = |name| std::fs::read_to_string(here().join(name)).expect(name);
     let program = read(example);
@@ -58,7 +58,7 @@ fn the_architecture_names_each_source() {
     let text = architecture();
     let is_named = |path: &PathBuf| {
         let name = path.file_name().expect("a name").to_string_lossy();
-        // What stands at the head of a folder, or belongs to the file above it.
+        // Files at the head of a folder, or that belong to the file above them.
         ["mod.rs", "lib.rs", "main.rs", "tests.rs"].contains(&&*name)
             || text.contains(&format!("`{name}"))
             || text.contains(&format!("/{name}"))
@@ -85,7 +85,7 @@ fn the_architecture_names_no_other() {
         let is_file = ["build", "c", "h", "py", "rs", "sed", "sh", "txt"]
             .iter()
             .any(|it| extension == Some(it));
-        // What meson makes is there as what it is made of.
+        // Files made by meson are listed as their sources.
         let sources = [name.to_string(), format!("{name}.in")];
         let is_there = |path: &PathBuf| sources.iter().any(|it| path.ends_with(it));
         assert!(
@@ -117,7 +117,7 @@ fn it_pauses_a_machine() {
     assert!(errors.contains("No such file or directory"), "{errors}");
 }
 
-/// The power menu, used as a person would.
+/// Uses the power menu as a person would.
 struct Menu {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,

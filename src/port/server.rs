@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One QMP client, served on a stream.
+//! Serves one QMP client on a stream.
 
 mod object;
 mod request;
@@ -23,10 +23,10 @@ use crate::transport::{self, END_OF_STREAM, Flow, Incoming, Sink, Transport};
 /// [`QmpPort`](crate::QmpPort), for tests of programs that speak QMP, and for programs
 /// that serve clients of their own.
 ///
-/// It greets at once, has the client negotiate, and hands out its commands. The limits
-/// are those of [`Server`]: a client that does not read is held back, and then left. All
-/// of it happens on the main context that was the thread's default when it was made.
-/// Clones are the same server; with the last one the connection is closed.
+/// It greets at once, lets the client negotiate, and returns its commands. The limits
+/// are those of [`Server`]: a client that does not read is held back, and then disconnected.
+/// Everything happens on the main context that was the thread-default one at its creation.
+/// Clones are the same server; the connection is closed with the last one.
 ///
 /// ```
 /// # use gio::prelude::*;
@@ -74,7 +74,7 @@ pub struct QmpServer(Rc<Inner>);
 struct Inner {
     server: RefCell<Server>,
     transport: Box<dyn Transport>,
-    /// Requests that were not taken.
+    /// Requests that have not been returned yet.
     requests: RefCell<VecDeque<Request>>,
     wakers: RefCell<Vec<Waker>>,
     /// Whether the wakers know that the client has negotiated.
@@ -82,20 +82,20 @@ struct Inner {
     /// Whether the transport waits until more is wanted.
     waits: Cell<bool>,
     flushes: Cell<bool>,
-    /// Whether the connection ends when all that waits is written.
+    /// Whether the connection ends when everything that waits is written.
     finishes: Cell<bool>,
     /// Why the connection has ended, once it has.
     ended: RefCell<Option<Box<str>>>,
 }
 
 impl QmpServer {
-    /// Serves the client at the other end of `stream`, of which nothing has been read yet.
+    /// Serves the client at the other end of `stream`, from which nothing has been read yet.
     #[must_use]
     pub fn new(stream: &impl IsA<gio::IOStream>, greeting: &Greeting) -> Self {
         Self::for_transport(transport::on_stream(stream), Server::new(greeting))
     }
 
-    /// Serves the client at the other end of a transport, which was not started yet.
+    /// Serves the client at the other end of a transport that has not been started yet.
     #[must_use]
     pub fn for_transport(transport: Box<dyn Transport>, server: Server) -> Self {
         let inner = Rc::new(Inner {
@@ -119,44 +119,44 @@ impl QmpServer {
         Self(inner)
     }
 
-    /// The next command that the client wants executed; nothing once the connection has
+    /// The next command that the client wants to have executed; `None` once the connection has
     /// ended.
     pub async fn next(&self) -> Option<Request> {
         poll_fn(|cx| self.0.poll_next(cx)).await
     }
 
-    /// Answers a request with a value, which is JSON text. False where the request was
+    /// Answers a request with a value, which is JSON text. Returns false if the request was
     /// answered before.
     ///
     /// # Errors
     ///
-    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) where the value
-    /// is no JSON: the request is not answered.
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) if the value
+    /// is not JSON: the request is not answered.
     pub fn reply(&self, request: RequestId, value: &str) -> Result<bool, Error> {
         let replied = self.0.server.borrow_mut().reply(request, value);
         self.0.go_on();
         replied
     }
 
-    /// Answers a request with an error. False where the request was answered before.
+    /// Answers a request with an error. Returns false if the request was answered before.
     pub fn refuse(&self, request: RequestId, class: &ErrorClass, desc: &str) -> bool {
         let refused = self.0.server.borrow_mut().refuse(request, class, desc);
         self.0.go_on();
         refused
     }
 
-    /// Sends an event of this moment, if the client has negotiated. `data` is a JSON
+    /// Sends an event with the current time, if the client has negotiated. `data` is a JSON
     /// object.
     ///
     /// # Errors
     ///
-    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) where the data
-    /// is no JSON object.
+    /// [`UsageError::InvalidArgument`](crate::UsageError::InvalidArgument) if the data
+    /// is not a JSON object.
     pub fn event(&self, name: &str, data: Option<&str>) -> Result<bool, Error> {
         self.event_at(name, data, glib::real_time())
     }
 
-    /// [`event`](Self::event) of another time, in microseconds since 1970, or -1.
+    /// [`event`](Self::event) with another time, in microseconds since 1970, or -1.
     ///
     /// # Errors
     ///
@@ -210,7 +210,7 @@ impl QmpServer {
         self.0.end(CLOSED_HERE);
     }
 
-    /// Why the connection has ended; nothing while it has not.
+    /// Why the connection has ended; `None` while it has not.
     #[must_use]
     pub fn close_reason(&self) -> Option<String> {
         self.0.ended.borrow().as_deref().map(str::to_owned)
@@ -251,10 +251,10 @@ impl Inner {
         }
     }
 
-    /// Does what may be done now that something has changed.
+    /// Does everything that is possible now that something has changed.
     fn go_on(&self) {
         if self.has_ended() {
-            // Nobody is there to read it.
+            // The reader is gone.
             let mut server = self.server.borrow_mut();
             server.transmitted();
             drop(server.poll_transmit());
@@ -279,7 +279,7 @@ impl Inner {
     }
 
     fn flush(&self) {
-        // A write may report at once that it was done.
+        // A write may report at once that it is done.
         if self.flushes.replace(true) {
             return;
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpRequest`
 //!
-//! What it says never changes, and any thread may read it; only the server's may answer.
+//! Its contents never change, and any thread may read them; only the server's may answer.
 
 use std::ffi::{CStr, c_char};
 use std::ptr::{null, null_mut};
@@ -31,7 +31,7 @@ pub extern "C" fn spice_qmp_request_get_type() -> GType {
 /// spice_qmp_request_get_command:
 /// @request: a #SpiceQmpRequest
 ///
-/// The name of the command, which may be any text: the client chose it.
+/// Gets the name of the command, which may be any text: the client chose it.
 ///
 /// Returns: (transfer none): the name, such as `query-status`; it lives as long as @request
 ///
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn spice_qmp_request_get_command(
 /// spice_qmp_request_get_arguments:
 /// @request: a #SpiceQmpRequest
 ///
-/// The arguments of the command as JSON text.
+/// Gets the arguments of the command as JSON text.
 ///
 /// Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there are no
 ///   arguments; it lives as long as @request
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn spice_qmp_request_get_arguments(
 /// spice_qmp_request_get_arguments_variant:
 /// @request: a #SpiceQmpRequest
 ///
-/// The arguments of the command as a #GVariant of the type `a{sv}`. The conversion is
+/// Gets the arguments of the command as a #GVariant of the type `a{sv}`. The conversion is
 /// described at spice_qmp_port_execute_variant_async().
 ///
 /// Returns: (transfer full) (nullable): the arguments, or %NULL if there are none or they
@@ -99,8 +99,8 @@ pub unsafe extern "C" fn spice_qmp_request_get_arguments_variant(
 /// spice_qmp_request_get_id:
 /// @request: a #SpiceQmpRequest
 ///
-/// The `id` of the request as JSON text. The answer has the same one; no two requests of a
-/// client need differ in it.
+/// Gets the `id` of the request as JSON text. The answer has the same `id`, which need not be
+/// unique among the requests of a client.
 ///
 /// Returns: (transfer none) (nullable): the text of a JSON value, or %NULL if there is no
 ///   `id`; it lives as long as @request
@@ -142,8 +142,8 @@ pub unsafe extern "C" fn spice_qmp_request_is_out_of_band(
 ///   commands of QEMU return
 /// @error: return location for a #GError, or %NULL
 ///
-/// Answers the request: the command has succeeded, and returns @value. If the client has
-/// gone meanwhile, nothing happens.
+/// Answers the request: the command has succeeded, and returns @value. If the client is
+/// gone, nothing happens.
 ///
 /// The error is %SPICE_QMP_ERROR_INVALID_ARGUMENT if @value is not JSON, and the request is
 /// not answered; or if it was answered before.
@@ -205,10 +205,10 @@ pub unsafe extern "C" fn spice_qmp_request_reply_variant(
 /// spice_qmp_request_refuse:
 /// @request: a #SpiceQmpRequest
 /// @error_class: (nullable): the class of the error, such as `DeviceNotFound`, or %NULL for
-///   `GenericError`, which most errors of QEMU are of
+///   `GenericError`, the class of most errors of QEMU
 /// @description: what went wrong, for people
 ///
-/// Answers the request: the command has failed. If the client has gone meanwhile, nothing
+/// Answers the request: the command has failed. If the client is gone, nothing
 /// happens.
 ///
 /// Returns: %TRUE, or %FALSE if the request was answered before
@@ -234,7 +234,7 @@ pub unsafe extern "C" fn spice_qmp_request_refuse(
     })
 }
 
-/// What most commands return.
+/// The return value of most commands.
 const EMPTY: &str = "{}";
 
 #[allow(
@@ -245,7 +245,7 @@ fn SPICE_IS_QMP_REQUEST(request: *mut SpiceQmpRequest) -> bool {
     is_a(request.cast(), RequestObject::static_type())
 }
 
-/// Whether this thread made the server of the request, which was found to be one.
+/// Whether this thread created the server of the request, which was found to be one.
 #[allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"

@@ -30,14 +30,14 @@ pub extern "C" fn spice_qmp_server_get_type() -> GType {
 }
 
 /// spice_qmp_server_new:
-/// @stream: an open stream, such as a #GSocketConnection, of which nothing has been read;
+/// @stream: an open stream, such as a #GSocketConnection, from which nothing has been read;
 ///   the client is at its other end
 /// @version: (nullable): QEMU's version in the greeting, such as `10.0.2`, or %NULL for a
 ///   recent one
-/// @capabilities: (nullable) (array zero-terminated=1): what the greeting offers, such as
-///   `oob`, or %NULL for nothing
+/// @capabilities: (nullable) (array zero-terminated=1): the capabilities that the greeting
+///   offers, such as `oob`, or %NULL for none
 ///
-/// Creates a server, which greets the client and has it negotiate.
+/// Creates a server, which greets the client and lets it negotiate.
 ///
 /// Returns: (transfer full): a new server
 ///
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn spice_qmp_server_dup_version(server: *mut SpiceQmpServe
 /// spice_qmp_server_dup_capabilities: (get-property capabilities)
 /// @server: a #SpiceQmpServer
 ///
-/// What the greeting offers: the property #SpiceQmpServer:capabilities.
+/// The capabilities that the greeting offers: the property #SpiceQmpServer:capabilities.
 ///
 /// Returns: (transfer full) (array zero-terminated=1): the names
 ///
@@ -142,8 +142,8 @@ pub unsafe extern "C" fn spice_qmp_server_dup_close_reason(
 /// @data: (nullable): the text of a JSON object, or %NULL for an event without data
 /// @error: return location for a #GError, or %NULL
 ///
-/// Sends an event to the client, with the time of now. As from QEMU, a client gets no event
-/// before it has negotiated (#SpiceQmpServer:negotiated). If it has gone, nothing happens.
+/// Sends an event to the client, with the current time. As from QEMU, a client receives no
+/// event before it has negotiated (#SpiceQmpServer:negotiated). If it is gone, nothing happens.
 ///
 /// The error is %SPICE_QMP_ERROR_INVALID_ARGUMENT if @data is not a JSON object.
 ///
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn spice_qmp_server_close(server: *mut SpiceQmpServer) {
 /// spice_qmp_server_flush_and_close:
 /// @server: a #SpiceQmpServer
 ///
-/// Closes the connection when the client has been sent all that is on its way, such as the
+/// Closes the connection when everything has been sent to the client, such as the
 /// answer to `quit`. No more requests are read. A client that does not read keeps the
 /// connection open: spice_qmp_server_close() closes it nevertheless.
 ///
@@ -217,7 +217,7 @@ fn SPICE_IS_QMP_SERVER(server: *mut SpiceQmpServer) -> bool {
     is_a(server.cast(), ServerObject::static_type())
 }
 
-/// Whether this thread made the server, which was found to be one.
+/// Whether this thread created the server, which was found to be one.
 #[allow(
     non_snake_case,
     reason = "the checks have the names by which C knows them"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What answers in place of QEMU, from Vala. It needs no QEMU.
+// A server in place of QEMU, in Vala. It needs no QEMU.
 
 SpiceQmp.Request? kept = null;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What answers in place of QEMU, from JavaScript: gjs -m test-server.js. It needs no QEMU.
+// A server in place of QEMU, in JavaScript: gjs -m test-server.js. It needs no QEMU.
 import Gio from 'gi://Gio';
 import GLib from 'gi://GLib';
 import SpiceQmp from 'gi://SpiceQmp?version=1.0';

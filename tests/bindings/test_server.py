@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What answers in place of QEMU, from Python: no QEMU is needed for it."""
+"""A server in place of QEMU, in Python: it needs no QEMU."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ class Sockets(unittest.TestCase):
         near, far = socket.socketpair()
         self.server = SpiceQmp.Server.new(connection(near), "10.0.2", ["oob"])
         self.errors = []
-        # PyGObject prints what a callback raises, and goes on.
+        # PyGObject prints exceptions of callbacks, and continues.
         hook, sys.excepthook = sys.excepthook, lambda *error: self.errors.append(error)
         self.addCleanup(setattr, sys, "excepthook", hook)
         self.running = False

@@ -9,8 +9,8 @@ use glib::subclass::prelude::*;
 use crate::qmp::{Error, VersionTriple};
 
 glib::wrapper! {
-    /// A [`QmpServer`](super::QmpServer) as a GObject, for the C library and the languages
-    /// that use it: requests are emitted, each from the main loop.
+    /// A [`QmpServer`](super::QmpServer) as a GObject, for the C library and bindings
+    /// to it: requests are emitted as a signal, each from the main loop.
     ///
     /// Any thread may drop the last reference, which closes the connection.
     ///
@@ -18,24 +18,24 @@ glib::wrapper! {
     ///
     /// | name | type | |
     /// |---|---|---|
-    /// | `stream` | `GIOStream`, construct only | the client is at its other end, and nothing has been read of it |
+    /// | `stream` | `GIOStream`, construct only | the client is at its other end, and nothing has been read from it |
     /// | `version` | string, construct only | QEMU's version in the greeting: three numbers |
-    /// | `capabilities` | strings, construct only | what the greeting offers, such as `oob` |
+    /// | `capabilities` | strings, construct only | the capabilities that the greeting offers, such as `oob` |
     /// | `negotiated` | boolean | whether the client has negotiated |
     /// | `close-reason` | string or NULL | why the connection has ended, once it has |
     ///
     /// # Signals
     ///
-    /// - `command (request: Request) -> boolean`, detail = the command's name: true keeps
-    ///   the request from further handlers. One that was not answered when all of them have
+    /// - `command (request: Request) -> boolean`, detail = the command's name: true stops the
+    ///   emission. A request that was not answered when all handlers have
     ///   returned false, or when its last reference is dropped, is refused with
     ///   [`CommandNotFound`](crate::ErrorClass::CommandNotFound).
     pub struct ServerObject(ObjectSubclass<imp::ServerObject>);
 }
 
 impl ServerObject {
-    /// Serves the client at the other end of `stream`, of which nothing has been read yet.
-    /// A `version` has to be [one](Self::is_version).
+    /// Serves the client at the other end of `stream`, from which nothing has been read yet.
+    /// `version` must be [valid](Self::is_version).
     pub fn new(
         stream: &impl IsA<gio::IOStream>,
         version: Option<&str>,
@@ -48,13 +48,13 @@ impl ServerObject {
             .build()
     }
 
-    /// Whether a text is a version: three numbers with a dot between them.
+    /// Whether a text is a version: three numbers separated by dots.
     #[must_use]
     pub fn is_version(text: &str) -> bool {
         version(text).is_some()
     }
 
-    /// Sends an event of this moment, if the client has negotiated and is still there.
+    /// Sends an event with the current time, if the client has negotiated and is still connected.
     ///
     /// # Errors
     ///
@@ -80,8 +80,9 @@ impl ServerObject {
         }
     }
 
-    /// Whether the calling thread is the one that made the server, and runs its main context
-    /// or could: no other may use it. For bindings to languages that do not see to that.
+    /// Whether the calling thread is the one that created the server, and runs its main context
+    /// or could run it: no other may use it. For bindings to languages that do not ensure that
+    /// themselves.
     #[must_use]
     pub fn is_on_its_thread(&self) -> bool {
         self.imp().home().is_here()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A request of a client's as a GObject, for the C library.
+//! A client's request as a GObject, for the C library.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::home::Home;
 use crate::qmp::{Band, Error, ErrorClass, Request, RequestId, UsageError};
 
 glib::wrapper! {
-    /// A [`Request`] of a client of a [`ServerObject`](super::ServerObject)'s, for the C
+    /// A [`Request`] of a client of a [`ServerObject`](super::ServerObject), for the C
     /// library. It is answered once: at the latest when its last reference is dropped,
     /// which any thread may do.
     pub struct RequestObject(ObjectSubclass<imp::RequestObject>);
@@ -51,18 +51,18 @@ impl RequestObject {
         asked.and_then(|asked| Some(asked.id.as_ref()?.as_gstr()))
     }
 
-    /// How the client has sent it.
+    /// The band in which the client has sent it.
     pub fn band(&self) -> Band {
         let asked = self.imp().asked.get();
         asked.map_or(Band::In, |asked| asked.band)
     }
 
-    /// Answers with a value, which is JSON text. If the client has gone, nothing happens.
+    /// Answers with a value, which is JSON text. If the client is gone, nothing happens.
     ///
     /// # Errors
     ///
-    /// [`UsageError::InvalidArgument`] where the value is no JSON, and nothing is answered;
-    /// and where the request was answered before.
+    /// [`UsageError::InvalidArgument`] if the value is not JSON, and nothing is answered;
+    /// or if the request was answered before.
     pub fn reply(&self, value: &str) -> Result<(), Error> {
         let (Some(server), Some(asked)) = (self.server(), self.imp().asked.get()) else {
             return Err(
@@ -74,7 +74,7 @@ impl RequestObject {
         Ok(())
     }
 
-    /// Answers with an error of a class of QEMU's. False where the request was answered
+    /// Answers with an error of one of QEMU's classes. Returns false if the request was answered
     /// before.
     pub fn refuse(&self, class: &str, desc: &str) -> bool {
         let (Some(server), Some(asked)) = (self.imp().server.take(), self.imp().asked.get()) else {
@@ -92,8 +92,8 @@ impl RequestObject {
         self.refuse(ErrorClass::CommandNotFound.name(), &desc);
     }
 
-    /// Whether the calling thread is the server's, and runs its main context or could: no
-    /// other may answer. For bindings to languages that do not see to that.
+    /// Whether the calling thread is the server's, and runs its main context or could run it: no
+    /// other may answer. For bindings to languages that do not ensure that themselves.
     #[must_use]
     pub fn is_on_its_thread(&self) -> bool {
         let asked = self.imp().asked.get();
@@ -108,7 +108,7 @@ impl RequestObject {
 /// QEMU's longest has 40 bytes.
 const MAX_SHOWN_NAME: usize = 64;
 
-/// What the client wants, and whom to answer by.
+/// The request, and the server to answer it with.
 struct Asked {
     home: Home,
     number: RequestId,
@@ -118,7 +118,7 @@ struct Asked {
     band: Band,
 }
 
-/// One of C's strings.
+/// A C string.
 fn text(text: &str) -> glib::GString {
     let text: Cow<'_, str> = if text.contains('\0') {
         text.replace('\0', "\u{fffd}").into()
@@ -137,9 +137,9 @@ mod imp {
 
     #[derive(Default)]
     pub struct RequestObject {
-        /// Set when it is made.
+        /// Set at its creation.
         pub(super) asked: OnceCell<Asked>,
-        /// Until it is answered.
+        /// `None` once it is answered.
         pub(super) server: RefCell<Option<QmpServer>>,
     }
 
@@ -158,7 +158,7 @@ mod imp {
                 self.obj().decline();
                 return;
             }
-            // It goes home, as a server does.
+            // It is moved to its own thread, as a server is.
             let request = self.obj().clone();
             asked
                 .home

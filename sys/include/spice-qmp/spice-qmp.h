@@ -3335,7 +3335,7 @@ GType spice_qmp_request_get_type(void);
  * spice_qmp_request_get_command:
  * @request: a #SpiceQmpRequest
  *
- * The name of the command, which may be any text: the client chose it.
+ * Gets the name of the command, which may be any text: the client chose it.
  *
  * Returns: (transfer none): the name, such as `query-status`; it lives as long as @request
  *
@@ -3348,7 +3348,7 @@ const char *spice_qmp_request_get_command(SpiceQmpRequest *request);
  * spice_qmp_request_get_arguments:
  * @request: a #SpiceQmpRequest
  *
- * The arguments of the command as JSON text.
+ * Gets the arguments of the command as JSON text.
  *
  * Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there are no
  *   arguments; it lives as long as @request
@@ -3362,7 +3362,7 @@ const char *spice_qmp_request_get_arguments(SpiceQmpRequest *request);
  * spice_qmp_request_get_arguments_variant:
  * @request: a #SpiceQmpRequest
  *
- * The arguments of the command as a #GVariant of the type `a{sv}`. The conversion is
+ * Gets the arguments of the command as a #GVariant of the type `a{sv}`. The conversion is
  * described at spice_qmp_port_execute_variant_async().
  *
  * Returns: (transfer full) (nullable): the arguments, or %NULL if there are none or they
@@ -3378,8 +3378,8 @@ GVariant *spice_qmp_request_get_arguments_variant(SpiceQmpRequest *request);
  * spice_qmp_request_get_id:
  * @request: a #SpiceQmpRequest
  *
- * The `id` of the request as JSON text. The answer has the same one; no two requests of a
- * client need differ in it.
+ * Gets the `id` of the request as JSON text. The answer has the same `id`, which need not be
+ * unique among the requests of a client.
  *
  * Returns: (transfer none) (nullable): the text of a JSON value, or %NULL if there is no
  *   `id`; it lives as long as @request
@@ -3410,8 +3410,8 @@ gboolean spice_qmp_request_is_out_of_band(SpiceQmpRequest *request);
  *   commands of QEMU return
  * @error: return location for a #GError, or %NULL
  *
- * Answers the request: the command has succeeded, and returns @value. If the client has
- * gone meanwhile, nothing happens.
+ * Answers the request: the command has succeeded, and returns @value. If the client is
+ * gone, nothing happens.
  *
  * The error is %SPICE_QMP_ERROR_INVALID_ARGUMENT if @value is not JSON, and the request is
  * not answered; or if it was answered before.
@@ -3450,10 +3450,10 @@ gboolean spice_qmp_request_reply_variant(SpiceQmpRequest *request,
  * spice_qmp_request_refuse:
  * @request: a #SpiceQmpRequest
  * @error_class: (nullable): the class of the error, such as `DeviceNotFound`, or %NULL for
- *   `GenericError`, which most errors of QEMU are of
+ *   `GenericError`, the class of most errors of QEMU
  * @description: what went wrong, for people
  *
- * Answers the request: the command has failed. If the client has gone meanwhile, nothing
+ * Answers the request: the command has failed. If the client is gone, nothing
  * happens.
  *
  * Returns: %TRUE, or %FALSE if the request was answered before
@@ -3477,14 +3477,14 @@ GType spice_qmp_server_get_type(void);
 
 /**
  * spice_qmp_server_new:
- * @stream: an open stream, such as a #GSocketConnection, of which nothing has been read;
+ * @stream: an open stream, such as a #GSocketConnection, from which nothing has been read;
  *   the client is at its other end
  * @version: (nullable): QEMU's version in the greeting, such as `10.0.2`, or %NULL for a
  *   recent one
- * @capabilities: (nullable) (array zero-terminated=1): what the greeting offers, such as
- *   `oob`, or %NULL for nothing
+ * @capabilities: (nullable) (array zero-terminated=1): the capabilities that the greeting
+ *   offers, such as `oob`, or %NULL for none
  *
- * Creates a server, which greets the client and has it negotiate.
+ * Creates a server, which greets the client and lets it negotiate.
  *
  * Returns: (transfer full): a new server
  *
@@ -3512,7 +3512,7 @@ char *spice_qmp_server_dup_version(SpiceQmpServer *server);
  * spice_qmp_server_dup_capabilities: (get-property capabilities)
  * @server: a #SpiceQmpServer
  *
- * What the greeting offers: the property #SpiceQmpServer:capabilities.
+ * The capabilities that the greeting offers: the property #SpiceQmpServer:capabilities.
  *
  * Returns: (transfer full) (array zero-terminated=1): the names
  *
@@ -3554,8 +3554,8 @@ char *spice_qmp_server_dup_close_reason(SpiceQmpServer *server);
  * @data: (nullable): the text of a JSON object, or %NULL for an event without data
  * @error: return location for a #GError, or %NULL
  *
- * Sends an event to the client, with the time of now. As from QEMU, a client gets no event
- * before it has negotiated (#SpiceQmpServer:negotiated). If it has gone, nothing happens.
+ * Sends an event to the client, with the current time. As from QEMU, a client receives no
+ * event before it has negotiated (#SpiceQmpServer:negotiated). If it is gone, nothing happens.
  *
  * The error is %SPICE_QMP_ERROR_INVALID_ARGUMENT if @data is not a JSON object.
  *
@@ -3585,7 +3585,7 @@ void spice_qmp_server_close(SpiceQmpServer *server);
  * spice_qmp_server_flush_and_close:
  * @server: a #SpiceQmpServer
  *
- * Closes the connection when the client has been sent all that is on its way, such as the
+ * Closes the connection when everything has been sent to the client, such as the
  * answer to `quit`. No more requests are read. A client that does not read keeps the
  * connection open: spice_qmp_server_close() closes it nevertheless.
  *
@@ -4415,12 +4415,13 @@ G_END_DECLS
  *
  * The other end of a #SpiceQmpPort: serves one QMP client on a stream, as QEMU does. It is
  * for tests of programs that use a machine, which then need no QEMU, and for programs that
- * serve clients of their own.
+ * serve their own clients.
  *
- * It greets the client, has it negotiate, answers by itself what is not a request, and emits
+ * It greets the client, lets it negotiate, answers invalid requests itself, and emits
  * the signal #SpiceQmpServer::command for each command. Each #SpiceQmpRequest is answered
- * once, by the handler or later. A client that asks faster than it is answered, or than it
- * reads the answers, is held back; the connection of one that does not read events is closed.
+ * once, by the handler or later. A client that sends requests faster than they are answered, or than
+ * it reads the answers, is held back; the connection of one that does not read events is
+ * closed.
  *
  * A server belongs to the thread that created it, and to the #GMainContext that was the
  * thread-default one at the time, as a port does. On another thread, its functions log a
@@ -4459,7 +4460,7 @@ G_END_DECLS
 /**
  * SpiceQmpServer:stream:
  *
- * The stream that the client is at the other end of.
+ * The stream whose other end is the client's.
  *
  * Since: 0.1
  */
@@ -4475,8 +4476,8 @@ G_END_DECLS
 /**
  * SpiceQmpServer:capabilities: (getter dup_capabilities)
  *
- * What the greeting offers, such as `oob`. A client that enables that may send requests out
- * of band; see spice_qmp_request_is_out_of_band().
+ * The capabilities that the greeting offers, such as `oob`. A client that enables `oob` may
+ * send requests out of band; see spice_qmp_request_is_out_of_band().
  *
  * Since: 0.1
  */
@@ -4484,7 +4485,7 @@ G_END_DECLS
 /**
  * SpiceQmpServer:negotiated: (getter get_negotiated)
  *
- * Whether the client has negotiated: it may send commands then, and gets events.
+ * Whether the client has negotiated: only then may it send commands, and receives events.
  *
  * Since: 0.1
  */
@@ -4492,8 +4493,8 @@ G_END_DECLS
 /**
  * SpiceQmpServer:close-reason: (getter dup_close_reason)
  *
- * Why the connection has ended, in words for people; %NULL while it has not. The client
- * has left, the connection has failed, or it was closed by this side.
+ * Why the connection has ended, as a text for people; %NULL while it has not. The client
+ * has disconnected, the connection has failed, or this side has closed it.
  *
  * Since: 0.1
  */
@@ -4501,9 +4502,9 @@ G_END_DECLS
 /**
  * SpiceQmpServer::command:
  * @server: the server
- * @request: what the client wants executed
+ * @request: the command that the client wants to have executed
  *
- * Emitted from the main loop when the client wants a command executed, in the order of the
+ * Emitted from the main loop when the client sends a command, in the order of the
  * requests. The detail is the name of the command: `command::query-status`.
  *
  * Answer @request in the handler, or take a reference to it, return %TRUE, and answer it
@@ -4513,8 +4514,8 @@ G_END_DECLS
  * The handler may run a main loop, in which further requests are emitted. It may close or
  * release the server.
  *
- * Returns: %TRUE to keep @request from further handlers, such as what
- *   spice_qmp_request_reply() returns; they cannot answer it again
+ * Returns: %TRUE to stop further handlers from being called, such as the value of
+ *   spice_qmp_request_reply(); they could not answer @request again
  *
  * Since: 0.1
  */
@@ -4522,15 +4523,15 @@ G_END_DECLS
 /**
  * SpiceQmpRequest:
  *
- * A command that the client of a #SpiceQmpServer wants executed. It is answered once, by
+ * A command that the client of a #SpiceQmpServer wants to have executed. It is answered once, by
  * spice_qmp_request_reply(), spice_qmp_request_reply_variant() or spice_qmp_request_refuse();
- * at the latest when its last reference is released, by an error.
+ * at the latest by an error, when its last reference is released.
  *
- * The client gets the answers in the order of its requests, whatever the order in which
- * they are given, but for those that are out of band.
+ * The client receives the answers in the order of its requests, whatever the order in which
+ * they are given, except those to out-of-band requests.
  *
- * Any thread may read what it says, and take and release references. The server's thread
- * may answer it.
+ * Any thread may read its contents, and take and release references. Only the server's
+ * thread may answer it.
  *
  * ```c
  * static gboolean

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* SpiceQmpServer, with a port or something worse at the other end; each test on the default
- * main context, and on one of its own. */
+/* SpiceQmpServer, with a port or a worse client at the other end; each test on the default
+ * main context, and on a private one. */
 #ifndef TESTS_SERVED_H
 #define TESTS_SERVED_H
 
@@ -20,7 +20,7 @@ typedef struct {
 
 #define RUN_UNTIL(f, condition) WAIT_UNTIL_IN((f)->context, condition)
 
-/* Everything that is due. */
+/* Runs everything that is due. */
 static inline void
 run(Fixture *f)
 {
@@ -196,7 +196,7 @@ count_lines(const GString *text)
     return lines;
 }
 
-/* Writes as much as there is room for; the number of bytes. */
+/* Writes as much as there is room for; returns the number of bytes. */
 static inline gsize
 write_some(Fixture *f, const char *bytes, gsize length)
 {

@@ -29,7 +29,7 @@ test_answers(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     ASSERT_FAILS(f->port, "drop", NULL, SPICE_QMP_ERROR, SPICE_QMP_ERROR_COMMAND_NOT_FOUND,
                  "does not answer the command drop");
 
-    /* One that was answered is not given to others, but for a handler that did not say so. */
+    /* An answered request is not passed on, unless the handler that answered it returned FALSE. */
     g_signal_connect(f->server, "command::query-status", G_CALLBACK(on_status), &count);
     commands = f->commands;
     assert_executes(f->port, "query-status", NULL);
@@ -87,7 +87,7 @@ test_once(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     RUN_UNTIL(f, f->kept->len == 1);
     request = f->kept->pdata[0];
     g_assert_cmpstr(spice_qmp_request_get_arguments(request), ==, "{\"a\":1}");
-    /* What is no answer leaves it as it is. */
+    /* An invalid answer leaves it unanswered. */
     g_assert_false(spice_qmp_request_reply(request, "{", &error));
     g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
     g_clear_error(&error);
@@ -137,7 +137,7 @@ test_events(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
 }
 
-/* What is pushed when a function is called does not matter. */
+/* It does not matter which context is pushed when a function is called. */
 static void
 test_pushed(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -187,7 +187,7 @@ test_client_leaves(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     keep_one(f);
     spice_qmp_port_close_async(f->port, NULL, NULL, NULL);
     assert_closed(f, "the client closed the connection");
-    /* Nobody is there to hear it. */
+    /* There is no client to receive it. */
     g_assert_true(spice_qmp_request_reply(f->kept->pdata[0], NULL, &error));
     g_assert_true(spice_qmp_server_emit_event(f->server, "STOP", NULL, &error));
     g_assert_no_error(error);

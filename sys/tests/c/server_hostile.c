@@ -40,7 +40,7 @@ answer_and_run(SpiceQmpServer *server G_GNUC_UNUSED, SpiceQmpRequest *request, F
     return TRUE;
 }
 
-/* A client that never stops must not have handlers run within each other without end. */
+/* A client that never stops must not nest handlers without end. */
 static void
 test_nested_flood(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -61,7 +61,7 @@ test_nested_flood(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 
 /* --- clients that misbehave --------------------------------------------------------- */
 
-/* One that asks and asks, and does not read. */
+/* A client that keeps sending requests, and does not read. */
 static void
 test_flood(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
@@ -74,7 +74,7 @@ test_flood(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     write_text(f, NEGOTIATION);
     do {
         before = sent;
-        /* A part of a request is all that fits in the end. */
+        /* In the end, only a part of a request fits. */
         while ((more = write_some(f, request + sent % length, length - sent % length)) > 0)
             sent += more;
         run(f);
@@ -91,7 +91,7 @@ test_flood(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     g_assert_cmpint(f->closed, ==, 0);
 }
 
-/* No more requests are open than the client may have. */
+/* No more requests are pending than the client may have. */
 static void
 test_kept_flood(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {

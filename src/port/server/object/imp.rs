@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The GObject: properties, the signal, and its main context.
+//! The GObject of a server: its properties, its signal, and its main context.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::ControlFlow;
@@ -19,21 +19,21 @@ use crate::qmp::{Greeting, Request, Version, VersionTriple};
 
 const COMMAND: &str = "command";
 
-/// What is greeted with where the program does not say: the default of the property.
+/// The version in the greeting if the program gives none: the default of the property.
 const VERSION: VersionTriple = VersionTriple {
     major: 10,
     minor: 0,
     micro: 0,
 };
 
-/// A client that goes on asking while a handler runs a main loop would have handlers run
-/// within each other without end. Deeper than this, requests wait until one returns.
+/// A client that keeps sending requests while a handler runs a main loop would nest handlers
+/// without end. At this depth, requests wait until a handler returns.
 const MAX_NESTED: u32 = 32;
 
 #[derive(glib::Properties)]
 #[properties(wrapper_type = super::ServerObject)]
 pub struct ServerObject {
-    /// The client is at its other end.
+    /// The stream whose other end is the client's.
     #[property(set, construct_only, nullable)]
     stream: RefCell<Option<gio::IOStream>>,
     /// QEMU's version in the greeting.
@@ -41,7 +41,7 @@ pub struct ServerObject {
                get = |server: &Self| Some(server.version.get().to_string()),
                set = Self::set_version)]
     version: Cell<VersionTriple>,
-    /// What the greeting offers.
+    /// The capabilities that the greeting offers.
     #[property(get, set, construct_only)]
     capabilities: RefCell<glib::StrV>,
     /// Whether the client has negotiated.
@@ -51,11 +51,11 @@ pub struct ServerObject {
     server: RefCell<Option<QmpServer>>,
     /// Set in the construction.
     home: OnceCell<Home>,
-    /// Has what has happened be shown, from the main loop.
+    /// Emits, from the main loop, what has happened.
     waker: OnceCell<Waker>,
-    /// What was notified of.
+    /// What the program was last notified of.
     shown: Cell<Shown>,
-    /// How many handlers run within each other.
+    /// How many handlers are nested.
     nested: Cell<u32>,
 }
 
@@ -132,8 +132,8 @@ impl ObjectImpl for ServerObject {
             self.dispose_here();
             return;
         }
-        // It goes home, as a port does, so that nothing is left in it that belongs to a
-        // thread. Where that context is never run again, it stays.
+        // It is moved to its own thread, as a port is, so that nothing in it belongs to a
+        // thread any more. If its context is never run again, it leaks.
         let server = self.obj().clone();
         self.home().idle(glib::Priority::DEFAULT, move || {
             server.imp().dispose_here();
@@ -146,7 +146,7 @@ impl ServerObject {
         self.home.get_or_init(Home::here)
     }
 
-    /// Whether this thread may use a property; if not, that is a critical.
+    /// Whether this thread may use a property; if not, logs a critical.
     fn may_use(&self, property: &glib::ParamSpec) -> bool {
         let here = self.home().is_my_thread();
         if !here {
@@ -203,12 +203,12 @@ impl ServerObject {
         }
     }
 
-    /// The server, which is there until this is disposed of.
+    /// The server, which exists until this is disposed of.
     pub(super) fn server(&self) -> Option<QmpServer> {
         self.server.borrow().clone()
     }
 
-    /// Shows the next thing that has happened.
+    /// Emits the next thing that has happened.
     fn dispatch(&self) {
         let (Some(server), Some(waker)) = (self.server(), self.waker.get()) else {
             return;
@@ -223,7 +223,7 @@ impl ServerObject {
         }
         match server.0.poll_next(&Context::from_waker(waker)) {
             Poll::Ready(Some(request)) => {
-                // What is next does not wait for a main loop that a handler runs.
+                // The next one does not wait for a main loop that a handler runs.
                 waker.wake_by_ref();
                 self.emit(&server, &request);
                 // It may have waited for this.
@@ -237,7 +237,7 @@ impl ServerObject {
         self.nested.set(nested);
     }
 
-    /// Notes that something is shown, and returns whether it was before.
+    /// Marks something as emitted, and returns whether it was before.
     fn show(&self, what: impl FnOnce(&mut Shown) -> &mut bool) -> bool {
         let mut shown = self.shown.get();
         let before = std::mem::replace(what(&mut shown), true);
@@ -271,14 +271,14 @@ impl ServerObject {
 
     fn close_reason(&self) -> Option<String> {
         let no_stream = || Some("the server has no client".into());
-        // A stream's may have anything in it.
+        // The reason of a stream's error may contain anything.
         self.server().map_or_else(no_stream, |server| {
             Some(server.close_reason()?.replace('\0', "\u{fffd}"))
         })
     }
 }
 
-/// Has the main loop go on to what has happened.
+/// Makes the main loop continue with what has happened.
 struct Bell(Alarm);
 
 impl Wake for Bell {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The program's server, and the requests of its client, who has said everything before.
+//! The program's server, and the requests of its client, which has sent everything before.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_void};
@@ -26,12 +26,12 @@ use super::calls::string;
 use super::{World, current};
 use crate::operations::{pick, two_strings};
 
-/// What there is of the program's server.
+/// The state of the program's server.
 pub(super) struct Served {
-    /// The program's reference, until it gives it up.
+    /// The program's reference, until it drops it.
     server: Cell<*mut SpiceQmpServer>,
     weak: RefCell<Vec<glib::WeakRef<ServerObject>>>,
-    /// Requests that the program keeps, and all there were.
+    /// Requests that the program keeps, and the number of all.
     kept: RefCell<Vec<*mut SpiceQmpRequest>>,
     requests: RefCell<Vec<glib::WeakRef<RequestObject>>>,
 }
@@ -66,7 +66,7 @@ impl Served {
 const NEGOTIATION: &[u8] = br#"{"execute":"qmp_capabilities"}"#;
 
 impl World {
-    /// Makes the server, unless there is one. The client sends what follows; after an `n`,
+    /// Creates the server, unless there is one. The client sends what follows; after an `n`,
     /// it negotiates before.
     pub(super) fn make_server(&self, with: &[u8]) {
         if !self.served.server.get().is_null() {
@@ -103,8 +103,8 @@ impl World {
         }
     }
 
-    /// Does with one of the requests that were kept: answers it with a value (`r`, `v`) or
-    /// an error (`x`), which fails where it was answered before; or gives it up.
+    /// Handles one of the requests that were kept: answers it with a value (`r`, `v`) or
+    /// an error (`x`), which fails if it was answered before; or drops it.
     pub(super) fn answer(&self, with: &[u8]) {
         let (how, with) = with.split_at(with.len().min(2));
         let request = {
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Closes the server, at once or politely, or gives it up; and looks at it before.
+    /// Closes the server, at once or after flushing, or drops it; reads its properties before.
     pub(super) fn end_service(&self, with: &[u8]) {
         let server = self.served.server.get();
         if server.is_null() {
@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    /// Gives up the server, and the requests.
+    /// Drops the server, and the requests.
     pub(super) fn give_service_up(&self) {
         self.give_server_up();
         for request in self.served.kept.take() {
@@ -197,8 +197,8 @@ impl World {
         }
     }
 
-    /// The client wants a command executed: by its first letter, the request is kept (`k`),
-    /// answered (`a`), left while the main loop runs (`i`), or the server ends (`e`, `z`).
+    /// The client sends a command: by its first letter, the request is kept (`k`),
+    /// answered (`a`), ignored while the main loop runs (`i`), or the server ends (`e`, `z`).
     fn commanded(&self, server: *mut SpiceQmpServer, request: *mut SpiceQmpRequest) -> gboolean {
         // SAFETY: both live for as long as the handler runs; the variant is the caller's.
         unsafe {
@@ -247,7 +247,7 @@ unsafe fn letter(text: *const c_char) -> u8 {
     unsafe { *text }.cast_unsigned()
 }
 
-/// Whether a function has worked: it says so, or has an error.
+/// Whether a function has succeeded: it returns that, or sets an error.
 fn fails_or_not(call: impl FnOnce(*mut *mut GError) -> gboolean) -> bool {
     let mut error = null_mut();
     let worked = call(&raw mut error) != GFALSE;

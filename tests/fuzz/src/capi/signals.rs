@@ -81,7 +81,7 @@ unsafe extern "C" fn on_qmp_event(_: *mut GObject, event: *mut SpiceQmpEvent, _:
     told_event();
 }
 
-/// Every fourth handler runs a main loop, every tenth lets go of the port.
+/// Every fourth handler runs a main loop, every tenth drops the port.
 fn told_event() {
     let world = current();
     let events = world.events.get() + 1;
