@@ -12,6 +12,7 @@ release_check() {
     [ -z "$(git status --porcelain)" ] || die "there are changes that are not committed: meson dist leaves them out"
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
     check_versions
+    scripts/crate-copyright || die "packaging/debian/copyright is not true: see above"
 
     release=$(mktemp -d)
     trap 'rm -rf "$release"' EXIT
