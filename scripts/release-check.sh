@@ -173,7 +173,7 @@ check_debian_packages() {
     step "the Debian packages: they are built, offline"
     # Nobody gets these: they may be large.
     quietly inside "$debian" sh -c "cd /build/spice-qmp-$version &&
-        DPKG_DEB_COMPRESSOR_LEVEL=0 exec dpkg-buildpackage -d -us -uc -b"
+        DPKG_DEB_COMPRESSOR_LEVEL=0 exec dpkg-buildpackage -d -us -uc"
     step "the Debian packages: lintian"
     inside "$debian" sh -c 'exec lintian --allow-root --fail-on error /build/*.changes' ||
         die "lintian finds errors: see above"
