@@ -24,6 +24,7 @@ release_check() {
     step "its documents, as docs.rs makes them"
     doc_as_docs_rs
     check_tarball
+    step "a build of it outside of its folder, offline"
     # It has a trap of its own.
     (check_build)
     check_subproject
@@ -74,7 +75,6 @@ offline() {
 
 # With SPICE and without.
 check_build() {
-    step "a build of it outside of its folder, offline"
     build=$release/build
     quietly offline meson setup "$build" "$sources" --buildtype=debug \
         -Dauto_features=enabled -Dtests=disabled
