@@ -7,21 +7,24 @@ release_check() {
     started=$(date +%s)
     setup
     [ "$(id -u)" -eq 0 ] || die "run this as root: it makes two Debian 13 to build and to install in"
-    missing=$(absent "debootstrap")
+    missing=$(absent "debootstrap debian-archive-keyring xz-utils")
     [ -z "$missing" ] || (install_missing)
     [ -z "$(git status --porcelain)" ] || die "there are changes that are not committed: meson dist leaves them out"
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
     check_versions
+    scripts/crate-copyright || die "packaging/debian/copyright is not true: see above"
 
     release=$(mktemp -d)
     trap 'rm -rf "$release"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
 
-    step "the crate, and its documents as docs.rs makes them"
+    step "the crate"
     quietly cargo package -p spice-qmp
+    step "its documents, as docs.rs makes them"
     doc_as_docs_rs
     check_tarball
+    step "a build of it outside of its folder, offline"
     # It has a trap of its own.
     (check_build)
     check_subproject
@@ -29,13 +32,18 @@ release_check() {
     check_debian_packages
     check_installed_packages
     check_other_packages
+    step
     rm -rf "$release"
     trap - EXIT INT TERM
     say "The release is good, in $(($(date +%s) - started)) s."
 }
 
+# Says what comes now, and how long what came before took.
 step() {
-    say "Checking $* ..."
+    now=$(date +%s)
+    [ -z "${step_started:-}" ] || say "  ... passed in $((now - step_started)) s"
+    step_started=$now
+    [ $# -eq 0 ] || say "Checking $* ..."
 }
 
 # All packages are of the version in Cargo.toml.
@@ -67,7 +75,6 @@ offline() {
 
 # With SPICE and without.
 check_build() {
-    step "a build of it outside of its folder, offline"
     build=$release/build
     quietly offline meson setup "$build" "$sources" --buildtype=debug \
         -Dauto_features=enabled -Dtests=disabled
@@ -115,13 +122,15 @@ printed_program() {
 
 # From the archive that this Debian uses for its own packages; elsewhere from Debian's.
 make_debian() {
-    step "the Debian packages (first, a Debian 13 is made)"
+    step "the archive of Debian 13: two of it are made"
     # shellcheck disable=SC2016  # apt's
     archive=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' \
         "Codename: $(os_release | cut -d' ' -f2)" | head -n 1)
     clean=$release/clean
     debian=$release/debian
     quietly debootstrap --variant=minbase trixie "$clean" ${archive:+"$archive"}
+    # They do not have to outlive a loss of power.
+    echo force-unsafe-io >"$clean/etc/dpkg/dpkg.cfg.d/unsafe-io"
     apt_inside "$clean" update
     cp -a "$clean" "$debian"
 }
@@ -151,6 +160,7 @@ inside() {
 }
 
 check_debian_packages() {
+    step "the Debian packages: what builds them is installed"
     # Debian 13 has no Rust 1.92.
     needed=$(sed -n '/^Build-Depends:/,/^[^ ]/s/^ \([^ ,(:]*\).*/\1/p' packaging/debian/control |
         grep -vE '^(cargo|rustc)$')
@@ -160,8 +170,11 @@ check_debian_packages() {
     cp "$tarball" "$debian/build/spice-qmp_$version.orig.tar.xz"
     tar -xf "$tarball" -C "$debian/build"
     cp -a packaging/debian "$debian/build/spice-qmp-$version/"
-    quietly inside "$debian" sh -c "cd /build/spice-qmp-$version && exec dpkg-buildpackage -d -us -uc -b"
-    say "lintian says:"
+    step "the Debian packages: they are built, offline"
+    # Nobody gets these: they may be large.
+    quietly inside "$debian" sh -c "cd /build/spice-qmp-$version &&
+        DPKG_DEB_COMPRESSOR_LEVEL=0 exec dpkg-buildpackage -d -us -uc"
+    step "the Debian packages: lintian"
     inside "$debian" sh -c 'exec lintian --allow-root --fail-on error /build/*.changes' ||
         die "lintian finds errors: see above"
 }

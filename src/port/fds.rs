@@ -77,6 +77,8 @@ mod tests {
     fn one_that_is_not_open_is_refused() {
         let list = Fds::from_array([-1 as RawFd]);
         let error = duplicate_list(&list).unwrap_err();
+        // GLib would complain that it cannot be closed.
+        list.steal_fds();
         assert!(
             matches!(error, Error::Usage(UsageError::InvalidArgument(_))),
             "{error}"
