@@ -187,7 +187,6 @@ mod imp {
     use std::cell::{Cell, OnceCell, RefCell};
 
     use super::{Home, JobRecord, QmpPort, text};
-    use crate::machine::follow::may_use;
     use glib::prelude::*;
     use glib::subclass::prelude::*;
 
@@ -232,7 +231,7 @@ mod imp {
         }
 
         fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
-            if may_use(self.home(), "a job", property.name()) {
+            if self.home().may_use("a job", property.name()) {
                 self.derived_property(id, property)
             } else {
                 property.default_value().clone()
