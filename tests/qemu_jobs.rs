@@ -449,6 +449,36 @@ fn a_migration_is_a_job() {
     });
 }
 
+/// QEMU reports that it has migrated while it still says `finish-migrate`, and reports nothing
+/// when that is over.
+#[test]
+fn the_run_state_follows_a_migration() {
+    each(|place| {
+        let until = |state: &str| {
+            place.main.until(state, || {
+                place.port.status().is_some_and(|it| it.status() == state)
+            });
+        };
+        let execute = |command: &str, state: &str| {
+            let reply = place.port.execute::<Value>(command, ());
+            place.main.block_on(reply).unwrap();
+            until(state);
+        };
+        for round in 0..10 {
+            println!("round {round}");
+            let end = place.run("migrate", json!({ "uri": "exec:cat >/dev/null" }));
+            assert_eq!(end, Ok(()));
+            until("postmigrate");
+            // Only one that has run gets its disks back.
+            execute("cont", "running");
+            execute("stop", "paused");
+            if round % 2 == 0 {
+                execute("system_reset", "prelaunch");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_slow_migration_shows_its_progress_and_is_cancelled() {
     each(|place| {
