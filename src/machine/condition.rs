@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use glib::{GStr, GString};
 
+use crate::qmp::for_c;
+
 /// Why a machine is not running: the property `condition` of a
 /// [`Machine`](super::Machine).
 ///
@@ -218,10 +220,7 @@ impl ConditionCode {
     }
 }
 
-/// A string for C. A peer's strings may contain a NUL.
+/// A peer's string, for C.
 fn text(text: &str) -> GString {
-    if text.contains('\0') {
-        return text.replace('\0', "\u{fffd}").into();
-    }
-    text.into()
+    for_c(text).into()
 }

@@ -21,7 +21,7 @@ use super::status::{self, Status};
 use super::vm_action::VmAction;
 use super::waiting::Waiting;
 use super::waits::{WaitFor, WaitId};
-use crate::qmp::{Band, CallId, Error, PeerError, State, is_qmp_port_name};
+use crate::qmp::{Band, CallId, Error, PeerError, State, for_c, is_qmp_port_name};
 use crate::transport::{self, Fds, Transport};
 
 impl QmpPort {
@@ -237,7 +237,7 @@ impl QmpPort {
     ) -> glib::SignalHandlerId {
         let detail = name.map(|name| {
             // No event has a name with a NUL, which a signal detail cannot contain.
-            glib::Quark::from_str(name.replace('\0', "\u{fffd}"))
+            glib::Quark::from_str(for_c(name).into_owned())
         });
         emission::connect_qmp_event(self, *signals::QMP_EVENT_ID, detail, f)
     }
