@@ -247,6 +247,28 @@ fn a_mirror_waits_to_be_completed() {
 const LONG: u64 = 6;
 
 #[test]
+fn a_job_waits_to_be_finalized() {
+    each(|place| {
+        let list = place.machine.jobs();
+        list.refresh();
+        let backup = json!({ "job-id": "b", "device": "s", "target": "t", "sync": "full",
+                             "auto-finalize": false });
+        let run = place.machine.run_job("blockdev-backup", backup);
+        let task = place.main.spawn(run.into_future());
+        let is_pending = || jobs(&list).iter().any(|job| job.status() == "pending");
+        place.main.until("the backup is pending", is_pending);
+        assert!(!task.is_done());
+        let job = jobs(&list).remove(0);
+        let early = place.main.block_on(job.dismiss());
+        assert!(matches!(early, Err(Error::Command { .. })), "{early:?}");
+        assert_eq!(place.main.block_on(job.finalize()), Ok(()));
+        assert_eq!(place.main.join("the backup", &task), Ok(()));
+        let again = place.main.block_on(job.finalize());
+        assert!(matches!(again, Err(Error::Command { .. })), "{again:?}");
+    });
+}
+
+#[test]
 fn a_job_shows_its_progress_and_its_end() {
     each(|place| {
         let steps = Rc::<RefCell<Vec<f64>>>::default();

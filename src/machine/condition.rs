@@ -97,8 +97,8 @@ pub enum ConditionCode {
     /// The machine was migrated, and may be running elsewhere.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_MIGRATED", nick = "migrated")]
     Migrated = 11,
-    /// The connection to QEMU has ended, for no other known reason; also if the program
-    /// closes the port.
+    /// The connection to QEMU has ended, for no other known reason. Not if the program closes
+    /// the port: that changes no condition.
     #[enum_value(
         name = "SPICE_QMP_CONDITION_CODE_CONNECTION_LOST",
         nick = "connection-lost"

@@ -293,7 +293,7 @@ impl Machine {
             }
             Some(PortState::Closed | PortState::Failed) if self.was_ready.replace(false) => {
                 let known = self.cause.borrow().is_some();
-                if !known {
+                if !known && !self.port().is_some_and(|port| port.is_closing()) {
                     self.set_cause(Some(Cause::connection_lost()));
                 }
                 self.looks_up.set(false);

@@ -87,6 +87,16 @@ impl Job {
         self.execute("job-complete", None)
     }
 
+    /// Finalizes a job that is `pending`, and waits there because it was started with
+    /// `auto-finalize` off: what it has done takes effect.
+    ///
+    /// # Errors
+    ///
+    /// As for [`pause`](Self::pause).
+    pub fn finalize(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.execute("job-finalize", None)
+    }
+
     /// Makes QEMU forget a job that is, and stays, `concluded`.
     ///
     /// # Errors

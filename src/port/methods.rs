@@ -64,6 +64,12 @@ impl QmpPort {
         self.imp().connection.is_spice_port()
     }
 
+    /// Whether the program has [closed](Self::close) the port, or is closing it. A
+    /// connection that ends meanwhile is not lost.
+    pub fn is_closing(&self) -> bool {
+        self.imp().connection.is_closing()
+    }
+
     /// Ends the port for good; `error` says why it could not be reconnected.
     pub(crate) fn give_up(&self, error: Error) {
         self.imp().give_up(error);
