@@ -205,7 +205,7 @@ impl Session<'_> {
         let seen = self.seen.clone();
         port.connect_qmp_event(None, move |_, event| {
             seen.borrow_mut().push(event.name_gstr().to_string());
-            let data = event.data_gstr().map(|it| it.to_string());
+            let data = event.data_gstr().map(ToString::to_string);
             seen.borrow_mut().extend(data);
         });
         let seen = self.seen.clone();
@@ -248,9 +248,9 @@ impl Session<'_> {
             self.event(name, &data);
             self.read(machine.upcast_ref());
             if let Some(condition) = machine.condition() {
-                self.note(condition.subject_gstr().map(|it| it.to_string()));
+                self.note(condition.subject_gstr().map(ToString::to_string));
                 self.note(Some(condition.message_gstr().to_string()));
-                self.note(condition.detail_gstr().map(|it| it.to_string()));
+                self.note(condition.detail_gstr().map(ToString::to_string));
             }
         }
         self.serve();
