@@ -120,7 +120,7 @@ impl Server {
             whole = values.byte_offset();
             let id = value["id"].as_u64().expect("a request has an id");
             if let Some(job) = value["arguments"]["job-id"].as_str() {
-                self.job = job.to_owned();
+                job.clone_into(&mut self.job);
             }
             // The guess made before it could be read is confirmed.
             if id > self.last_id {
