@@ -55,6 +55,12 @@ impl Home {
         here() == self.thread
     }
 
+    /// Whether the calling thread may use `what` of `object`, which is at this home; if not,
+    /// logs a critical.
+    pub(crate) fn may_use(&self, object: &str, what: &str) -> bool {
+        may_use(self.thread, object, what)
+    }
+
     /// Whether the calling thread is the one of this home, and runs its context or could run it.
     pub(crate) fn is_here(&self) -> bool {
         self.is_my_thread() && (self.context.is_owner() || self.context.acquire().is_ok())
@@ -103,6 +109,19 @@ impl Home {
         source.attach(Some(&self.context));
         source
     }
+}
+
+/// Whether the calling thread may use `what` of `object`, which belongs to `thread`; if not,
+/// logs a critical.
+pub(crate) fn may_use(thread: ThreadId, object: &str, what: &str) -> bool {
+    let here = thread::current().id() == thread;
+    if !here {
+        glib::g_critical!(
+            "SpiceQmp",
+            "{what:?} of {object} was used on another thread than the one that it belongs to"
+        );
+    }
+    here
 }
 
 /// A value that only the thread of its home uses. If another thread drops it, it is

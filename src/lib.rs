@@ -83,6 +83,8 @@ mod alarm;
 #[cfg(feature = "gobject")]
 mod connect;
 #[cfg(feature = "gobject")]
+mod handlers;
+#[cfg(feature = "gobject")]
 mod home;
 #[cfg(feature = "gobject")]
 mod machine;

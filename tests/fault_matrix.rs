@@ -7,6 +7,7 @@ mod matrix;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::IntoFuture;
 use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use common::main_loop::with_default;
 use common::peers::{self, Peer};
 use gio::prelude::*;
 use matrix::cases::{Case, Use};
-use matrix::drive::{play_all, play_here, play_share};
+use matrix::drive::{Share, play, play_here};
 use matrix::expected::Outcome;
 use matrix::program::{
-    Call, DRIVE, Kind, LONG, MAX_MESSAGE, Program, RIGHT, SUPPORTED, What, long_arguments,
+    BACKUP, Call, DRIVE, Kind, LONG, MAX_MESSAGE, Program, RIGHT, SNAPSHOT, SUPPORTED, What,
+    long_arguments,
 };
 use serde_json::Value;
 use spice_qmp::qmp::CallId;
@@ -32,8 +34,6 @@ use spice_qmp::{CallOptions, Drive, Error, List, Machine, PortState, QmpPort};
 const THREADS: usize = 24;
 /// A case that makes connections delays the others for longer.
 const THREADS_ON_DBUS: usize = 6;
-/// One in this many cases is played if all would take too long.
-const SHARE: usize = 8;
 /// How long a main loop waits before it checks a case again.
 const IDLE: Duration = Duration::from_millis(20);
 /// More iterations than this without a pause are a busy loop.
@@ -41,10 +41,14 @@ const BUSY: usize = 100_000;
 
 #[test]
 fn every_case_ends_as_documented() {
-    let on_pair = play_all(THREADS, || Ports::new(Rc::new(connect_pair)));
-    let on_socket = play_all(THREADS, || Ports::new(Rc::new(connect_socket)));
-    let under_another = play_all(THREADS, || Ports::under_another(Rc::new(connect_socket)));
-    let on_stream = play_all(THREADS, || Ports::under_another(Rc::new(connect_stream)));
+    let on_pair = play(Share::All, THREADS, || Ports::new(Rc::new(connect_pair)));
+    let on_socket = play(Share::Most, THREADS, || Ports::new(Rc::new(connect_socket)));
+    let under_another = play(Share::Most, THREADS, || {
+        Ports::under_another(Rc::new(connect_socket))
+    });
+    let on_stream = play(Share::Most, THREADS, || {
+        Ports::under_another(Rc::new(connect_stream))
+    });
     common::say(&format!(
         "fault matrix: {on_pair} cases on pair, {on_socket} on a socket pair \
          (where reopen is a new port on a new pair), {under_another} of them again while \
@@ -71,7 +75,7 @@ fn every_case_ends_as_documented_on_spice() {
                 server.clone(),
             )
         });
-        let count = play_here(|| Ports::new(connect.clone()));
+        let count = play_here(Share::Most, || Ports::new(connect.clone()));
         drop(connect);
         Box::new(Rc::into_inner(peer).expect("the ports are gone")).finish(main);
         common::say(&format!(
@@ -83,7 +87,7 @@ fn every_case_ends_as_documented_on_spice() {
 /// A D-Bus display at the other end of a connection. All cases in `./dev sanitize`.
 #[test]
 fn every_case_ends_as_documented_on_dbus() {
-    let count = play_share(share(), THREADS_ON_DBUS, || Ports {
+    let count = play(Share::Part, THREADS_ON_DBUS, || Ports {
         long: display::more_than_a_socket_holds(),
         ..Ports::new(Rc::new(connect_dbus))
     });
@@ -93,17 +97,10 @@ fn every_case_ends_as_documented_on_dbus() {
 /// A socket pair, and a file descriptor with each command. All cases in `./dev sanitize`.
 #[test]
 fn every_case_ends_as_documented_with_descriptors() {
-    let count = play_share(share(), THREADS, || {
+    let count = play(Share::Part, THREADS, || {
         Ports::with_fds(Rc::new(connect_socket))
     });
     common::say(&format!("fault matrix: {count} cases with descriptors"));
-}
-
-fn share() -> usize {
-    match std::env::var_os("SPICE_QMP_TEST_MATRIX_ALL") {
-        Some(_) => 1,
-        None => SHARE,
-    }
 }
 
 /// No invalid access, and no definite or indirect leak.
@@ -259,8 +256,18 @@ impl Ports {
                 end.with(schema.map(|schema| schema.has_command(SUPPORTED)));
             });
         }
-        if call.way == Use::List {
-            return self.show(&Machine::new(port).drives(), end);
+        match call.way {
+            Use::List => return self.show(&Machine::new(port).drives(), end),
+            Use::RunJob => {
+                let job = Machine::new(port).run_job(BACKUP, ());
+                return self.do_it(job.into_future(), end);
+            }
+            Use::Snapshot => {
+                let load = Machine::new(port).load_snapshot(SNAPSHOT);
+                return self.do_it(load, end);
+            }
+            Use::Insert => return self.insert(end),
+            _ => {}
         }
         let arguments = call.long.then(|| long_arguments(self.long));
         let command = self.command(call);
@@ -289,6 +296,29 @@ impl Ports {
             }
         });
         self.call.set(Some(id));
+    }
+
+    fn do_it(&self, it: impl Future<Output = Result<(), Error>> + 'static, end: End) {
+        self.spawn(async move {
+            let done = it.await;
+            end.with(done.map(|()| true));
+        });
+    }
+
+    /// Inserts a medium when the list is there.
+    fn insert(&self, end: End) {
+        let list = self.list.borrow().clone().expect("it was asked for");
+        if !list.loading() {
+            return insert(&self.context, &list, end);
+        }
+        let (context, end) = (self.context.clone(), Cell::new(Some(end)));
+        list.connect_loading_notify(move |list| {
+            if !list.loading()
+                && let Some(end) = end.take()
+            {
+                insert(&context, list, end);
+            }
+        });
     }
 
     /// As a list view does.
@@ -320,6 +350,21 @@ impl Ports {
             end.with(ready.map(|()| true));
         });
     }
+}
+
+/// Inserts a medium into the first drive.
+fn insert(context: &glib::MainContext, list: &List, end: End) {
+    if let Some(error) = list.error() {
+        return end.with_error(Err(error));
+    }
+    let Some(drive) = list.item(0).and_downcast::<Drive>() else {
+        return end.with(Ok(false));
+    };
+    context.spawn_local(async move {
+        let inserted = drive.insert("disc").await;
+        drop(drive);
+        end.with(inserted.map(|()| true));
+    });
 }
 
 /// When nothing of a case is left, no descriptor is open either.
@@ -381,7 +426,7 @@ impl Drop for End {
 }
 
 impl Program for Ports {
-    fn connect(&self, _case: Case) -> Rc<dyn Peer> {
+    fn connect(&self, case: Case) -> Rc<dyn Peer> {
         let made = self.context.with_thread_default(|| {
             let (transport, peer) = (self.connect)();
             (QmpPort::for_transport(transport), peer)
@@ -392,6 +437,11 @@ impl Program for Ports {
         port.set_max_message_size(MAX_MESSAGE);
         // Events are listened to, so that they take their turn among everything else.
         port.connect_qmp_event(None, |_, event| assert!(!event.name().is_empty()));
+        if case.way == Use::Insert {
+            let drives = Machine::new(&port).drives();
+            drives.n_items();
+            self.list.replace(Some(drives));
+        }
         self.weak.set(Some(&port));
         self.port.replace(Some(port));
         peer
@@ -450,6 +500,11 @@ impl Program for Ports {
             Use::NullCallback => "stop",
             Use::Supports => "query-qmp-schema",
             Use::List => "query-block",
+            Use::RunJob => BACKUP,
+            Use::Insert => "blockdev-change-medium",
+            // The first one, where the server does not read.
+            Use::Snapshot if call.long => "query-block",
+            Use::Snapshot => "snapshot-load",
             _ => "query-status",
         }
     }

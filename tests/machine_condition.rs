@@ -8,10 +8,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use common::main_loop::{MainLoop, with_own};
-use common::script::{self, Server, paused, running};
+use common::script::{self, Ends, Server, paused, running};
 use glib::prelude::*;
 use serde_json::{Value, json};
-use spice_qmp::{Condition, ConditionCode as Code, ConditionSeverity as Severity, Machine};
+use spice_qmp::{
+    Condition, ConditionCode as Code, ConditionSeverity as Severity, Machine, PortState,
+};
 
 /// A running machine.
 fn ready(main: &MainLoop) -> (Machine, Server) {
@@ -257,6 +259,89 @@ fn a_lost_connection_is_shown_until_there_is_another() {
         answer(main, server, "io-error", &drives());
         assert_eq!(seen.take(), [Some(FULL.to_owned())]);
     });
+}
+
+#[test]
+fn a_port_that_the_program_closes_is_not_lost() {
+    with_machine(|main, machine, server, seen| {
+        let port = machine.port().unwrap();
+        let own = port.clone();
+        let close = main.spawn(async move { own.close().await });
+        main.drain();
+        assert!(close.is_done() && port.is_closing());
+        assert_eq!((port.state(), port.status()), (PortState::Closed, None));
+        assert_eq!(seen.take(), []);
+        assert_eq!(machine.condition(), None);
+        drop(server.requests());
+    });
+    // A close waits for what QEMU owes, and QEMU ends meanwhile.
+    with_machine(|main, machine, server, seen| {
+        let port = machine.port().unwrap();
+        let ends = Ends::default();
+        script::call(&port, "quit", &ends);
+        let own = port.clone();
+        let close = main.spawn(async move { own.close().await });
+        main.drain();
+        assert!(!close.is_done());
+        server.peer.close("QEMU has ended");
+        main.drain();
+        assert!(close.is_done());
+        assert_eq!(seen.take(), []);
+    });
+    // A close that is cancelled leaves the port open, and it may be lost.
+    with_machine(|main, machine, server, seen| {
+        let port = machine.port().unwrap();
+        script::call(&port, "slow", &Ends::default());
+        let close = port.close_with(|_| ());
+        main.drain();
+        assert!(port.is_closing() && port.cancel_wait(close, "close"));
+        main.drain();
+        assert!(!port.is_closing());
+        server.peer.close("cut");
+        main.drain();
+        assert_eq!(seen.take().len(), 1);
+        assert_eq!(condition(machine).code(), Code::ConnectionLost);
+    });
+}
+
+#[test]
+fn a_condition_stays_when_the_program_closes_the_port() {
+    with_machine(|main, machine, server, seen| {
+        server.event_with("BLOCK_IO_ERROR", &disk_full());
+        server.event("STOP");
+        answer(main, server, "io-error", &drives());
+        main.block_on(machine.port().unwrap().close());
+        main.drain();
+        assert_eq!(seen.take(), [Some(FULL.to_owned())]);
+        assert_eq!(condition(machine).code(), Code::DiskFull);
+    });
+    // What came before the close is still the reason.
+    with_machine(|main, machine, server, seen| {
+        server.peer.close("cut");
+        main.drain();
+        main.block_on(machine.port().unwrap().close());
+        main.drain();
+        assert_eq!(seen.take().len(), 1);
+        assert_eq!(condition(machine).code(), Code::ConnectionLost);
+    });
+}
+
+#[test]
+fn a_port_that_is_disposed_of_is_not_lost() {
+    with_machine(|main, machine, _, seen| {
+        run_dispose(&machine.port().unwrap());
+        main.drain();
+        assert_eq!(seen.take(), []);
+        assert_eq!(machine.condition(), None);
+        assert!(!machine.port().unwrap().ready());
+    });
+}
+
+/// Disposes of an object, as the end of a program's window does.
+#[allow(unsafe_code)]
+fn run_dispose(object: &impl IsA<glib::Object>) {
+    // SAFETY: the object is live, and bears to be used after its disposal.
+    unsafe { glib::gobject_ffi::g_object_run_dispose(object.upcast_ref().as_ptr()) };
 }
 
 #[test]

@@ -247,6 +247,28 @@ fn a_mirror_waits_to_be_completed() {
 const LONG: u64 = 6;
 
 #[test]
+fn a_job_waits_to_be_finalized() {
+    each(|place| {
+        let list = place.machine.jobs();
+        list.refresh();
+        let backup = json!({ "job-id": "b", "device": "s", "target": "t", "sync": "full",
+                             "auto-finalize": false });
+        let run = place.machine.run_job("blockdev-backup", backup);
+        let task = place.main.spawn(run.into_future());
+        let is_pending = || jobs(&list).iter().any(|job| job.status() == "pending");
+        place.main.until("the backup is pending", is_pending);
+        assert!(!task.is_done());
+        let job = jobs(&list).remove(0);
+        let early = place.main.block_on(job.dismiss());
+        assert!(matches!(early, Err(Error::Command { .. })), "{early:?}");
+        assert_eq!(place.main.block_on(job.finalize()), Ok(()));
+        assert_eq!(place.main.join("the backup", &task), Ok(()));
+        let again = place.main.block_on(job.finalize());
+        assert!(matches!(again, Err(Error::Command { .. })), "{again:?}");
+    });
+}
+
+#[test]
 fn a_job_shows_its_progress_and_its_end() {
     each(|place| {
         let steps = Rc::<RefCell<Vec<f64>>>::default();
@@ -446,6 +468,36 @@ fn a_migration_is_a_job() {
             kinds.borrow().iter().all(|kind| kind == "migrate"),
             "{kinds:?}"
         );
+    });
+}
+
+/// QEMU reports that it has migrated while it still says `finish-migrate`, and reports nothing
+/// when that is over.
+#[test]
+fn the_run_state_follows_a_migration() {
+    each(|place| {
+        let until = |state: &str| {
+            place.main.until(state, || {
+                place.port.status().is_some_and(|it| it.status() == state)
+            });
+        };
+        let execute = |command: &str, state: &str| {
+            let reply = place.port.execute::<Value>(command, ());
+            place.main.block_on(reply).unwrap();
+            until(state);
+        };
+        for round in 0..10 {
+            println!("round {round}");
+            let end = place.run("migrate", json!({ "uri": "exec:cat >/dev/null" }));
+            assert_eq!(end, Ok(()));
+            until("postmigrate");
+            // Only one that has run gets its disks back.
+            execute("cont", "running");
+            execute("stop", "paused");
+            if round % 2 == 0 {
+                execute("system_reset", "prelaunch");
+            }
+        }
     });
 }
 

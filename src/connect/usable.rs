@@ -5,9 +5,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
+use crate::handlers::disconnect;
 use crate::port::{PortState, QmpPort};
 use crate::qmp::Error;
 
@@ -60,7 +60,7 @@ impl Greeted {
 impl Drop for Greeted {
     fn drop(&mut self) {
         if let Some(handler) = self.handler.take() {
-            self.port.disconnect(handler);
+            disconnect(&self.port, handler);
         }
     }
 }

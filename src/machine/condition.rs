@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use glib::{GStr, GString};
 
+use crate::qmp::for_c;
+
 /// Why a machine is not running: the property `condition` of a
 /// [`Machine`](super::Machine).
 ///
@@ -95,8 +97,8 @@ pub enum ConditionCode {
     /// The machine was migrated, and may be running elsewhere.
     #[enum_value(name = "SPICE_QMP_CONDITION_CODE_MIGRATED", nick = "migrated")]
     Migrated = 11,
-    /// The connection to QEMU has ended, for no other known reason; also if the program
-    /// closes the port.
+    /// The connection to QEMU has ended, for no other known reason. Not if the program closes
+    /// the port: that changes no condition.
     #[enum_value(
         name = "SPICE_QMP_CONDITION_CODE_CONNECTION_LOST",
         nick = "connection-lost"
@@ -218,10 +220,7 @@ impl ConditionCode {
     }
 }
 
-/// A string for C. A peer's strings may contain a NUL.
+/// A peer's string, for C.
 fn text(text: &str) -> GString {
-    if text.contains('\0') {
-        return text.replace('\0', "\u{fffd}").into();
-    }
-    text.into()
+    for_c(text).into()
 }

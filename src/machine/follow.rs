@@ -3,7 +3,6 @@
 
 use glib::prelude::*;
 
-use crate::home::Home;
 use crate::port::QmpPort;
 
 /// Calls `handler` on a signal of the port. The connection does not keep `object` alive, and
@@ -34,17 +33,4 @@ pub(super) fn is_reachable(port: &QmpPort) -> bool {
     // and then reaches QEMU.
     let running = || port.status().is_some_and(|status| status.running());
     port.ready() && (!port.is_mute() || running())
-}
-
-/// Whether the calling thread may use `object`, whose home this is; if not, logs a
-/// critical.
-pub(super) fn may_use(home: &Home, object: &str, what: &str) -> bool {
-    let here = home.is_my_thread();
-    if !here {
-        glib::g_critical!(
-            "SpiceQmp",
-            "{what:?} of {object} was used on another thread than its port's"
-        );
-    }
-    here
 }

@@ -16,13 +16,14 @@ use super::cause::{self, Cause};
 use super::condition::Condition;
 use super::drives::Drives;
 use super::fetch::Fetch;
-use super::follow::{connect, is_reachable, may_use};
+use super::follow::{connect, is_reachable};
 use super::jobs::{Jobs, ShownMigration};
 #[cfg(unix)]
 use super::leftover::Leftover;
 use super::list::List;
 use super::schema::Schema;
 use super::snapshots::Snapshots;
+use crate::handlers::disconnect;
 use crate::home::Home;
 use crate::port::{CallOptions, Event, PortState, QmpPort, Status};
 
@@ -160,7 +161,7 @@ impl ObjectImpl for Machine {
         let handlers = self.handlers.take();
         if let Some(port) = self.port.take() {
             for handler in handlers {
-                port.disconnect(handler);
+                disconnect(&port, handler);
             }
         }
     }
@@ -292,7 +293,7 @@ impl Machine {
             }
             Some(PortState::Closed | PortState::Failed) if self.was_ready.replace(false) => {
                 let known = self.cause.borrow().is_some();
-                if !known {
+                if !known && !self.port().is_some_and(|port| port.is_closing()) {
                     self.set_cause(Some(Cause::connection_lost()));
                 }
                 self.looks_up.set(false);
@@ -451,6 +452,6 @@ impl Machine {
 
     /// Whether the calling thread may use the machine; if not, logs a critical.
     fn may_use(&self, what: &str) -> bool {
-        may_use(self.home(), "a machine", what)
+        self.home().may_use("a machine", what)
     }
 }

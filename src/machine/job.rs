@@ -87,6 +87,16 @@ impl Job {
         self.execute("job-complete", None)
     }
 
+    /// Finalizes a job that is `pending`, and waits there because it was started with
+    /// `auto-finalize` off: what it has done takes effect.
+    ///
+    /// # Errors
+    ///
+    /// As for [`pause`](Self::pause).
+    pub fn finalize(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.execute("job-finalize", None)
+    }
+
     /// Makes QEMU forget a job that is, and stays, `concluded`.
     ///
     /// # Errors
@@ -187,7 +197,6 @@ mod imp {
     use std::cell::{Cell, OnceCell, RefCell};
 
     use super::{Home, JobRecord, QmpPort, text};
-    use crate::machine::follow::may_use;
     use glib::prelude::*;
     use glib::subclass::prelude::*;
 
@@ -232,7 +241,7 @@ mod imp {
         }
 
         fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
-            if may_use(self.home(), "a job", property.name()) {
+            if self.home().may_use("a job", property.name()) {
                 self.derived_property(id, property)
             } else {
                 property.default_value().clone()

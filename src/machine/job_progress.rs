@@ -8,6 +8,7 @@ use gio::prelude::*;
 
 use super::job::Job;
 use super::list::List;
+use crate::handlers::disconnect;
 
 /// The function to call, and the list that contains the job.
 pub(super) struct Progress {
@@ -60,10 +61,9 @@ impl Progress {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.handler
-            .take()
-            .into_iter()
-            .for_each(|it| self.list.disconnect(it));
+        if let Some(handler) = self.handler.take() {
+            disconnect(&self.list, handler);
+        }
         self.watched.take();
     }
 }
@@ -81,9 +81,8 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.handler
-            .take()
-            .into_iter()
-            .for_each(|it| self.job.disconnect(it));
+        if let Some(handler) = self.handler.take() {
+            disconnect(&self.job, handler);
+        }
     }
 }

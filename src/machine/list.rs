@@ -13,7 +13,7 @@ use glib::prelude::*;
 use glib::subclass::prelude::*;
 
 use crate::port::{Event, QmpPort};
-use crate::qmp::{Error, PeerError};
+use crate::qmp::{Error, PeerError, for_c};
 
 glib::wrapper! {
     /// A list of parts of a machine, such as its drives: a `GListModel` for a list view,
@@ -87,9 +87,9 @@ pub(super) trait Source: Send + 'static {
     fn loaded(&self, _list: &List) {}
 }
 
-/// A string for properties, which end at a NUL. A peer's strings may contain one.
+/// A peer's string, for properties.
 pub(super) fn text(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+    for_c(text).into_owned()
 }
 
 /// What QEMU reports about an item.

@@ -49,8 +49,8 @@ impl Machine {
     /// ```
     ///
     /// A job has no deadline: the port's `command-timeout` does not apply. Some jobs wait
-    /// for another command before they end: a mirror for `job-complete`, one with
-    /// `auto-finalize` off for `job-finalize`. Pass a `job-id` for those.
+    /// for another command before they end: a mirror for [`Job::complete`], one with
+    /// `auto-finalize` off for [`Job::finalize`]. Pass a `job-id` for those.
     ///
     /// # Errors
     ///

@@ -88,7 +88,6 @@ mod imp {
     use glib::subclass::prelude::*;
 
     use super::{Described, Details, Home, QmpPort, text};
-    use crate::machine::follow::may_use;
 
     #[derive(Default, glib::Properties)]
     #[properties(wrapper_type = super::Snapshot)]
@@ -121,7 +120,7 @@ mod imp {
         }
 
         fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
-            if may_use(self.home(), "a snapshot", property.name()) {
+            if self.home().may_use("a snapshot", property.name()) {
                 self.derived_property(id, property)
             } else {
                 property.default_value().clone()

@@ -12,6 +12,7 @@ use glib::prelude::*;
 
 use super::job_course::{Course, Stage, Subject};
 use super::job_progress::{Progress, Watch};
+use crate::handlers::disconnect;
 use crate::port::{CallOptions, QmpPort};
 use crate::qmp::{Band, Error};
 
@@ -172,7 +173,7 @@ fn go_on(job: &Rc<RefCell<Kept>>, port: &QmpPort) {
     // Nothing is borrowed: this may drop the last reference.
     drop(job);
     for handler in handlers {
-        port.disconnect(handler);
+        disconnect(port, handler);
     }
     if let Some((command, arguments)) = command {
         port.execute_with(command, arguments.as_deref(), NO_DEADLINE, |_| ());

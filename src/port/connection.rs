@@ -162,6 +162,8 @@ pub(super) struct Connection<O: Owner> {
     pub(super) closures: Cell<u64>,
     /// Whether it was released, for good.
     pub(super) released: Cell<bool>,
+    /// Whether the program had asked for that.
+    closed: Cell<bool>,
     /// Whether the transport has released everything.
     pub(super) gone: Cell<bool>,
     /// Whether only ends of closes were left to deliver.
@@ -213,6 +215,7 @@ impl<O: Owner> Connection<O> {
             warned_dropped: Cell::default(),
             closures: Cell::default(),
             released: Cell::default(),
+            closed: Cell::default(),
             gone: Cell::new(true),
             quiet: Cell::default(),
             has_ended: Cell::default(),
@@ -289,6 +292,11 @@ impl<O: Owner> Connection<O> {
         self.released.get()
     }
 
+    /// Whether the program closes it, or has.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closed.get() || self.waits.any_close()
+    }
+
     /// The default timeout of a close.
     pub(super) fn default_close_timeout(&self) -> Duration {
         if self.is_spice_port() {
@@ -360,6 +368,7 @@ impl<O: Owner> Connection<O> {
         if self.released.replace(true) {
             return;
         }
+        self.closed.set(self.waits.any_close());
         let owes = self.owes();
         self.end(owner, |session| session.shut_down_for(error));
         self.spice_port.set(false);

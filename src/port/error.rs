@@ -5,7 +5,7 @@ use std::io;
 
 use glib::error::ErrorDomain;
 
-use crate::qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError};
+use crate::qmp::{ConnectError, Error, ErrorClass, Origin, PeerError, UsageError, for_c};
 
 /// The codes of the error domain `SPICE_QMP_ERROR`. New ones are appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, glib::ErrorDomain)]
@@ -65,6 +65,7 @@ enum Code {
 impl From<Error> for glib::Error {
     fn from(error: Error) -> Self {
         let message = error.to_string();
+        let message = for_c(&message);
         match code(&error) {
             Code::Qmp(code) => Self::new(code, &message),
             Code::Io(code) => Self::new(code, &message),

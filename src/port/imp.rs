@@ -173,15 +173,8 @@ impl QmpPort {
     /// Whether this thread may use a property; if not, logs a critical.
     fn may_use(&self, property: &glib::ParamSpec) -> bool {
         // Construction sets the channel first of all.
-        let here = self.home.get().is_none_or(Home::is_my_thread);
-        if !here {
-            glib::g_critical!(
-                "SpiceQmp",
-                "the property {:?} of a port was used on another thread than the port's",
-                property.name()
-            );
-        }
-        here
+        let home = self.home.get();
+        home.is_none_or(|home| home.may_use("a port", property.name()))
     }
 
     /// Speaks QMP over `transport`.

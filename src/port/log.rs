@@ -9,7 +9,7 @@ use once_cell::sync::Lazy;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::qmp::{Error, Event, PeerError, State, redacted, redacted_payload};
+use crate::qmp::{Error, Event, PeerError, State, for_c, redacted, redacted_payload};
 
 /// An entry of the log.
 pub(super) enum Passed<'a> {
@@ -95,7 +95,7 @@ impl Traffic {
     fn keep(&self, passed: &Passed<'_>) {
         let record = RECORDER.get().and_then(|_| passed.record());
         self.kept.borrow_mut().push(Kept {
-            text: LOGGED.then(|| passed.text()),
+            text: LOGGED.then(|| for_c(&passed.text()).into_owned()),
             record: record.map(|(direction, message)| (glib::real_time(), direction, message)),
         });
     }

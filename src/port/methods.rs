@@ -21,7 +21,7 @@ use super::status::{self, Status};
 use super::vm_action::VmAction;
 use super::waiting::Waiting;
 use super::waits::{WaitFor, WaitId};
-use crate::qmp::{Band, CallId, Error, PeerError, State, is_qmp_port_name};
+use crate::qmp::{Band, CallId, Error, PeerError, State, for_c, is_qmp_port_name};
 use crate::transport::{self, Fds, Transport};
 
 impl QmpPort {
@@ -62,6 +62,12 @@ impl QmpPort {
     /// Whether the port is on a SPICE port, which QEMU may [mute](Self::is_mute).
     pub fn is_spice_port(&self) -> bool {
         self.imp().connection.is_spice_port()
+    }
+
+    /// Whether the program has [closed](Self::close) the port, or is closing it. A
+    /// connection that ends meanwhile is not lost.
+    pub fn is_closing(&self) -> bool {
+        self.imp().connection.is_closing()
     }
 
     /// Ends the port for good; `error` says why it could not be reconnected.
@@ -237,7 +243,7 @@ impl QmpPort {
     ) -> glib::SignalHandlerId {
         let detail = name.map(|name| {
             // No event has a name with a NUL, which a signal detail cannot contain.
-            glib::Quark::from_str(name.replace('\0', "\u{fffd}"))
+            glib::Quark::from_str(for_c(name).into_owned())
         });
         emission::connect_qmp_event(self, *signals::QMP_EVENT_ID, detail, f)
     }

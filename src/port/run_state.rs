@@ -122,10 +122,15 @@ impl RunState {
         match result {
             Ok(status) => {
                 self.answered.set(true);
-                self.mute.set(false);
-                // A SPICE port may be mute in such a state; in `inmigrate` it answers.
-                let repeats = passes(&status.status) && (!spice || status.status == "inmigrate");
-                self.ask_again(now, repeats);
+                let known = self.known.borrow().as_ref().map(|known| known.running);
+                // QEMU may still answer while the machine leaves `running` for a state in
+                // which it does not.
+                self.mute
+                    .set(spice && known == Some(true) && mutes(&status.status));
+                // What it answers in a state that it did not leave `running` for, it does
+                // in the next one.
+                let answers = known == Some(false) || !mutes(&status.status);
+                self.ask_again(now, passes(&status.status) && (!spice || answers));
                 self.set(Some(status))
             }
             // The known state stays; the next event asks again, unless the server
@@ -184,6 +189,23 @@ impl RunState {
                 }
                 self.stale.set(true);
                 StatusInfo::new(state, false)
+            }
+            Effect::Migrated => {
+                if left_running {
+                    self.mute.set(spice);
+                }
+                self.stale.set(true);
+                // QEMU has this state a moment after the event. A port that is mute then
+                // is not asked.
+                let mute = self.mute.get();
+                StatusInfo::new(
+                    if mute {
+                        "postmigrate"
+                    } else {
+                        "finish-migrate"
+                    },
+                    false,
+                )
             }
             Effect::MayExit => {
                 if left_running {
@@ -297,6 +319,8 @@ enum Effect {
     Unclear,
     Runs,
     Stopped(&'static str),
+    /// The machine has migrated.
+    Migrated,
     /// The machine is shut down, and QEMU usually exits.
     MayExit,
 }
@@ -353,7 +377,7 @@ fn effect_of(
         "BLOCK_IO_ERROR" => stopped_by("stop", "io-error"),
         "MIGRATION" => match &*data().unwrap_or_default().status {
             "pre-switchover" | "device" => Some(Effect::Stopped("finish-migrate")),
-            "completed" if known != "inmigrate" => Some(Effect::Stopped("postmigrate")),
+            "completed" if known != "inmigrate" => Some(Effect::Migrated),
             // A SPICE port becomes mute after these, without another event.
             "setup" | "active" if spice => None,
             _ => Some(Effect::Unclear),
@@ -376,9 +400,13 @@ fn is_reset_to_prelaunch(state: &str) -> bool {
     )
 }
 
-/// Whether QEMU sends nothing more on a SPICE port in this state.
+/// Whether QEMU sends nothing more on a SPICE port once the machine has left `running` for
+/// this state.
 fn mutes(state: &str) -> bool {
-    !matches!(state, "running" | "paused" | "prelaunch" | "suspended")
+    !matches!(
+        state,
+        "running" | "paused" | "prelaunch" | "suspended" | "inmigrate"
+    )
 }
 
 /// Whether the machine leaves this state by itself, perhaps without an event.
@@ -390,184 +418,4 @@ fn passes(state: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: i64 = 1_000_000;
-
-    fn info(status: &str, running: bool) -> StatusInfo {
-        StatusInfo::new(status, running)
-    }
-
-    fn ready(status: &str, running: bool) -> RunState {
-        let state = RunState::default();
-        state.begin();
-        assert!(state.is_question_due(0));
-        state.asked(0);
-        assert!(state.answered(0, Ok(info(status, running)), false));
-        state
-    }
-
-    fn status(state: &RunState) -> String {
-        state.known().unwrap().status
-    }
-
-    #[test]
-    fn events_establish_the_state() {
-        let action = |action| Some(format!(r#"{{"action":"{action}"}}"#));
-        let migration = |status| Some(format!(r#"{{"status":"{status}"}}"#));
-        let cases = [
-            ("running", "STOP", None, "paused"),
-            ("io-error", "STOP", None, "io-error"),
-            ("paused", "RESUME", None, "running"),
-            ("running", "SUSPEND", None, "suspended"),
-            ("suspended", "WAKEUP", None, "running"),
-            ("running", "RESET", None, "running"),
-            ("shutdown", "RESET", None, "prelaunch"),
-            ("inmigrate", "RESET", None, "inmigrate"),
-            ("running", "SHUTDOWN", None, "shutdown"),
-            (
-                "running",
-                "GUEST_PANICKED",
-                action("pause"),
-                "guest-panicked",
-            ),
-            ("running", "GUEST_PANICKED", action("run"), "running"),
-            ("running", "WATCHDOG", action("pause"), "watchdog"),
-            ("running", "WATCHDOG", action("reset"), "running"),
-            ("running", "BLOCK_IO_ERROR", action("stop"), "io-error"),
-            ("running", "BLOCK_IO_ERROR", action("report"), "running"),
-            (
-                "running",
-                "MIGRATION",
-                migration("pre-switchover"),
-                "finish-migrate",
-            ),
-            ("paused", "MIGRATION", migration("completed"), "postmigrate"),
-            (
-                "inmigrate",
-                "MIGRATION",
-                migration("completed"),
-                "inmigrate",
-            ),
-            ("running", "RTC_CHANGE", None, "running"),
-            (
-                "running",
-                "GUEST_PANICKED",
-                Some("no JSON".into()),
-                "running",
-            ),
-        ];
-        for (before, event, data, after) in cases {
-            let state = ready(before, before == "running");
-            state.event(0, event, data.as_deref(), false);
-            assert_eq!(status(&state), after, "{event} in {before}");
-            assert_eq!(state.known().unwrap().running, after == "running");
-            assert!(!state.is_mute());
-        }
-    }
-
-    #[test]
-    fn a_spice_port_is_mute_until_the_machine_runs_again() {
-        let state = ready("running", true);
-        let stop = Some(r#"{"action":"stop"}"#);
-        assert!(state.event(0, "BLOCK_IO_ERROR", stop, true));
-        assert!(state.is_mute() && !state.is_question_due(0));
-        assert!(state.event(0, "RESET", None, true));
-        assert!(state.is_mute(), "a reset does not change that");
-        assert!(state.event(0, "RESUME", None, true));
-        assert!(state.is_mute() && status(&state) == "running");
-        state.expire(249_999);
-        assert!(state.is_mute(), "the guest may panic at once");
-        state.expire(250_000);
-        assert!(!state.is_mute() && state.is_question_due(250_000));
-
-        // Events of a machine that was just resumed do not keep it mute.
-        for (event, after) in [("RESET", "running"), ("STOP", "paused")] {
-            let state = ready("running", true);
-            state.event(0, "BLOCK_IO_ERROR", stop, true);
-            state.event(0, "RESUME", None, true);
-            state.event(1, event, None, true);
-            assert_eq!(status(&state), after);
-            state.expire(250_000);
-            assert!(
-                !state.is_mute() && state.is_question_due(250_000),
-                "{event}"
-            );
-        }
-
-        let state = ready("paused", false);
-        let completed = Some(r#"{"status":"completed"}"#);
-        assert!(state.event(0, "MIGRATION", completed, true));
-        assert!(!state.is_mute(), "it was paused before");
-    }
-
-    #[test]
-    fn a_transient_state_is_asked_for_again_with_growing_pauses() {
-        let state = ready("inmigrate", false);
-        let mut asked = Vec::new();
-        while let Some(at) = state.next() {
-            state.expire(at - 1);
-            assert!(!state.is_question_due(at));
-            state.expire(at);
-            assert!(state.is_question_due(at));
-            state.asked(at);
-            assert!(!state.answered(at, Ok(info("inmigrate", false)), false));
-            asked.push(at);
-        }
-        let pauses: Vec<_> = asked.windows(2).map(|two| two[1] - two[0]).collect();
-        assert_eq!(
-            pauses[..5],
-            [500_000, SECOND, 2 * SECOND, 4 * SECOND, 4 * SECOND]
-        );
-        assert_eq!(asked[0], 250_000);
-        assert!(asked.last().unwrap() <= &(60 * SECOND));
-        // Then only a command or an event asks.
-        state.command_answered();
-        assert!(state.is_question_due(61 * SECOND));
-        for settled in ["postmigrate", "colo", "paused"] {
-            assert_eq!(ready(settled, false).next(), None, "{settled}");
-        }
-    }
-
-    #[test]
-    fn a_lost_answer_does_not_block_the_next_question() {
-        let state = ready("running", true);
-        state.event(0, "STOP", None, false);
-        state.asked(0);
-        state.event(SECOND, "RESUME", None, false);
-        assert!(!state.is_question_due(SECOND), "one at a time");
-        assert!(state.is_question_due(10 * SECOND));
-    }
-
-    #[test]
-    fn a_server_without_query_status_is_asked_once() {
-        let state = RunState::default();
-        state.begin();
-        state.asked(0);
-        assert!(!state.is_settled());
-        let refusal = Error::Command {
-            command: "query-status".into(),
-            class: ErrorClass::CommandNotFound,
-            desc: "not found".into(),
-        };
-        assert!(!state.answered(0, Err(refusal), false));
-        assert!(state.is_settled() && state.known().is_none());
-        state.event(0, "MIGRATION", None, false);
-        assert!(!state.is_question_due(60 * SECOND));
-        state.end();
-        state.begin();
-        assert!(state.is_question_due(0), "a new session is asked anew");
-    }
-
-    #[test]
-    fn an_impossible_state_name_is_refused() {
-        for name in ["run\\u0000ning".to_owned(), "x".repeat(LONGEST_NAME + 1)] {
-            let reply = format!(r#"{{"running":true,"status":"{name}"}}"#);
-            assert!(StatusInfo::decode("query-status", &reply).is_err());
-        }
-        let longest = "x".repeat(LONGEST_NAME);
-        let reply = format!(r#"{{"running":true,"status":"{longest}"}}"#);
-        assert_eq!(StatusInfo::decode("", &reply).unwrap().status, longest);
-    }
-}
+mod tests;

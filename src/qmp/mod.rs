@@ -66,3 +66,5 @@ pub use request::Band;
 pub use server::{Request, RequestId, Server};
 pub use session::Session;
 pub use state::State;
+#[cfg(feature = "gobject")]
+pub(crate) use strings::for_c;

@@ -38,12 +38,21 @@ pub(super) fn unquoted_start(string: &str, limit: usize) -> Cow<'_, str> {
     start.into()
 }
 
-/// Makes a text safe for C strings, with U+FFFD in place of each NUL. Only an escape can
-/// have produced one.
+/// Makes a text safe for C strings, with U+FFFD in place of each NUL. All text that a peer
+/// may have chosen passes through here on its way to C.
+pub(crate) fn for_c(text: &str) -> Cow<'_, str> {
+    if memchr(0, text.as_bytes()).is_some() {
+        text.replace('\0', "\u{FFFD}").into()
+    } else {
+        text.into()
+    }
+}
+
+/// [`for_c`] for what was just unquoted: only an escape can have produced a NUL.
 #[inline(always)]
 pub(super) fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
     match text {
-        Cow::Owned(text) if text.contains('\0') => text.replace('\0', "\u{FFFD}").into(),
+        Cow::Owned(text) if text.contains('\0') => for_c(&text).into_owned().into(),
         text => text,
     }
 }

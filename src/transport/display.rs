@@ -14,6 +14,7 @@ use gio::prelude::*;
 use glib::signal::SignalHandlerId;
 
 use super::gdbus::{self, Method, Signals, Subscription};
+use crate::handlers::disconnect;
 use crate::home::Home;
 
 /// A D-Bus display: a connection, and QEMU's name on it.
@@ -357,7 +358,7 @@ impl Changes {
 impl Drop for Changes {
     fn drop(&mut self) {
         if let Some(handler) = self.closed.take() {
-            self.connection.disconnect(handler);
+            disconnect(&self.connection, handler);
         }
     }
 }

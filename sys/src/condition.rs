@@ -32,7 +32,8 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 /// @SPICE_QMP_CONDITION_CODE_MIGRATED: the machine has been migrated, and may be running
 ///   elsewhere
 /// @SPICE_QMP_CONDITION_CODE_CONNECTION_LOST: the connection to QEMU has ended, for no
-///   other known reason; also if the program closes the port
+///   other known reason. Not if the program closes the port with
+///   spice_qmp_port_close_async(): that changes no condition
 ///
 /// The kinds of conditions: see spice_qmp_condition_get_code(). More may be added.
 ///

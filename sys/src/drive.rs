@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `SpiceQmpDrive`
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
+use std::os::fd::BorrowedFd;
 use std::ptr::null_mut;
 
 use gio::ffi::{GAsyncReadyCallback, GAsyncResult, GCancellable};
@@ -224,18 +225,8 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_async(
         g_task_return_if_fail!(caller: g_utf8_validate(file));
         g_task_return_if_fail!(caller: (format.is_null() || g_utf8_validate(format)));
         g_task_return_if_fail!(caller: flags.are_sound());
-        // SAFETY: both were checked.
-        let (drive, file) = unsafe { (borrow(drive), CStr::from_ptr(file)) };
-        let mut insert = flags.apply_to(drive.insert(&file.to_string_lossy()));
-        if !format.is_null() {
-            // SAFETY: it was found to be a string.
-            insert = insert.format(&unsafe { CStr::from_ptr(format) }.to_string_lossy());
-        }
-        caller.future_of(
-            drive.upcast_ref(),
-            &drive.main_context(),
-            insert.into_future(),
-        );
+        // SAFETY: all were checked.
+        unsafe { insert(caller, drive, file, format, flags, None) }
     });
 }
 
@@ -262,6 +253,79 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_finish(
 ) -> gboolean {
     // SAFETY: C passes a result and a place for an error, or NULL.
     unsafe { finish_boolean(Operation::Insert, drive.cast(), result, error) }
+}
+
+/// spice_qmp_drive_insert_fd_async:
+/// @drive: a #SpiceQmpDrive
+/// @fd: an open file
+/// @name: what QEMU's lists of file descriptors call it
+/// @format: (nullable): the format of the file, such as `raw` or `qcow2`, or %NULL to let
+///   QEMU guess it
+/// @flags: how the medium is inserted
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when the medium is in
+///   the drive, or with an error
+/// @user_data: for @callback
+///
+/// Inserts a medium like spice_qmp_drive_insert_async(), for a QEMU that cannot open the
+/// file itself: sends it an open file. #SpiceQmpDrive:medium is what QEMU calls that, such
+/// as `/dev/fdset/1`.
+///
+/// @fd is duplicated before the function returns, so you may close it at once. Without
+/// %SPICE_QMP_INSERT_FLAGS_READ_ONLY and %SPICE_QMP_INSERT_FLAGS_READ_WRITE, the medium is
+/// read-only if @fd is. File descriptors can be sent over Unix sockets and to D-Bus
+/// displays.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_drive_insert_fd_async(
+    drive: *mut SpiceQmpDrive,
+    fd: c_int,
+    name: *const c_char,
+    format: *const c_char,
+    flags: InsertFlagsOfC,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::InsertFd, cancellable, callback, user_data) };
+    no_panic("spice_qmp_drive_insert_fd_async", (), || {
+        g_task_return_if_fail!(caller: SPICE_IS_QMP_DRIVE(drive));
+        g_task_return_if_fail!(caller: IS_THREAD_OF_DRIVE(drive));
+        g_task_return_if_fail!(caller: caller.cancellable_fits());
+        g_task_return_if_fail!(caller: fd >= 0);
+        g_task_return_if_fail!(caller: g_utf8_validate(name));
+        g_task_return_if_fail!(caller: (format.is_null() || g_utf8_validate(format)));
+        g_task_return_if_fail!(caller: flags.are_sound());
+        // SAFETY: it is not -1, and C keeps it open until this returns.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        // SAFETY: all were checked.
+        unsafe { insert(caller, drive, name, format, flags, Some(fd)) }
+    });
+}
+
+/// spice_qmp_drive_insert_fd_finish:
+/// @drive: a #SpiceQmpDrive
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_drive_insert_fd_async(). The errors are those of
+/// spice_qmp_drive_insert_finish(), %SPICE_QMP_ERROR_NOT_SUPPORTED if file descriptors
+/// cannot be sent over the connection, and %SPICE_QMP_ERROR_INVALID_ARGUMENT if the file
+/// is not open.
+///
+/// Returns: %TRUE if the medium is in the drive
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_drive_insert_fd_finish(
+    drive: *mut SpiceQmpDrive,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_boolean(Operation::InsertFd, drive.cast(), result, error) }
 }
 
 /// spice_qmp_drive_eject_async:
@@ -323,6 +387,34 @@ pub unsafe extern "C" fn spice_qmp_drive_eject_finish(
 ) -> gboolean {
     // SAFETY: C passes a result and a place for an error, or NULL.
     unsafe { finish_boolean(Operation::Eject, drive.cast(), result, error) }
+}
+
+/// # Safety
+///
+/// `drive` is a live `SpiceQmpDrive`, `file` a string, and `format` one or NULL.
+unsafe fn insert(
+    caller: Caller,
+    drive: *mut SpiceQmpDrive,
+    file: *const c_char,
+    format: *const c_char,
+    flags: InsertFlagsOfC,
+    fd: Option<BorrowedFd<'_>>,
+) {
+    // SAFETY: as the caller promises.
+    let (drive, file) = unsafe { (borrow(drive), CStr::from_ptr(file)) };
+    let mut insert = flags.apply_to(drive.insert(&file.to_string_lossy()));
+    if !format.is_null() {
+        // SAFETY: as the caller promises.
+        insert = insert.format(&unsafe { CStr::from_ptr(format) }.to_string_lossy());
+    }
+    if let Some(fd) = fd {
+        insert = insert.fd(fd);
+    }
+    caller.future_of(
+        drive.upcast_ref(),
+        &drive.main_context(),
+        insert.into_future(),
+    );
 }
 
 #[allow(

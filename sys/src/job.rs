@@ -345,6 +345,54 @@ pub unsafe extern "C" fn spice_qmp_job_complete_finish(
     unsafe { finish_boolean(Operation::JobComplete, job.cast(), result, error) }
 }
 
+/// spice_qmp_job_finalize_async:
+/// @job: a #SpiceQmpJob
+/// @cancellable: (nullable): a #GCancellable, or %NULL
+/// @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+///   answered, or %NULL if you do not need the result
+/// @user_data: for @callback
+///
+/// Finalizes a job whose #SpiceQmpJob:status is, and stays, `pending`, because it was
+/// started with `auto-finalize` off: what it has done takes effect.
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_job_finalize_async(
+    job: *mut SpiceQmpJob,
+    cancellable: *mut GCancellable,
+    callback: GAsyncReadyCallback,
+    user_data: gpointer,
+) {
+    // SAFETY: C passes a cancellable or NULL, and the callback's own data.
+    let caller = unsafe { Caller::new(Operation::JobFinalize, cancellable, callback, user_data) };
+    no_panic("spice_qmp_job_finalize_async", (), || {
+        // SAFETY: C passes a job or NULL.
+        unsafe { control(caller, job, Job::finalize) }
+    });
+}
+
+/// spice_qmp_job_finalize_finish:
+/// @job: a #SpiceQmpJob
+/// @result: what the callback got
+/// @error: return location for a #GError, or %NULL
+///
+/// Ends spice_qmp_job_finalize_async(). The errors are those of
+/// spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED for a
+/// migration.
+///
+/// Returns: %TRUE if QEMU has accepted the command
+///
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spice_qmp_job_finalize_finish(
+    job: *mut SpiceQmpJob,
+    result: *mut GAsyncResult,
+    error: *mut *mut GError,
+) -> gboolean {
+    // SAFETY: C passes a result and a place for an error, or NULL.
+    unsafe { finish_boolean(Operation::JobFinalize, job.cast(), result, error) }
+}
+
 /// spice_qmp_job_dismiss_async:
 /// @job: a #SpiceQmpJob
 /// @cancellable: (nullable): a #GCancellable, or %NULL

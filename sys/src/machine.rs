@@ -169,7 +169,8 @@ pub unsafe extern "C" fn spice_qmp_machine_get_jobs(
 /// that ends immediately. This call loads #SpiceQmpMachine:jobs.
 ///
 /// There is no deadline: #SpiceQmpPort:command-timeout does not apply. Some jobs wait for
-/// another command before they end: a mirror waits for spice_qmp_job_complete_async().
+/// another command before they end: a mirror waits for spice_qmp_job_complete_async(), a
+/// job with `auto-finalize` off for spice_qmp_job_finalize_async().
 ///
 /// The command `migrate` is treated as if it started a job. On a SPICE port, only a paused
 /// machine can be migrated.

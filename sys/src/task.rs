@@ -46,10 +46,12 @@ pub(crate) enum Operation {
     JobResume,
     JobComplete,
     JobDismiss,
+    JobFinalize,
     Unplug,
     LoadSchema,
     Screenshot,
     Insert,
+    InsertFd,
     Eject,
     ConnectorOpen,
     SaveSnapshot,
@@ -86,6 +88,7 @@ impl Operation {
             Self::JobResume => "spice_qmp_job_resume",
             Self::JobComplete => "spice_qmp_job_complete",
             Self::JobDismiss => "spice_qmp_job_dismiss",
+            Self::JobFinalize => "spice_qmp_job_finalize",
             Self::Unplug => "spice_qmp_machine_unplug",
             Self::Screenshot => "spice_qmp_machine_screenshot",
             Self::SaveSnapshot => "spice_qmp_machine_save_snapshot",
@@ -94,6 +97,7 @@ impl Operation {
             Self::LoadSchema => "spice_qmp_machine_load_schema",
             Self::ConnectorOpen => "spice_qmp_connector_open",
             Self::Insert => "spice_qmp_drive_insert",
+            Self::InsertFd => "spice_qmp_drive_insert_fd",
             Self::Eject => "spice_qmp_drive_eject",
         }
     }

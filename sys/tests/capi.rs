@@ -129,6 +129,18 @@ fn drives_under_valgrind() {
     run(&mut valgrind(&program), "valgrind");
 }
 
+/// A NUL in whatever a server says.
+#[test]
+fn nul() {
+    run(&mut with_library(Compiler::c().compile("nul", "nul")), "");
+}
+
+#[test]
+fn nul_under_valgrind() {
+    let program = Compiler::c().compile("nul", "nul-valgrind");
+    run(&mut valgrind(&program), "valgrind");
+}
+
 #[test]
 fn snapshots() {
     run(

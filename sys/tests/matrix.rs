@@ -15,23 +15,23 @@ use std::rc::Rc;
 
 use common::peers::{Peer, StreamPeer};
 use matrix::cases::{Case, Use};
-use matrix::drive::play_all;
+use matrix::drive::{Share, play};
 use matrix::expected::Outcome;
-use matrix::program::{Call, Kind, Program, What};
+use matrix::program::{BACKUP, Call, Kind, Program, What};
 use spice_qmp::PortState;
 use support::{Compiler, valgrind, with_library};
 
 #[test]
 fn every_case() {
     let program = Compiler::c().compile("matrix", "matrix");
-    play("", 24, || with_library(&program));
+    play_programs("", Share::All, 24, || with_library(&program));
 }
 
 /// The port's main context is not the thread's default when it is used.
 #[test]
 fn every_case_while_another_context_is_pushed() {
     let program = Compiler::c().compile("matrix", "matrix-other");
-    play("while another context is pushed", 24, || {
+    play_programs("while another context is pushed", Share::Most, 24, || {
         let mut command = with_library(&program);
         command.arg("other");
         command
@@ -42,7 +42,7 @@ fn every_case_while_another_context_is_pushed() {
 #[test]
 fn every_case_under_valgrind() {
     let program = Compiler::c().compile("matrix", "matrix-valgrind");
-    play("under valgrind", 8, || {
+    play_programs("under valgrind", Share::Most, 8, || {
         let mut command = valgrind(&program);
         command.stderr(Stdio::inherit());
         command
@@ -55,15 +55,15 @@ fn every_case_with_address_sanitizer() {
     let program = Compiler::c()
         .arg("-fsanitize=address")
         .compile("matrix", "matrix-asan");
-    play("with ASan and LSan", 8, || {
+    play_programs("with ASan and LSan", Share::Most, 8, || {
         let mut command = with_library(&program);
         command.env("ASAN_OPTIONS", "detect_leaks=1");
         command
     });
 }
 
-fn play(how: &str, programs: usize, command: impl Fn() -> Command + Sync) {
-    let count = play_all(programs, || Ports::start(command()));
+fn play_programs(how: &str, share: Share, programs: usize, command: impl Fn() -> Command + Sync) {
+    let count = play(share, programs, || Ports::start(command()));
     let line = format!("fault matrix: {count} cases of C programs {how}");
     common::say(line.trim_end());
 }
@@ -161,6 +161,9 @@ fn function(call: Call) -> &'static str {
         (What::Close, _) => "close",
         (What::Command, Use::Supports) => "supports",
         (What::Command, Use::List) => "list",
+        (What::Command, Use::RunJob) => "run-job",
+        (What::Command, Use::Insert) => "insert",
+        (What::Command, Use::Snapshot) => "snapshot",
         (What::Command, Use::Future) => "variant",
         // The others have no arguments.
         (What::Command, _) if call.long => "execute",
@@ -176,9 +179,12 @@ impl Program for Ports {
         let path = self.folder.path().join("s");
         // An open ends when the port is ready; and the write of a long command
         // must not end by itself, for which the stream is prepared.
-        let by_stream = case.is_early() || case.stalls();
+        let by_stream = case.is_early() || case.stalls() || case.way == Use::Insert;
         let how = if by_stream { "connect" } else { "open" };
         self.tell(&format!("{how} {}", path.display()));
+        if case.way == Use::Insert {
+            self.tell("drives");
+        }
         loop {
             match self.listener.accept() {
                 Ok((stream, _)) => return Rc::new(StreamPeer::new(stream)),
@@ -225,6 +231,11 @@ impl Program for Ports {
             "action" | "menu" => "stop",
             "supports" => "query-qmp-schema",
             "list" => "query-block",
+            "run-job" => BACKUP,
+            "insert" => "blockdev-change-medium",
+            // The first one, where the server does not read.
+            "snapshot" if call.long => "query-block",
+            "snapshot" => "snapshot-load",
             _ => "query-status",
         }
     }

@@ -295,10 +295,17 @@ const overSocket = {
         equal(machine.condition, null);
         await fails(machine.unplug_async('nothing', 0, null),
             SpiceQmp.Error, SpiceQmp.Error.DEVICE_NOT_FOUND);
-        const lost = until(machine, 'notify::condition', () => machine.condition);
         ok(await port.close_async(null), 'closed');
-        await lost;
-        const condition = machine.dup_condition();
+        equal(machine.dup_condition(), null);
+
+        const address = Gio.UnixSocketAddress.new(qmpSocket);
+        const stream = new Gio.SocketClient().connect(address, null);
+        const cut = SpiceQmp.Port.new_for_stream(stream);
+        ok(await cut.wait_ready_async(null), 'ready');
+        const lost = SpiceQmp.Machine.new(cut);
+        stream.get_socket().shutdown(true, true);
+        await until(lost, 'notify::condition', () => lost.condition);
+        const condition = lost.dup_condition();
         equal(condition.get_code(), SpiceQmp.ConditionCode.CONNECTION_LOST);
         equal(condition.get_severity(), SpiceQmp.ConditionSeverity.ERROR);
         equal(condition.get_message(), 'The connection to QEMU has ended');

@@ -246,6 +246,14 @@ class Await(unittest.TestCase):
         while len(jobs):
             await asyncio.sleep(0.01)
         self.assertEqual(job.props.status, "null")
+
+        # One that waits for a word before what it has done takes effect.
+        held = {**backup, "job-id": "held", "speed": 0, "auto-finalize": False}
+        held = machine.run_job("blockdev-backup", held)
+        while not len(jobs) or jobs[0].props.status != "pending":
+            await asyncio.sleep(0.01)
+        self.assertTrue(await jobs[0].finalize())
+        self.assertTrue(await held)
         for node in ("s", "t", "b"):
             await self.port.execute("blockdev-del", {"node-name": node})
 

@@ -496,6 +496,12 @@ class Machine(TestCase):
                 insert("/nowhere.iso", SpiceQmp.InsertFlags.NONE)
             self.assertTrue(call(drive.eject_async, drive.eject_finish, False))
             self.assertEqual(media, [file.name, None])
+            flags = SpiceQmp.InsertFlags.READ_WRITE
+            args = (file.fileno(), "disc", "raw", flags)
+            self.assertTrue(call(drive.insert_fd_async, drive.insert_fd_finish, *args))
+            self.assertRegex(drive.dup_medium(), "^/dev/fdset/")
+            self.assertFalse(drive.get_read_only())
+            self.assertTrue(call(drive.eject_async, drive.eject_finish, False))
         self.assertTrue(drive.get_tray_open())
         self.assertEqual(drive.dup_io_status(), "ok")
         drives.refresh()

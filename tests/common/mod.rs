@@ -11,6 +11,7 @@ pub mod example;
 pub mod fds;
 #[cfg(feature = "spice")]
 pub mod hostile;
+pub mod jobs;
 pub mod machine;
 pub mod main_loop;
 #[cfg(feature = "spice")]

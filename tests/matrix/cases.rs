@@ -96,6 +96,13 @@ pub enum Use {
     /// Requests the list of drives, and waits until it is no longer `loading`. In the
     /// moments before the port is ready, and while a server restarts, the list waits.
     List,
+    /// Runs a job: the short command that starts it, then what asks for its end.
+    RunJob,
+    /// Inserts a medium into a drive of a list that was asked for when the port was made. In
+    /// the moments before the port is ready it waits for that.
+    Insert,
+    /// Loads a snapshot: asks for the disks, pauses the machine, and runs a job.
+    Snapshot,
 }
 
 impl Use {
@@ -109,6 +116,9 @@ impl Use {
         Self::NestedLoop,
         Self::Supports,
         Self::List,
+        Self::RunJob,
+        Self::Insert,
+        Self::Snapshot,
     ];
 
     pub fn name(self) -> &'static str {
@@ -122,12 +132,31 @@ impl Use {
             Self::NestedLoop => "nested_loop",
             Self::Supports => "supports",
             Self::List => "list",
+            Self::RunJob => "run_job",
+            Self::Insert => "insert",
+            Self::Snapshot => "snapshot",
         }
     }
 
-    /// Whether it sends a short command of its own, whatever the moment.
-    pub fn loads(self) -> bool {
-        matches!(self, Self::Supports | Self::List)
+    /// Whether it gives short commands of its own, wherever it happens.
+    pub fn is_of_machine(self) -> bool {
+        self.waits_for_list() || matches!(self, Self::Supports | Self::RunJob | Self::Snapshot)
+    }
+
+    /// Whether it waits for a list, which waits for the port.
+    pub fn waits_for_list(self) -> bool {
+        matches!(self, Self::List | Self::Insert)
+    }
+
+    /// Whether it is a series of commands, of which each needs the one before: what is below
+    /// the port has seen each of them in other uses.
+    pub fn is_series(self) -> bool {
+        matches!(self, Self::RunJob | Self::Insert | Self::Snapshot)
+    }
+
+    /// Whether it gives another command when one is answered, and fails without.
+    pub fn goes_on(self) -> bool {
+        matches!(self, Self::RunJob | Self::Snapshot)
     }
 }
 
@@ -170,7 +199,7 @@ impl Case {
     /// Whether a write of the port's can fail: not if there is only a short command,
     /// which has been written by then.
     pub fn may_fail_writes(self, peer: &dyn Peer) -> bool {
-        peer.fails_writes() && !self.way.loads()
+        peer.fails_writes() && !self.way.is_of_machine()
     }
 }
 

@@ -107,6 +107,8 @@ fn effect(case: Case, peer: &dyn Peer) -> Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     pub command: Outcome,
+    /// How the command may end as well.
+    pub or: Option<Outcome>,
     /// In the moments before the port is ready.
     pub wait: Option<Outcome>,
     /// Whether the program must close the port for the call to end: no answer
@@ -157,10 +159,11 @@ pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
         _ => state(case, &effect),
     };
     Expected {
+        or: (effect == Effect::None && may_be_too_late(case)).then_some(Outcome::Success),
         goes_on: state == PortState::Ready
             && !matches!(effect, Effect::Quiet | Effect::FailsAndQuiet(_)),
         command: match case.way {
-            Use::List if early => early_list(&end),
+            way if early && way.waits_for_list() => early_list(&end),
             _ if early => Outcome::NotReady,
             _ => end.clone(),
         },
@@ -175,6 +178,7 @@ pub fn expected(mut case: Case, kind: Kind, peer: &dyn Peer) -> Expected {
 fn command(case: Case, effect: &Effect) -> Option<Outcome> {
     let idle = case.moment == Moment::ReadyIdle;
     match effect {
+        Effect::None if may_be_too_late(case) => Some(Outcome::NotReady),
         Effect::None => Some(Outcome::Success),
         // It was issued after the fault.
         Effect::Fails(_) if idle => Some(Outcome::Success),
@@ -192,6 +196,12 @@ fn command(case: Case, effect: &Effect) -> Option<Outcome> {
         // No command is issued that early.
         Effect::NoGreeting(_) => Some(Outcome::NotReady),
     }
+}
+
+/// Whether the port may be closed when the next command of a series is given: it is once
+/// nothing is owed any more, such as the answer to a question of its own.
+fn may_be_too_late(case: Case) -> bool {
+    case.moment == Moment::Closing && case.way.goes_on()
 }
 
 /// How a list ends that also waits for the port.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::cases::{Case, Use};
 use super::expected::{Expected, expected};
-use super::program::{Call, DRIVE, Program, SUPPORTED, What};
+use super::program::{Call, DRIVE, Program, SNAPSHOT, SUPPORTED, What};
 use super::script::Step;
 use crate::common::peers::Peer;
 
@@ -20,19 +20,33 @@ const GREETING: &str = concat!(
 /// All answers start like this.
 const HALF: &str = r#"{"return": "#;
 
-/// The right answer to this command, or one that must never be delivered.
-fn answer(id: u64, command: Option<&str>) -> String {
+/// The right answer to this command, or one that must never be delivered. `job` is the last
+/// job begun.
+fn answer(id: u64, command: Option<&str>, job: &str) -> String {
     let status =
         |name| json!({ "running": name == "running", "singlestep": false, "status": name });
     let value = match command {
         Some("query-qmp-schema") => json!([{ "name": SUPPORTED, "meta-type": "command" }]),
         Some("query-block") => json!([
             { "device": DRIVE, "qdev": DRIVE, "removable": true, "locked": false },
+            { "device": "", "qdev": "hd0", "removable": false, "locked": false,
+              "inserted": { "file": "d", "ro": false, "drv": "qcow2", "node-name": "n0",
+                            "image": { "snapshots": [snapshot()] } } },
+        ]),
+        Some("query-jobs") => json!([
+            { "id": job, "type": "backup", "status": "concluded", "current-progress": 1,
+              "total-progress": 1 },
         ]),
         Some(_) => status("running"),
         None => status("debug"),
     };
     format!("{HALF}{value}, \"id\": {id}}}\r\n")
+}
+
+/// The one that is loaded.
+fn snapshot() -> Value {
+    json!({ "id": "1", "name": SNAPSHOT, "vm-state-size": 1, "date-sec": 1, "date-nsec": 0,
+            "vm-clock-sec": 1, "vm-clock-nsec": 0 })
 }
 
 /// The slots of the calls.
@@ -78,6 +92,7 @@ struct Server {
     /// Whether half of its answer has been sent.
     half: bool,
     last_id: u64,
+    job: String,
 }
 
 #[derive(Debug)]
@@ -87,6 +102,13 @@ struct Request {
 }
 
 impl Server {
+    /// The first request, where this command is not among them.
+    fn next_but(&self, command: &str) -> Option<u64> {
+        let has_come = self.unanswered.iter().any(|it| it.command == command);
+        let first = self.unanswered.front();
+        first.filter(|_| !self.stalled && !has_come).map(|it| it.id)
+    }
+
     /// Consumes bytes, and stores the complete requests.
     fn take(&mut self, bytes: &[u8]) {
         self.received.extend(bytes);
@@ -97,6 +119,9 @@ impl Server {
             let value: Value = value;
             whole = values.byte_offset();
             let id = value["id"].as_u64().expect("a request has an id");
+            if let Some(job) = value["arguments"]["job-id"].as_str() {
+                job.clone_into(&mut self.job);
+            }
             // The guess made before it could be read is confirmed.
             if id > self.last_id {
                 self.last_id = id;
@@ -239,13 +264,19 @@ impl Player {
         }
     }
 
-    /// Waits for a command. One that cannot be read has the id after the last.
+    /// Waits for a command, and answers those before it. One that cannot be read has the id
+    /// after the last.
     fn wait_for(&self, command: &str) {
         let command = match command {
             "it" => self.program.command(self.the_call(What::Command)),
             command => command,
         };
         self.read();
+        let next = || self.server.borrow().next_but(command);
+        while let Some(other) = next() {
+            self.reply(Some(other));
+            self.read();
+        }
         let mut server = self.server.borrow_mut();
         let server = &mut *server;
         if server.stalled {
@@ -275,7 +306,7 @@ impl Player {
         let id = id.unwrap_or(server.current.unwrap_or(0));
         let due = server.unanswered.iter().position(|it| it.id == id);
         let due = due.and_then(|at| server.unanswered.remove(at));
-        let answer = answer(id, due.as_ref().map(|it| &*it.command));
+        let answer = answer(id, due.as_ref().map(|it| &*it.command), &server.job);
         drop(server);
         self.send(&answer.as_bytes()[sent..]);
     }
@@ -311,7 +342,7 @@ impl Player {
     fn the_call(&self, what: What) -> Call {
         // Before the port is ready it is the wait; the command is refused.
         let early = self.case.is_early() && what == What::Command;
-        let plain = early && !self.case.way.loads();
+        let plain = early && !self.case.way.is_of_machine();
         Call {
             slot: if what == What::Command { COMMAND } else { WAIT },
             what,

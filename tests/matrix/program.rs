@@ -87,5 +87,11 @@ pub const RIGHT: &str = r#""running":true"#;
 /// The command in the right schema.
 pub const SUPPORTED: &str = "stop";
 
+/// The command that starts a job.
+pub const BACKUP: &str = "blockdev-backup";
+
+/// The only snapshot that there is.
+pub const SNAPSHOT: &str = "s";
+
 /// The drive in the right list.
 pub const DRIVE: &str = "cd0";

@@ -15,6 +15,7 @@ use crate::connect::address::Address;
 use crate::connect::dial::Dial;
 use crate::connect::login::Login;
 use crate::connect::options::ConnectOptions;
+use crate::home::may_use;
 use crate::port::CONNECT_TIMEOUT;
 use crate::qmp::Error;
 
@@ -108,15 +109,7 @@ impl Connector {
 
     /// Whether this thread may use a property; if not, logs a critical.
     fn may_use(&self, property: &glib::ParamSpec) -> bool {
-        let here = self.is_my_thread();
-        if !here {
-            glib::g_critical!(
-                "SpiceQmp",
-                "the property {:?} of a connector was used on another thread than the connector's",
-                property.name()
-            );
-        }
-        here
+        may_use(self.thread, "a connector", property.name())
     }
 
     /// The current values of the properties.

@@ -8,7 +8,6 @@ use glib::subclass::prelude::*;
 
 use super::State;
 use crate::home::Home;
-use crate::machine::follow::may_use;
 use crate::machine::list::List;
 use crate::port::QmpPort;
 
@@ -54,7 +53,7 @@ impl ObjectImpl for Drive {
     }
 
     fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
-        if may_use(self.home(), "a drive", property.name()) {
+        if self.home().may_use("a drive", property.name()) {
             self.derived_property(id, property)
         } else {
             property.default_value().clone()

@@ -13,8 +13,9 @@ use gio::subclass::prelude::*;
 
 use super::splice::Splice;
 use super::{MAX_ITEMS, Record, Source, check_number};
+use crate::handlers::disconnect;
 use crate::home::{Bound, Home};
-use crate::machine::follow::{connect, is_reachable, may_use};
+use crate::machine::follow::{connect, is_reachable};
 use crate::port::{Event, PortState, QmpPort};
 use crate::qmp::{Error, UsageError};
 use crate::spawn::spawn_on;
@@ -160,7 +161,7 @@ impl ObjectImpl for List {
         let handlers = self.handlers.take();
         if let Some(port) = self.port.take() {
             for handler in handlers {
-                port.disconnect(handler);
+                disconnect(&port, handler);
             }
         }
         if let Some(timer) = self.timer.take() {
@@ -570,7 +571,7 @@ impl List {
     }
 
     fn may_use(&self, what: &str) -> bool {
-        may_use(self.home(), "a list", what)
+        self.home().may_use("a list", what)
     }
 }
 

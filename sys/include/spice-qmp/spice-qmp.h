@@ -134,7 +134,8 @@ G_BEGIN_DECLS
  * @SPICE_QMP_CONDITION_CODE_MIGRATED: the machine has been migrated, and may be running
  *   elsewhere
  * @SPICE_QMP_CONDITION_CODE_CONNECTION_LOST: the connection to QEMU has ended, for no
- *   other known reason; also if the program closes the port
+ *   other known reason. Not if the program closes the port with
+ *   spice_qmp_port_close_async(): that changes no condition
  *
  * The kinds of conditions: see spice_qmp_condition_get_code(). More may be added.
  *
@@ -2204,6 +2205,60 @@ gboolean spice_qmp_drive_insert_finish(SpiceQmpDrive *drive,
                                        GError **error);
 
 /**
+ * spice_qmp_drive_insert_fd_async:
+ * @drive: a #SpiceQmpDrive
+ * @fd: an open file
+ * @name: what QEMU's lists of file descriptors call it
+ * @format: (nullable): the format of the file, such as `raw` or `qcow2`, or %NULL to let
+ *   QEMU guess it
+ * @flags: how the medium is inserted
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when the medium is in
+ *   the drive, or with an error
+ * @user_data: for @callback
+ *
+ * Inserts a medium like spice_qmp_drive_insert_async(), for a QEMU that cannot open the
+ * file itself: sends it an open file. #SpiceQmpDrive:medium is what QEMU calls that, such
+ * as `/dev/fdset/1`.
+ *
+ * @fd is duplicated before the function returns, so you may close it at once. Without
+ * %SPICE_QMP_INSERT_FLAGS_READ_ONLY and %SPICE_QMP_INSERT_FLAGS_READ_WRITE, the medium is
+ * read-only if @fd is. File descriptors can be sent over Unix sockets and to D-Bus
+ * displays.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_drive_insert_fd_async(SpiceQmpDrive *drive,
+                                     int fd,
+                                     const char *name,
+                                     const char *format,
+                                     SpiceQmpInsertFlags flags,
+                                     GCancellable *cancellable,
+                                     GAsyncReadyCallback callback,
+                                     gpointer user_data);
+
+/**
+ * spice_qmp_drive_insert_fd_finish:
+ * @drive: a #SpiceQmpDrive
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_drive_insert_fd_async(). The errors are those of
+ * spice_qmp_drive_insert_finish(), %SPICE_QMP_ERROR_NOT_SUPPORTED if file descriptors
+ * cannot be sent over the connection, and %SPICE_QMP_ERROR_INVALID_ARGUMENT if the file
+ * is not open.
+ *
+ * Returns: %TRUE if the medium is in the drive
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_drive_insert_fd_finish(SpiceQmpDrive *drive,
+                                          GAsyncResult *result,
+                                          GError **error);
+
+/**
  * spice_qmp_drive_eject_async:
  * @drive: a #SpiceQmpDrive
  * @force: whether to open the tray even if the guest has locked it
@@ -2498,6 +2553,44 @@ gboolean spice_qmp_job_complete_finish(SpiceQmpJob *job,
                                        GError **error);
 
 /**
+ * spice_qmp_job_finalize_async:
+ * @job: a #SpiceQmpJob
+ * @cancellable: (nullable): a #GCancellable, or %NULL
+ * @callback: (scope async) (closure user_data) (nullable): called when QEMU has
+ *   answered, or %NULL if you do not need the result
+ * @user_data: for @callback
+ *
+ * Finalizes a job whose #SpiceQmpJob:status is, and stays, `pending`, because it was
+ * started with `auto-finalize` off: what it has done takes effect.
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+void spice_qmp_job_finalize_async(SpiceQmpJob *job,
+                                  GCancellable *cancellable,
+                                  GAsyncReadyCallback callback,
+                                  gpointer user_data);
+
+/**
+ * spice_qmp_job_finalize_finish:
+ * @job: a #SpiceQmpJob
+ * @result: what the callback got
+ * @error: return location for a #GError, or %NULL
+ *
+ * Ends spice_qmp_job_finalize_async(). The errors are those of
+ * spice_qmp_port_execute_finish(), and %SPICE_QMP_ERROR_NOT_SUPPORTED for a
+ * migration.
+ *
+ * Returns: %TRUE if QEMU has accepted the command
+ *
+ * Since: 0.1
+ */
+SPICE_QMP_AVAILABLE
+gboolean spice_qmp_job_finalize_finish(SpiceQmpJob *job,
+                                       GAsyncResult *result,
+                                       GError **error);
+
+/**
  * spice_qmp_job_dismiss_async:
  * @job: a #SpiceQmpJob
  * @cancellable: (nullable): a #GCancellable, or %NULL
@@ -2707,7 +2800,8 @@ SpiceQmpList *spice_qmp_machine_get_jobs(SpiceQmpMachine *machine);
  * that ends immediately. This call loads #SpiceQmpMachine:jobs.
  *
  * There is no deadline: #SpiceQmpPort:command-timeout does not apply. Some jobs wait for
- * another command before they end: a mirror waits for spice_qmp_job_complete_async().
+ * another command before they end: a mirror waits for spice_qmp_job_complete_async(), a
+ * job with `auto-finalize` off for spice_qmp_job_finalize_async().
  *
  * The command `migrate` is treated as if it started a job. On a SPICE port, only a paused
  * machine can be migrated.
@@ -3963,6 +4057,10 @@ G_END_DECLS
  * Why the machine is not running, unless it is just paused; %NULL while it is running.
  * The first reason stays until the machine runs again: if QEMU exits after the guest has
  * shut down, the condition does not become a lost connection.
+ *
+ * If your program closes the port with spice_qmp_port_close_async(), the condition does
+ * not change. If it disconnects the SPICE session of a port that it has not closed, the
+ * connection is lost.
  *
  * If the machine stopped before the port was connected, the condition is derived from the
  * run state and `query-block`.

@@ -2,6 +2,9 @@
 /* A machine's drives, over a stream to a scripted server. */
 #include "server.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 typedef struct {
     Server *server;
     GIOStream *client;
@@ -157,6 +160,46 @@ test_changes(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 }
 
 static void
+test_fd(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    int fd = open("/dev/null", O_RDONLY);
+    GError *error = NULL;
+
+    f->server->fdsets = TRUE;
+    g_assert_cmpint(fd, >=, 0);
+    g_string_truncate(f->server->log, 0);
+    spice_qmp_drive_insert_fd_async(f->drive, fd, "disc", NULL, SPICE_QMP_INSERT_FLAGS_NONE,
+                                    NULL, on_reply, &f->reply);
+    /* It was duplicated. */
+    close(fd);
+    await(&f->reply);
+    g_assert_true(spice_qmp_drive_insert_fd_finish(f->drive, f->reply.result, &error));
+    g_assert_no_error(error);
+    forget(&f->reply);
+    assert_medium(f->drive, "/dev/fdset/3");
+    g_assert_cmpstr(f->server->log->str, ==,
+                    "add-fd blockdev-change-medium remove-fd query-block ");
+
+    /* One that is not open. */
+    spice_qmp_drive_insert_fd_async(f->drive, 1 << 20, "disc", "raw",
+                                    SPICE_QMP_INSERT_FLAGS_READ_ONLY, NULL, on_reply, &f->reply);
+    await(&f->reply);
+    g_assert_false(spice_qmp_drive_insert_fd_finish(f->drive, f->reply.result, &error));
+    forget(&f->reply);
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
+    g_clear_error(&error);
+    expect_critical("spice_qmp_drive_insert_fd_async", "fd >= 0");
+    spice_qmp_drive_insert_fd_async(f->drive, -1, "disc", NULL, SPICE_QMP_INSERT_FLAGS_NONE,
+                                    NULL, on_reply, &f->reply);
+    g_test_assert_expected_messages();
+    await(&f->reply);
+    g_assert_false(spice_qmp_drive_insert_fd_finish(NULL, f->reply.result, &error));
+    g_assert_error(error, SPICE_QMP_ERROR, SPICE_QMP_ERROR_INVALID_ARGUMENT);
+    g_clear_error(&error);
+    forget(&f->reply);
+}
+
+static void
 test_errors(Fixture *f, gconstpointer data G_GNUC_UNUSED)
 {
     GError *error = NULL;
@@ -255,6 +298,7 @@ main(int argc, char **argv)
 #define TEST(path, test) g_test_add("/drives/" path, Fixture, NULL, set_up, test, tear_down)
     TEST("properties", test_properties);
     TEST("changes", test_changes);
+    TEST("fd", test_fd);
     TEST("errors", test_errors);
     TEST("refused", test_refused);
     TEST("cancelled", test_cancelled);

@@ -145,6 +145,7 @@ test_control(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     CONTROL(pause, spice_qmp_job_pause_async, spice_qmp_job_pause_finish)
     CONTROL(resume, spice_qmp_job_resume_async, spice_qmp_job_resume_finish)
     CONTROL(complete, spice_qmp_job_complete_async, spice_qmp_job_complete_finish)
+    CONTROL(finalize, spice_qmp_job_finalize_async, spice_qmp_job_finalize_finish)
     CONTROL(dismiss, spice_qmp_job_dismiss_async, spice_qmp_job_dismiss_finish)
 }
 

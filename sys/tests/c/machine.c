@@ -275,6 +275,35 @@ test_lost(Fixture *f, gconstpointer data G_GNUC_UNUSED)
     spice_qmp_condition_unref(condition);
 }
 
+/* The program closes the port: nothing is lost. */
+static void
+test_closed(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    Reply reply = { 0 };
+    int notified = 0;
+
+    g_signal_connect(f->machine, "notify::condition", G_CALLBACK(count_notify), &notified);
+    spice_qmp_port_close_async(f->port, NULL, on_reply, &reply);
+    await(&reply);
+    g_assert_true(spice_qmp_port_close_finish(f->port, reply.result, NULL));
+    forget(&reply);
+    settle();
+    g_assert_cmpint(spice_qmp_port_get_state(f->port), ==, SPICE_QMP_PORT_STATE_CLOSED);
+    g_assert_null(spice_qmp_port_dup_status(f->port));
+    g_assert_null(spice_qmp_machine_dup_condition(f->machine));
+    g_assert_cmpint(notified, ==, 0);
+}
+
+/* Nor is it where the port is disposed of. */
+static void
+test_disposed(Fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_object_run_dispose(G_OBJECT(f->port));
+    settle();
+    g_assert_false(spice_qmp_port_get_ready(f->port));
+    g_assert_null(spice_qmp_machine_dup_condition(f->machine));
+}
+
 /* --- waiting ------------------------------------------------------------------ */
 
 static const char *const STOP[] = { "STOP", NULL };
@@ -628,6 +657,8 @@ main(int argc, char **argv)
     TEST("condition", test_condition);
     TEST("condition/drive", test_drive);
     TEST("condition/lost", test_lost);
+    TEST("condition/closed", test_closed);
+    TEST("condition/disposed", test_disposed);
     TEST("wait-event", test_wait_event);
     TEST("wait-event/rounds", test_rounds);
     TEST("wait-event/ends", test_wait_ends);

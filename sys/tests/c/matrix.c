@@ -4,9 +4,11 @@
  *
  *   connect PATH       a port on a stream to this socket
  *   open PATH          a port by spice_qmp_port_open_async()
+ *   drives             asks for the list of drives, for insert
  *   call SLOT WHAT HOW LONG TIMEOUT
  *                      WHAT: status, execute, variant, action, menu, supports, list,
- *                      wait, close; variant also waits for an event, until the call has ended
+ *                      run-job, insert, snapshot, wait, close; variant also waits for an
+ *                      event, until the call has ended
  *                      HOW: callback, null, unref, nested
  *   cancel SLOT        cancels that call
  *   settle, idle       lets all happen that is due; waits for a little while
@@ -47,6 +49,8 @@ static Slot slots[SLOTS];
 static GString *ends;
 static SpiceQmpPort *port;
 static gboolean gone = TRUE;
+/* For insert. */
+static SpiceQmpList *drives;
 /* Waits for events that have not ended. */
 static int waits;
 /* The port's, and the one that is pushed instead; NULL is the default. */
@@ -268,6 +272,70 @@ show_drives(Slot *slot)
     g_list_model_get_n_items(G_LIST_MODEL(slot->list));
 }
 
+static void
+job_ended(GObject *source, GAsyncResult *result, gpointer user_data)
+{
+    GError *error = NULL;
+    gboolean right =
+        spice_qmp_machine_run_job_finish(SPICE_QMP_MACHINE(source), result, &error);
+
+    note_end(user_data, right, error);
+}
+
+static void
+snapshot_loaded(GObject *source, GAsyncResult *result, gpointer user_data)
+{
+    GError *error = NULL;
+    gboolean right =
+        spice_qmp_machine_load_snapshot_finish(SPICE_QMP_MACHINE(source), result, &error);
+
+    note_end(user_data, right, error);
+}
+
+static void
+inserted(GObject *source, GAsyncResult *result, gpointer user_data)
+{
+    GError *error = NULL;
+    gboolean right = spice_qmp_drive_insert_finish(SPICE_QMP_DRIVE(source), result, &error);
+
+    note_end(user_data, right, error);
+}
+
+/* Inserts a medium into the first drive, when there is one. */
+static void
+insert(Slot *slot)
+{
+    GError *error = spice_qmp_list_dup_error(drives);
+    SpiceQmpDrive *drive = g_list_model_get_item(G_LIST_MODEL(drives), 0);
+
+    if (drive && !error)
+        spice_qmp_drive_insert_async(drive, "disc", NULL, SPICE_QMP_INSERT_FLAGS_NONE,
+                                     slot->cancellable, inserted, slot);
+    else
+        note_end(slot, FALSE, error);
+    g_clear_object(&drive);
+}
+
+static void
+drives_changed(SpiceQmpList *list, GParamSpec *pspec G_GNUC_UNUSED, gpointer user_data)
+{
+    if (spice_qmp_list_get_loading(list))
+        return;
+    g_signal_handlers_disconnect_by_data(list, user_data);
+    insert(user_data);
+}
+
+static void
+ask_for_drives(void)
+{
+    SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+
+    g_assert_null(drives);
+    drives = g_object_ref(spice_qmp_machine_get_drives(machine));
+    g_object_unref(machine);
+    g_list_model_get_n_items(G_LIST_MODEL(drives));
+}
+
 /* Arguments that do not fit into the buffer of the socket. */
 static char *
 long_arguments(void)
@@ -323,6 +391,22 @@ call(int number, const char *what, const char *how, gboolean is_long, guint time
         g_object_unref(machine);
     } else if (g_str_equal(what, "list")) {
         show_drives(slot);
+    } else if (g_str_equal(what, "insert")) {
+        if (spice_qmp_list_get_loading(drives))
+            g_signal_connect(drives, "notify::loading", G_CALLBACK(drives_changed), slot);
+        else
+            insert(slot);
+    } else if (g_str_equal(what, "run-job")) {
+        SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+
+        spice_qmp_machine_run_job_async(machine, "blockdev-backup", NULL, NULL, NULL, NULL,
+                                        cancellable, job_ended, slot);
+        g_object_unref(machine);
+    } else if (g_str_equal(what, "snapshot")) {
+        SpiceQmpMachine *machine = spice_qmp_machine_new(port);
+
+        spice_qmp_machine_load_snapshot_async(machine, "s", cancellable, snapshot_loaded, slot);
+        g_object_unref(machine);
     } else if (g_str_equal(what, "variant")) {
         wait_for_event(slot);
         spice_qmp_port_execute_variant_async(port, "query-status",
@@ -406,7 +490,10 @@ serve(void)
             idle();
         } else if (g_str_equal(command, "forget")) {
             g_string_truncate(ends, 0);
+        } else if (g_str_equal(command, "drives")) {
+            ask_for_drives();
         } else if (g_str_equal(command, "drop")) {
+            g_clear_object(&drives);
             g_clear_object(&port);
         } else if (!leave && !g_str_equal(command, "report")) {
             g_error("no such command: %s", command);
@@ -436,6 +523,7 @@ main(int argc, char **argv)
     }
     ends = g_string_new(NULL);
     serve();
+    g_clear_object(&drives);
     g_clear_object(&port);
     let_all_happen();
     for (i = 0; i < SLOTS; i++) {

@@ -33,10 +33,12 @@ typedef struct {
     char *medium;       /* of the drive cd0, or NULL */
     gboolean one_drive; /* without the floppy drive */
     gboolean broken;    /* answers query-block with something else */
+    gboolean fdsets;    /* accepts descriptors */
     const char *jobs; /* the reply to query-jobs, or NULL for none */
     char *snapshots;            /* those of a disk, as JSON; or NULL for no disk */
     const char *snapshot_error; /* why a job of snapshots fails, or NULL */
     char *snapshot_job;         /* the reply to query-jobs after one */
+    guint lie; /* which of the next strings gets a NUL, counted down; 0 for none */
 } Server;
 
 static const char *GREETING =
@@ -56,13 +58,30 @@ stream_of_fd(int fd)
     return G_IO_STREAM(connection);
 }
 
+/* The text with a NUL at the start of a string, if that one is in it. */
+static inline char *
+server_lie(Server *server, const char *text)
+{
+    const char *value = text;
+
+    while (server->lie > 0 && (value = strstr(value, "\":"))) {
+        value += strlen("\":");
+        value += strspn(value, " ");
+        if (*value == '"' && --server->lie == 0)
+            return g_strdup_printf("%.*s\"\\u0000%s", (int) (value - text), text, value + 1);
+    }
+    return g_strdup(text);
+}
+
 static inline void
 server_send(Server *server, const char *text)
 {
     GOutputStream *output = g_io_stream_get_output_stream(server->stream);
+    char *sent = server_lie(server, text);
 
     /* The other end may be gone. */
-    g_output_stream_write_all(output, text, strlen(text), NULL, NULL, NULL);
+    g_output_stream_write_all(output, sent, strlen(sent), NULL, NULL, NULL);
+    g_free(sent);
 }
 
 static inline void
@@ -223,6 +242,8 @@ server_handle(Server *server, const char *line)
     } else if (strcmp(command, "eject") == 0) {
         g_clear_pointer(&server->medium, g_free);
         server_answer(server, id, "return", "{}");
+    } else if (strcmp(command, "add-fd") == 0 && server->fdsets) {
+        server_answer(server, id, "return", "{\"fdset-id\": 3, \"fd\": 9}");
     } else if (strcmp(command, "query-jobs") == 0) {
         server_answer(server, id, "return",
                       server->jobs           ? server->jobs

@@ -247,6 +247,8 @@ ASYNC_OF(machine, load_schema, "IS_THREAD_OF_MACHINE(machine)", t->machine)
 ASYNC_OF(machine, screenshot, "IS_THREAD_OF_MACHINE(machine)", t->machine, NULL, 0)
 ASYNC_OF(drive, insert, "IS_THREAD_OF_DRIVE(drive)", t->drive, "/a.iso", NULL,
          SPICE_QMP_INSERT_FLAGS_NONE)
+ASYNC_OF(drive, insert_fd, "IS_THREAD_OF_DRIVE(drive)", t->drive, 0, "x", NULL,
+         SPICE_QMP_INSERT_FLAGS_NONE)
 ASYNC_OF(drive, eject, "IS_THREAD_OF_DRIVE(drive)", t->drive, TRUE)
 ASYNC_OF(machine, run_job, "IS_THREAD_OF_MACHINE(machine)", t->machine, "block-stream", NULL,
          NULL, NULL, NULL)
@@ -259,6 +261,7 @@ SNAPSHOT_ASYNC(save_snapshot)
 JOB_ASYNC(cancel)
 JOB_ASYNC(complete)
 JOB_ASYNC(dismiss)
+JOB_ASYNC(finalize)
 JOB_ASYNC(pause)
 JOB_ASYNC(resume)
 ASYNC(open, MAIN_CHECK, "unix:/nowhere")
@@ -302,6 +305,10 @@ FINISH_OF(drive, insert,
           spice_qmp_drive_insert_async(t->drive, "/a.iso", NULL, SPICE_QMP_INSERT_FLAGS_NONE,
                                        NULL, on_reply, &t->reply),
           gboolean, (void) value, t->drive, t->result)
+FINISH_OF(drive, insert_fd,
+          spice_qmp_drive_insert_fd_async(t->drive, 0, "x", NULL, SPICE_QMP_INSERT_FLAGS_NONE,
+                                          NULL, on_reply, &t->reply),
+          gboolean, (void) value, t->drive, t->result)
 FINISH_OF(drive, eject,
           spice_qmp_drive_eject_async(t->drive, FALSE, NULL, on_reply, &t->reply),
           gboolean, (void) value, t->drive, t->result)
@@ -323,6 +330,7 @@ SNAPSHOT_FINISH(save_snapshot, "s")
 JOB_FINISH(cancel)
 JOB_FINISH(complete)
 JOB_FINISH(dismiss)
+JOB_FINISH(finalize)
 JOB_FINISH(pause)
 JOB_FINISH(resume)
 static void
@@ -910,6 +918,8 @@ static const Function functions[] = {
     DRIVE(get_tray_open),
     VALUE(drive_get_type),
     { "spice_qmp_drive_insert_async", use_insert_async, NULL },
+    { "spice_qmp_drive_insert_fd_async", use_insert_fd_async, NULL },
+    { "spice_qmp_drive_insert_fd_finish", use_insert_fd_finish, start_insert_fd },
     { "spice_qmp_drive_insert_finish", use_insert_finish, start_insert },
     VALUE(error_quark),
     VALUE(event_get_data),
@@ -931,6 +941,7 @@ static const Function functions[] = {
     JOB(dup_id),
     JOB(dup_kind),
     JOB(dup_status),
+    JOB_PAIR(finalize),
     JOB(get_current),
     JOB(get_progress),
     JOB(get_total),
