@@ -139,7 +139,7 @@ make_debian() {
 apt_inside() {
     root=$1
     shift
-    quietly chroot "$root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 \
+    quietly chroot "$root" env -u TMPDIR DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 \
         apt-get -q -y --no-install-recommends "$@"
 }
 
