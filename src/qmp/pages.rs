@@ -63,7 +63,7 @@ mod tests {
         let has_them = Path::new("/sys/kernel/mm/transparent_hugepage").exists();
         // So large that it is a mapping of its own.
         let mut buffer = Vec::with_capacity(40 << 20);
-        buffer.extend_from_slice(&[7; 3 << 20]);
+        buffer.resize(3 << 20, 7);
         prefer_large(buffer.spare_capacity_mut());
         let start = buffer.as_ptr().addr();
         assert!(!is_advised(start));

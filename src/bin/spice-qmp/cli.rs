@@ -81,10 +81,10 @@ impl Cli {
     fn read_one(words: Vec<OsString>) -> Option<Self> {
         let all = Self::command();
         let mut names = words.iter().skip(1);
-        let named = names.find_map(|word| all.find_subcommand(word))?;
+        let command = names.find_map(|word| all.find_subcommand(word))?;
         let one = clap::Command::new("spice-qmp")
             .args(all.get_arguments().cloned())
-            .subcommand(named.clone());
+            .subcommand(command.clone());
         let matches = one.try_get_matches_from(words).ok()?;
         Self::from_arg_matches(&matches).ok()
     }
