@@ -4065,9 +4065,7 @@ G_END_DECLS
  * If the machine stopped before the port was connected, the condition is derived from the
  * run state and `query-block`.
  *
- * If the program closes the port of a machine that runs, the condition is
- * %SPICE_QMP_CONDITION_CODE_CONNECTION_LOST: disconnect your handlers first if you do not
- * want to show it. While a port reconnects, there is no such condition.
+ * While a port reconnects, its connection is not lost.
  *
  * Since: 0.1
  */
