@@ -15,7 +15,7 @@ use spice_qmp::qmp::Band;
 ///
 /// How spice_qmp_port_execute_full_async() executes a command.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[allow(non_camel_case_types)]
 #[repr(C)]
 pub enum SpiceQmpCallFlags {
@@ -47,7 +47,7 @@ impl FlagsOfC {
 ///
 /// Returns: the #GType of #SpiceQmpCallFlags
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_call_flags_get_type() -> GType {
     CallFlags::static_type().into_glib()

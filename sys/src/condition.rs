@@ -37,7 +37,7 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 ///
 /// The kinds of conditions: see spice_qmp_condition_get_code(). More may be added.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[allow(non_camel_case_types)]
 #[repr(C)]
 pub enum SpiceQmpConditionCode {
@@ -64,7 +64,7 @@ pub enum SpiceQmpConditionCode {
 ///
 /// How bad a condition is.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[allow(non_camel_case_types)]
 #[repr(C)]
 pub enum SpiceQmpConditionSeverity {
@@ -94,14 +94,14 @@ pub enum SpiceQmpConditionSeverity {
 /// }
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 pub struct SpiceQmpCondition(());
 
 /// spice_qmp_condition_get_type:
 ///
 /// Returns: the #GType of #SpiceQmpCondition
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_condition_get_type() -> GType {
     Condition::static_type().into_glib()
@@ -111,7 +111,7 @@ pub extern "C" fn spice_qmp_condition_get_type() -> GType {
 ///
 /// Returns: the #GType of #SpiceQmpConditionCode
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_condition_code_get_type() -> GType {
     ConditionCode::static_type().into_glib()
@@ -121,7 +121,7 @@ pub extern "C" fn spice_qmp_condition_code_get_type() -> GType {
 ///
 /// Returns: the #GType of #SpiceQmpConditionSeverity
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_condition_severity_get_type() -> GType {
     ConditionSeverity::static_type().into_glib()
@@ -134,7 +134,7 @@ pub extern "C" fn spice_qmp_condition_severity_get_type() -> GType {
 ///
 /// Returns: (transfer full): the same @condition
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_condition_ref(
     condition: *mut SpiceQmpCondition,
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn spice_qmp_condition_ref(
 ///
 /// Releases a reference, from any thread. Releasing the last one frees @condition.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_condition_unref(condition: *mut SpiceQmpCondition) {
     no_panic("spice_qmp_condition_unref", (), || {
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn spice_qmp_condition_unref(condition: *mut SpiceQmpCondi
 ///
 /// Returns: the code; treat one that you do not know by its severity
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_condition_get_code(
     condition: *const SpiceQmpCondition,
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn spice_qmp_condition_get_code(
 ///
 /// Returns: the severity
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_condition_get_severity(
     condition: *const SpiceQmpCondition,
@@ -216,7 +216,7 @@ pub unsafe extern "C" fn spice_qmp_condition_get_severity(
 /// Returns: (transfer none) (nullable): the name, or %NULL if the condition does not
 ///   concern a device, or the device is not known; it lives as long as @condition
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_condition_get_subject(
     condition: *const SpiceQmpCondition,
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn spice_qmp_condition_get_subject(
 ///
 /// Returns: (transfer none): the text; it lives as long as @condition
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_condition_get_message(
     condition: *const SpiceQmpCondition,
@@ -259,7 +259,7 @@ pub unsafe extern "C" fn spice_qmp_condition_get_message(
 ///   was no event: the machine stopped before the port was connected, or the
 ///   connection has ended; it lives as long as @condition
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_condition_get_detail(
     condition: *const SpiceQmpCondition,

@@ -24,7 +24,7 @@ pub struct SpiceQmpConnector(());
 ///
 /// Returns: the #GType of #SpiceQmpConnector
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_connector_get_type() -> GType {
     Connector::static_type().into_glib()
@@ -38,7 +38,7 @@ pub extern "C" fn spice_qmp_connector_get_type() -> GType {
 ///
 /// Returns: (transfer full): a new connector
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_new(address: *const c_char) -> *mut SpiceQmpConnector {
     no_panic("spice_qmp_connector_new", null_mut(), || {
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn spice_qmp_connector_new(address: *const c_char) -> *mut
 ///
 /// Returns: (transfer full) (nullable): a copy of it, or %NULL
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_dup_address(
     connector: *mut SpiceQmpConnector,
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn spice_qmp_connector_dup_address(
 ///
 /// Sets the property #SpiceQmpConnector:address, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_set_address(
     connector: *mut SpiceQmpConnector,
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_address(
 ///
 /// Returns: (transfer full) (nullable): a copy of it, or %NULL
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_dup_ca_file(
     connector: *mut SpiceQmpConnector,
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn spice_qmp_connector_dup_ca_file(
 ///
 /// Sets the property #SpiceQmpConnector:ca-file, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_set_ca_file(
     connector: *mut SpiceQmpConnector,
@@ -136,7 +136,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_ca_file(
 ///
 /// Returns: (transfer full) (nullable): a copy of it, or %NULL
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_dup_host_subject(
     connector: *mut SpiceQmpConnector,
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn spice_qmp_connector_dup_host_subject(
 ///
 /// Sets the property #SpiceQmpConnector:host-subject, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_set_host_subject(
     connector: *mut SpiceQmpConnector,
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_host_subject(
 ///
 /// Sets the property #SpiceQmpConnector:password, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_set_password(
     connector: *mut SpiceQmpConnector,
@@ -195,7 +195,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_password(
 ///
 /// Returns: the longest time in milliseconds, or 0 if there is no limit
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_get_timeout(
     connector: *mut SpiceQmpConnector,
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn spice_qmp_connector_get_timeout(
 ///
 /// Sets the property #SpiceQmpConnector:timeout, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_set_timeout(
     connector: *mut SpiceQmpConnector,
@@ -233,7 +233,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_timeout(
 ///
 /// Returns: %TRUE if it waits
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_get_wait(
     connector: *mut SpiceQmpConnector,
@@ -251,7 +251,7 @@ pub unsafe extern "C" fn spice_qmp_connector_get_wait(
 ///
 /// Sets the property #SpiceQmpConnector:wait, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_set_wait(
     connector: *mut SpiceQmpConnector,
@@ -271,7 +271,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_wait(
 ///
 /// Returns: the first pause in milliseconds, or 0 if it does not connect again
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_get_reconnect(
     connector: *mut SpiceQmpConnector,
@@ -289,7 +289,7 @@ pub unsafe extern "C" fn spice_qmp_connector_get_reconnect(
 ///
 /// Sets the property #SpiceQmpConnector:reconnect, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_set_reconnect(
     connector: *mut SpiceQmpConnector,
@@ -323,7 +323,7 @@ pub unsafe extern "C" fn spice_qmp_connector_set_reconnect(
 /// }
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_answer(
     connector: *mut SpiceQmpConnector,
@@ -354,7 +354,7 @@ pub unsafe extern "C" fn spice_qmp_connector_answer(
 /// ends only when QEMU has answered the pending commands: QEMU may freeze if a SPICE client
 /// disconnects earlier.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_open_async(
     connector: *mut SpiceQmpConnector,
@@ -388,7 +388,7 @@ pub unsafe extern "C" fn spice_qmp_connector_open_async(
 ///
 /// Returns: (transfer full): a new port, which is ready, or %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_connector_open_finish(
     connector: *mut SpiceQmpConnector,

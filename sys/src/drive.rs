@@ -22,7 +22,7 @@ pub struct SpiceQmpDrive(());
 ///
 /// Returns: the #GType of #SpiceQmpDrive
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_drive_get_type() -> GType {
     Drive::static_type().into_glib()
@@ -35,7 +35,7 @@ pub extern "C" fn spice_qmp_drive_get_type() -> GType {
 ///
 /// Returns: (transfer full): the id
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_dup_id(drive: *mut SpiceQmpDrive) -> *mut c_char {
     no_panic("spice_qmp_drive_dup_id", null_mut(), || {
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn spice_qmp_drive_dup_id(drive: *mut SpiceQmpDrive) -> *m
 ///
 /// Returns: (transfer full): the name
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_dup_name(drive: *mut SpiceQmpDrive) -> *mut c_char {
     no_panic("spice_qmp_drive_dup_name", null_mut(), || {
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn spice_qmp_drive_dup_name(drive: *mut SpiceQmpDrive) -> 
 ///
 /// Returns: %TRUE if it can
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_get_removable(drive: *mut SpiceQmpDrive) -> gboolean {
     no_panic("spice_qmp_drive_get_removable", GFALSE, || {
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn spice_qmp_drive_get_removable(drive: *mut SpiceQmpDrive
 ///
 /// Returns: (transfer full) (nullable): the file name, or %NULL if there is no medium
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_dup_medium(drive: *mut SpiceQmpDrive) -> *mut c_char {
     no_panic("spice_qmp_drive_dup_medium", null_mut(), || {
@@ -103,7 +103,7 @@ pub unsafe extern "C" fn spice_qmp_drive_dup_medium(drive: *mut SpiceQmpDrive) -
 ///
 /// Returns: %TRUE if it cannot
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_get_read_only(drive: *mut SpiceQmpDrive) -> gboolean {
     no_panic("spice_qmp_drive_get_read_only", GFALSE, || {
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn spice_qmp_drive_get_read_only(drive: *mut SpiceQmpDrive
 ///
 /// Returns: %TRUE if it has
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_get_locked(drive: *mut SpiceQmpDrive) -> gboolean {
     no_panic("spice_qmp_drive_get_locked", GFALSE, || {
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn spice_qmp_drive_get_locked(drive: *mut SpiceQmpDrive) -
 ///
 /// Returns: %TRUE if it is
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_get_tray_open(drive: *mut SpiceQmpDrive) -> gboolean {
     no_panic("spice_qmp_drive_get_tray_open", GFALSE, || {
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn spice_qmp_drive_get_tray_open(drive: *mut SpiceQmpDrive
 ///
 /// Returns: (transfer full) (nullable): `ok`, `nospace` or `failed`, or %NULL if QEMU does not report it
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_dup_io_status(drive: *mut SpiceQmpDrive) -> *mut c_char {
     no_panic("spice_qmp_drive_dup_io_status", null_mut(), || {
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn spice_qmp_drive_dup_io_status(drive: *mut SpiceQmpDrive
 ///
 /// Returns: (transfer full) (nullable): the file name, or %NULL
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_dup_lost_medium(drive: *mut SpiceQmpDrive) -> *mut c_char {
     no_panic("spice_qmp_drive_dup_lost_medium", null_mut(), || {
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn spice_qmp_drive_dup_lost_medium(drive: *mut SpiceQmpDri
 ///                               NULL, on_inserted, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_insert_async(
     drive: *mut SpiceQmpDrive,
@@ -244,7 +244,7 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_async(
 ///
 /// Returns: %TRUE if the medium is in the drive
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_insert_finish(
     drive: *mut SpiceQmpDrive,
@@ -276,7 +276,7 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_finish(
 /// read-only if @fd is. File descriptors can be sent over Unix sockets and to D-Bus
 /// displays.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_insert_fd_async(
     drive: *mut SpiceQmpDrive,
@@ -317,7 +317,7 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_fd_async(
 ///
 /// Returns: %TRUE if the medium is in the drive
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_insert_fd_finish(
     drive: *mut SpiceQmpDrive,
@@ -344,7 +344,7 @@ pub unsafe extern "C" fn spice_qmp_drive_insert_fd_finish(
 ///
 /// The properties of @drive have changed when @callback is called.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_eject_async(
     drive: *mut SpiceQmpDrive,
@@ -378,7 +378,7 @@ pub unsafe extern "C" fn spice_qmp_drive_eject_async(
 ///
 /// Returns: %TRUE if the drive is empty
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_drive_eject_finish(
     drive: *mut SpiceQmpDrive,

@@ -30,7 +30,7 @@ use spice_qmp::{Error, QmpErrorCode};
 /// Other failures are in the domain %G_IO_ERROR: %G_IO_ERROR_CLOSED if the
 /// connection has ended, %G_IO_ERROR_CANCELLED and %G_IO_ERROR_TIMED_OUT.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[allow(non_camel_case_types)]
 #[repr(C)]
 pub enum SpiceQmpError {
@@ -53,7 +53,7 @@ pub enum SpiceQmpError {
 ///
 /// Returns: the quark
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_error_quark() -> GQuark {
     QmpErrorCode::domain().into_glib()

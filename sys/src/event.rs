@@ -28,14 +28,14 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, no_panic};
 /// g_signal_connect (port, "qmp-event::SHUTDOWN", G_CALLBACK (on_shutdown), NULL);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 pub struct SpiceQmpEvent(());
 
 /// spice_qmp_event_get_type:
 ///
 /// Returns: the #GType of #SpiceQmpEvent
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_event_get_type() -> GType {
     Event::static_type().into_glib()
@@ -48,7 +48,7 @@ pub extern "C" fn spice_qmp_event_get_type() -> GType {
 ///
 /// Returns: (transfer full): the same @event
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_event_ref(event: *mut SpiceQmpEvent) -> *mut SpiceQmpEvent {
     no_panic("spice_qmp_event_ref", null_mut(), || {
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn spice_qmp_event_ref(event: *mut SpiceQmpEvent) -> *mut 
 ///
 /// Releases a reference, from any thread. Releasing the last one frees @event.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_event_unref(event: *mut SpiceQmpEvent) {
     no_panic("spice_qmp_event_unref", (), || {
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn spice_qmp_event_unref(event: *mut SpiceQmpEvent) {
 ///
 /// Returns: (transfer none): the name, such as `STOP`; it lives as long as @event
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_event_get_name(event: *const SpiceQmpEvent) -> *const c_char {
     no_panic("spice_qmp_event_get_name", null(), || {
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn spice_qmp_event_get_name(event: *const SpiceQmpEvent) -
 /// Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if
 ///   the event has no data; it lives as long as @event
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_event_get_data(event: *const SpiceQmpEvent) -> *const c_char {
     no_panic("spice_qmp_event_get_data", null(), || {
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn spice_qmp_event_get_data(event: *const SpiceQmpEvent) -
 ///   they cannot be converted: more than 1 MiB of JSON text, or nested more than 60
 ///   levels deep. spice_qmp_event_get_data() returns them in either case.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_event_get_data_variant(
     event: *const SpiceQmpEvent,
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn spice_qmp_event_get_data_variant(
 /// Returns: microseconds since 1970-01-01 00:00 UTC, as g_get_real_time() counts
 ///   them, or -1 if QEMU could not determine it
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_event_get_timestamp(event: *const SpiceQmpEvent) -> i64 {
     no_panic("spice_qmp_event_get_timestamp", -1, || {

@@ -19,7 +19,7 @@ use spice_qmp::Insert;
 ///
 /// How spice_qmp_drive_insert_async() inserts a medium.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[allow(non_camel_case_types)]
 #[repr(C)]
 pub enum SpiceQmpInsertFlags {
@@ -57,7 +57,7 @@ impl InsertFlagsOfC {
 ///
 /// Returns: the #GType of #SpiceQmpInsertFlags
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_insert_flags_get_type() -> GType {
     InsertFlags::static_type().into_glib()

@@ -24,7 +24,7 @@ pub struct SpiceQmpJob(());
 /// The type of a function that is called when a job makes progress: see
 /// spice_qmp_machine_run_job_async().
 ///
-/// Since: 0.1
+/// Since: 0.2
 pub type SpiceQmpJobProgress =
     Option<unsafe extern "C" fn(job: *mut SpiceQmpJob, user_data: gpointer)>;
 
@@ -32,7 +32,7 @@ pub type SpiceQmpJobProgress =
 ///
 /// Returns: the #GType of #SpiceQmpJob
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_job_get_type() -> GType {
     Job::static_type().into_glib()
@@ -45,7 +45,7 @@ pub extern "C" fn spice_qmp_job_get_type() -> GType {
 ///
 /// Returns: (transfer full): the id
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_dup_id(job: *mut SpiceQmpJob) -> *mut c_char {
     no_panic("spice_qmp_job_dup_id", null_mut(), || {
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn spice_qmp_job_dup_id(job: *mut SpiceQmpJob) -> *mut c_c
 ///
 /// Returns: (transfer full): the kind, such as `backup`
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_dup_kind(job: *mut SpiceQmpJob) -> *mut c_char {
     no_panic("spice_qmp_job_dup_kind", null_mut(), || {
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn spice_qmp_job_dup_kind(job: *mut SpiceQmpJob) -> *mut c
 ///
 /// Returns: (transfer full): the status, such as `running`
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_dup_status(job: *mut SpiceQmpJob) -> *mut c_char {
     no_panic("spice_qmp_job_dup_status", null_mut(), || {
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn spice_qmp_job_dup_status(job: *mut SpiceQmpJob) -> *mut
 ///
 /// Returns: a number from 0 to 1
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_get_progress(job: *mut SpiceQmpJob) -> f64 {
     no_panic("spice_qmp_job_get_progress", 0.0, || {
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn spice_qmp_job_get_progress(job: *mut SpiceQmpJob) -> f6
 ///
 /// Returns: a number, usually of bytes
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_get_current(job: *mut SpiceQmpJob) -> u64 {
     no_panic("spice_qmp_job_get_current", 0, || {
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn spice_qmp_job_get_current(job: *mut SpiceQmpJob) -> u64
 ///
 /// Returns: a number, usually of bytes, which may grow
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_get_total(job: *mut SpiceQmpJob) -> u64 {
     no_panic("spice_qmp_job_get_total", 0, || {
@@ -147,7 +147,7 @@ pub unsafe extern "C" fn spice_qmp_job_get_total(job: *mut SpiceQmpJob) -> u64 {
 ///
 /// Returns: (transfer full) (nullable): QEMU's message, or %NULL if it has not failed
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_dup_error(job: *mut SpiceQmpJob) -> *mut c_char {
     no_panic("spice_qmp_job_dup_error", null_mut(), || {
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn spice_qmp_job_dup_error(job: *mut SpiceQmpJob) -> *mut 
 ///
 /// Cancels the job. It ends later: follow #SpiceQmpJob:status.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_cancel_async(
     job: *mut SpiceQmpJob,
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn spice_qmp_job_cancel_async(
 ///
 /// Returns: %TRUE if QEMU has accepted the command
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_cancel_finish(
     job: *mut SpiceQmpJob,
@@ -212,7 +212,7 @@ pub unsafe extern "C" fn spice_qmp_job_cancel_finish(
 ///
 /// Pauses the job until spice_qmp_job_resume_async() is called. A migration cannot be paused.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_pause_async(
     job: *mut SpiceQmpJob,
@@ -239,7 +239,7 @@ pub unsafe extern "C" fn spice_qmp_job_pause_async(
 ///
 /// Returns: %TRUE if QEMU has accepted the command
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_pause_finish(
     job: *mut SpiceQmpJob,
@@ -259,7 +259,7 @@ pub unsafe extern "C" fn spice_qmp_job_pause_finish(
 ///
 /// Resumes a job that has been paused, by a client or by an error.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_resume_async(
     job: *mut SpiceQmpJob,
@@ -286,7 +286,7 @@ pub unsafe extern "C" fn spice_qmp_job_resume_async(
 ///
 /// Returns: %TRUE if QEMU has accepted the command
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_resume_finish(
     job: *mut SpiceQmpJob,
@@ -307,7 +307,7 @@ pub unsafe extern "C" fn spice_qmp_job_resume_finish(
 /// Completes a job whose #SpiceQmpJob:status is `ready`, such as a mirror: the machine
 /// uses the copy from then on.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_complete_async(
     job: *mut SpiceQmpJob,
@@ -334,7 +334,7 @@ pub unsafe extern "C" fn spice_qmp_job_complete_async(
 ///
 /// Returns: %TRUE if QEMU has accepted the command
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_complete_finish(
     job: *mut SpiceQmpJob,
@@ -355,7 +355,7 @@ pub unsafe extern "C" fn spice_qmp_job_complete_finish(
 /// Finalizes a job whose #SpiceQmpJob:status is, and stays, `pending`, because it was
 /// started with `auto-finalize` off: what it has done takes effect.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_finalize_async(
     job: *mut SpiceQmpJob,
@@ -382,7 +382,7 @@ pub unsafe extern "C" fn spice_qmp_job_finalize_async(
 ///
 /// Returns: %TRUE if QEMU has accepted the command
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_finalize_finish(
     job: *mut SpiceQmpJob,
@@ -402,7 +402,7 @@ pub unsafe extern "C" fn spice_qmp_job_finalize_finish(
 ///
 /// Makes QEMU forget a job that is, and stays, `concluded`.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_dismiss_async(
     job: *mut SpiceQmpJob,
@@ -429,7 +429,7 @@ pub unsafe extern "C" fn spice_qmp_job_dismiss_async(
 ///
 /// Returns: %TRUE if QEMU has accepted the command
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_job_dismiss_finish(
     job: *mut SpiceQmpJob,

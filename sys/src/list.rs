@@ -17,7 +17,7 @@ pub struct SpiceQmpList(());
 ///
 /// Returns: the #GType of #SpiceQmpList
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_list_get_type() -> GType {
     List::static_type().into_glib()
@@ -29,7 +29,7 @@ pub extern "C" fn spice_qmp_list_get_type() -> GType {
 /// Loads the items again. This is only needed for changes that QEMU does not report. If
 /// the port is not ready, they are loaded when it is.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_list_refresh(list: *mut SpiceQmpList) {
     no_panic("spice_qmp_list_refresh", (), || {
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn spice_qmp_list_refresh(list: *mut SpiceQmpList) {
 ///
 /// Returns: %TRUE if they are
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_list_get_loading(list: *mut SpiceQmpList) -> gboolean {
     no_panic("spice_qmp_list_get_loading", GFALSE, || {
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn spice_qmp_list_get_loading(list: *mut SpiceQmpList) -> 
 ///
 /// Returns: (transfer full) (nullable): the error, or %NULL if there was none
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_list_dup_error(list: *mut SpiceQmpList) -> *mut GError {
     no_panic("spice_qmp_list_dup_error", null_mut(), || {

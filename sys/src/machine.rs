@@ -31,7 +31,7 @@ pub struct SpiceQmpMachine(());
 ///
 /// Returns: the #GType of #SpiceQmpMachine
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_machine_get_type() -> GType {
     Machine::static_type().into_glib()
@@ -44,7 +44,7 @@ pub extern "C" fn spice_qmp_machine_get_type() -> GType {
 ///
 /// Returns: (transfer full): a new machine
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_new(port: *mut SpiceQmpPort) -> *mut SpiceQmpMachine {
     no_panic("spice_qmp_machine_new", null_mut(), || {
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn spice_qmp_machine_new(port: *mut SpiceQmpPort) -> *mut 
 /// Returns: (transfer none) (nullable): the port, or %NULL if @machine has been disposed
 ///   of
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_get_port(
     machine: *mut SpiceQmpMachine,
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn spice_qmp_machine_get_port(
 ///
 /// Returns: (transfer full) (nullable): the condition, or %NULL
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_dup_condition(
     machine: *mut SpiceQmpMachine,
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn spice_qmp_machine_dup_condition(
 ///
 /// Returns: (transfer none): a list of #SpiceQmpDrive
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_get_drives(
     machine: *mut SpiceQmpMachine,
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn spice_qmp_machine_get_drives(
 ///
 /// Returns: (transfer none): a list of #SpiceQmpJob
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_get_jobs(
     machine: *mut SpiceQmpMachine,
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn spice_qmp_machine_get_jobs(
 ///                                  cancellable, on_ended, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_run_job_async(
     machine: *mut SpiceQmpMachine,
@@ -240,7 +240,7 @@ pub unsafe extern "C" fn spice_qmp_machine_run_job_async(
 ///
 /// Returns: %TRUE if the job was successful
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_run_job_finish(
     machine: *mut SpiceQmpMachine,
@@ -302,7 +302,7 @@ impl Drop for OnProgress {
 /// spice_qmp_machine_unplug_async (machine, "usb1", 10000, NULL, on_unplugged, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_unplug_async(
     machine: *mut SpiceQmpMachine,
@@ -342,7 +342,7 @@ pub unsafe extern "C" fn spice_qmp_machine_unplug_async(
 ///
 /// Returns: %TRUE if the device is gone
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_unplug_finish(
     machine: *mut SpiceQmpMachine,
@@ -365,7 +365,7 @@ pub unsafe extern "C" fn spice_qmp_machine_unplug_finish(
 /// until the connection ends or QEMU's version changes. Calls that are made meanwhile
 /// wait for the same reply; cancelling one does not affect the others.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_load_schema_async(
     machine: *mut SpiceQmpMachine,
@@ -398,7 +398,7 @@ pub unsafe extern "C" fn spice_qmp_machine_load_schema_async(
 ///
 /// Returns: (transfer full): the schema, or %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_load_schema_finish(
     machine: *mut SpiceQmpMachine,
@@ -442,7 +442,7 @@ pub unsafe extern "C" fn spice_qmp_machine_load_schema_finish(
 /// spice_qmp_machine_screenshot_async (machine, NULL, 0, NULL, on_screenshot, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_screenshot_async(
     machine: *mut SpiceQmpMachine,
@@ -489,7 +489,7 @@ pub unsafe extern "C" fn spice_qmp_machine_screenshot_async(
 ///
 /// Returns: (transfer full): a PNG file, or %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_screenshot_finish(
     machine: *mut SpiceQmpMachine,

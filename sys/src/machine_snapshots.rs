@@ -24,7 +24,7 @@ use crate::task::{Caller, Operation, finish_boolean, g_task_return_if_fail};
 ///
 /// Returns: (transfer none): a list of #SpiceQmpSnapshot
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_get_snapshots(
     machine: *mut SpiceQmpMachine,
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn spice_qmp_machine_get_snapshots(
 /// nor a deadline. Cancelling the call does not stop the operation: only the result is lost.
 /// Other snapshot operations on the machine wait until it has finished.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_save_snapshot_async(
     machine: *mut SpiceQmpMachine,
@@ -87,7 +87,7 @@ pub unsafe extern "C" fn spice_qmp_machine_save_snapshot_async(
 ///
 /// Returns: %TRUE if the snapshot has been saved
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_save_snapshot_finish(
     machine: *mut SpiceQmpMachine,
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn spice_qmp_machine_save_snapshot_finish(
 /// A machine that is not running stays as it is. If the connection ends meanwhile, the
 /// machine may stay paused. Otherwise this is like spice_qmp_machine_save_snapshot_async().
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_load_snapshot_async(
     machine: *mut SpiceQmpMachine,
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn spice_qmp_machine_load_snapshot_async(
 ///
 /// Returns: %TRUE if the machine has returned to the snapshot
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_load_snapshot_finish(
     machine: *mut SpiceQmpMachine,
@@ -167,7 +167,7 @@ pub unsafe extern "C" fn spice_qmp_machine_load_snapshot_finish(
 ///
 /// Deletes a snapshot from all disks that have it. Cancelling the call does not stop it.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_delete_snapshot_async(
     machine: *mut SpiceQmpMachine,
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn spice_qmp_machine_delete_snapshot_async(
 ///
 /// Returns: %TRUE if the snapshot has been deleted
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_machine_delete_snapshot_finish(
     machine: *mut SpiceQmpMachine,

@@ -21,7 +21,7 @@ use crate::task::{Caller, Operation, finish_boolean, finish_pointer, g_task_retu
 ///
 /// Returns: the #GType of #SpiceQmpPort
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_port_get_type() -> GType {
@@ -44,7 +44,7 @@ pub extern "C" fn spice_qmp_port_get_type() -> GType {
 ///
 /// Returns: (transfer full): a new port
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_new_for_stream(
     stream: *mut GIOStream,
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn spice_qmp_port_new_for_stream(
 /// spice_qmp_port_open_async ("unix:/run/vm/qmp.sock", NULL, on_opened, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_open_async(
     address: *const c_char,
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn spice_qmp_port_open_async(
 ///
 /// Returns: (transfer full): a new port, which is ready, or %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_open_finish(
     result: *mut GAsyncResult,
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn spice_qmp_port_open_finish(
 /// spice_qmp_port_find_on_bus_async (connection, "org.qemu", NULL, on_found, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_find_on_bus_async(
     connection: *mut GDBusConnection,
@@ -189,7 +189,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_on_bus_async(
 ///
 /// Returns: (transfer full): a new port, which is ready, or %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_find_on_bus_finish(
     result: *mut GAsyncResult,
@@ -208,7 +208,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_on_bus_finish(
 ///
 /// Returns: %TRUE if it is one
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_is_qmp_name(name: *const c_char) -> gboolean {
     no_panic("spice_qmp_port_is_qmp_name", GFALSE, || {
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn spice_qmp_port_is_qmp_name(name: *const c_char) -> gboo
 ///
 /// Waits until the port accepts commands, for at most 10 seconds.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
     port: *mut SpiceQmpPort,
@@ -263,7 +263,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_async(
 ///
 /// Returns: %TRUE if the port is ready
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_ready_finish(
     port: *mut SpiceQmpPort,
@@ -303,7 +303,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_finish(
 /// spice_qmp_port_close_async (port, NULL, on_closed, session);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_close_async(
     port: *mut SpiceQmpPort,
@@ -333,7 +333,7 @@ pub unsafe extern "C" fn spice_qmp_port_close_async(
 ///
 /// Returns: %TRUE if the port is closed
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_close_finish(
     port: *mut SpiceQmpPort,

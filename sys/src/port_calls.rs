@@ -41,7 +41,7 @@ use crate::vm_action::ActionOfC;
 /// spice_qmp_port_vm_action_async (port, SPICE_QMP_PORT_VM_ACTION_PAUSE, NULL, on_paused, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_vm_action_async(
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn spice_qmp_port_vm_action_async(
 ///   as a power-down. %SPICE_QMP_PORT_VM_ACTION_QUIT also succeeds if QEMU exits
 ///   before it answers.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_vm_action_finish(
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn spice_qmp_port_vm_action_finish(
 /// Queries whether the virtual machine is running, and if not, why. The property
 /// #SpiceQmpPort:status holds the same information and is kept up to date.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_query_status_async(
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_async(
 ///
 /// Returns: (transfer full): the status, or %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_query_status_finish(
@@ -168,7 +168,7 @@ pub unsafe extern "C" fn spice_qmp_port_query_status_finish(
 /// A command that is cancelled before it has been sent is never sent. If it has
 /// been sent, QEMU still executes it, and its reply is ignored.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_async(
     port: *mut SpiceQmpPort,
@@ -204,7 +204,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_async(
 /// Returns: (transfer full): what the command returned as JSON text, often `{}`;
 ///   %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_finish(
     port: *mut SpiceQmpPort,
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_finish(
 /// commands in its queue. The server must support this, which it shows by `oob` in
 /// #SpiceQmpPort:capabilities. SPICE ports do not.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_oob_async(
     port: *mut SpiceQmpPort,
@@ -262,7 +262,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_oob_async(
 /// Returns: (transfer full): what the command returned as JSON text, or %NULL on
 ///   error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_oob_finish(
     port: *mut SpiceQmpPort,
@@ -300,7 +300,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_oob_finish(
 ///                                       NULL, on_executed, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
     port: *mut SpiceQmpPort,
@@ -344,7 +344,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_async(
 /// Returns: (transfer full): what the command returned, usually of the type
 ///   `a{sv}`; never floating; %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_variant_finish(
     port: *mut SpiceQmpPort,
@@ -392,7 +392,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_variant_finish(
 ///                                        SPICE_QMP_CALL_FLAGS_NONE, NULL, on_added, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_full_async(
     port: *mut SpiceQmpPort,
@@ -438,7 +438,7 @@ pub unsafe extern "C" fn spice_qmp_port_execute_full_async(
 /// Returns: (transfer full): what the command returned as JSON text, or %NULL on
 ///   error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_execute_full_finish(
     port: *mut SpiceQmpPort,

@@ -25,7 +25,7 @@ use crate::status::SpiceQmpStatus;
 ///
 /// Returns: %TRUE if it does
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_ready(port: *mut SpiceQmpPort) -> gboolean {
     no_panic("spice_qmp_port_get_ready", GFALSE, || {
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_ready(port: *mut SpiceQmpPort) -> gb
 ///
 /// Returns: the state
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_state(port: *mut SpiceQmpPort) -> SpiceQmpPortState {
     no_panic(
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_state(port: *mut SpiceQmpPort) -> Sp
 ///
 /// Returns: the number of calls
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_pending(port: *mut SpiceQmpPort) -> c_uint {
     no_panic("spice_qmp_port_get_pending", 0, || {
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_pending(port: *mut SpiceQmpPort) -> 
 /// Returns: %FALSE if an answer has been due for 3 seconds without a byte from
 ///   QEMU
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_responsive(port: *mut SpiceQmpPort) -> gboolean {
     no_panic("spice_qmp_port_get_responsive", GFALSE, || {
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_responsive(port: *mut SpiceQmpPort) 
 ///
 /// Returns: %TRUE if QEMU does not answer; %FALSE on ports other than SPICE ports
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_is_mute(port: *mut SpiceQmpPort) -> gboolean {
     no_panic("spice_qmp_port_is_mute", GFALSE, || {
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn spice_qmp_port_is_mute(port: *mut SpiceQmpPort) -> gboo
 ///
 /// Returns: the deadline in milliseconds, or 0 if there is none
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_command_timeout(port: *mut SpiceQmpPort) -> c_uint {
     no_panic("spice_qmp_port_get_command_timeout", 0, || {
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_command_timeout(port: *mut SpiceQmpP
 ///
 /// Returns: the first pause in milliseconds, or 0 if it does not connect again
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_reconnect(port: *mut SpiceQmpPort) -> c_uint {
     no_panic("spice_qmp_port_get_reconnect", 0, || {
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_reconnect(port: *mut SpiceQmpPort) -
 ///
 /// Sets the property #SpiceQmpPort:command-timeout, for later calls.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_set_command_timeout(
     port: *mut SpiceQmpPort,
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn spice_qmp_port_set_command_timeout(
 ///
 /// Returns: the longest wait in milliseconds
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_close_timeout(port: *mut SpiceQmpPort) -> c_uint {
     no_panic("spice_qmp_port_get_close_timeout", 0, || {
@@ -190,7 +190,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_close_timeout(port: *mut SpiceQmpPor
 ///
 /// Sets the property #SpiceQmpPort:close-timeout.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_set_close_timeout(
     port: *mut SpiceQmpPort,
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn spice_qmp_port_set_close_timeout(
 ///
 /// Returns: the size in bytes
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get_max_message_size(port: *mut SpiceQmpPort) -> u64 {
     no_panic("spice_qmp_port_get_max_message_size", 0, || {
@@ -227,7 +227,7 @@ pub unsafe extern "C" fn spice_qmp_port_get_max_message_size(port: *mut SpiceQmp
 ///
 /// Sets the property #SpiceQmpPort:max-message-size.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_set_max_message_size(port: *mut SpiceQmpPort, size: u64) {
     no_panic("spice_qmp_port_set_max_message_size", (), || {
@@ -245,7 +245,7 @@ pub unsafe extern "C" fn spice_qmp_port_set_max_message_size(port: *mut SpiceQmp
 ///
 /// Returns: (transfer full) (nullable): the status, or %NULL if it is not known
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_dup_status(port: *mut SpiceQmpPort) -> *mut SpiceQmpStatus {
     no_panic("spice_qmp_port_dup_status", null_mut(), || {
@@ -265,7 +265,7 @@ pub unsafe extern "C" fn spice_qmp_port_dup_status(port: *mut SpiceQmpPort) -> *
 /// Returns: (transfer full) (nullable): the version, such as `10.0.2`, or %NULL if
 ///   it is not known
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_dup_version(port: *mut SpiceQmpPort) -> *mut c_char {
     no_panic("spice_qmp_port_dup_version", null_mut(), || {
@@ -282,7 +282,7 @@ pub unsafe extern "C" fn spice_qmp_port_dup_version(port: *mut SpiceQmpPort) -> 
 ///
 /// Returns: (transfer full) (nullable): the package, or %NULL if it is not known
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_dup_package(port: *mut SpiceQmpPort) -> *mut c_char {
     no_panic("spice_qmp_port_dup_package", null_mut(), || {
@@ -301,7 +301,7 @@ pub unsafe extern "C" fn spice_qmp_port_dup_package(port: *mut SpiceQmpPort) -> 
 /// Returns: (transfer full) (array zero-terminated=1): the names, such as `oob`;
 ///   none before the greeting
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_dup_capabilities(
     port: *mut SpiceQmpPort,
@@ -321,7 +321,7 @@ pub unsafe extern "C" fn spice_qmp_port_dup_capabilities(
 ///
 /// Returns: (transfer full) (nullable): the error, or %NULL if there was none
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_dup_last_error(port: *mut SpiceQmpPort) -> *mut GError {
     no_panic("spice_qmp_port_dup_last_error", null_mut(), || {

@@ -47,7 +47,7 @@ use crate::task::{Answer, Caller, Operation, finish_pointer, g_task_return_if_fa
 ///
 /// Returns: (transfer none): the port of @channel
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(all(not(spice_gtk_declares), feature = "spice"))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_get(channel: *mut SpicePortChannel) -> *mut SpiceQmpPort {
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn spice_qmp_port_get(channel: *mut SpicePortChannel) -> *
 /// spice_qmp_port_find_async (session, NULL, on_found, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(feature = "spice")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_find_async(
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_async(
 /// Returns: (transfer full): a reference to the port that spice_qmp_port_get()
 ///   returns for the channel that was found; %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(feature = "spice")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_find_finish(
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_finish(
 ///
 /// Like spice_qmp_port_find_async(), with a deadline of your own.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(feature = "spice")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_find_full_async(
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_full_async(
 /// Returns: (transfer full): a reference to the port that spice_qmp_port_get()
 ///   returns for the channel that was found; %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(feature = "spice")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_find_full_finish(
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn spice_qmp_port_find_full_finish(
 /// Lists the names of all ports of a SPICE session, whether they are QMP monitors or
 /// not. The port channels of the session are connected to learn their names.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(feature = "spice")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_port_names_async(
@@ -236,7 +236,7 @@ pub unsafe extern "C" fn spice_qmp_port_port_names_async(
 ///
 /// Returns: (transfer full) (array zero-terminated=1): the names, sorted; %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(feature = "spice")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_port_names_finish(
@@ -256,7 +256,7 @@ pub unsafe extern "C" fn spice_qmp_port_port_names_finish(
 /// Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
 ///   it no longer exists
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(feature = "spice")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_ref_channel(

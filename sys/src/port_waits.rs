@@ -25,7 +25,7 @@ use crate::task::{
 ///
 /// Like spice_qmp_port_wait_ready_async(), with a deadline of your own.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_async(
     port: *mut SpiceQmpPort,
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_async(
 ///
 /// Returns: %TRUE if the port is ready
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_finish(
     port: *mut SpiceQmpPort,
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_ready_full_finish(
 ///
 /// The call fails with %G_IO_ERROR_CLOSED when the connection ends.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_event_async(
     port: *mut SpiceQmpPort,
@@ -134,7 +134,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_event_async(
 ///
 /// Returns: (transfer full): the event, or %NULL on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_event_finish(
     port: *mut SpiceQmpPort,
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_event_finish(
 /// spice_qmp_port_wait_status_async (port, names, 10000, NULL, on_paused, window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_status_async(
     port: *mut SpiceQmpPort,
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn spice_qmp_port_wait_status_async(
 ///
 /// Returns: %TRUE if the machine was in one of the states, %FALSE on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_port_wait_status_finish(
     port: *mut SpiceQmpPort,

@@ -22,7 +22,7 @@ pub struct SpiceQmpRequest(());
 ///
 /// Returns: the #GType of #SpiceQmpRequest
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_request_get_type() -> GType {
     RequestObject::static_type().into_glib()
@@ -35,7 +35,7 @@ pub extern "C" fn spice_qmp_request_get_type() -> GType {
 ///
 /// Returns: (transfer none): the name, such as `query-status`; it lives as long as @request
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_get_command(
     request: *mut SpiceQmpRequest,
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn spice_qmp_request_get_command(
 /// Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there are no
 ///   arguments; it lives as long as @request
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_get_arguments(
     request: *mut SpiceQmpRequest,
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn spice_qmp_request_get_arguments(
 ///   cannot be converted: more than 1 MiB of JSON text, nested more than 60 levels deep, or
 ///   with a member twice. spice_qmp_request_get_arguments() returns them in either case.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_get_arguments_variant(
     request: *mut SpiceQmpRequest,
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn spice_qmp_request_get_arguments_variant(
 /// Returns: (transfer none) (nullable): the text of a JSON value, or %NULL if there is no
 ///   `id`; it lives as long as @request
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_get_id(request: *mut SpiceQmpRequest) -> *const c_char {
     no_panic("spice_qmp_request_get_id", null(), || {
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn spice_qmp_request_get_id(request: *mut SpiceQmpRequest)
 ///
 /// Returns: %TRUE if it is out of band
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_is_out_of_band(
     request: *mut SpiceQmpRequest,
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn spice_qmp_request_is_out_of_band(
 ///
 /// Returns: %TRUE, or %FALSE on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_reply(
     request: *mut SpiceQmpRequest,
@@ -181,7 +181,7 @@ pub unsafe extern "C" fn spice_qmp_request_reply(
 ///
 /// Returns: %TRUE, or %FALSE on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_reply_variant(
     request: *mut SpiceQmpRequest,
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn spice_qmp_request_reply_variant(
 ///
 /// Returns: %TRUE, or %FALSE if the request was answered before
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_request_refuse(
     request: *mut SpiceQmpRequest,

@@ -21,14 +21,14 @@ use crate::guard::{g_return_if_fail, g_return_val_if_fail, g_utf8_validate, no_p
 ///     offer_screenshots (window);
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 pub struct SpiceQmpSchema(());
 
 /// spice_qmp_schema_get_type:
 ///
 /// Returns: the #GType of #SpiceQmpSchema
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_schema_get_type() -> GType {
     Schema::static_type().into_glib()
@@ -41,7 +41,7 @@ pub extern "C" fn spice_qmp_schema_get_type() -> GType {
 ///
 /// Returns: (transfer full): the same @schema
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_schema_ref(schema: *mut SpiceQmpSchema) -> *mut SpiceQmpSchema {
     no_panic("spice_qmp_schema_ref", null_mut(), || {
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn spice_qmp_schema_ref(schema: *mut SpiceQmpSchema) -> *m
 ///
 /// Releases a reference, from any thread. Releasing the last one frees @schema.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_schema_unref(schema: *mut SpiceQmpSchema) {
     no_panic("spice_qmp_schema_unref", (), || {
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn spice_qmp_schema_unref(schema: *mut SpiceQmpSchema) {
 ///
 /// Returns: %TRUE if it does
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_schema_has_command(
     schema: *const SpiceQmpSchema,
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn spice_qmp_schema_has_command(
 ///
 /// Returns: %TRUE if it does
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_schema_has_argument(
     schema: *const SpiceQmpSchema,
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn spice_qmp_schema_has_argument(
 ///
 /// Returns: (transfer full) (array zero-terminated=1): their names, sorted
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_schema_list_commands(
     schema: *const SpiceQmpSchema,

@@ -23,7 +23,7 @@ pub struct SpiceQmpServer(());
 ///
 /// Returns: the #GType of #SpiceQmpServer
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_server_get_type() -> GType {
     ServerObject::static_type().into_glib()
@@ -41,7 +41,7 @@ pub extern "C" fn spice_qmp_server_get_type() -> GType {
 ///
 /// Returns: (transfer full): a new server
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_new(
     stream: *mut GIOStream,
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn spice_qmp_server_new(
 ///
 /// Returns: (transfer full): the version
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_dup_version(server: *mut SpiceQmpServer) -> *mut c_char {
     no_panic("spice_qmp_server_dup_version", null_mut(), || {
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn spice_qmp_server_dup_version(server: *mut SpiceQmpServe
 ///
 /// Returns: (transfer full) (array zero-terminated=1): the names
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_dup_capabilities(
     server: *mut SpiceQmpServer,
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn spice_qmp_server_dup_capabilities(
 ///
 /// Returns: %TRUE if it has
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_get_negotiated(server: *mut SpiceQmpServer) -> gboolean {
     no_panic("spice_qmp_server_get_negotiated", GFALSE, || {
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn spice_qmp_server_get_negotiated(server: *mut SpiceQmpSe
 ///
 /// Returns: (transfer full) (nullable): the reason, or %NULL if it has not ended
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_dup_close_reason(
     server: *mut SpiceQmpServer,
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn spice_qmp_server_dup_close_reason(
 ///
 /// Returns: %TRUE, or %FALSE on error
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_emit_event(
     server: *mut SpiceQmpServer,
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn spice_qmp_server_emit_event(
 /// Closes the connection at once: the client may lose what it has not read. If it is
 /// closed already, nothing happens.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_close(server: *mut SpiceQmpServer) {
     no_panic("spice_qmp_server_close", (), || {
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn spice_qmp_server_close(server: *mut SpiceQmpServer) {
 ///
 /// #SpiceQmpServer:close-reason is set when it is closed.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_server_flush_and_close(server: *mut SpiceQmpServer) {
     no_panic("spice_qmp_server_flush_and_close", (), || {

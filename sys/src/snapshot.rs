@@ -18,7 +18,7 @@ pub struct SpiceQmpSnapshot(());
 ///
 /// Returns: the #GType of #SpiceQmpSnapshot
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_snapshot_get_type() -> GType {
     Snapshot::static_type().into_glib()
@@ -31,7 +31,7 @@ pub extern "C" fn spice_qmp_snapshot_get_type() -> GType {
 ///
 /// Returns: (transfer full): the name
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_snapshot_dup_tag(
     snapshot: *mut SpiceQmpSnapshot,
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn spice_qmp_snapshot_dup_tag(
 ///
 /// Returns: the seconds since 1970, UTC
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_snapshot_get_date(snapshot: *mut SpiceQmpSnapshot) -> i64 {
     no_panic("spice_qmp_snapshot_get_date", 0, || {
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn spice_qmp_snapshot_get_date(snapshot: *mut SpiceQmpSnap
 ///
 /// Returns: the number of bytes, or 0 if the snapshot is of disks only
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_snapshot_get_state_size(snapshot: *mut SpiceQmpSnapshot) -> u64 {
     no_panic("spice_qmp_snapshot_get_state_size", 0, || {
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn spice_qmp_snapshot_get_state_size(snapshot: *mut SpiceQ
 ///
 /// Returns: a time span in microseconds, as #GTimeSpan
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_snapshot_get_clock(snapshot: *mut SpiceQmpSnapshot) -> i64 {
     no_panic("spice_qmp_snapshot_get_clock", 0, || {
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn spice_qmp_snapshot_get_clock(snapshot: *mut SpiceQmpSna
 ///
 /// Returns: %TRUE if it can
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_snapshot_get_loadable(
     snapshot: *mut SpiceQmpSnapshot,

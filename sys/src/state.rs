@@ -18,7 +18,7 @@ use spice_qmp::PortState;
 ///
 /// The state of a port: the property #SpiceQmpPort:state.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[allow(non_camel_case_types)]
 #[repr(C)]
 pub enum SpiceQmpPortState {
@@ -34,7 +34,7 @@ pub enum SpiceQmpPortState {
 ///
 /// Returns: the #GType of #SpiceQmpPortState
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_port_state_get_type() -> GType {
     PortState::static_type().into_glib()

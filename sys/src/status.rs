@@ -28,7 +28,7 @@ use crate::guard::{g_return_val_if_fail, no_panic};
 /// gtk_label_set_text (label, status ? status->status : "");
 /// ```
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[repr(C)]
 pub struct SpiceQmpStatus {
@@ -43,7 +43,7 @@ pub struct SpiceQmpStatus {
 ///
 /// Returns: the #GType of #SpiceQmpStatus
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_status_get_type() -> GType {
@@ -57,7 +57,7 @@ pub extern "C" fn spice_qmp_status_get_type() -> GType {
 ///
 /// Returns: (transfer full): the same @status
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_status_ref(status: *mut SpiceQmpStatus) -> *mut SpiceQmpStatus {
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn spice_qmp_status_ref(status: *mut SpiceQmpStatus) -> *m
 ///
 /// Releases a reference, from any thread. Releasing the last one frees @status.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spice_qmp_status_unref(status: *mut SpiceQmpStatus) {

@@ -19,7 +19,7 @@ use spice_qmp::VmAction;
 ///
 /// An action on the virtual machine.
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[cfg(not(spice_gtk_declares))]
 #[allow(non_camel_case_types)]
 #[repr(C)]
@@ -50,7 +50,7 @@ impl ActionOfC {
 ///
 /// Returns: the #GType of #SpiceQmpPortVmAction
 ///
-/// Since: 0.1
+/// Since: 0.2
 #[unsafe(no_mangle)]
 pub extern "C" fn spice_qmp_port_vm_action_get_type() -> GType {
     VmAction::static_type().into_glib()

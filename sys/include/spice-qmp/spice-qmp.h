@@ -55,7 +55,7 @@
  *
  * The first number of the version that the program is compiled against.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 #define SPICE_QMP_MAJOR_VERSION 0
 
@@ -64,7 +64,7 @@
  *
  * The second number of the version that the program is compiled against.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 #define SPICE_QMP_MINOR_VERSION 2
 
@@ -73,7 +73,7 @@
  *
  * The third number of the version that the program is compiled against.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 #define SPICE_QMP_MICRO_VERSION 0
 
@@ -85,7 +85,7 @@
  *
  * Whether the program is compiled against this version or a newer one.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 #define SPICE_QMP_CHECK_VERSION(major, minor, micro) \
     (SPICE_QMP_MAJOR_VERSION > (major) || \
@@ -139,7 +139,7 @@ G_BEGIN_DECLS
  *
  * The kinds of conditions: see spice_qmp_condition_get_code(). More may be added.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef enum {
     SPICE_QMP_CONDITION_CODE_DISK_FULL = 0,
@@ -166,7 +166,7 @@ typedef enum {
  *
  * How bad a condition is.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef enum {
     SPICE_QMP_CONDITION_SEVERITY_INFO = 0,
@@ -187,7 +187,7 @@ typedef enum {
  *
  * The state of a port: the property #SpiceQmpPort:state.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef enum {
     SPICE_QMP_PORT_STATE_CLOSED = 0,
@@ -206,7 +206,7 @@ typedef enum {
  *
  * How spice_qmp_port_execute_full_async() executes a command.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef enum {
     SPICE_QMP_CALL_FLAGS_NONE = 0,
@@ -225,7 +225,7 @@ typedef enum {
  *
  * How spice_qmp_drive_insert_async() inserts a medium.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef enum {
     SPICE_QMP_INSERT_FLAGS_NONE = 0,
@@ -259,7 +259,7 @@ typedef enum {
  * Other failures are in the domain %G_IO_ERROR: %G_IO_ERROR_CLOSED if the
  * connection has ended, %G_IO_ERROR_CANCELLED and %G_IO_ERROR_TIMED_OUT.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef enum {
     SPICE_QMP_ERROR_GENERIC = 0,
@@ -288,7 +288,7 @@ typedef enum {
  *
  * An action on the virtual machine.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef enum {
     SPICE_QMP_PORT_VM_ACTION_QUIT = 0,
@@ -322,7 +322,7 @@ typedef enum {
  * }
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef struct SpiceQmpCondition SpiceQmpCondition;
 
@@ -348,7 +348,7 @@ typedef struct SpiceQmpDrive SpiceQmpDrive;
  * g_signal_connect (port, "qmp-event::SHUTDOWN", G_CALLBACK (on_shutdown), NULL);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef struct SpiceQmpEvent SpiceQmpEvent;
 
@@ -375,7 +375,7 @@ typedef struct SpiceQmpRequest SpiceQmpRequest;
  *     offer_screenshots (window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef struct SpiceQmpSchema SpiceQmpSchema;
 
@@ -403,7 +403,7 @@ typedef struct SpiceQmpSnapshot SpiceQmpSnapshot;
  * gtk_label_set_text (label, status ? status->status : "");
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef struct {
     /*< private >*/
@@ -424,7 +424,7 @@ typedef struct {
  * The type of a function that is called when a job makes progress: see
  * spice_qmp_machine_run_job_async().
  *
- * Since: 0.1
+ * Since: 0.2
  */
 typedef void (*SpiceQmpJobProgress)(SpiceQmpJob *job,
                                     gpointer user_data);
@@ -436,7 +436,7 @@ typedef void (*SpiceQmpJobProgress)(SpiceQmpJob *job,
  *
  * Returns: the quark
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GQuark spice_qmp_error_quark(void);
@@ -446,7 +446,7 @@ GQuark spice_qmp_error_quark(void);
  *
  * Returns: the #GType of #SpiceQmpPortState
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_port_state_get_type(void);
@@ -456,7 +456,7 @@ GType spice_qmp_port_state_get_type(void);
  *
  * Returns: the #GType of #SpiceQmpPortVmAction
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_port_vm_action_get_type(void);
@@ -466,7 +466,7 @@ GType spice_qmp_port_vm_action_get_type(void);
  *
  * Returns: the #GType of #SpiceQmpCallFlags
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_call_flags_get_type(void);
@@ -476,7 +476,7 @@ GType spice_qmp_call_flags_get_type(void);
  *
  * Returns: the #GType of #SpiceQmpInsertFlags
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_insert_flags_get_type(void);
@@ -487,7 +487,7 @@ GType spice_qmp_insert_flags_get_type(void);
  *
  * Returns: the #GType of #SpiceQmpStatus
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_status_get_type(void);
@@ -502,7 +502,7 @@ GType spice_qmp_status_get_type(void);
  *
  * Returns: (transfer full): the same @status
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpStatus *spice_qmp_status_ref(SpiceQmpStatus *status);
@@ -515,7 +515,7 @@ SpiceQmpStatus *spice_qmp_status_ref(SpiceQmpStatus *status);
  *
  * Releases a reference, from any thread. Releasing the last one frees @status.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_status_unref(SpiceQmpStatus *status);
@@ -526,7 +526,7 @@ void spice_qmp_status_unref(SpiceQmpStatus *status);
  *
  * Returns: the #GType of #SpiceQmpEvent
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_event_get_type(void);
@@ -539,7 +539,7 @@ GType spice_qmp_event_get_type(void);
  *
  * Returns: (transfer full): the same @event
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpEvent *spice_qmp_event_ref(SpiceQmpEvent *event);
@@ -550,7 +550,7 @@ SpiceQmpEvent *spice_qmp_event_ref(SpiceQmpEvent *event);
  *
  * Releases a reference, from any thread. Releasing the last one frees @event.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_event_unref(SpiceQmpEvent *event);
@@ -563,7 +563,7 @@ void spice_qmp_event_unref(SpiceQmpEvent *event);
  *
  * Returns: (transfer none): the name, such as `STOP`; it lives as long as @event
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_event_get_name(const SpiceQmpEvent *event);
@@ -577,7 +577,7 @@ const char *spice_qmp_event_get_name(const SpiceQmpEvent *event);
  * Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if
  *   the event has no data; it lives as long as @event
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_event_get_data(const SpiceQmpEvent *event);
@@ -594,7 +594,7 @@ const char *spice_qmp_event_get_data(const SpiceQmpEvent *event);
  *   they cannot be converted: more than 1 MiB of JSON text, or nested more than 60
  *   levels deep. spice_qmp_event_get_data() returns them in either case.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
@@ -608,7 +608,7 @@ GVariant *spice_qmp_event_get_data_variant(const SpiceQmpEvent *event);
  * Returns: microseconds since 1970-01-01 00:00 UTC, as g_get_real_time() counts
  *   them, or -1 if QEMU could not determine it
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 int64_t spice_qmp_event_get_timestamp(const SpiceQmpEvent *event);
@@ -618,7 +618,7 @@ int64_t spice_qmp_event_get_timestamp(const SpiceQmpEvent *event);
  *
  * Returns: the #GType of #SpiceQmpCondition
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_condition_get_type(void);
@@ -628,7 +628,7 @@ GType spice_qmp_condition_get_type(void);
  *
  * Returns: the #GType of #SpiceQmpConditionCode
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_condition_code_get_type(void);
@@ -638,7 +638,7 @@ GType spice_qmp_condition_code_get_type(void);
  *
  * Returns: the #GType of #SpiceQmpConditionSeverity
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_condition_severity_get_type(void);
@@ -651,7 +651,7 @@ GType spice_qmp_condition_severity_get_type(void);
  *
  * Returns: (transfer full): the same @condition
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpCondition *spice_qmp_condition_ref(SpiceQmpCondition *condition);
@@ -662,7 +662,7 @@ SpiceQmpCondition *spice_qmp_condition_ref(SpiceQmpCondition *condition);
  *
  * Releases a reference, from any thread. Releasing the last one frees @condition.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_condition_unref(SpiceQmpCondition *condition);
@@ -675,7 +675,7 @@ void spice_qmp_condition_unref(SpiceQmpCondition *condition);
  *
  * Returns: the code; treat one that you do not know by its severity
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpConditionCode spice_qmp_condition_get_code(const SpiceQmpCondition *condition);
@@ -689,7 +689,7 @@ SpiceQmpConditionCode spice_qmp_condition_get_code(const SpiceQmpCondition *cond
  *
  * Returns: the severity
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpConditionSeverity spice_qmp_condition_get_severity(const SpiceQmpCondition *condition);
@@ -705,7 +705,7 @@ SpiceQmpConditionSeverity spice_qmp_condition_get_severity(const SpiceQmpConditi
  * Returns: (transfer none) (nullable): the name, or %NULL if the condition does not
  *   concern a device, or the device is not known; it lives as long as @condition
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_condition_get_subject(const SpiceQmpCondition *condition);
@@ -720,7 +720,7 @@ const char *spice_qmp_condition_get_subject(const SpiceQmpCondition *condition);
  *
  * Returns: (transfer none): the text; it lives as long as @condition
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_condition_get_message(const SpiceQmpCondition *condition);
@@ -735,7 +735,7 @@ const char *spice_qmp_condition_get_message(const SpiceQmpCondition *condition);
  *   was no event: the machine stopped before the port was connected, or the
  *   connection has ended; it lives as long as @condition
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_condition_get_detail(const SpiceQmpCondition *condition);
@@ -746,7 +746,7 @@ const char *spice_qmp_condition_get_detail(const SpiceQmpCondition *condition);
  *
  * Returns: the #GType of #SpiceQmpPort
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_port_get_type(void);
@@ -769,7 +769,7 @@ GType spice_qmp_port_get_type(void);
  *
  * Returns: (transfer full): a new port
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
@@ -793,7 +793,7 @@ SpiceQmpPort *spice_qmp_port_new_for_stream(GIOStream *stream);
  * spice_qmp_port_open_async ("unix:/run/vm/qmp.sock", NULL, on_opened, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_open_async(const char *address,
@@ -820,7 +820,7 @@ void spice_qmp_port_open_async(const char *address,
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
@@ -849,7 +849,7 @@ SpiceQmpPort *spice_qmp_port_open_finish(GAsyncResult *result,
  * spice_qmp_port_find_on_bus_async (connection, "org.qemu", NULL, on_found, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_find_on_bus_async(GDBusConnection *connection,
@@ -875,7 +875,7 @@ void spice_qmp_port_find_on_bus_async(GDBusConnection *connection,
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_find_on_bus_finish(GAsyncResult *result,
@@ -891,7 +891,7 @@ SpiceQmpPort *spice_qmp_port_find_on_bus_finish(GAsyncResult *result,
  *
  * Returns: %TRUE if it is one
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_is_qmp_name(const char *name);
@@ -906,7 +906,7 @@ gboolean spice_qmp_port_is_qmp_name(const char *name);
  *
  * Waits until the port accepts commands, for at most 10 seconds.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_wait_ready_async(SpiceQmpPort *port,
@@ -928,7 +928,7 @@ void spice_qmp_port_wait_ready_async(SpiceQmpPort *port,
  *
  * Returns: %TRUE if the port is ready
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
@@ -965,7 +965,7 @@ gboolean spice_qmp_port_wait_ready_finish(SpiceQmpPort *port,
  * spice_qmp_port_close_async (port, NULL, on_closed, session);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_close_async(SpiceQmpPort *port,
@@ -984,7 +984,7 @@ void spice_qmp_port_close_async(SpiceQmpPort *port,
  *
  * Returns: %TRUE if the port is closed
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
@@ -1019,7 +1019,7 @@ gboolean spice_qmp_port_close_finish(SpiceQmpPort *port,
  *
  * Returns: (transfer none): the port of @channel
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
@@ -1045,7 +1045,7 @@ SpiceQmpPort *spice_qmp_port_get(SpicePortChannel *channel);
  * spice_qmp_port_find_async (session, NULL, on_found, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_find_async(SpiceSession *session,
@@ -1071,7 +1071,7 @@ void spice_qmp_port_find_async(SpiceSession *session,
  * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
  *   returns for the channel that was found; %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
@@ -1093,7 +1093,7 @@ SpiceQmpPort *spice_qmp_port_find_finish(GAsyncResult *result,
  *
  * Like spice_qmp_port_find_async(), with a deadline of your own.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_find_full_async(SpiceSession *session,
@@ -1116,7 +1116,7 @@ void spice_qmp_port_find_full_async(SpiceSession *session,
  * Returns: (transfer full): a reference to the port that spice_qmp_port_get()
  *   returns for the channel that was found; %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_port_find_full_finish(GAsyncResult *result,
@@ -1139,7 +1139,7 @@ SpiceQmpPort *spice_qmp_port_find_full_finish(GAsyncResult *result,
  * Lists the names of all ports of a SPICE session, whether they are QMP monitors or
  * not. The port channels of the session are connected to learn their names.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_port_names_async(SpiceSession *session,
@@ -1161,7 +1161,7 @@ void spice_qmp_port_port_names_async(SpiceSession *session,
  *
  * Returns: (transfer full) (array zero-terminated=1): the names, sorted; %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char **spice_qmp_port_port_names_finish(GAsyncResult *result,
@@ -1179,7 +1179,7 @@ char **spice_qmp_port_port_names_finish(GAsyncResult *result,
  * Returns: (transfer full) (nullable): the channel, or %NULL if there is none, or
  *   it no longer exists
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
@@ -1210,7 +1210,7 @@ SpicePortChannel *spice_qmp_port_ref_channel(SpiceQmpPort *port);
  * spice_qmp_port_vm_action_async (port, SPICE_QMP_PORT_VM_ACTION_PAUSE, NULL, on_paused, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_vm_action_async(SpiceQmpPort *port,
@@ -1234,7 +1234,7 @@ void spice_qmp_port_vm_action_async(SpiceQmpPort *port,
  *   as a power-down. %SPICE_QMP_PORT_VM_ACTION_QUIT also succeeds if QEMU exits
  *   before it answers.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_vm_action_finish(SpiceQmpPort *port,
@@ -1254,7 +1254,7 @@ gboolean spice_qmp_port_vm_action_finish(SpiceQmpPort *port,
  * Queries whether the virtual machine is running, and if not, why. The property
  * #SpiceQmpPort:status holds the same information and is kept up to date.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_query_status_async(SpiceQmpPort *port,
@@ -1275,7 +1275,7 @@ void spice_qmp_port_query_status_async(SpiceQmpPort *port,
  *
  * Returns: (transfer full): the status, or %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpStatus *spice_qmp_port_query_status_finish(SpiceQmpPort *port,
@@ -1307,7 +1307,7 @@ SpiceQmpStatus *spice_qmp_port_query_status_finish(SpiceQmpPort *port,
  * A command that is cancelled before it has been sent is never sent. If it has
  * been sent, QEMU still executes it, and its reply is ignored.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_execute_async(SpiceQmpPort *port,
@@ -1335,7 +1335,7 @@ void spice_qmp_port_execute_async(SpiceQmpPort *port,
  * Returns: (transfer full): what the command returned as JSON text, often `{}`;
  *   %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_port_execute_finish(SpiceQmpPort *port,
@@ -1356,7 +1356,7 @@ char *spice_qmp_port_execute_finish(SpiceQmpPort *port,
  * commands in its queue. The server must support this, which it shows by `oob` in
  * #SpiceQmpPort:capabilities. SPICE ports do not.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_execute_oob_async(SpiceQmpPort *port,
@@ -1379,7 +1379,7 @@ void spice_qmp_port_execute_oob_async(SpiceQmpPort *port,
  * Returns: (transfer full): what the command returned as JSON text, or %NULL on
  *   error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_port_execute_oob_finish(SpiceQmpPort *port,
@@ -1414,7 +1414,7 @@ char *spice_qmp_port_execute_oob_finish(SpiceQmpPort *port,
  *                                       NULL, on_executed, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_execute_variant_async(SpiceQmpPort *port,
@@ -1437,7 +1437,7 @@ void spice_qmp_port_execute_variant_async(SpiceQmpPort *port,
  * Returns: (transfer full): what the command returned, usually of the type
  *   `a{sv}`; never floating; %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
@@ -1482,7 +1482,7 @@ GVariant *spice_qmp_port_execute_variant_finish(SpiceQmpPort *port,
  *                                        SPICE_QMP_CALL_FLAGS_NONE, NULL, on_added, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_execute_full_async(SpiceQmpPort *port,
@@ -1510,7 +1510,7 @@ void spice_qmp_port_execute_full_async(SpiceQmpPort *port,
  * Returns: (transfer full): what the command returned as JSON text, or %NULL on
  *   error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_port_execute_full_finish(SpiceQmpPort *port,
@@ -1525,7 +1525,7 @@ char *spice_qmp_port_execute_full_finish(SpiceQmpPort *port,
  *
  * Returns: %TRUE if it does
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_get_ready(SpiceQmpPort *port);
@@ -1538,7 +1538,7 @@ gboolean spice_qmp_port_get_ready(SpiceQmpPort *port);
  *
  * Returns: the state
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPortState spice_qmp_port_get_state(SpiceQmpPort *port);
@@ -1552,7 +1552,7 @@ SpiceQmpPortState spice_qmp_port_get_state(SpiceQmpPort *port);
  *
  * Returns: the number of calls
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 unsigned int spice_qmp_port_get_pending(SpiceQmpPort *port);
@@ -1566,7 +1566,7 @@ unsigned int spice_qmp_port_get_pending(SpiceQmpPort *port);
  * Returns: %FALSE if an answer has been due for 3 seconds without a byte from
  *   QEMU
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_get_responsive(SpiceQmpPort *port);
@@ -1582,7 +1582,7 @@ gboolean spice_qmp_port_get_responsive(SpiceQmpPort *port);
  *
  * Returns: %TRUE if QEMU does not answer; %FALSE on ports other than SPICE ports
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_is_mute(SpiceQmpPort *port);
@@ -1595,7 +1595,7 @@ gboolean spice_qmp_port_is_mute(SpiceQmpPort *port);
  *
  * Returns: the deadline in milliseconds, or 0 if there is none
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 unsigned int spice_qmp_port_get_command_timeout(SpiceQmpPort *port);
@@ -1609,7 +1609,7 @@ unsigned int spice_qmp_port_get_command_timeout(SpiceQmpPort *port);
  *
  * Returns: the first pause in milliseconds, or 0 if it does not connect again
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 unsigned int spice_qmp_port_get_reconnect(SpiceQmpPort *port);
@@ -1621,7 +1621,7 @@ unsigned int spice_qmp_port_get_reconnect(SpiceQmpPort *port);
  *
  * Sets the property #SpiceQmpPort:command-timeout, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_set_command_timeout(SpiceQmpPort *port,
@@ -1635,7 +1635,7 @@ void spice_qmp_port_set_command_timeout(SpiceQmpPort *port,
  *
  * Returns: the longest wait in milliseconds
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 unsigned int spice_qmp_port_get_close_timeout(SpiceQmpPort *port);
@@ -1647,7 +1647,7 @@ unsigned int spice_qmp_port_get_close_timeout(SpiceQmpPort *port);
  *
  * Sets the property #SpiceQmpPort:close-timeout.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_set_close_timeout(SpiceQmpPort *port,
@@ -1662,7 +1662,7 @@ void spice_qmp_port_set_close_timeout(SpiceQmpPort *port,
  *
  * Returns: the size in bytes
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 uint64_t spice_qmp_port_get_max_message_size(SpiceQmpPort *port);
@@ -1674,7 +1674,7 @@ uint64_t spice_qmp_port_get_max_message_size(SpiceQmpPort *port);
  *
  * Sets the property #SpiceQmpPort:max-message-size.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_set_max_message_size(SpiceQmpPort *port,
@@ -1688,7 +1688,7 @@ void spice_qmp_port_set_max_message_size(SpiceQmpPort *port,
  *
  * Returns: (transfer full) (nullable): the status, or %NULL if it is not known
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpStatus *spice_qmp_port_dup_status(SpiceQmpPort *port);
@@ -1702,7 +1702,7 @@ SpiceQmpStatus *spice_qmp_port_dup_status(SpiceQmpPort *port);
  * Returns: (transfer full) (nullable): the version, such as `10.0.2`, or %NULL if
  *   it is not known
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_port_dup_version(SpiceQmpPort *port);
@@ -1715,7 +1715,7 @@ char *spice_qmp_port_dup_version(SpiceQmpPort *port);
  *
  * Returns: (transfer full) (nullable): the package, or %NULL if it is not known
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_port_dup_package(SpiceQmpPort *port);
@@ -1730,7 +1730,7 @@ char *spice_qmp_port_dup_package(SpiceQmpPort *port);
  * Returns: (transfer full) (array zero-terminated=1): the names, such as `oob`;
  *   none before the greeting
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char **spice_qmp_port_dup_capabilities(SpiceQmpPort *port);
@@ -1744,7 +1744,7 @@ char **spice_qmp_port_dup_capabilities(SpiceQmpPort *port);
  *
  * Returns: (transfer full) (nullable): the error, or %NULL if there was none
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
@@ -1761,7 +1761,7 @@ GError *spice_qmp_port_dup_last_error(SpiceQmpPort *port);
  *
  * Like spice_qmp_port_wait_ready_async(), with a deadline of your own.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_wait_ready_full_async(SpiceQmpPort *port,
@@ -1781,7 +1781,7 @@ void spice_qmp_port_wait_ready_full_async(SpiceQmpPort *port,
  *
  * Returns: %TRUE if the port is ready
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_wait_ready_full_finish(SpiceQmpPort *port,
@@ -1814,7 +1814,7 @@ gboolean spice_qmp_port_wait_ready_full_finish(SpiceQmpPort *port,
  *
  * The call fails with %G_IO_ERROR_CLOSED when the connection ends.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_wait_event_async(SpiceQmpPort *port,
@@ -1836,7 +1836,7 @@ void spice_qmp_port_wait_event_async(SpiceQmpPort *port,
  *
  * Returns: (transfer full): the event, or %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpEvent *spice_qmp_port_wait_event_finish(SpiceQmpPort *port,
@@ -1863,7 +1863,7 @@ SpiceQmpEvent *spice_qmp_port_wait_event_finish(SpiceQmpPort *port,
  * spice_qmp_port_wait_status_async (port, names, 10000, NULL, on_paused, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_port_wait_status_async(SpiceQmpPort *port,
@@ -1884,7 +1884,7 @@ void spice_qmp_port_wait_status_async(SpiceQmpPort *port,
  *
  * Returns: %TRUE if the machine was in one of the states, %FALSE on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_port_wait_status_finish(SpiceQmpPort *port,
@@ -1896,7 +1896,7 @@ gboolean spice_qmp_port_wait_status_finish(SpiceQmpPort *port,
  *
  * Returns: the #GType of #SpiceQmpSchema
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_schema_get_type(void);
@@ -1909,7 +1909,7 @@ GType spice_qmp_schema_get_type(void);
  *
  * Returns: (transfer full): the same @schema
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpSchema *spice_qmp_schema_ref(SpiceQmpSchema *schema);
@@ -1920,7 +1920,7 @@ SpiceQmpSchema *spice_qmp_schema_ref(SpiceQmpSchema *schema);
  *
  * Releases a reference, from any thread. Releasing the last one frees @schema.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_schema_unref(SpiceQmpSchema *schema);
@@ -1934,7 +1934,7 @@ void spice_qmp_schema_unref(SpiceQmpSchema *schema);
  *
  * Returns: %TRUE if it does
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_schema_has_command(const SpiceQmpSchema *schema,
@@ -1951,7 +1951,7 @@ gboolean spice_qmp_schema_has_command(const SpiceQmpSchema *schema,
  *
  * Returns: %TRUE if it does
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_schema_has_argument(const SpiceQmpSchema *schema,
@@ -1966,7 +1966,7 @@ gboolean spice_qmp_schema_has_argument(const SpiceQmpSchema *schema,
  *
  * Returns: (transfer full) (array zero-terminated=1): their names, sorted
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char **spice_qmp_schema_list_commands(const SpiceQmpSchema *schema);
@@ -1976,7 +1976,7 @@ char **spice_qmp_schema_list_commands(const SpiceQmpSchema *schema);
  *
  * Returns: the #GType of #SpiceQmpList
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_list_get_type(void);
@@ -1988,7 +1988,7 @@ GType spice_qmp_list_get_type(void);
  * Loads the items again. This is only needed for changes that QEMU does not report. If
  * the port is not ready, they are loaded when it is.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_list_refresh(SpiceQmpList *list);
@@ -2001,7 +2001,7 @@ void spice_qmp_list_refresh(SpiceQmpList *list);
  *
  * Returns: %TRUE if they are
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_list_get_loading(SpiceQmpList *list);
@@ -2014,7 +2014,7 @@ gboolean spice_qmp_list_get_loading(SpiceQmpList *list);
  *
  * Returns: (transfer full) (nullable): the error, or %NULL if there was none
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GError *spice_qmp_list_dup_error(SpiceQmpList *list);
@@ -2024,7 +2024,7 @@ GError *spice_qmp_list_dup_error(SpiceQmpList *list);
  *
  * Returns: the #GType of #SpiceQmpDrive
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_drive_get_type(void);
@@ -2037,7 +2037,7 @@ GType spice_qmp_drive_get_type(void);
  *
  * Returns: (transfer full): the id
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_drive_dup_id(SpiceQmpDrive *drive);
@@ -2050,7 +2050,7 @@ char *spice_qmp_drive_dup_id(SpiceQmpDrive *drive);
  *
  * Returns: (transfer full): the name
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_drive_dup_name(SpiceQmpDrive *drive);
@@ -2063,7 +2063,7 @@ char *spice_qmp_drive_dup_name(SpiceQmpDrive *drive);
  *
  * Returns: %TRUE if it can
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_drive_get_removable(SpiceQmpDrive *drive);
@@ -2076,7 +2076,7 @@ gboolean spice_qmp_drive_get_removable(SpiceQmpDrive *drive);
  *
  * Returns: (transfer full) (nullable): the file name, or %NULL if there is no medium
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_drive_dup_medium(SpiceQmpDrive *drive);
@@ -2089,7 +2089,7 @@ char *spice_qmp_drive_dup_medium(SpiceQmpDrive *drive);
  *
  * Returns: %TRUE if it cannot
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_drive_get_read_only(SpiceQmpDrive *drive);
@@ -2102,7 +2102,7 @@ gboolean spice_qmp_drive_get_read_only(SpiceQmpDrive *drive);
  *
  * Returns: %TRUE if it has
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_drive_get_locked(SpiceQmpDrive *drive);
@@ -2115,7 +2115,7 @@ gboolean spice_qmp_drive_get_locked(SpiceQmpDrive *drive);
  *
  * Returns: %TRUE if it is
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_drive_get_tray_open(SpiceQmpDrive *drive);
@@ -2128,7 +2128,7 @@ gboolean spice_qmp_drive_get_tray_open(SpiceQmpDrive *drive);
  *
  * Returns: (transfer full) (nullable): `ok`, `nospace` or `failed`, or %NULL if QEMU does not report it
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_drive_dup_io_status(SpiceQmpDrive *drive);
@@ -2141,7 +2141,7 @@ char *spice_qmp_drive_dup_io_status(SpiceQmpDrive *drive);
  *
  * Returns: (transfer full) (nullable): the file name, or %NULL
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_drive_dup_lost_medium(SpiceQmpDrive *drive);
@@ -2171,7 +2171,7 @@ char *spice_qmp_drive_dup_lost_medium(SpiceQmpDrive *drive);
  *                               NULL, on_inserted, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_drive_insert_async(SpiceQmpDrive *drive,
@@ -2197,7 +2197,7 @@ void spice_qmp_drive_insert_async(SpiceQmpDrive *drive,
  *
  * Returns: %TRUE if the medium is in the drive
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_drive_insert_finish(SpiceQmpDrive *drive,
@@ -2226,7 +2226,7 @@ gboolean spice_qmp_drive_insert_finish(SpiceQmpDrive *drive,
  * read-only if @fd is. File descriptors can be sent over Unix sockets and to D-Bus
  * displays.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_drive_insert_fd_async(SpiceQmpDrive *drive,
@@ -2251,7 +2251,7 @@ void spice_qmp_drive_insert_fd_async(SpiceQmpDrive *drive,
  *
  * Returns: %TRUE if the medium is in the drive
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_drive_insert_fd_finish(SpiceQmpDrive *drive,
@@ -2275,7 +2275,7 @@ gboolean spice_qmp_drive_insert_fd_finish(SpiceQmpDrive *drive,
  *
  * The properties of @drive have changed when @callback is called.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_drive_eject_async(SpiceQmpDrive *drive,
@@ -2296,7 +2296,7 @@ void spice_qmp_drive_eject_async(SpiceQmpDrive *drive,
  *
  * Returns: %TRUE if the drive is empty
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_drive_eject_finish(SpiceQmpDrive *drive,
@@ -2308,7 +2308,7 @@ gboolean spice_qmp_drive_eject_finish(SpiceQmpDrive *drive,
  *
  * Returns: the #GType of #SpiceQmpJob
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_job_get_type(void);
@@ -2321,7 +2321,7 @@ GType spice_qmp_job_get_type(void);
  *
  * Returns: (transfer full): the id
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_job_dup_id(SpiceQmpJob *job);
@@ -2334,7 +2334,7 @@ char *spice_qmp_job_dup_id(SpiceQmpJob *job);
  *
  * Returns: (transfer full): the kind, such as `backup`
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_job_dup_kind(SpiceQmpJob *job);
@@ -2347,7 +2347,7 @@ char *spice_qmp_job_dup_kind(SpiceQmpJob *job);
  *
  * Returns: (transfer full): the status, such as `running`
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_job_dup_status(SpiceQmpJob *job);
@@ -2360,7 +2360,7 @@ char *spice_qmp_job_dup_status(SpiceQmpJob *job);
  *
  * Returns: a number from 0 to 1
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 double spice_qmp_job_get_progress(SpiceQmpJob *job);
@@ -2373,7 +2373,7 @@ double spice_qmp_job_get_progress(SpiceQmpJob *job);
  *
  * Returns: a number, usually of bytes
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 uint64_t spice_qmp_job_get_current(SpiceQmpJob *job);
@@ -2386,7 +2386,7 @@ uint64_t spice_qmp_job_get_current(SpiceQmpJob *job);
  *
  * Returns: a number, usually of bytes, which may grow
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 uint64_t spice_qmp_job_get_total(SpiceQmpJob *job);
@@ -2399,7 +2399,7 @@ uint64_t spice_qmp_job_get_total(SpiceQmpJob *job);
  *
  * Returns: (transfer full) (nullable): QEMU's message, or %NULL if it has not failed
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_job_dup_error(SpiceQmpJob *job);
@@ -2414,7 +2414,7 @@ char *spice_qmp_job_dup_error(SpiceQmpJob *job);
  *
  * Cancels the job. It ends later: follow #SpiceQmpJob:status.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_job_cancel_async(SpiceQmpJob *job,
@@ -2433,7 +2433,7 @@ void spice_qmp_job_cancel_async(SpiceQmpJob *job,
  *
  * Returns: %TRUE if QEMU has accepted the command
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_job_cancel_finish(SpiceQmpJob *job,
@@ -2450,7 +2450,7 @@ gboolean spice_qmp_job_cancel_finish(SpiceQmpJob *job,
  *
  * Pauses the job until spice_qmp_job_resume_async() is called. A migration cannot be paused.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_job_pause_async(SpiceQmpJob *job,
@@ -2470,7 +2470,7 @@ void spice_qmp_job_pause_async(SpiceQmpJob *job,
  *
  * Returns: %TRUE if QEMU has accepted the command
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_job_pause_finish(SpiceQmpJob *job,
@@ -2487,7 +2487,7 @@ gboolean spice_qmp_job_pause_finish(SpiceQmpJob *job,
  *
  * Resumes a job that has been paused, by a client or by an error.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_job_resume_async(SpiceQmpJob *job,
@@ -2507,7 +2507,7 @@ void spice_qmp_job_resume_async(SpiceQmpJob *job,
  *
  * Returns: %TRUE if QEMU has accepted the command
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_job_resume_finish(SpiceQmpJob *job,
@@ -2525,7 +2525,7 @@ gboolean spice_qmp_job_resume_finish(SpiceQmpJob *job,
  * Completes a job whose #SpiceQmpJob:status is `ready`, such as a mirror: the machine
  * uses the copy from then on.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_job_complete_async(SpiceQmpJob *job,
@@ -2545,7 +2545,7 @@ void spice_qmp_job_complete_async(SpiceQmpJob *job,
  *
  * Returns: %TRUE if QEMU has accepted the command
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_job_complete_finish(SpiceQmpJob *job,
@@ -2563,7 +2563,7 @@ gboolean spice_qmp_job_complete_finish(SpiceQmpJob *job,
  * Finalizes a job whose #SpiceQmpJob:status is, and stays, `pending`, because it was
  * started with `auto-finalize` off: what it has done takes effect.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_job_finalize_async(SpiceQmpJob *job,
@@ -2583,7 +2583,7 @@ void spice_qmp_job_finalize_async(SpiceQmpJob *job,
  *
  * Returns: %TRUE if QEMU has accepted the command
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_job_finalize_finish(SpiceQmpJob *job,
@@ -2600,7 +2600,7 @@ gboolean spice_qmp_job_finalize_finish(SpiceQmpJob *job,
  *
  * Makes QEMU forget a job that is, and stays, `concluded`.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_job_dismiss_async(SpiceQmpJob *job,
@@ -2620,7 +2620,7 @@ void spice_qmp_job_dismiss_async(SpiceQmpJob *job,
  *
  * Returns: %TRUE if QEMU has accepted the command
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_job_dismiss_finish(SpiceQmpJob *job,
@@ -2632,7 +2632,7 @@ gboolean spice_qmp_job_dismiss_finish(SpiceQmpJob *job,
  *
  * Returns: the #GType of #SpiceQmpSnapshot
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_snapshot_get_type(void);
@@ -2645,7 +2645,7 @@ GType spice_qmp_snapshot_get_type(void);
  *
  * Returns: (transfer full): the name
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_snapshot_dup_tag(SpiceQmpSnapshot *snapshot);
@@ -2658,7 +2658,7 @@ char *spice_qmp_snapshot_dup_tag(SpiceQmpSnapshot *snapshot);
  *
  * Returns: the seconds since 1970, UTC
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 int64_t spice_qmp_snapshot_get_date(SpiceQmpSnapshot *snapshot);
@@ -2671,7 +2671,7 @@ int64_t spice_qmp_snapshot_get_date(SpiceQmpSnapshot *snapshot);
  *
  * Returns: the number of bytes, or 0 if the snapshot is of disks only
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 uint64_t spice_qmp_snapshot_get_state_size(SpiceQmpSnapshot *snapshot);
@@ -2684,7 +2684,7 @@ uint64_t spice_qmp_snapshot_get_state_size(SpiceQmpSnapshot *snapshot);
  *
  * Returns: a time span in microseconds, as #GTimeSpan
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 int64_t spice_qmp_snapshot_get_clock(SpiceQmpSnapshot *snapshot);
@@ -2697,7 +2697,7 @@ int64_t spice_qmp_snapshot_get_clock(SpiceQmpSnapshot *snapshot);
  *
  * Returns: %TRUE if it can
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_snapshot_get_loadable(SpiceQmpSnapshot *snapshot);
@@ -2707,7 +2707,7 @@ gboolean spice_qmp_snapshot_get_loadable(SpiceQmpSnapshot *snapshot);
  *
  * Returns: the #GType of #SpiceQmpMachine
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_machine_get_type(void);
@@ -2720,7 +2720,7 @@ GType spice_qmp_machine_get_type(void);
  *
  * Returns: (transfer full): a new machine
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpMachine *spice_qmp_machine_new(SpiceQmpPort *port);
@@ -2734,7 +2734,7 @@ SpiceQmpMachine *spice_qmp_machine_new(SpiceQmpPort *port);
  * Returns: (transfer none) (nullable): the port, or %NULL if @machine has been disposed
  *   of
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_machine_get_port(SpiceQmpMachine *machine);
@@ -2747,7 +2747,7 @@ SpiceQmpPort *spice_qmp_machine_get_port(SpiceQmpMachine *machine);
  *
  * Returns: (transfer full) (nullable): the condition, or %NULL
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpCondition *spice_qmp_machine_dup_condition(SpiceQmpMachine *machine);
@@ -2760,7 +2760,7 @@ SpiceQmpCondition *spice_qmp_machine_dup_condition(SpiceQmpMachine *machine);
  *
  * Returns: (transfer none): a list of #SpiceQmpDrive
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpList *spice_qmp_machine_get_drives(SpiceQmpMachine *machine);
@@ -2773,7 +2773,7 @@ SpiceQmpList *spice_qmp_machine_get_drives(SpiceQmpMachine *machine);
  *
  * Returns: (transfer none): a list of #SpiceQmpJob
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpList *spice_qmp_machine_get_jobs(SpiceQmpMachine *machine);
@@ -2813,7 +2813,7 @@ SpiceQmpList *spice_qmp_machine_get_jobs(SpiceQmpMachine *machine);
  *                                  cancellable, on_ended, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_machine_run_job_async(SpiceQmpMachine *machine,
@@ -2840,7 +2840,7 @@ void spice_qmp_machine_run_job_async(SpiceQmpMachine *machine,
  *
  * Returns: %TRUE if the job was successful
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_machine_run_job_finish(SpiceQmpMachine *machine,
@@ -2868,7 +2868,7 @@ gboolean spice_qmp_machine_run_job_finish(SpiceQmpMachine *machine,
  * spice_qmp_machine_unplug_async (machine, "usb1", 10000, NULL, on_unplugged, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_machine_unplug_async(SpiceQmpMachine *machine,
@@ -2890,7 +2890,7 @@ void spice_qmp_machine_unplug_async(SpiceQmpMachine *machine,
  *
  * Returns: %TRUE if the device is gone
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
@@ -2910,7 +2910,7 @@ gboolean spice_qmp_machine_unplug_finish(SpiceQmpMachine *machine,
  * until the connection ends or QEMU's version changes. Calls that are made meanwhile
  * wait for the same reply; cancelling one does not affect the others.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_machine_load_schema_async(SpiceQmpMachine *machine,
@@ -2930,7 +2930,7 @@ void spice_qmp_machine_load_schema_async(SpiceQmpMachine *machine,
  *
  * Returns: (transfer full): the schema, or %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpSchema *spice_qmp_machine_load_schema_finish(SpiceQmpMachine *machine,
@@ -2971,7 +2971,7 @@ SpiceQmpSchema *spice_qmp_machine_load_schema_finish(SpiceQmpMachine *machine,
  * spice_qmp_machine_screenshot_async (machine, NULL, 0, NULL, on_screenshot, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_machine_screenshot_async(SpiceQmpMachine *machine,
@@ -2994,7 +2994,7 @@ void spice_qmp_machine_screenshot_async(SpiceQmpMachine *machine,
  *
  * Returns: (transfer full): a PNG file, or %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
@@ -3006,7 +3006,7 @@ GBytes *spice_qmp_machine_screenshot_finish(SpiceQmpMachine *machine,
  *
  * Returns: the #GType of #SpiceQmpConnector
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_connector_get_type(void);
@@ -3020,7 +3020,7 @@ GType spice_qmp_connector_get_type(void);
  *
  * Returns: (transfer full): a new connector
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpConnector *spice_qmp_connector_new(const char *address);
@@ -3033,7 +3033,7 @@ SpiceQmpConnector *spice_qmp_connector_new(const char *address);
  *
  * Returns: (transfer full) (nullable): a copy of it, or %NULL
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_connector_dup_address(SpiceQmpConnector *connector);
@@ -3045,7 +3045,7 @@ char *spice_qmp_connector_dup_address(SpiceQmpConnector *connector);
  *
  * Sets the property #SpiceQmpConnector:address, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_set_address(SpiceQmpConnector *connector,
@@ -3059,7 +3059,7 @@ void spice_qmp_connector_set_address(SpiceQmpConnector *connector,
  *
  * Returns: (transfer full) (nullable): a copy of it, or %NULL
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_connector_dup_ca_file(SpiceQmpConnector *connector);
@@ -3071,7 +3071,7 @@ char *spice_qmp_connector_dup_ca_file(SpiceQmpConnector *connector);
  *
  * Sets the property #SpiceQmpConnector:ca-file, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_set_ca_file(SpiceQmpConnector *connector,
@@ -3085,7 +3085,7 @@ void spice_qmp_connector_set_ca_file(SpiceQmpConnector *connector,
  *
  * Returns: (transfer full) (nullable): a copy of it, or %NULL
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_connector_dup_host_subject(SpiceQmpConnector *connector);
@@ -3097,7 +3097,7 @@ char *spice_qmp_connector_dup_host_subject(SpiceQmpConnector *connector);
  *
  * Sets the property #SpiceQmpConnector:host-subject, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_set_host_subject(SpiceQmpConnector *connector,
@@ -3110,7 +3110,7 @@ void spice_qmp_connector_set_host_subject(SpiceQmpConnector *connector,
  *
  * Sets the property #SpiceQmpConnector:password, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_set_password(SpiceQmpConnector *connector,
@@ -3124,7 +3124,7 @@ void spice_qmp_connector_set_password(SpiceQmpConnector *connector,
  *
  * Returns: the longest time in milliseconds, or 0 if there is no limit
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 unsigned int spice_qmp_connector_get_timeout(SpiceQmpConnector *connector);
@@ -3136,7 +3136,7 @@ unsigned int spice_qmp_connector_get_timeout(SpiceQmpConnector *connector);
  *
  * Sets the property #SpiceQmpConnector:timeout, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_set_timeout(SpiceQmpConnector *connector,
@@ -3150,7 +3150,7 @@ void spice_qmp_connector_set_timeout(SpiceQmpConnector *connector,
  *
  * Returns: %TRUE if it waits
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_connector_get_wait(SpiceQmpConnector *connector);
@@ -3162,7 +3162,7 @@ gboolean spice_qmp_connector_get_wait(SpiceQmpConnector *connector);
  *
  * Sets the property #SpiceQmpConnector:wait, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_set_wait(SpiceQmpConnector *connector,
@@ -3176,7 +3176,7 @@ void spice_qmp_connector_set_wait(SpiceQmpConnector *connector,
  *
  * Returns: the first pause in milliseconds, or 0 if it does not connect again
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 unsigned int spice_qmp_connector_get_reconnect(SpiceQmpConnector *connector);
@@ -3188,7 +3188,7 @@ unsigned int spice_qmp_connector_get_reconnect(SpiceQmpConnector *connector);
  *
  * Sets the property #SpiceQmpConnector:reconnect, for later calls.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_set_reconnect(SpiceQmpConnector *connector,
@@ -3216,7 +3216,7 @@ void spice_qmp_connector_set_reconnect(SpiceQmpConnector *connector,
  * }
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_answer(SpiceQmpConnector *connector,
@@ -3239,7 +3239,7 @@ void spice_qmp_connector_answer(SpiceQmpConnector *connector,
  * ends only when QEMU has answered the pending commands: QEMU may freeze if a SPICE client
  * disconnects earlier.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_connector_open_async(SpiceQmpConnector *connector,
@@ -3259,7 +3259,7 @@ void spice_qmp_connector_open_async(SpiceQmpConnector *connector,
  *
  * Returns: (transfer full): a new port, which is ready, or %NULL on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpPort *spice_qmp_connector_open_finish(SpiceQmpConnector *connector,
@@ -3274,7 +3274,7 @@ SpiceQmpPort *spice_qmp_connector_open_finish(SpiceQmpConnector *connector,
  *
  * Returns: (transfer none): a list of #SpiceQmpSnapshot
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpList *spice_qmp_machine_get_snapshots(SpiceQmpMachine *machine);
@@ -3296,7 +3296,7 @@ SpiceQmpList *spice_qmp_machine_get_snapshots(SpiceQmpMachine *machine);
  * nor a deadline. Cancelling the call does not stop the operation: only the result is lost.
  * Other snapshot operations on the machine wait until it has finished.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_machine_save_snapshot_async(SpiceQmpMachine *machine,
@@ -3320,7 +3320,7 @@ void spice_qmp_machine_save_snapshot_async(SpiceQmpMachine *machine,
  *
  * Returns: %TRUE if the snapshot has been saved
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_machine_save_snapshot_finish(SpiceQmpMachine *machine,
@@ -3343,7 +3343,7 @@ gboolean spice_qmp_machine_save_snapshot_finish(SpiceQmpMachine *machine,
  * A machine that is not running stays as it is. If the connection ends meanwhile, the
  * machine may stay paused. Otherwise this is like spice_qmp_machine_save_snapshot_async().
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_machine_load_snapshot_async(SpiceQmpMachine *machine,
@@ -3369,7 +3369,7 @@ void spice_qmp_machine_load_snapshot_async(SpiceQmpMachine *machine,
  *
  * Returns: %TRUE if the machine has returned to the snapshot
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_machine_load_snapshot_finish(SpiceQmpMachine *machine,
@@ -3387,7 +3387,7 @@ gboolean spice_qmp_machine_load_snapshot_finish(SpiceQmpMachine *machine,
  *
  * Deletes a snapshot from all disks that have it. Cancelling the call does not stop it.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_machine_delete_snapshot_async(SpiceQmpMachine *machine,
@@ -3408,7 +3408,7 @@ void spice_qmp_machine_delete_snapshot_async(SpiceQmpMachine *machine,
  *
  * Returns: %TRUE if the snapshot has been deleted
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_machine_delete_snapshot_finish(SpiceQmpMachine *machine,
@@ -3420,7 +3420,7 @@ gboolean spice_qmp_machine_delete_snapshot_finish(SpiceQmpMachine *machine,
  *
  * Returns: the #GType of #SpiceQmpRequest
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_request_get_type(void);
@@ -3433,7 +3433,7 @@ GType spice_qmp_request_get_type(void);
  *
  * Returns: (transfer none): the name, such as `query-status`; it lives as long as @request
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_request_get_command(SpiceQmpRequest *request);
@@ -3447,7 +3447,7 @@ const char *spice_qmp_request_get_command(SpiceQmpRequest *request);
  * Returns: (transfer none) (nullable): the text of a JSON object, or %NULL if there are no
  *   arguments; it lives as long as @request
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_request_get_arguments(SpiceQmpRequest *request);
@@ -3463,7 +3463,7 @@ const char *spice_qmp_request_get_arguments(SpiceQmpRequest *request);
  *   cannot be converted: more than 1 MiB of JSON text, nested more than 60 levels deep, or
  *   with a member twice. spice_qmp_request_get_arguments() returns them in either case.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GVariant *spice_qmp_request_get_arguments_variant(SpiceQmpRequest *request);
@@ -3478,7 +3478,7 @@ GVariant *spice_qmp_request_get_arguments_variant(SpiceQmpRequest *request);
  * Returns: (transfer none) (nullable): the text of a JSON value, or %NULL if there is no
  *   `id`; it lives as long as @request
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 const char *spice_qmp_request_get_id(SpiceQmpRequest *request);
@@ -3492,7 +3492,7 @@ const char *spice_qmp_request_get_id(SpiceQmpRequest *request);
  *
  * Returns: %TRUE if it is out of band
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_request_is_out_of_band(SpiceQmpRequest *request);
@@ -3512,7 +3512,7 @@ gboolean spice_qmp_request_is_out_of_band(SpiceQmpRequest *request);
  *
  * Returns: %TRUE, or %FALSE on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_request_reply(SpiceQmpRequest *request,
@@ -3533,7 +3533,7 @@ gboolean spice_qmp_request_reply(SpiceQmpRequest *request,
  *
  * Returns: %TRUE, or %FALSE on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_request_reply_variant(SpiceQmpRequest *request,
@@ -3552,7 +3552,7 @@ gboolean spice_qmp_request_reply_variant(SpiceQmpRequest *request,
  *
  * Returns: %TRUE, or %FALSE if the request was answered before
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_request_refuse(SpiceQmpRequest *request,
@@ -3564,7 +3564,7 @@ gboolean spice_qmp_request_refuse(SpiceQmpRequest *request,
  *
  * Returns: the #GType of #SpiceQmpServer
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 GType spice_qmp_server_get_type(void);
@@ -3582,7 +3582,7 @@ GType spice_qmp_server_get_type(void);
  *
  * Returns: (transfer full): a new server
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 SpiceQmpServer *spice_qmp_server_new(GIOStream *stream,
@@ -3597,7 +3597,7 @@ SpiceQmpServer *spice_qmp_server_new(GIOStream *stream,
  *
  * Returns: (transfer full): the version
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_server_dup_version(SpiceQmpServer *server);
@@ -3610,7 +3610,7 @@ char *spice_qmp_server_dup_version(SpiceQmpServer *server);
  *
  * Returns: (transfer full) (array zero-terminated=1): the names
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char **spice_qmp_server_dup_capabilities(SpiceQmpServer *server);
@@ -3623,7 +3623,7 @@ char **spice_qmp_server_dup_capabilities(SpiceQmpServer *server);
  *
  * Returns: %TRUE if it has
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_server_get_negotiated(SpiceQmpServer *server);
@@ -3636,7 +3636,7 @@ gboolean spice_qmp_server_get_negotiated(SpiceQmpServer *server);
  *
  * Returns: (transfer full) (nullable): the reason, or %NULL if it has not ended
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 char *spice_qmp_server_dup_close_reason(SpiceQmpServer *server);
@@ -3655,7 +3655,7 @@ char *spice_qmp_server_dup_close_reason(SpiceQmpServer *server);
  *
  * Returns: %TRUE, or %FALSE on error
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 gboolean spice_qmp_server_emit_event(SpiceQmpServer *server,
@@ -3670,7 +3670,7 @@ gboolean spice_qmp_server_emit_event(SpiceQmpServer *server,
  * Closes the connection at once: the client may lose what it has not read. If it is
  * closed already, nothing happens.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_server_close(SpiceQmpServer *server);
@@ -3685,7 +3685,7 @@ void spice_qmp_server_close(SpiceQmpServer *server);
  *
  * #SpiceQmpServer:close-reason is set when it is closed.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 SPICE_QMP_AVAILABLE
 void spice_qmp_server_flush_and_close(SpiceQmpServer *server);
@@ -3741,7 +3741,7 @@ void spice_qmp_server_flush_and_close(SpiceQmpServer *server);
  *
  * The error domain of QMP. Its codes are #SpiceQmpError.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 #define SPICE_QMP_ERROR (spice_qmp_error_quark())
 
@@ -3836,7 +3836,7 @@ G_END_DECLS
  * spice_qmp_port_open_async ("unix:/run/vm/qmp.sock", NULL, on_opened, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 #ifdef SPICE_QMP_HAS_SPICE
@@ -3846,7 +3846,7 @@ G_END_DECLS
  * The SPICE channel that the port is attached to, or %NULL if there is none, or it
  * has been disposed of.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 #endif
 
@@ -3855,7 +3855,7 @@ G_END_DECLS
  *
  * Whether the port accepts commands.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3863,7 +3863,7 @@ G_END_DECLS
  *
  * The state of the connection.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3871,7 +3871,7 @@ G_END_DECLS
  *
  * QEMU's version, such as `10.0.2`, or %NULL while it is not known.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3879,7 +3879,7 @@ G_END_DECLS
  *
  * The distributor's package of QEMU, or %NULL while it is not known.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3887,7 +3887,7 @@ G_END_DECLS
  *
  * The capabilities that the server offered in its greeting, such as `oob`.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3897,7 +3897,7 @@ G_END_DECLS
  * bind the user interface to it. %NULL while it is not known, and if the server does
  * not have `query-status`: #SpiceQmpPort:last-error then says so.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3905,7 +3905,7 @@ G_END_DECLS
  *
  * The number of the program's calls that have not ended.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3915,7 +3915,7 @@ G_END_DECLS
  * 3 seconds without a byte from QEMU, or if a peer has been connected for that long
  * without sending a greeting. %TRUE again with the next byte, and while nothing is due.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3923,7 +3923,7 @@ G_END_DECLS
  *
  * Why the port is not ready, or the last error that occurred on it, or %NULL.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3933,7 +3933,7 @@ G_END_DECLS
  * connection has ended; 0, the default, if it does not. A connector sets it: see
  * #SpiceQmpConnector:reconnect.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3946,7 +3946,7 @@ G_END_DECLS
  * QEMU still executes a command that has timed out. Its late reply matches no call
  * and is ignored.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3956,7 +3956,7 @@ G_END_DECLS
  * default on SPICE ports, 1,000 elsewhere. QEMU may freeze for ever if a SPICE client
  * disconnects earlier.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3965,7 +3965,7 @@ G_END_DECLS
  * The longest message that is accepted, in bytes; 64 MiB by default. A longer one
  * is skipped and fails the calls in flight with %SPICE_QMP_ERROR_TOO_LARGE.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3981,7 +3981,7 @@ G_END_DECLS
  * It is not emitted for an event with more than 1 MiB of data (as JSON text); use
  * #SpiceQmpPort::qmp-event for those.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -3992,7 +3992,7 @@ G_END_DECLS
  * Emitted for each event of the virtual machine. The detail is the name of the
  * event: `qmp-event::STOP` is emitted for that event only.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4040,7 +4040,7 @@ G_END_DECLS
  * g_signal_connect (machine, "action-failed", G_CALLBACK (on_action_failed), window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4048,7 +4048,7 @@ G_END_DECLS
  *
  * The port to the machine.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4067,7 +4067,7 @@ G_END_DECLS
  *
  * While a port reconnects, its connection is not lost.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4080,7 +4080,7 @@ G_END_DECLS
  * media that another client changes in a drive without a tray, such as a floppy drive:
  * call spice_qmp_list_refresh(), for example when a menu is opened.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4091,7 +4091,7 @@ G_END_DECLS
  *
  * Emitted if an action was activated and QEMU did not execute its command.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4105,7 +4105,7 @@ G_END_DECLS
  * end; its #SpiceQmpJob:status changes before that. A migration is in the list while
  * spice_qmp_machine_run_job_async() runs it, unless another client has started it.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4120,7 +4120,7 @@ G_END_DECLS
  * g_signal_connect_swapped (cancel_button, "clicked", G_CALLBACK (cancel), job);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4128,7 +4128,7 @@ G_END_DECLS
  *
  * The id of the job in QEMU's commands.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4137,7 +4137,7 @@ G_END_DECLS
  * The kind of the job: one of QEMU's names, such as `backup`, `mirror`, `commit` or
  * `snapshot-save` (QAPI enum `JobType`), or `migrate`.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4148,7 +4148,7 @@ G_END_DECLS
  * jobs for moments, which is not shown: they are `paused` only if a client or an error has
  * paused them.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4156,7 +4156,7 @@ G_END_DECLS
  *
  * How much of the job is done, from 0 to 1.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4164,7 +4164,7 @@ G_END_DECLS
  *
  * The work that is done, out of #SpiceQmpJob:total.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4172,7 +4172,7 @@ G_END_DECLS
  *
  * The work that there is to do, usually in bytes. It may grow while the job runs.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4180,7 +4180,7 @@ G_END_DECLS
  *
  * Why the job failed: QEMU's message, or %NULL.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4191,7 +4191,7 @@ G_END_DECLS
  * and again when any job has ended. QEMU does not report other changes, such
  * as those made through a human monitor: see spice_qmp_list_refresh().
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4205,7 +4205,7 @@ G_END_DECLS
  * spice_qmp_machine_save_snapshot_async (machine, "before-update", NULL, on_saved, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4213,7 +4213,7 @@ G_END_DECLS
  *
  * The name of the snapshot, which functions of the machine take.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4221,7 +4221,7 @@ G_END_DECLS
  *
  * When the snapshot was taken: seconds since 1970, UTC.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4230,7 +4230,7 @@ G_END_DECLS
  * The size of the state of the machine in bytes, most of which is its memory. It is 0 for a
  * snapshot of disks only, such as `qemu-img` takes.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4238,7 +4238,7 @@ G_END_DECLS
  *
  * For how long the machine had been running: a time span in microseconds, as #GTimeSpan.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4247,7 +4247,7 @@ G_END_DECLS
  * Whether the machine can return to the snapshot: each disk has it, and one has the state of
  * the machine. Other snapshots can only be deleted.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4270,7 +4270,7 @@ G_END_DECLS
  *                          make_drive_row, window, NULL);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4279,7 +4279,7 @@ G_END_DECLS
  * Whether items are being loaded because they were requested, or will be loaded as soon
  * as the port is ready. It stays %FALSE while items are only kept up to date.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4288,7 +4288,7 @@ G_END_DECLS
  * Why the items could not be loaded the last time, or %NULL. The list then keeps the
  * items that it had.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4306,7 +4306,7 @@ G_END_DECLS
  *     spice_qmp_drive_eject_async (drive, FALSE, NULL, on_ejected, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4315,7 +4315,7 @@ G_END_DECLS
  * The id of the drive in QEMU's commands: the id of the device, or its path if it has
  * none (`qdev` of `query-block`). It does not change.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4324,7 +4324,7 @@ G_END_DECLS
  * A name to show: the id of the `-drive` option, or else a short form of
  * #SpiceQmpDrive:id.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4332,7 +4332,7 @@ G_END_DECLS
  *
  * Whether the medium can be changed.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4340,7 +4340,7 @@ G_END_DECLS
  *
  * The file name of the medium as QEMU knows it, or %NULL if there is no medium.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4348,7 +4348,7 @@ G_END_DECLS
  *
  * Whether the guest cannot write to the medium.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4357,7 +4357,7 @@ G_END_DECLS
  * Whether the guest has locked the tray. QEMU does not report changes of this: it is as
  * current as the last time the list was loaded.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4365,7 +4365,7 @@ G_END_DECLS
  *
  * Whether the tray is open; always %FALSE for a drive without a tray.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4374,7 +4374,7 @@ G_END_DECLS
  * `ok`, or why the machine was stopped: `nospace` or `failed`. %NULL if QEMU does not
  * report it. QEMU may keep it after the machine has been resumed.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4383,7 +4383,7 @@ G_END_DECLS
  * The medium that spice_qmp_drive_insert_async() removed before it failed, or %NULL.
  * Insert it again to repair that. It is reset when there is a medium in the drive.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4412,7 +4412,7 @@ G_END_DECLS
  * spice_qmp_connector_open_async (connector, NULL, on_opened, window);
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4420,7 +4420,7 @@ G_END_DECLS
  *
  * The address to connect to, or %NULL.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4428,7 +4428,7 @@ G_END_DECLS
  *
  * The password (ticket) for a SPICE server, or %NULL. It cannot be read.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4438,7 +4438,7 @@ G_END_DECLS
  * %NULL. If it cannot be read or has no certificate, connecting fails with
  * %SPICE_QMP_ERROR_INVALID_ARGUMENT.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4447,7 +4447,7 @@ G_END_DECLS
  * The subject that the server's certificate must have for TLS instead of its host name,
  * or %NULL.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4457,7 +4457,7 @@ G_END_DECLS
  * time spent waiting for a password does not count. Each attempt to connect again
  * may take that long, too.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4468,7 +4468,7 @@ G_END_DECLS
  * display has another client. A server whose queue of connections is full is tried again
  * in any case.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4491,7 +4491,7 @@ G_END_DECLS
  * A SPICE server has one client: a port that is connected again disconnects a client
  * that connected meanwhile.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4503,7 +4503,7 @@ G_END_DECLS
  * spice_qmp_connector_answer() is called, by the handler or later. Without a handler,
  * it fails with %G_IO_ERROR_PERMISSION_DENIED.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4550,7 +4550,7 @@ G_END_DECLS
  * SpiceQmpPort *port = spice_qmp_port_new_for_stream (stream_of (fds[1]));
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4558,7 +4558,7 @@ G_END_DECLS
  *
  * The stream whose other end is the client's.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4566,7 +4566,7 @@ G_END_DECLS
  *
  * QEMU's version in the greeting: three numbers, such as `10.0.2`.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4575,7 +4575,7 @@ G_END_DECLS
  * The capabilities that the greeting offers, such as `oob`. A client that enables `oob` may
  * send requests out of band; see spice_qmp_request_is_out_of_band().
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4583,7 +4583,7 @@ G_END_DECLS
  *
  * Whether the client has negotiated: only then may it send commands, and receives events.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4592,7 +4592,7 @@ G_END_DECLS
  * Why the connection has ended, as a text for people; %NULL while it has not. The client
  * has disconnected, the connection has failed, or this side has closed it.
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4613,7 +4613,7 @@ G_END_DECLS
  * Returns: %TRUE to stop further handlers from being called, such as the value of
  *   spice_qmp_request_reply(); they could not answer @request again
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 /**
@@ -4643,7 +4643,7 @@ G_END_DECLS
  * }
  * ```
  *
- * Since: 0.1
+ * Since: 0.2
  */
 
 #endif /* SPICE_QMP_H */
