@@ -373,7 +373,7 @@ struct Watched(Probe);
 impl Drop for Watched {
     fn drop(&mut self) {
         self.0.close();
-        let is_gone = self.0.is_gone();
+        let is_gone = self.0.is_gone_soon();
         assert!(is_gone || std::thread::panicking(), "one is left open");
     }
 }

@@ -385,7 +385,7 @@ fn descriptors_arrive_once_with_the_first_byte() {
             assert_eq!(came.len(), 2, "{name}");
             for ((at, fd), probe) in came.into_iter().zip(&probes) {
                 assert_eq!(at, 6, "{name}");
-                assert!(probe.is_end_of(fd) && probe.is_gone(), "{name}");
+                assert!(probe.is_end_of(fd) && probe.is_gone_soon(), "{name}");
             }
             assert_eq!(reports.count("written"), 2 * (number + 1), "{name}");
         }
@@ -408,13 +408,13 @@ fn descriptors_that_are_not_sent_are_closed() {
         main.until(&format!("{name}: the end"), || {
             !reports.open.get() || reports.count("write failed") == 1
         });
-        assert!(probe.is_gone(), "{name}");
+        assert!(probe.is_gone_soon(), "{name}");
         transport.close();
         let mut probe = Probe::new();
         let fds = Fds::from_array([probe.duplicate()]);
         probe.close();
         transport.write_with_fds(pattern(100), fds);
-        assert!(probe.is_gone(), "{name}: it is closed");
+        assert!(probe.is_gone_soon(), "{name}: it is closed");
     };
     with_own(|main| peers::each(main, |name, it, peer| test(main, name, it, peer)));
 }
@@ -455,7 +455,7 @@ fn a_port_refuses_descriptors_that_cannot_be_sent() {
                 panic!("{name}: {end:?}");
             };
             assert!(text.starts_with("getfd: "), "{name}: {text}");
-            assert!(probe.is_gone(), "{name}");
+            assert!(probe.is_gone_soon(), "{name}");
             assert!(peer.received().is_empty(), "{name}");
         }
     });

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind, IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
@@ -73,6 +75,20 @@ impl Probe {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// The same, but waits for processes that other threads are starting: until they run
+    /// their program, they hold a copy of each descriptor. The main loop does not run
+    /// meanwhile.
+    pub fn is_gone_soon(&self) -> bool {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !self.is_gone() {
+            if Instant::now() > end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Whether `fd` is a duplicate of the descriptor that was sent; then the probe is used up.
