@@ -6,7 +6,7 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::main_loop::{MainLoop, PATIENCE, home, with_own};
 use common::script::{self, Ends, Server, call};
@@ -431,6 +431,58 @@ fn a_callback_may_run_a_nested_main_loop() {
         main.drain();
         assert!(done.get());
         assert!(matches!(ends.borrow()[1].1, Err(Error::Closed(_))));
+    });
+}
+
+/// It is the last callback before the close's own, and has a dispatch of its own, as on a
+/// busy machine.
+#[test]
+fn a_close_ends_within_a_main_loop_of_the_last_callback() {
+    with_own(|main| {
+        let (port, server) = script::port();
+        server.peer.open();
+        main.drain();
+        port.connect_state_notify(|_| std::thread::sleep(Duration::from_millis(5)));
+        let closed = Rc::new(Cell::new(false));
+        let done = Rc::new(Cell::new(false));
+        port.wait_ready_with(Duration::MAX, {
+            let (closed, done) = (closed.clone(), done.clone());
+            move |_| {
+                while !closed.get() {
+                    assert!(home().iteration(false), "it does not wait for a timer");
+                }
+                done.set(true);
+            }
+        });
+        port.close_with({
+            let closed = closed.clone();
+            move |_| closed.set(true)
+        });
+        main.until("the callback", || done.get());
+    });
+}
+
+/// Deadlines are met in a main loop of a callback that a deadline has called.
+#[test]
+fn a_deadline_is_met_within_a_main_loop_of_an_earlier_one() {
+    with_own(|main| {
+        let (port, _server) = script::ready(main);
+        let ends = Ends::default();
+        let done = Rc::new(Cell::new(false));
+        let within = |millis| CallOptions {
+            timeout: Some(Duration::from_millis(millis)),
+            ..CallOptions::default()
+        };
+        port.execute_with("first", None, within(20), {
+            let (ends, done) = (ends.clone(), done.clone());
+            move |_| {
+                nest("the other deadline", || ends.borrow().len() == 1);
+                done.set(true);
+            }
+        });
+        script::call_with(&port, "second", within(60), &ends);
+        main.until("both", || done.get());
+        assert!(matches!(ends.borrow()[0].1, Err(Error::TimedOut { .. })));
     });
 }
 

@@ -72,7 +72,8 @@ impl<O: Owner> Connection<O> {
 
     /// Schedules another dispatch for the rest, or else allows more input.
     fn go_on(&self, owner: &O) {
-        if self.has_more() {
+        // A close that only waits for this delivery must not wait for a main loop in it.
+        if self.has_more() || self.is_quiet() && self.waits.any_close() {
             owner.schedule(Urgency::Soon);
             return;
         }
