@@ -33,6 +33,14 @@ fn nest(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// The same, where nothing that has yet to come is needed, nor a timer.
+fn nest_without_waiting(done: impl Fn() -> bool) {
+    let context = home();
+    while !done() {
+        assert!(context.iteration(false), "the main loop is idle");
+    }
+}
+
 #[test]
 fn a_handler_may_give_commands() {
     with_own(|main| {
@@ -448,9 +456,7 @@ fn a_close_ends_within_a_main_loop_of_the_last_callback() {
         port.wait_ready_with(Duration::MAX, {
             let (closed, done) = (closed.clone(), done.clone());
             move |_| {
-                while !closed.get() {
-                    assert!(home().iteration(false), "it does not wait for a timer");
-                }
+                nest_without_waiting(|| closed.get());
                 done.set(true);
             }
         });
@@ -483,6 +489,50 @@ fn a_deadline_is_met_within_a_main_loop_of_an_earlier_one() {
         script::call_with(&port, "second", within(60), &ends);
         main.until("both", || done.get());
         assert!(matches!(ends.borrow()[0].1, Err(Error::TimedOut { .. })));
+    });
+}
+
+/// A handler runs a main loop until everything has happened that its delivery leads to,
+/// whatever is left of the dispatch.
+#[test]
+fn what_follows_a_delivery_happens_within_a_main_loop_of_its_handler() {
+    with_own(|main| {
+        let (port, server) = script::port();
+        let (waited, done) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+        port.wait_ready_with(Duration::MAX, {
+            let waited = waited.clone();
+            move |_| waited.set(true)
+        });
+        port.connect_ready_notify({
+            let (waited, done) = (waited.clone(), done.clone());
+            move |port| {
+                if port.ready() {
+                    nest_without_waiting(|| waited.get());
+                    done.set(done.get() + 1);
+                }
+            }
+        });
+        let seen = Rc::new(Cell::new(u32::MAX));
+        port.connect_pending_notify({
+            let seen = seen.clone();
+            move |port| seen.set(port.pending())
+        });
+        server.peer.open();
+        server.line(script::GREETING);
+        main.drain();
+        server.answer("qmp_capabilities", json!({}));
+        main.until("the wait", || done.get() == 1);
+        port.execute_with("it", None, CallOptions::default(), {
+            let (seen, done) = (seen.clone(), done.clone());
+            move |_| {
+                nest_without_waiting(|| seen.get() == 0);
+                done.set(done.get() + 1);
+            }
+        });
+        main.drain();
+        assert_eq!(seen.get(), 1);
+        answer_all(main, &server);
+        main.until("the notification", || done.get() == 2);
     });
 }
 

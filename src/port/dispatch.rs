@@ -70,16 +70,13 @@ impl<O: Owner> Connection<O> {
         self.writing.get()
     }
 
-    /// Schedules another dispatch for the rest, or else allows more input.
+    /// Schedules another dispatch, in case application code runs a main loop: it does what is
+    /// left of this one. Allows more input if everything was decoded.
     fn go_on(&self, owner: &O) {
-        // A close that only waits for this delivery must not wait for a main loop in it.
-        if self.has_more() || self.is_quiet() && self.waits.any_close() {
-            owner.schedule(Urgency::Soon);
-            return;
-        }
+        owner.schedule(Urgency::Soon);
         // A main loop in handlers that nest too deeply becomes idle, unless it
         // waits for an answer.
-        if !self.is_deep() || self.pending.get() > 0 {
+        if !self.has_more() && (!self.is_deep() || self.pending.get() > 0) {
             let transport = self.transport();
             if let Some(transport) = transport {
                 transport.resume();

@@ -301,8 +301,6 @@ impl<O: Owner> Connection<O> {
             self.responsive.set(false);
         }
         self.run_state.expire(now);
-        // Callbacks may run a main loop, in which further deadlines must be met.
-        self.arm(owner);
         self.dispatch(owner);
     }
 
