@@ -99,13 +99,27 @@ impl Display {
         &self,
         wanted: fn(&str) -> bool,
     ) -> Result<gio::SocketConnection, NotOpened> {
-        let owner = match &self.name {
-            Some(name) => Some(self.owner(name).await?),
-            None => None,
+        let Some(name) = &self.name else {
+            return self.open_of(None, wanted).await;
         };
+        let owner = self.owner(name).await?;
+        match self.open_of(Some(&owner), wanted).await {
+            // It has left the bus since.
+            Err(NotOpened::Failed(error)) if has_no_owner(&error) => Err(NotOpened::NotOnBus),
+            result => result,
+        }
+    }
+
+    /// Registers with the connection `owner` of a bus, or with the other end of a connection
+    /// without a bus.
+    async fn open_of(
+        &self,
+        owner: Option<&str>,
+        wanted: fn(&str) -> bool,
+    ) -> Result<gio::SocketConnection, NotOpened> {
         let reply = self
             .call(
-                owner.as_deref(),
+                owner,
                 DISPLAY_PATH,
                 ("org.freedesktop.DBus.ObjectManager", "GetManagedObjects"),
                 None,
@@ -116,7 +130,7 @@ impl Display {
         if !chardev.owner.is_empty() {
             return Err(NotOpened::Busy(holder(&chardev.owner)));
         }
-        self.register(owner.as_deref(), &chardev).await
+        self.register(owner, &chardev).await
     }
 
     /// The connection that has `name`. All further calls go to this one.
@@ -136,7 +150,7 @@ impl Display {
                 let owner = owner.str().filter(|owner| gio::dbus_is_unique_name(owner));
                 owner.map(str::to_owned).ok_or(NotOpened::NotOnBus)
             }
-            Err(error) if error.matches(gio::DBusError::NameHasNoOwner) => Err(NotOpened::NotOnBus),
+            Err(error) if has_no_owner(&error) => Err(NotOpened::NotOnBus),
             Err(error) => Err(error.into()),
         }
     }
@@ -218,6 +232,11 @@ impl From<glib::Error> for NotOpened {
     fn from(error: glib::Error) -> Self {
         Self::Failed(error)
     }
+}
+
+/// Whether the bus says that nobody has the name that was called.
+fn has_no_owner(error: &glib::Error) -> bool {
+    error.matches(gio::DBusError::NameHasNoOwner) || error.matches(gio::DBusError::ServiceUnknown)
 }
 
 fn is_qemus(error: &glib::Error) -> bool {
