@@ -234,7 +234,8 @@ class Documents(unittest.TestCase):
             for state in "paused", "running":
                 menu.choose("pause")
                 self.assertEqual(menu.lines(), [f"the machine is {state}"])
-                self.assertEqual(self.monitor.state(), state)
+                # A reset that the guest has asked for just before leaves it in prelaunch.
+                self.assertEqual(self.monitor.state() == "running", state == "running")
             if address == qmp:
                 self.check_condition(menu)
             self.assertEqual(menu.end(), (0, "", ""))
