@@ -468,6 +468,27 @@ fn a_close_ends_within_a_main_loop_of_the_last_callback() {
     });
 }
 
+/// Each of several closes ends, though the callback of the first one runs a main loop.
+#[test]
+fn further_closes_end_within_a_main_loop_of_the_first() {
+    with_own(|main| {
+        let (port, server) = script::ready(main);
+        let (closed, done) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+        for number in 0..3 {
+            let (closed, done) = (closed.clone(), done.clone());
+            port.close_with(move |_| {
+                closed.set(closed.get() + 1);
+                if number == 0 {
+                    nest_without_waiting(|| closed.get() == 3);
+                    done.set(true);
+                }
+            });
+        }
+        server.peer.close("gone");
+        main.until("the closes", || done.get());
+    });
+}
+
 /// Deadlines are met in a main loop of a callback that a deadline has called.
 #[test]
 fn a_deadline_is_met_within_a_main_loop_of_an_earlier_one() {

@@ -156,7 +156,6 @@ impl<O: Owner> Connection<O> {
                 // may run a main loop, in which no later delivery may overtake the event.
                 let noted = Delivery::Noted(event);
                 self.deliveries.borrow_mut().push_front(noted);
-                owner.schedule(Urgency::Soon);
                 self.notify_status(owner);
                 // The next event may have arrived already.
                 self.look_at_waits(owner);

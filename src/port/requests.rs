@@ -270,10 +270,18 @@ impl<O: Owner> Connection<O> {
         if !quiet || self.is_deep() {
             return;
         }
-        for close in self.waits.take_closes() {
+        // Callbacks may close again: those closes end in a later dispatch.
+        for _ in 0..self.waits.closes() {
+            let Some(close) = self.waits.take_first_close() else {
+                break;
+            };
             self.timers.remove(close.deadline);
+            // The program may run a nested main loop, which delivers the rest.
+            self.quiet.set(true);
+            owner.schedule(Urgency::Soon);
             owner.call(|| (close.callback)(Ok(())));
         }
+        self.quiet.set(false);
     }
 
     /// Handles everything whose time has come.

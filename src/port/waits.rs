@@ -127,6 +127,16 @@ impl Waits {
         self.closes.take()
     }
 
+    /// Removes the first close.
+    pub(super) fn take_first_close(&self) -> Option<Close> {
+        let mut closes = self.closes.borrow_mut();
+        (!closes.is_empty()).then(|| closes.remove(0))
+    }
+
+    pub(super) fn closes(&self) -> usize {
+        self.closes.borrow().len()
+    }
+
     pub(super) fn has_close(&self, id: WaitId) -> bool {
         self.closes.borrow().iter().any(|close| close.id == id)
     }
