@@ -114,7 +114,7 @@ impl Home {
 /// Whether the calling thread may use `what` of `object`, which belongs to `thread`; if not,
 /// logs a critical.
 pub(crate) fn may_use(thread: ThreadId, object: &str, what: &str) -> bool {
-    let here = thread::current().id() == thread;
+    let here = here() == thread;
     if !here {
         glib::g_critical!(
             "SpiceQmp",

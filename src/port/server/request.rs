@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A client's request as a GObject, for the C library.
 
-use std::borrow::Cow;
-
 use glib::subclass::prelude::*;
 
 use super::QmpServer;
 use crate::home::Home;
-use crate::qmp::{Band, Error, ErrorClass, Request, RequestId, UsageError};
+use crate::qmp::{Band, Error, ErrorClass, Request, RequestId, UsageError, for_c};
 
 glib::wrapper! {
     /// A [`Request`] of a client of a [`ServerObject`](super::ServerObject), for the C
@@ -120,12 +118,7 @@ struct Asked {
 
 /// A C string.
 fn text(text: &str) -> glib::GString {
-    let text: Cow<'_, str> = if text.contains('\0') {
-        text.replace('\0', "\u{fffd}").into()
-    } else {
-        text.into()
-    };
-    glib::GString::from(&*text)
+    glib::GString::from(&*for_c(text))
 }
 
 mod imp {

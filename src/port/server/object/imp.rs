@@ -15,7 +15,7 @@ use crate::alarm::Alarm;
 use crate::home::Home;
 use crate::port::emission;
 use crate::port::server::{QmpServer, RequestObject};
-use crate::qmp::{Greeting, Request, Version, VersionTriple};
+use crate::qmp::{Greeting, Request, Version, VersionTriple, for_c};
 
 const COMMAND: &str = "command";
 
@@ -92,7 +92,7 @@ impl ObjectImpl for ServerObject {
     }
 
     fn property(&self, id: usize, property: &glib::ParamSpec) -> glib::Value {
-        if self.may_use(property) {
+        if self.home().may_use("a server", property.name()) {
             self.derived_property(id, property)
         } else {
             property.default_value().clone()
@@ -144,19 +144,6 @@ impl ObjectImpl for ServerObject {
 impl ServerObject {
     pub(super) fn home(&self) -> &Home {
         self.home.get_or_init(Home::here)
-    }
-
-    /// Whether this thread may use a property; if not, logs a critical.
-    fn may_use(&self, property: &glib::ParamSpec) -> bool {
-        let here = self.home().is_my_thread();
-        if !here {
-            glib::g_critical!(
-                "SpiceQmp",
-                "the property {:?} of a server was used on another thread than the server's",
-                property.name()
-            );
-        }
-        here
     }
 
     fn serve(&self) {
@@ -273,7 +260,7 @@ impl ServerObject {
         let no_stream = || Some("the server has no client".into());
         // The reason of a stream's error may contain anything.
         self.server().map_or_else(no_stream, |server| {
-            Some(server.close_reason()?.replace('\0', "\u{fffd}"))
+            Some(for_c(&server.close_reason()?).into_owned())
         })
     }
 }
