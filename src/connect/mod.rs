@@ -11,6 +11,8 @@ mod dbus;
 #[path = "dbus_elsewhere.rs"]
 mod dbus;
 mod dial;
+#[cfg(feature = "spice")]
+mod disconnect;
 mod line;
 mod login;
 mod options;

@@ -7,17 +7,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
 use glib::prelude::*;
 use glib::signal::SignalHandlerId;
 
+use super::disconnect::disconnect;
 use super::options::ConnectOptions;
 use super::settle;
 use crate::home::{Bound, Home};
 use crate::qmp::Error;
 use crate::spawn::spawn_on;
-use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
+use crate::transport::spice::{Channel, ChannelEvent, PortChannel, Session};
 use crate::transport::{Closed, Flow, Incoming, Sink, SpiceTransport, Transport};
 
 /// A session, and its QMP channel once that is [attached](Self::attach).
@@ -149,30 +149,6 @@ pub(super) async fn port_names(
     disconnect(session).await;
     names
 }
-
-/// Disconnects a session, and waits until its connections are gone.
-async fn disconnect(session: Session) {
-    // spice-gtk never frees a session that is disconnected within two iterations of the
-    // main loop after it began to connect.
-    for _ in 0..3 {
-        glib::timeout_future(TICK).await;
-    }
-    let channels = session.channels();
-    session.disconnect();
-    drop(session);
-    let is_connected = |channel: &Channel| channel.connection() != Connection::None;
-    // spice-gtk closes them from sources of its own.
-    for _ in 0..MAX_TICKS {
-        if !channels.iter().any(is_connected) {
-            break;
-        }
-        glib::timeout_future(TICK).await;
-    }
-}
-
-const TICK: Duration = Duration::from_millis(1);
-/// Longer than spice-gtk takes.
-const MAX_TICKS: u32 = 1_000;
 
 impl Transport for OwnedSession {
     fn start(&self, sink: Sink) {

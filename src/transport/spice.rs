@@ -139,7 +139,14 @@ impl Session {
     /// Starts to connect; returns false if the session's state does not allow that.
     pub fn connect(&self) -> bool {
         // SAFETY: `self` is a live SpiceSession.
-        unsafe { ffi::spice_session_connect(self.as_ptr()) != 0 }
+        let began = unsafe { ffi::spice_session_connect(self.as_ptr()) != 0 };
+        if began {
+            let channels = self.channels().into_iter();
+            channels
+                .filter(Channel::is_main)
+                .for_each(|main| main.await_outcome());
+        }
+        began
     }
 
     /// Ends all channels.
@@ -182,7 +189,53 @@ impl Channel {
     /// Connects the channel to the session's server; returns true if that began or was done before.
     pub fn connect(&self) -> bool {
         // SAFETY: `self` is a live SpiceChannel.
-        unsafe { ffi::spice_channel_connect(self.as_ptr()) != 0 }
+        let began = unsafe { ffi::spice_channel_connect(self.as_ptr()) != 0 };
+        if began {
+            self.await_outcome();
+        }
+        began
+    }
+
+    /// Whether [`connect`](Self::connect), or the session's for its main channel, has begun and
+    /// has led to neither a connection nor an error: spice-gtk does not report that.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.awaits_outcome() && self.property::<Option<gio::Socket>>("socket").is_none()
+    }
+
+    /// Connects a handler that disconnects itself at the first report of the channel.
+    fn await_outcome(&self) {
+        if self.awaits_outcome() {
+            return;
+        }
+        // SAFETY: `outcome` has the signature of `channel-event`, and uses no data.
+        unsafe {
+            glib::gobject_ffi::g_signal_connect_data(
+                self.as_ptr().cast(),
+                c"channel-event".as_ptr(),
+                Some(std::mem::transmute::<*const (), unsafe extern "C" fn()>(
+                    outcome as *const (),
+                )),
+                outcome_data(),
+                None,
+                0,
+            );
+        }
+    }
+
+    fn awaits_outcome(&self) -> bool {
+        // SAFETY: `self` is a live object; nothing is dereferenced.
+        let handler = unsafe {
+            glib::gobject_ffi::g_signal_handler_find(
+                self.as_ptr().cast(),
+                OUTCOME,
+                0,
+                0,
+                std::ptr::null_mut(),
+                outcome as *mut _,
+                outcome_data(),
+            )
+        };
+        handler != 0
     }
 
     /// Whether this is the main channel, through which a session begins.
@@ -327,6 +380,36 @@ impl Channel {
             Some(error) => format!("{text}: {}", error.message()),
             None => text.to_owned(),
         }
+    }
+}
+
+/// How [`outcome`]'s handler is found.
+const OUTCOME: glib::gobject_ffi::GSignalMatchType =
+    glib::gobject_ffi::G_SIGNAL_MATCH_FUNC | glib::gobject_ffi::G_SIGNAL_MATCH_DATA;
+
+/// An address that no other handler has as its data.
+fn outcome_data() -> glib::ffi::gpointer {
+    static DATA: u8 = 0;
+    std::ptr::from_ref(&DATA).cast_mut().cast()
+}
+
+/// A handler of `channel-event` that is connected while a channel is being connected.
+unsafe extern "C" fn outcome(
+    channel: *mut ffi::SpiceChannel,
+    _event: ffi::SpiceChannelEvent,
+    data: glib::ffi::gpointer,
+) {
+    // SAFETY: GObject calls it with the channel; a handler may be disconnected while it runs.
+    unsafe {
+        glib::gobject_ffi::g_signal_handlers_disconnect_matched(
+            channel.cast(),
+            OUTCOME,
+            0,
+            0,
+            std::ptr::null_mut(),
+            outcome as *mut _,
+            data,
+        );
     }
 }
 
