@@ -10,10 +10,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -362,22 +362,54 @@ fn serve_qmp(stream: &UnixStream) {
 }
 
 /// Serves one client after the other, the first one with QMP; counts them.
-fn server(path: &Path, others: impl Fn(UnixStream) + Send + 'static) -> Arc<AtomicUsize> {
-    let listener = UnixListener::bind(path).unwrap();
-    let count = Arc::<AtomicUsize>::default();
-    thread::spawn({
-        let count = count.clone();
-        move || {
-            for stream in listener.incoming() {
-                if count.fetch_add(1, Ordering::Relaxed) == 0 {
-                    serve_qmp(&stream.unwrap());
-                } else {
-                    others(stream.unwrap());
+struct Server {
+    path: PathBuf,
+    count: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(path: &Path, others: impl Fn(UnixStream) + Send + 'static) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let (count, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let thread = thread::spawn({
+            let (count, ended) = (count.clone(), ended.clone());
+            move || {
+                for stream in listener.incoming() {
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                        serve_qmp(&stream.unwrap());
+                    } else {
+                        others(stream.unwrap());
+                    }
                 }
             }
+        });
+        Self {
+            path: path.into(),
+            count,
+            ended,
+            thread: Some(thread),
         }
-    });
-    count
+    }
+
+    fn clients(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Other tests of this program count open files.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        drop(UnixStream::connect(&self.path));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
 }
 
 #[test]
@@ -385,7 +417,7 @@ fn what_is_no_qmp_ends_a_port_for_good() {
     with_own(|main| {
         let folder = folder();
         let path = folder.path().join("q");
-        let count = server(&path, |mut stream| {
+        let server = Server::start(&path, |mut stream| {
             let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n");
         });
         let connector = builder(&format!("unix:{}", path.display())).build();
@@ -397,7 +429,7 @@ fn what_is_no_qmp_ends_a_port_for_good() {
             matches!(error, Error::Peer(PeerError::NoGreeting(_))),
             "{error:?}"
         );
-        assert_eq!(count.load(Ordering::Relaxed), 2);
+        assert_eq!(server.clients(), 2);
         main.block_on(port.close());
     });
 }
@@ -408,11 +440,11 @@ fn a_server_that_ends_every_connection_is_tried_with_growing_pauses() {
     with_own(|main| {
         let folder = folder();
         let path = folder.path().join("q");
-        let count = server(&path, drop);
+        let server = Server::start(&path, drop);
         let connector = builder(&format!("unix:{}", path.display())).build();
         let port = main.block_on(at_home(|| connector.open())).unwrap();
         let _ = main.block_on(port.execute::<Value>("quit", ()));
-        let attempts = || count.load(Ordering::Relaxed);
+        let attempts = || server.clients();
         main.until("some attempts", || attempts() > 3);
         let before = attempts();
         main.run_for(Duration::from_secs(1));
