@@ -40,8 +40,10 @@ async fn until_freed(session: Session) {
         if new.is_empty() && !channels.iter().any(is_connected) {
             break;
         }
-        channels.extend(new);
-        session.disconnect();
+        if !new.is_empty() {
+            session.disconnect();
+            channels.extend(new);
+        }
         idle_after(pause).await;
     }
 }
