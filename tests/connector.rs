@@ -546,6 +546,48 @@ fn nothing_is_left_of_a_session_that_is_given_up_in_any_iteration() {
     });
 }
 
+#[test]
+fn nothing_is_left_of_sessions_that_fail() {
+    with_default(|main| {
+        let qemu = Config::new()
+            .spice_tcp_password("secret")
+            .start(&Program::system());
+        let serve = |client: fn(TcpStream)| {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = format!("spice://{}", server.local_addr().unwrap());
+            thread::spawn(move || client(server.accept().unwrap().0));
+            address
+        };
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+        let refused = format!("spice://{}", nobody.local_addr().unwrap());
+        drop(nobody);
+        let addresses = [
+            // A wrong password.
+            qemu.spice_uri(),
+            refused,
+            "spice+unix:///nonexistent".to_owned(),
+            "spice://does-not-exist.invalid:1".to_owned(),
+            // TLS to a server without.
+            qemu.spice_uri().replace("spice://", "spice+tls://"),
+            serve(drop),
+            serve(|mut client| client.write_all(&[b'X'; 1000]).unwrap()),
+            serve(|mut client| drop(client.read_to_end(&mut Vec::new()))),
+        ];
+        let sessions = Sessions::watch();
+        for address in &addresses {
+            for wait in [false, true] {
+                let connector = builder(address).password("wrong").wait(wait);
+                let connector = connector.timeout(Duration::from_millis(200)).build();
+                main.block_on(connector.open()).unwrap_err();
+                main.until(&format!("nothing is left of {address}"), || {
+                    sessions.left() == 0
+                });
+            }
+        }
+        assert!(sessions.count() >= addresses.len());
+    });
+}
+
 /// spice-gtk cannot cancel an attempt to connect.
 #[test]
 fn a_connection_that_succeeds_after_it_was_given_up_ends() {
