@@ -22,6 +22,7 @@ struct Spawned {
     future: Bound<RefCell<Option<LocalFuture>>>,
     /// Whether a poll is scheduled.
     scheduled: AtomicBool,
+    priority: glib::Priority,
     /// Whether it was woken while it was being polled.
     missed: AtomicBool,
 }
@@ -30,12 +31,22 @@ struct Spawned {
 /// from the main loop only, never from within this function.
 #[doc(hidden)]
 pub fn spawn_on(context: &glib::MainContext, future: impl Future<Output = ()> + 'static) {
+    spawn_at(glib::Priority::DEFAULT, context, future);
+}
+
+/// Like [`spawn_on`], but polled at `priority`.
+pub(crate) fn spawn_at(
+    priority: glib::Priority,
+    context: &glib::MainContext,
+    future: impl Future<Output = ()> + 'static,
+) {
     let home = Home::on(context.clone());
     let future: LocalFuture = Box::pin(future);
     let spawned = Spawned {
         future: home.bind(RefCell::new(Some(future))),
         home,
         scheduled: AtomicBool::new(false),
+        priority,
         missed: AtomicBool::new(false),
     };
     Arc::new(spawned).wake();
@@ -45,7 +56,7 @@ impl Wake for Spawned {
     fn wake(self: Arc<Self>) {
         if !self.scheduled.swap(true, Ordering::AcqRel) {
             let home = self.home.clone();
-            home.idle(glib::Priority::DEFAULT, move || self.poll());
+            home.idle(self.priority, move || self.poll());
         }
     }
 }

@@ -8,12 +8,12 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -546,6 +546,139 @@ fn nothing_is_left_of_a_session_that_is_given_up_in_any_iteration() {
     });
 }
 
+/// A server that passes on what QEMU sends, but ends all connections after some bytes.
+struct Proxy {
+    /// How many bytes are passed on until the connections end.
+    left: Arc<AtomicUsize>,
+    clients: Arc<AtomicUsize>,
+    streams: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+impl Proxy {
+    fn start(path: &Path, qemu: &Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let proxy = Self {
+            left: Arc::new(usize::MAX.into()),
+            clients: Arc::default(),
+            streams: Arc::default(),
+        };
+        let (left, clients, streams, qemu) = (
+            proxy.left.clone(),
+            proxy.clients.clone(),
+            proxy.streams.clone(),
+            qemu.to_owned(),
+        );
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), UnixStream::connect(&qemu).unwrap());
+                clients.fetch_add(1, Ordering::Relaxed);
+                for stream in [&client, &server] {
+                    streams.lock().unwrap().push(stream.try_clone().unwrap());
+                }
+                let mut sent = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || {
+                    drop(std::io::copy(&mut sent.0, &mut sent.1));
+                    drop(sent.1.shutdown(Shutdown::Both));
+                });
+                let (mut client, mut server) = (client, server);
+                let (left, streams) = (left.clone(), streams.clone());
+                thread::spawn(move || {
+                    let mut byte = [0];
+                    while let Ok(1) = server.read(&mut byte)
+                        && client.write_all(&byte).is_ok()
+                    {
+                        if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                            left.store(usize::MAX, Ordering::Relaxed);
+                            for stream in streams.lock().unwrap().drain(..) {
+                                drop(stream.shutdown(Shutdown::Both));
+                            }
+                        }
+                    }
+                    drop(client.shutdown(Shutdown::Both));
+                });
+            }
+        });
+        proxy
+    }
+}
+
+/// The connection may end at any moment of an attempt, even when it has just succeeded.
+#[test]
+fn a_connection_that_ends_while_it_is_made_again_is_made_once_more() {
+    with_default(|main| {
+        let folder = folder();
+        let (path, qemu) = (folder.path().join("p"), folder.path().join("s"));
+        let config = Config::new().spice_unix(&qemu);
+        let _qemu = config.start(&Program::system());
+        let proxy = Proxy::start(&path, &qemu);
+        let sessions = Sessions::watch();
+        let connector = builder(&format!("spice+unix://{}", path.display())).build();
+        // A slow program, whose main loop finds several messages and ends at once.
+        let pause = Duration::from_millis(1);
+        let slow = glib::timeout_add_local_full(pause, glib::Priority::DEFAULT_IDLE, || {
+            thread::sleep(Duration::from_millis(5));
+            glib::ControlFlow::Continue
+        });
+        for bytes in (1..1_500).step_by(61) {
+            let port = main.spawn(connector.open());
+            let port = main.join("a port", &port).unwrap();
+            // The present connection ends first, and then the next one.
+            let clients = proxy.clients.load(Ordering::Relaxed);
+            for stream in proxy.streams.lock().unwrap().drain(..) {
+                drop(stream.shutdown(Shutdown::Both));
+            }
+            proxy.left.store(bytes, Ordering::Relaxed);
+            main.until("its end", || port.state() == PortState::Connecting);
+            main.until("a client", || {
+                proxy.clients.load(Ordering::Relaxed) > clients
+            });
+            let is_cut = || proxy.left.load(Ordering::Relaxed) > bytes;
+            main.until("the next end", || is_cut() || port.ready());
+            proxy.left.store(usize::MAX, Ordering::Relaxed);
+            main.until("it is back", || port.status().is_some());
+            main.until(&format!("one session after {bytes} bytes"), || {
+                sessions.left() == 1
+            });
+            // There is no second attempt that would end this connection.
+            let clients = proxy.clients.load(Ordering::Relaxed);
+            let end = Instant::now() + Duration::from_millis(60);
+            main.until("a while", || Instant::now() > end);
+            assert_eq!(proxy.clients.load(Ordering::Relaxed), clients);
+            assert!(port.ready(), "after {bytes} bytes");
+            let closed = main.spawn(async move { port.close().await });
+            main.join("it is closed", &closed);
+            main.until("nothing is left", || sessions.left() == 0);
+        }
+        slow.remove();
+    });
+}
+
+/// A program may run a main loop in a task of its own as soon as a port is open, such as a
+/// dialog's.
+#[test]
+fn a_task_may_run_a_main_loop_after_the_opening() {
+    with_default(|main| {
+        let place = Place::new();
+        let _qemu = place.start(&Program::system());
+        for address in place.addresses() {
+            let nest = async |port: QmpPort| {
+                let dialog = glib::MainLoop::new(None, false);
+                let quit = dialog.clone();
+                // Longer than anything that the search has left behind.
+                glib::timeout_add_local_once(Duration::from_millis(700), move || quit.quit());
+                dialog.run();
+                assert!(port.ready());
+                port.close().await;
+            };
+            let connector = builder(&address).build();
+            let task = main.context().spawn_local(async move {
+                nest(connector.open().await.unwrap()).await;
+            });
+            main.block_on(task).unwrap();
+        }
+    });
+}
+
 #[test]
 fn nothing_is_left_of_sessions_that_fail() {
     with_default(|main| {
@@ -572,6 +705,9 @@ fn nothing_is_left_of_sessions_that_fail() {
             serve(drop),
             serve(|mut client| client.write_all(&[b'X'; 1000]).unwrap()),
             serve(|mut client| drop(client.read_to_end(&mut Vec::new()))),
+            // spice-gtk does not end a TLS handshake by itself.
+            serve(|mut client| drop(client.read_to_end(&mut Vec::new())))
+                .replace("spice://", "spice+tls://"),
         ];
         let sessions = Sessions::watch();
         for address in &addresses {

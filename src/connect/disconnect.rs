@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///   ever, or stays connected;
 /// - after all channels that the server has listed were created, for which spice-gtk uses
 ///   idle sources.
+///
+/// A TLS handshake ends only with its connection.
 async fn until_freed(session: Session) {
     let is_connecting = || session.channels().iter().any(Channel::is_connecting);
     for pause in pauses() {
@@ -35,10 +37,13 @@ async fn until_freed(session: Session) {
     }
     let is_connected = |channel: &Channel| channel.connection() != Connection::None;
     let mut channels = Vec::new();
-    for pause in pauses() {
+    for (number, pause) in pauses().enumerate() {
         let new = session.channels();
         if new.is_empty() && !channels.iter().any(is_connected) {
             break;
+        }
+        if number >= HALF_A_SECOND {
+            channels.iter().for_each(Channel::shut_down);
         }
         if !new.is_empty() {
             session.disconnect();
@@ -59,3 +64,6 @@ fn pauses() -> impl Iterator<Item = Duration> {
     let pause = |number: u64| Duration::from_millis((number / 4).clamp(1, 20));
     (0..3_000).map(pause)
 }
+
+/// So many of the [`pauses`] take about half a second.
+const HALF_A_SECOND: usize = 64;

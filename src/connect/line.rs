@@ -172,7 +172,10 @@ impl Link {
     fn adopt(self: &Rc<Self>, transport: &Rc<dyn Transport>) {
         let number = self.number.get() + 1;
         self.number.set(number);
-        self.below.replace(Some(transport.clone()));
+        let earlier = self.below.replace(Some(transport.clone()));
+        if let Some(earlier) = earlier {
+            earlier.close();
+        }
         let link = Rc::downgrade(self);
         transport.start(Rc::new(move |incoming| {
             let link = link.upgrade().filter(|it| it.number.get() == number);
@@ -247,9 +250,13 @@ impl Link {
         if lasted.is_some_and(|lasted| lasted >= LONGEST_PAUSE) {
             self.pause.set(self.first_pause());
         }
-        let work = attempts(Rc::downgrade(self));
         let cancellable = gio::Cancellable::new();
-        self.attempts.replace(Some(cancellable.clone()));
+        let work = attempts(Rc::downgrade(self), cancellable.clone());
+        let earlier = self.attempts.replace(Some(cancellable.clone()));
+        if let Some(earlier) = earlier {
+            // A connection may end before its attempt knows that it succeeded.
+            earlier.cancel();
+        }
         spawn_on(self.home.context(), async move {
             // If it is cancelled, nothing is left to do.
             let _ = gio::CancellableFuture::new(work, cancellable).await;
@@ -274,8 +281,8 @@ impl Link {
     }
 }
 
-/// Tries to connect again until that succeeds, or never will.
-async fn attempts(link: Weak<Link>) {
+/// Tries to connect again until that succeeds, or never will, or is cancelled.
+async fn attempts(link: Weak<Link>, cancellable: gio::Cancellable) {
     let mut was_absent = false;
     loop {
         let Some(pause) = link.upgrade().map(|link| link.next_pause()) else {
@@ -288,7 +295,11 @@ async fn attempts(link: Weak<Link>) {
         // An absent server is tried again here.
         let options = ConnectOptions::new().timeout(link.dial.options.timeout);
         let adopt = link.adopter();
-        let Err(error) = link.dial.connect(&options, &adopt).await else {
+        let connected = link.dial.connect(&options, &adopt).await;
+        if cancellable.is_cancelled() {
+            return;
+        }
+        let Err(error) = connected else {
             link.attempts.take();
             if was_absent {
                 // This server is another one, and has ended no connection yet.

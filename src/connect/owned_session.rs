@@ -100,6 +100,13 @@ fn channel_event(link: &Bound<Weak<Link>>, event: &ChannelEvent) {
     }
 }
 
+/// Whoever had the transport may have dropped it without closing it.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.leave(true, Box::new(|| ()));
+    }
+}
+
 impl Link {
     fn report(&self, incoming: Incoming<'_>) -> Option<Flow> {
         let sink = self.sink.borrow().clone();
@@ -144,9 +151,12 @@ pub(super) async fn port_names(
     options: &ConnectOptions,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Vec<String>, Error> {
+    // It leaves the session if this future is dropped.
+    let owned = OwnedSession::new(&session);
     let search = settle::port_names(session.clone(), options);
     let names = settle::cancellable(&session, search, cancelled).await;
     disconnect(session).await;
+    owned.link.closed.set(true);
     names
 }
 

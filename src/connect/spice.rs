@@ -17,6 +17,7 @@ use super::options::{ConnectOptions, FIRST_PAUSE, LONGEST_PAUSE, unreachable, wi
 use super::usable;
 use crate::port::{QmpPort, within};
 use crate::qmp::{ConnectError, Error, is_human_monitor_name, is_qmp_port_name};
+use crate::spawn::spawn_at;
 use crate::transport::spice::{Channel, ChannelEvent, Connection, PortChannel, Session};
 
 /// Called with the QMP channel as soon as its name is known, once, before it opens.
@@ -435,7 +436,7 @@ fn connect_later(shared: &Rc<Shared>, main: &Channel, failure: String) {
 /// own sources.
 fn when_idle(work: impl Future<Output = ()> + 'static) {
     let context = glib::MainContext::default();
-    drop(context.spawn_local_with_priority(glib::Priority::DEFAULT_IDLE, work));
+    spawn_at(glib::Priority::DEFAULT_IDLE, &context, work);
 }
 
 fn main_channel_event(shared: &Rc<Shared>, main: &Channel, event: ChannelEvent) {

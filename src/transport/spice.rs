@@ -276,6 +276,14 @@ impl Channel {
         }
     }
 
+    /// Ends the connection of the channel for good, which spice-gtk then notices.
+    pub(crate) fn shut_down(&self) {
+        if let Some(socket) = self.property::<Option<gio::Socket>>("socket") {
+            // It fails where the server has ended it.
+            let _ = socket.shutdown(true, true);
+        }
+    }
+
     /// Whether bytes have arrived that spice-gtk has not read yet.
     pub(crate) fn has_input(&self) -> bool {
         let socket = self.property::<Option<gio::Socket>>("socket");
